@@ -1,0 +1,248 @@
+"""From a program to source text: one table of operations per target language.
+
+A table gives, for every operation, how it is written and how tightly it binds. Brackets are set so that the operations
+happen in the author's order.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from downslope.expression import CONDITIONS, Expression
+from downslope.interpret import small_power
+from downslope.trace import Program, in_order
+
+ATOM = 9
+
+
+@dataclass(frozen=True)
+class Target:
+    """A language: how each operation is written, and how tightly it binds (9: like a name)."""
+
+    operations: Mapping[str, tuple[str, int]]
+    constant: Callable[[float], str]
+
+    def write(self, e: Expression, known: Mapping[Expression, str], *, top: bool = True) -> tuple[str, int]:
+        """The text of an expression, and how tightly it binds; expressions in `known` are written as that name."""
+        if e in known and not top:
+            return known[e], ATOM
+        if e.op == "constant":
+            text = self.constant(float(e.value or 0.0))
+            return text, 0 if text.startswith("-") else ATOM
+        if e.op == "input":
+            return known[e], ATOM
+        template, binding = self.operations[e.op]
+        count = small_power(e) if e.op == "pow" else 0
+        if count and "square" in self.operations:
+            template, binding = self.operations["square"]
+            factor = self.operand(e.args[0], known, binding + 1)
+            return template.join([factor] * count), binding
+        calls = binding == ATOM  # function-like: its arguments need no brackets
+        operands = [
+            self.operand(arg, known, 0 if calls else binding + (i > 0 or e.op == "pow")) for i, arg in enumerate(e.args)
+        ]
+        return template.format(*operands), binding
+
+    def operand(self, e: Expression, known: Mapping[Expression, str], least: int) -> str:
+        """The text of an operand, in brackets unless it binds at least this tightly."""
+        text, binding = self.write(e, known, top=False)
+        return text if binding >= least else f"({text})"
+
+
+def _python_constant(value: float) -> str:
+    return repr(value)
+
+
+_COMPARISONS = {
+    "lt": ("{} < {}", 3),
+    "le": ("{} <= {}", 3),
+    "gt": ("{} > {}", 3),
+    "ge": ("{} >= {}", 3),
+    "eq": ("{} == {}", 3),
+    "ne": ("{} != {}", 3),
+    "and": ("{} and {}", 1),
+    "or": ("{} or {}", 1),
+    "not": ("not {}", 2),
+}
+_ARITHMETIC = {
+    "add": ("{} + {}", 4),
+    "sub": ("{} - {}", 4),
+    "mul": ("{} * {}", 5),
+    "div": ("{} / {}", 5),
+    "neg": ("-{}", 6),
+    "pow": ("{} ** {}", 7),
+    "square": (" * ", 5),
+    "where": ("({1} if {0} else {2})", ATOM),
+    "abs": ("abs({})", ATOM),
+}
+_FUNCTIONS = {name: (name + "({})", ATOM) for name in ("sqrt", "exp", "log", "tanh", "sign")} | {
+    name: (name + "({}, {})", ATOM) for name in ("maximum", "minimum")
+}
+
+PYTHON = Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS, _python_constant)
+"""Double precision on the host, for coefficients."""
+
+
+def numba_target(scalar: str) -> Target:
+    """Numba, for a body whose weights are of this scalar type (`float32` or `float64`)."""
+    return Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS, lambda value: f"{scalar}({value!r})")
+
+
+LATEX = Target(
+    {
+        "add": ("{} + {}", 4),
+        "sub": ("{} - {}", 4),
+        "mul": (r"{} \, {}", 5),
+        "div": (r"\frac{{{}}}{{{}}}", ATOM),
+        "neg": ("-{}", 6),
+        "pow": ("{}^{{{}}}", 8),
+        "abs": (r"\left|{}\right|", ATOM),
+        "sqrt": (r"\sqrt{{{}}}", ATOM),
+        "exp": (r"\exp\left({}\right)", ATOM),
+        "log": (r"\log\left({}\right)", ATOM),
+        "tanh": (r"\tanh\left({}\right)", ATOM),
+        "sign": (r"\operatorname{{sign}}\left({}\right)", ATOM),
+        "maximum": (r"\max\left({}, {}\right)", ATOM),
+        "minimum": (r"\min\left({}, {}\right)", ATOM),
+        "where": (r"\begin{{cases}} {1} & \text{{if }} {0} \\ {2} & \text{{otherwise}} \end{{cases}}", ATOM),
+        "lt": ("{} < {}", 3),
+        "le": (r"{} \le {}", 3),
+        "gt": ("{} > {}", 3),
+        "ge": (r"{} \ge {}", 3),
+        "eq": ("{} = {}", 3),
+        "ne": (r"{} \ne {}", 3),
+        "and": (r"{} \land {}", 1),
+        "or": (r"{} \lor {}", 1),
+        "not": (r"\lnot {}", 2),
+    },
+    lambda value: f"{value:g}".replace("inf", r"\infty"),
+)
+
+
+def latex(program: Program) -> str:
+    """The program in LaTeX: one line for every value its author gave a name, in the order they are worked out."""
+    known: dict[Expression, str] = {}
+    roots = {**program.outputs, **program.scalar_outputs}
+    for e in in_order(roots.values()):
+        if e.op == "input":
+            name = str(e.value)
+            before = name == "x" or name in program.states or name in program.scalar_states
+            known[e] = _latex_name(name, "t-1" if before else "t" if name == "dx" else "")
+    named = {e: name for e, name in program.names.items() if e.per_weight or e in program.coefficients}
+    named |= {e: name for name, e in roots.items() if e.args}
+    known |= {e: _latex_name(name, "t") for e, name in named.items()}
+    lines = [f"{known[e]} &= {LATEX.write(e, known)[0]}" for e in in_order(roots.values()) if e in named]
+    lines += [f"{_latex_name(name, 't')} &= {LATEX.write(e, known)[0]}" for name, e in roots.items() if not e.args]
+    return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+
+
+_GREEK = "alpha beta gamma delta epsilon eta theta kappa lambda mu nu pi rho sigma tau phi psi omega".split()
+
+
+def _latex_name(name: str, time: str) -> str:
+    stem, hat, _ = name.partition("_hat")
+    letters = stem.rstrip("0123456789")
+    digits = stem[len(letters) :]
+    if letters == "eps":
+        symbol = r"\varepsilon"
+    elif letters in _GREEK:
+        symbol = f"\\{letters}"
+    elif len(letters) == 1 or letters == "dx":
+        symbol = letters
+    else:
+        symbol = r"\mathrm{" + letters.replace("_", r"\_") + "}"
+    symbol = f"\\hat{{{symbol}}}" if hat else symbol
+    below = ",".join(part for part in (digits, time) if part)
+    return symbol + (f"_{{{below}}}" if time else f"_{below}" if below else "")
+
+
+def coefficients_source(program: Program) -> str:
+    """Python source of `coefficients(*scalars)`: the program's coefficients, then its new scalar states, as floats."""
+    arguments = {name: identifier(name, _PYTHON_WORDS) for name in program.scalars}
+    results = [*program.coefficients, *program.scalar_outputs.values()]
+    known = {e: arguments[str(e.value)] for e in in_order(results) if e.op == "input"}
+    texts = [_as_number(PYTHON, e, known) for e in results]
+    listed = "".join(f"        {text},\n" for text in texts)
+    returned = f"(\n{listed}    )" if texts else "()"
+    return (
+        f"def coefficients({', '.join(arguments.values())}):\n"
+        '    """What does not differ from weight to weight: worked out once per step, in double precision."""\n'
+        f"    return {returned}\n"
+    )
+
+
+_PYTHON_WORDS = frozenset({*keyword.kwlist, *keyword.softkwlist, "abs", "inf", "nan"} | set(_FUNCTIONS))
+
+
+def identifier(name: str, taken: Iterable[str]) -> str:
+    """The name, with underscores behind it if it is taken."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _as_number(target: Target, e: Expression, known: Mapping[Expression, str]) -> str:
+    text = target.write(e, known, top=e.op != "input")[0]
+    return f"1.0 if {text} else 0.0" if e.op in CONDITIONS else text
+
+
+@dataclass(frozen=True)
+class Body:
+    """The body of a program as text: what to load, the lines in between, what to store."""
+
+    loads: tuple[tuple[str, str], ...]  # variable, array
+    coefficients: tuple[tuple[str, str], ...]  # variable, what it stands for
+    lines: tuple[str, ...]
+    stores: tuple[tuple[str, str], ...]  # array, text of its new value
+    words: frozenset[str]  # the functions the lines call
+
+
+def body(program: Program, target: Target, taken: Iterable[str]) -> Body:
+    """The body of a program in a target language.
+
+    Args:
+        program: The program.
+        target: The language.
+        taken: Names that the text around the body already uses.
+    """
+    used = {*taken, *_PYTHON_WORDS}
+    known: dict[Expression, str] = {}
+    conditions: set[Expression] = set()
+
+    def name(e: Expression, wish: str) -> str:
+        known[e] = identifier(wish, used)
+        used.add(known[e])
+        return known[e]
+
+    ordered = in_order(program.outputs.values())
+    loads = tuple((name(e, str(e.value)), str(e.value)) for e in ordered if e.op == "input" and e.per_weight)
+    scalars = {e: str(e.value) for e in in_order(program.coefficients) if e.op == "input"}
+    coefficients = []
+    for index, e in enumerate(program.coefficients):
+        meaning = PYTHON.write(e, scalars)[0] if e.args else ""
+        coefficients.append((name(e, str(e.value) if not e.args else f"c{index}"), meaning))
+        if e.op in CONDITIONS:  # it arrives as 1.0 or 0.0
+            conditions.add(e)
+            known[e] = f"({known[e]} != 0)"
+
+    uses: dict[Expression, int] = {}
+    for e in program.body:
+        for arg in e.args:
+            uses[arg] = uses.get(arg, 0) + (2 if e.op == "pow" and small_power(e) else 1)
+    outputs = {e: array for array, e in program.outputs.items()}
+    lines = []
+    for e in program.body:
+        wish = program.names.get(e) or (f"new_{outputs[e]}" if e in outputs else "")
+        if wish or uses.get(e, 0) > 1:
+            text = target.write(e, known)[0]
+            wish = f"new_{wish}" if any(wish == array for _, array in loads) else wish or f"r{len(lines)}"
+            lines.append(f"{name(e, wish)} = {text}")
+    stores = tuple(
+        (array, known[e] if e in known else target.write(e, known)[0])
+        for array, e in program.outputs.items()
+        if not (e.op == "input" and e.value == array)
+    )
+    words = frozenset(e.op for e in program.body if e.op in _FUNCTIONS)
+    return Body(loads, tuple(coefficients), tuple(lines), stores, words)

@@ -1,0 +1,300 @@
+"""Expressions: what a formula computes with while it is being read, and the words it may use.
+
+A formula is an ordinary Python function. Called with numbers or arrays it computes; called with expressions it leaves
+behind the graph of what it would have computed. The words below (`sqrt`, `where`, ...) do either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import numpy as np
+
+OPERATIONS: dict[str, int] = {
+    "add": 2,
+    "sub": 2,
+    "mul": 2,
+    "div": 2,
+    "pow": 2,
+    "neg": 1,
+    "abs": 1,
+    "sign": 1,
+    "sqrt": 1,
+    "exp": 1,
+    "log": 1,
+    "tanh": 1,
+    "maximum": 2,
+    "minimum": 2,
+    "where": 3,
+    "lt": 2,
+    "le": 2,
+    "gt": 2,
+    "ge": 2,
+    "eq": 2,
+    "ne": 2,
+    "and": 2,
+    "or": 2,
+    "not": 1,
+}
+"""Every operation a formula may use, and how many arguments it takes."""
+
+CONDITIONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"})
+"""The operations whose value is a truth value; only `where`, `and`, `or` and `not` take one."""
+
+WORDS = ("sqrt", "exp", "log", "tanh", "sign", "maximum", "minimum", "where")
+"""The words a formula may use besides + - * / ** abs() and comparisons."""
+
+_UFUNCS = {
+    "add": "add",
+    "subtract": "sub",
+    "multiply": "mul",
+    "divide": "div",
+    "true_divide": "div",
+    "power": "pow",
+    "negative": "neg",
+    "absolute": "abs",
+    "fabs": "abs",
+    "sign": "sign",
+    "sqrt": "sqrt",
+    "exp": "exp",
+    "log": "log",
+    "tanh": "tanh",
+    "maximum": "maximum",
+    "minimum": "minimum",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "equal": "eq",
+    "not_equal": "ne",
+    "logical_and": "and",
+    "logical_or": "or",
+    "logical_not": "not",
+}
+
+
+class FormulaError(TypeError):
+    """A function is not a formula: it uses something that cannot be compiled, or returns the wrong things."""
+
+
+def _refuse(what: str, instead: str = "") -> NoReturn:
+    words = ", ".join(WORDS)
+    hint = instead or f"a formula is elementwise: it may use + - * / ** abs() comparisons and {words}"
+    raise FormulaError(f"{what} cannot be used in a formula; {hint}")
+
+
+class Expression:
+    """One operation of a formula and what it is applied to.
+
+    Attributes:
+        op: A name from `OPERATIONS`, or `"constant"` or `"input"`.
+        args: The expressions the operation is applied to.
+        value: The number of a constant, the name of an input.
+        per_weight: Whether the value differs from weight to weight; if not, it is worked out once per step.
+    """
+
+    __slots__ = ("args", "op", "per_weight", "value")
+    __hash__ = object.__hash__
+
+    def __init__(
+        self, op: str, args: tuple[Expression, ...] = (), value: float | str | None = None, per_weight: bool = False
+    ):
+        self.op = op
+        self.args = args
+        self.value = value
+        self.per_weight = per_weight or any(arg.per_weight for arg in args)
+
+    def __repr__(self) -> str:
+        return str(self.value) if not self.args else f"{self.op}({', '.join(map(repr, self.args))})"
+
+    def __add__(self, other: Any) -> Expression:
+        return apply("add", self, other)
+
+    def __radd__(self, other: Any) -> Expression:
+        return apply("add", other, self)
+
+    def __sub__(self, other: Any) -> Expression:
+        return apply("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Expression:
+        return apply("sub", other, self)
+
+    def __mul__(self, other: Any) -> Expression:
+        return apply("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Expression:
+        return apply("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Expression:
+        return apply("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Expression:
+        return apply("div", other, self)
+
+    def __pow__(self, other: Any) -> Expression:
+        return apply("pow", self, other)
+
+    def __rpow__(self, other: Any) -> Expression:
+        return apply("pow", other, self)
+
+    def __neg__(self) -> Expression:
+        return apply("neg", self)
+
+    def __pos__(self) -> Expression:
+        return self
+
+    def __abs__(self) -> Expression:
+        return apply("abs", self)
+
+    def __lt__(self, other: Any) -> Expression:
+        return apply("lt", self, other)
+
+    def __le__(self, other: Any) -> Expression:
+        return apply("le", self, other)
+
+    def __gt__(self, other: Any) -> Expression:
+        return apply("gt", self, other)
+
+    def __ge__(self, other: Any) -> Expression:
+        return apply("ge", self, other)
+
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]
+        return apply("eq", self, other)
+
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]
+        return apply("ne", self, other)
+
+    def __and__(self, other: Any) -> Expression:
+        return apply("and", self, other)
+
+    def __rand__(self, other: Any) -> Expression:
+        return apply("and", other, self)
+
+    def __or__(self, other: Any) -> Expression:
+        return apply("or", self, other)
+
+    def __ror__(self, other: Any) -> Expression:
+        return apply("or", other, self)
+
+    def __invert__(self) -> Expression:
+        return apply("not", self)
+
+    def __bool__(self) -> bool:
+        _refuse(
+            f"a Python branch (if, and, or, not, max, min, assert) on {self!r}",
+            "its value is not known when the formula is compiled: use where(condition, a, b), maximum(a, b) or "
+            "minimum(a, b); a hyperparameter with a boolean default may be branched on",
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Expression:
+        op = _UFUNCS.get(ufunc.__name__)
+        if method != "__call__" or kwargs:
+            _refuse(f"numpy.{ufunc.__name__}.{method}" if method != "__call__" else f"numpy.{ufunc.__name__}(out=...)")
+        if ufunc.__name__ == "square":
+            return apply("pow", inputs[0], 2)
+        if op is None:
+            _refuse(f"numpy.{ufunc.__name__}")
+        return apply(op, *inputs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Expression:
+        if func is np.where and len(args) == 3 and not kwargs:
+            return where(*args)
+        _refuse(f"numpy.{func.__name__}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # the questions Python and NumPy ask of any object
+            raise AttributeError(name)
+        _refuse(f"the attribute or method .{name}")
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        _refuse(f"indexing [{index!r}]")
+
+    def __iter__(self) -> NoReturn:
+        _refuse("a loop over the weights")
+
+    def __len__(self) -> NoReturn:
+        _refuse("len()")
+
+    def __float__(self) -> NoReturn:
+        _refuse(
+            f"float() or a function of the math module on {self!r}", f"use downslope's own words: {', '.join(WORDS)}"
+        )
+
+    def __matmul__(self, other: Any) -> NoReturn:
+        _refuse("a matrix product @")
+
+    def __rmatmul__(self, other: Any) -> NoReturn:
+        _refuse("a matrix product @")
+
+    def __floordiv__(self, other: Any) -> NoReturn:
+        _refuse("floor division //")
+
+    def __rfloordiv__(self, other: Any) -> NoReturn:
+        _refuse("floor division //")
+
+    def __mod__(self, other: Any) -> NoReturn:
+        _refuse("the remainder %")
+
+    def __rmod__(self, other: Any) -> NoReturn:
+        _refuse("the remainder %")
+
+
+def expression(value: Any) -> Expression:
+    """A number, or an expression, as an expression."""
+    if isinstance(value, Expression):
+        return value
+    if isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)):
+        return Expression("constant", value=float(value))
+    _refuse(f"the value {value!r} of type {type(value).__name__}", "a formula computes with numbers and its arguments")
+
+
+def apply(op: str, *args: Any) -> Expression:
+    """The expression that applies an operation of the formula language.
+
+    Raises:
+        FormulaError: An argument is neither a number nor an expression, or a truth value stands where a number is
+            needed (or the other way round).
+    """
+    operands = tuple(expression(arg) for arg in args)
+    wants_condition = {"where": (True, False, False), "and": (True, True), "or": (True, True), "not": (True,)}
+    for operand, wanted in zip(operands, wants_condition.get(op, (False,) * len(operands)), strict=True):
+        is_condition = operand.op in CONDITIONS
+        if wanted and not is_condition:
+            _refuse(f"{operand!r} as a condition of {op}", "compare it with something first, as in where(v > 0, a, b)")
+        if is_condition and not wanted:
+            _refuse(f"the truth value {operand!r} as a number", "turn it into one with where(condition, 1, 0)")
+    return Expression(op, operands)
+
+
+def _word(op: str) -> Callable[..., Any]:
+    function = {"abs": np.abs}.get(op) or getattr(np, op)
+
+    def word(*args: Any) -> Any:
+        if len(args) != OPERATIONS[op]:
+            raise FormulaError(f"{op}() takes {OPERATIONS[op]} argument(s), got {len(args)}")
+        if any(isinstance(arg, Expression) for arg in args):
+            return apply(op, *args)
+        return getattr(_namespace(args), op, function)(*args)
+
+    word.__name__ = word.__qualname__ = op
+    word.__doc__ = f"`{op}` of numbers, arrays, or the expressions a formula is made of, element by element."
+    return word
+
+
+def _namespace(args: Iterable[Any]) -> Any:
+    """The array library of the first argument that has one (NumPy for plain numbers)."""
+    for arg in args:
+        if hasattr(arg, "__array_namespace__"):
+            return arg.__array_namespace__()
+    return np
+
+
+sqrt = _word("sqrt")
+exp = _word("exp")
+log = _word("log")
+tanh = _word("tanh")
+sign = _word("sign")
+maximum = _word("maximum")
+minimum = _word("minimum")
+where = _word("where")

@@ -1,0 +1,131 @@
+"""Running a program on any array library: NumPy, JAX, PyTorch, Keras.
+
+For frameworks that compile by themselves, for reference, and as the fallback where a kernel cannot go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from downslope.expression import Expression
+from downslope.trace import Program, in_order
+
+
+def interpret(
+    program: Program, arrays: Mapping[str, Any], scalars: Mapping[str, Any], xp: ModuleType = np
+) -> dict[str, Any]:
+    """Compute one step.
+
+    Args:
+        program: The program.
+        arrays: `x`, `dx` and the states, all of one shape and dtype, which is the precision of the body.
+        scalars: The hyperparameters, scalar states, and `t` where the program takes it: numbers, which are worked
+            with in double precision, or traced values of a framework, for which `1 - beta**t` is computed as
+            `-expm1(t * log(beta))`, because the plain form is wrong by up to 1e-4 in single precision.
+        xp: The array library: `numpy`, `jax.numpy`, `torch`, `keras.ops`.
+
+    Returns:
+        The new weights and states by name, scalar states included.
+
+    Example:
+        >>> import numpy as np, downslope
+        >>> from downslope.trace import trace
+        >>> arrays = {"x": np.float32([1, 2]), "dx": np.float32([1, -1])}
+        >>> interpret(trace(downslope.sgd), arrays, {"lr": 0.5})["x"]
+        array([0.5, 2.5], dtype=float32)
+    """
+    values: dict[Expression, Any] = {}
+    x = arrays["x"]
+    with np.errstate(all="ignore"):  # infinities and nan follow IEEE, here as in a kernel
+        roots = {**program.outputs, **program.scalar_outputs}
+        for e in in_order(roots.values()):
+            if e.op == "constant":
+                values[e] = e.value
+            elif e.op == "input":
+                name = str(e.value)
+                values[e] = arrays[name] if e.per_weight else _scalar(scalars[name])
+            elif e.per_weight:
+                values[e] = _apply(e, [_cast(values[arg], arg, x, xp) for arg in e.args], xp)
+            else:
+                values[e] = _coefficient(e, [values[arg] for arg in e.args], values, xp)
+        result = {}
+        for name, e in roots.items():
+            value = values[e] if e.per_weight or name in program.scalar_outputs else _cast(values[e], e, x, xp)
+            full = name in program.outputs and not e.per_weight
+            result[name] = value + xp.zeros_like(x) if full else value
+    return result
+
+
+def _scalar(value: Any) -> Any:
+    """A number in double precision, with IEEE results where Python would raise; a traced value as it is."""
+    return np.float64(value) if isinstance(value, (int, float, np.number)) else value
+
+
+def _cast(value: Any, e: Expression, x: Any, xp: ModuleType) -> Any:
+    """A coefficient or constant rounded to the precision of the body, once, as a kernel does."""
+    if e.per_weight or isinstance(value, (bool, np.bool_)):
+        return value
+    if xp is np:
+        return x.dtype.type(value)
+    if isinstance(value, (int, float, np.number)):
+        return float(value)  # a weak number: the framework rounds it to the dtype of the array it meets
+    return value.astype(x.dtype) if hasattr(value, "astype") and value.dtype != bool else value
+
+
+def _coefficient(e: Expression, args: list[Any], values: Mapping[Expression, Any], xp: ModuleType) -> Any:
+    if all(isinstance(arg, (bool, int, float, np.number, np.bool_)) for arg in args):
+        return _apply(e, args, np)
+    one_minus_power = e.op == "sub" and e.args[0].value == 1.0 and e.args[1].op == "pow"
+    if one_minus_power:
+        base, exponent = (values[arg] for arg in e.args[1].args)
+        base = xp.asarray(base) if not hasattr(base, "dtype") or isinstance(base, np.float64) else base
+        return -xp.expm1(exponent * xp.log(base))
+    return _apply(e, args, xp)
+
+
+def _apply(e: Expression, args: list[Any], xp: ModuleType) -> Any:
+    match e.op, args:
+        case "add", [a, b]:
+            return a + b
+        case "sub", [a, b]:
+            return a - b
+        case "mul", [a, b]:
+            return a * b
+        case "div", [a, b]:
+            return a / b
+        case "pow", [a, b]:
+            count = small_power(e)
+            if not count:
+                return a**b
+            product = a
+            for _ in range(count - 1):
+                product = product * a
+            return product
+        case "neg", [a]:
+            return -a
+        case "lt", [a, b]:
+            return a < b
+        case "le", [a, b]:
+            return a <= b
+        case "gt", [a, b]:
+            return a > b
+        case "ge", [a, b]:
+            return a >= b
+        case "eq", [a, b]:
+            return a == b
+        case "ne", [a, b]:
+            return a != b
+        case (("and" | "or" | "not"), _):
+            return getattr(xp, f"logical_{e.op}")(*args)
+        case _:
+            return getattr(xp, e.op)(*args)
+
+
+def small_power(e: Expression) -> int:
+    """The exponent of a power that is worked out by repeated multiplication (2 to 4), else 0."""
+    exponent = e.args[1]
+    return int(exponent.value) if exponent.op == "constant" and exponent.value in (2.0, 3.0, 4.0) else 0

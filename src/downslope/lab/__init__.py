@@ -1,0 +1,1 @@
+"""Races between update rules on real networks and real data."""

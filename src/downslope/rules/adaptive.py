@@ -1,0 +1,50 @@
+"""Rules that give every weight a step size of its own."""
+
+from downslope.expression import sqrt
+from downslope.formula import rule
+
+
+@rule
+def adagrad(x, dx, cache=0, *, lr=1e-2, eps=1e-8):
+    """Give the drunk man shoes that hurt when he strays, more with every stray step, and he learns to walk straight.
+
+    Source: Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and stochastic optimization", 2011.
+    """
+    cache = cache + dx**2
+    return x - lr * dx / (sqrt(cache) + eps), cache
+
+
+@rule
+def rmsprop(x, dx, cache=0, *, lr=1e-3, decay_rate=0.99, eps=1e-8):
+    """Half the slope, half the shoes: the shoes forget old pain, so that they never stop him altogether.
+
+    Source: Tieleman & Hinton, "Lecture 6.5: rmsprop", Neural Networks for Machine Learning, 2012.
+    """
+    cache = decay_rate * cache + (1 - decay_rate) * dx**2
+    return x - lr * dx / (sqrt(cache) + eps), cache
+
+
+@rule
+def adam(
+    x,
+    dx,
+    m=0,
+    v=0,
+    *,
+    t,
+    lr=1e-3,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    bias_correction=True,
+):
+    """The slope and the shoes fully together: inertia for the direction, a step of its own for every weight.
+
+    Source: Kingma & Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 1; without `bias_correction`
+    the simple form of the CS231n notes.
+    """
+    m = beta1 * m + (1 - beta1) * dx
+    v = beta2 * v + (1 - beta2) * dx**2
+    m_hat = m / (1 - beta1**t) if bias_correction else m
+    v_hat = v / (1 - beta2**t) if bias_correction else v
+    return x - lr * m_hat / (sqrt(v_hat) + eps), m, v

@@ -1,0 +1,40 @@
+"""Rules that follow the gradient itself, with or without inertia."""
+
+from downslope.formula import rule
+
+
+@rule
+def sgd(x, dx, *, lr=1e-2):
+    """A drunk man walks home in zigzags: each step goes straight down the slope he happens to feel.
+
+    Source: Robbins & Monro, "A stochastic approximation method", 1951.
+    """
+    return x - lr * dx
+
+
+@rule
+def momentum(x, dx, v=0, *, lr=1e-2, mu=0.9):
+    """Put the drunk man on a slope: inertia carries him on and straightens his zigzags.
+
+    Source: Polyak, "Some methods of speeding up the convergence of iteration methods", 1964; in the form of the
+    CS231n notes, with the learning rate inside the velocity.
+    """
+    v = mu * v - lr * dx
+    return x + v, v
+
+
+@rule
+def nesterov(x, dx, v=0, *, lr=1e-2, mu=0.9):
+    """On the slope he looks where inertia is about to carry him, and corrects his step by the slope there.
+
+    Source: Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)", 1983;
+    Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
+    """
+    v = mu * v - lr * dx
+    return x + v, v
+
+
+@nesterov.lookahead
+def nesterov(v, *, mu):
+    """How far ahead of `x` the gradient is taken: where the velocity alone would lead."""
+    return mu * v
