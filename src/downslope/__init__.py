@@ -1,16 +1,35 @@
 """downslope: an update rule is written once, as its formula; everything else is derived from it."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from downslope.expression import FormulaError, exp, log, maximum, minimum, sign, sqrt, tanh, where
 from downslope.formula import Rule, rule, scalar
 from downslope.rules import adagrad, adam, momentum, nesterov, rmsprop, sgd
 
 __version__ = "0.1.0"
 
+if TYPE_CHECKING:
+    from downslope.checkpoint import CheckpointError
+    from downslope.optimizer import NonFiniteGradientError, Optimizer
+    from downslope.testing import check_rule
+
+_LATER = {
+    "CheckpointError": "downslope.checkpoint",
+    "NonFiniteGradientError": "downslope.optimizer",
+    "Optimizer": "downslope.optimizer",
+    "check_rule": "downslope.testing",
+}
+
 __all__ = [
+    "CheckpointError",
     "FormulaError",
+    "NonFiniteGradientError",
+    "Optimizer",
     "Rule",
     "adagrad",
     "adam",
+    "check_rule",
     "exp",
     "log",
     "maximum",
@@ -26,3 +45,16 @@ __all__ = [
     "tanh",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part of downslope when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'downslope' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

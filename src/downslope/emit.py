@@ -51,10 +51,6 @@ class Target:
         return text if binding >= least else f"({text})"
 
 
-def _python_constant(value: float) -> str:
-    return repr(value)
-
-
 _COMPARISONS = {
     "lt": ("{} < {}", 3),
     "le": ("{} <= {}", 3),
@@ -81,7 +77,11 @@ _FUNCTIONS = {name: (name + "({})", ATOM) for name in ("sqrt", "exp", "log", "ta
     name: (name + "({}, {})", ATOM) for name in ("maximum", "minimum")
 }
 
-PYTHON = Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS, _python_constant)
+_HOST = {name: (f"np.{name}" + "({})", ATOM) for name in ("sign",)} | {
+    name: (f"np.{name}" + "({}, {})", ATOM) for name in ("maximum", "minimum")
+}
+
+PYTHON = Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS | _HOST, repr)
 """Double precision on the host, for coefficients."""
 
 
@@ -130,7 +130,8 @@ def latex(program: Program) -> str:
             name = str(e.value)
             before = name == "x" or name in program.states or name in program.scalar_states
             known[e] = _latex_name(name, "t-1" if before else "t" if name == "dx" else "")
-    named = {e: name for e, name in program.names.items() if e.per_weight or e in program.coefficients}
+    coefficients = set(program.coefficients)
+    named = {e: name for e, name in program.names.items() if e.per_weight or e in coefficients}
     named |= {e: name for name, e in roots.items() if e.args}
     known |= {e: _latex_name(name, "t") for e, name in named.items()}
     lines = [f"{known[e]} &= {LATEX.write(e, known)[0]}" for e in in_order(roots.values()) if e in named]
@@ -173,7 +174,7 @@ def coefficients_source(program: Program) -> str:
     )
 
 
-_PYTHON_WORDS = frozenset({*keyword.kwlist, *keyword.softkwlist, "abs", "inf", "nan"} | set(_FUNCTIONS))
+_PYTHON_WORDS = frozenset({*keyword.kwlist, *keyword.softkwlist, "abs", "inf", "nan", "np"} | set(_FUNCTIONS))
 
 
 def identifier(name: str, taken: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -174,10 +174,7 @@ class Rule:
                 raise TypeError(f"{name}={value!r}: {self.name} takes True or False here")
             return bool(value)
         if name not in self.hyperparameters:
-            valid = [*self.hyperparameters, *self.flags]
-            close = difflib.get_close_matches(name, valid, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise TypeError(f"{self.name} has no hyperparameter {name!r}; it has {', '.join(valid)}{hint}")
+            raise unknown(self.name, name, [*self.hyperparameters, *self.flags])
         return check_number(name, value, self.ranges[name])
 
     def lookahead(self, function: Callable[..., Any]) -> Rule:
@@ -237,6 +234,13 @@ class Rule:
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"
+
+
+def unknown(owner: str, name: str, valid: Sequence[str]) -> TypeError:
+    """The error for a hyperparameter that does not exist, naming those that do."""
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return TypeError(f"{owner} has no hyperparameter {name!r}; it has {', '.join(valid)}{hint}")
 
 
 def check_number(name: str, value: Any, allowed: Range) -> float:

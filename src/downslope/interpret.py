@@ -60,6 +60,19 @@ def interpret(
     return result
 
 
+def interpret_coefficients(program: Program, scalars: Mapping[str, float]) -> tuple[float, ...]:
+    """The coefficients, then the new scalar states, in double precision with IEEE results."""
+    values: dict[Expression, Any] = {}
+    results = [*program.coefficients, *program.scalar_outputs.values()]
+    with np.errstate(all="ignore"):
+        for e in in_order(results):
+            if e.op == "input":
+                values[e] = np.float64(scalars[str(e.value)])
+            else:
+                values[e] = e.value if e.op == "constant" else _apply(e, [values[arg] for arg in e.args], np)
+    return tuple(float(values[e]) for e in results)
+
+
 def _scalar(value: Any) -> Any:
     """A number in double precision, with IEEE results where Python would raise; a traced value as it is."""
     return np.float64(value) if isinstance(value, (int, float, np.number)) else value

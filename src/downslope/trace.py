@@ -7,6 +7,7 @@ nothing is re-associated.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -70,17 +71,17 @@ class Program:
     names: Mapping[Expression, str] = field(default_factory=dict)
     lookahead: Program | None = None
 
-    @property
+    @functools.cached_property
     def arrays(self) -> tuple[str, ...]:
         """The per-weight inputs, in the order every backend uses: `x`, `dx`, states."""
         return ("x", "dx", *self.states)
 
-    @property
+    @functools.cached_property
     def body(self) -> tuple[Expression, ...]:
         """The per-weight operations, each after what it is applied to."""
         return tuple(e for e in in_order(self.outputs.values()) if e.per_weight and e.op != "input")
 
-    @property
+    @functools.cached_property
     def coefficients(self) -> tuple[Expression, ...]:
         """The scalar expressions that the body uses; constants are not among them."""
         found: dict[Expression, None] = {}
@@ -90,7 +91,7 @@ class Program:
                     found[e] = None
         return tuple(found)
 
-    @property
+    @functools.cached_property
     def scalars(self) -> tuple[str, ...]:
         """The names of the scalar inputs: hyperparameters, scalar states, `t`, `grad_scale`."""
         inputs = in_order([*self.outputs.values(), *self.scalar_outputs.values()])

@@ -1,0 +1,98 @@
+"""Where generated code lives: content-hashed files in a directory that only the user can write.
+
+A file is imported like any module, so that Numba keeps its compiled code beside it for the next process, and a person
+can open and read what runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import stat
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import platformdirs
+
+
+@functools.cache
+def directory() -> Path:
+    """The directory of generated code: `DOWNSLOPE_CACHE_DIR`, else the user's cache directory.
+
+    Compiled code in it is trusted, so it must belong to the user and be writable by nobody else. Where that cannot be
+    had, a private temporary directory takes its place until the process ends, with a warning.
+    """
+    wanted = os.environ.get("DOWNSLOPE_CACHE_DIR")
+    path = Path(wanted) if wanted else Path(platformdirs.user_cache_dir("downslope", appauthor=False)) / "kernels"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        problem = _unsafe(path)
+    except OSError as error:
+        problem = str(error)
+    if not problem:
+        return path
+    private = Path(tempfile.mkdtemp(prefix="downslope-"))
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    warnings.warn(
+        f"kernels cannot be kept in {path}: {problem}; they are compiled anew in every process. "
+        "Set DOWNSLOPE_CACHE_DIR to a directory that only you can write",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return private
+
+
+def _unsafe(path: Path) -> str:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return "it is not a directory"
+    if hasattr(os, "getuid"):
+        if status.st_uid != os.getuid():
+            return "it belongs to another user"
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return "others can write to it"
+    if not os.access(path, os.W_OK | os.X_OK):
+        return "it is not writable"
+    return ""
+
+
+def load(stem: str, source: str) -> ModuleType:
+    """Import generated source as a module, from a file named by the stem and the hash of the source."""
+    digest = hashlib.blake2b(source.encode(), digest_size=12).hexdigest()
+    name = f"_downslope_{stem}_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    path = directory() / f"{name}.py"
+    _write(path, source.encode())
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Numba finds the module of a function it is to cache by its name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put the content there at once and whole, unless it is there already."""
+    if path.is_file() and not path.is_symlink() and path.read_bytes() == content:
+        return
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

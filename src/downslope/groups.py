@@ -1,0 +1,242 @@
+"""What an optimizer is given to train: named arrays in groups, each group with its own hyperparameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from downslope.formula import Range, check_number
+from downslope.trace import Program
+
+Array = np.ndarray[Any, Any]
+Schedule = Callable[[int], float]
+"""A hyperparameter that changes: called with the number of the step, from 1, it returns the value for that step."""
+
+
+@dataclass
+class Group:
+    """Some arrays and the hyperparameters they share.
+
+    Attributes:
+        names: The names of the arrays.
+        hyperparameters: Numbers or schedules.
+        scalar_states: The rule's scalar states for this group.
+    """
+
+    names: list[str]
+    hyperparameters: dict[str, float | Schedule]
+    scalar_states: dict[str, float] = field(default_factory=dict)
+    _plan: tuple[Program, list[float], list[tuple[int, str]]] | None = field(default=None, repr=False)
+
+    def set(self, hyperparameters: Mapping[str, float | Schedule]) -> None:
+        """Take over these hyperparameters, already checked."""
+        self.hyperparameters |= hyperparameters
+        self._plan = None
+
+    def value(self, name: str, t: int, allowed: Range) -> float:
+        """The hyperparameter at step `t`."""
+        setting = self.hyperparameters[name]
+        return check_number(f"{name} at t={t}", setting(t), allowed) if callable(setting) else setting
+
+    def scalars(self, program: Program, t: int, grad_scale: float) -> list[float]:
+        """The program's scalar inputs at step `t`, in its order."""
+        if self._plan is None or self._plan[0] is not program:
+            self._plan = self._planned(program)
+        _, values, moving = self._plan
+        for index, name in moving:
+            if name == "t":
+                values[index] = t
+            elif name == "grad_scale":
+                values[index] = grad_scale
+            elif name in self.scalar_states:
+                values[index] = self.scalar_states[name]
+            elif name in self.hyperparameters:
+                values[index] = self.value(name, t, program.ranges[name])
+            else:
+                known = name.removesuffix("_next")
+                values[index] = self.value(known, t + 1, program.ranges[known])
+        return values
+
+    def _planned(self, program: Program) -> tuple[Program, list[float], list[tuple[int, str]]]:
+        """The program's scalar inputs, and which of them move from step to step."""
+        values, moving = [], []
+        for index, name in enumerate(program.scalars):
+            setting = self.hyperparameters.get(name, self.hyperparameters.get(name.removesuffix("_next")))
+            fixed = setting is not None and not callable(setting)
+            values.append(setting if isinstance(setting, float) else 0.0)
+            if not fixed:
+                moving.append((index, name))
+        return program, values, moving
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a hyperparameter is a schedule."""
+        return any(callable(value) for value in self.hyperparameters.values())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the caller lays out parameters, and so gradients: one array, a sequence, a mapping, or groups of these."""
+
+    kind: str  # "array", "sequence", "mapping", "groups"
+    names: tuple[str, ...] = ()
+    groups: tuple[Layout, ...] = ()
+
+    def flatten(self, gradients: Any) -> list[Any]:
+        """The gradients in the order of the parameters.
+
+        Raises:
+            TypeError: The container is of another kind than that of the parameters.
+            ValueError: Names are missing or unknown, or the number of gradients is wrong.
+        """
+        names = self.names
+        if self.kind == "mapping":
+            if type(gradients) is not dict and not isinstance(gradients, Mapping):
+                raise TypeError(f"gradients is a {type(gradients).__name__}; expected a dict like params, by name")
+            try:
+                ordered = [gradients[name] for name in names]
+            except KeyError:
+                ordered = []
+            if len(gradients) != len(names) or len(ordered) != len(names):
+                missing = [name for name in names if name not in gradients]
+                extra = [name for name in gradients if name not in names]
+                raise ValueError(f"gradients does not match params: missing {missing}, unknown {extra}")
+            return ordered
+        if self.kind == "array":
+            if isinstance(gradients, (list, tuple, Mapping)):
+                raise TypeError(f"gradients is a {type(gradients).__name__}; params is one array, so give one array")
+            return [gradients]
+        if not isinstance(gradients, (list, tuple)):
+            raise TypeError(f"gradients is a {type(gradients).__name__}; expected a list like params")
+        expected = len(self.groups) if self.kind == "groups" else len(names)
+        if len(gradients) != expected:
+            what = "group(s)" if self.kind == "groups" else "array(s)"
+            raise ValueError(f"gradients has {len(gradients)} {what}; params has {expected}")
+        if self.kind == "sequence":
+            return list(gradients)
+        return [g for layout, part in zip(self.groups, gradients, strict=True) for g in layout.flatten(part)]
+
+
+def lay_out(params: Any) -> tuple[Layout, dict[str, Array], list[dict[str, Any]], list[list[str]]]:
+    """Take parameters apart.
+
+    Returns:
+        Their layout, all arrays by name, each group's own settings, and each group's names.
+
+    Raises:
+        TypeError: Something is not an array, or a name not a string.
+        ValueError: There is nothing to train, or a name occurs twice.
+    """
+    arrays: dict[str, Array] = {}
+    is_groups = isinstance(params, (list, tuple)) and any(isinstance(entry, Mapping) for entry in params)
+    if not is_groups:
+        layout = _lay_out_one(params, arrays)
+        settings: list[dict[str, Any]] = [{}]
+        names = [list(layout.names)]
+    else:
+        settings, names, layouts = [], [], []
+        for k, entry in enumerate(params):
+            if not isinstance(entry, Mapping) or "params" not in entry:
+                raise TypeError(f"params[{k}] must be a dict with the key 'params', as in {{'params': W, 'lr': 0.1}}")
+            layouts.append(_lay_out_one(entry["params"], arrays))
+            names.append(list(layouts[-1].names))
+            settings.append({name: value for name, value in entry.items() if name != "params"})
+        layout = Layout("groups", groups=tuple(layouts))
+    if not arrays:
+        raise ValueError("params holds no array; there is nothing to train")
+    return layout, arrays, settings, names
+
+
+def _lay_out_one(params: Any, arrays: dict[str, Array]) -> Layout:
+    if isinstance(params, Mapping):
+        kind, entries = "mapping", list(params.items())
+    elif isinstance(params, (list, tuple)):
+        kind, entries = "sequence", [(str(len(arrays) + k), array) for k, array in enumerate(params)]
+    else:
+        kind, entries = "array", [(str(len(arrays)), params)]
+    for name, value in entries:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"the parameter name {name!r} is not a non-empty string")
+        if name in arrays:
+            raise ValueError(f"two parameters are named {name!r}; names must differ across all groups")
+        arrays[name] = value
+    return Layout(kind, tuple(name for name, _ in entries))
+
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def check_weights(arrays: Mapping[str, Any]) -> np.dtype[Any]:
+    """Make sure that every array can be updated in place, and return their common dtype.
+
+    Raises:
+        TypeError: Something is not a NumPy array of float32 or float64, or the dtypes differ.
+        ValueError: An array is read-only, not contiguous, not aligned, or shares memory with another.
+    """
+    dtypes: dict[np.dtype[Any], str] = {}
+    for name, array in arrays.items():
+        if type(array) is not np.ndarray and not isinstance(array, np.memmap):
+            raise TypeError(f"the parameter {name!r} is a {type(array).__name__}; expected a numpy.ndarray")
+        if array.dtype not in DTYPES:
+            raise TypeError(f"the parameter {name!r} has dtype {array.dtype}; expected float32 or float64")
+        check_writable(name, array)
+        dtypes.setdefault(np.dtype(array.dtype), name)
+    if len(dtypes) > 1:
+        both = ", ".join(f"{name!r} is {dtype}" for dtype, name in dtypes.items())
+        raise TypeError(f"the parameters have different dtypes ({both}); convert them to one, or use two optimizers")
+    check_separate(arrays)
+    return next(iter(dtypes))
+
+
+def check_writable(name: str, array: Array) -> None:
+    """Make sure that compiled code can write to the array."""
+    if not array.flags.writeable:
+        raise ValueError(f"the parameter {name!r} is read-only and cannot be updated in place; pass a copy")
+    if not array.flags.c_contiguous or not array.flags.aligned:
+        raise ValueError(
+            f"the parameter {name!r} is a view with strides {array.strides} for shape {array.shape}, not contiguous and "
+            "aligned memory; keep it as an array of its own, made with numpy.ascontiguousarray"
+        )
+
+
+def check_separate(arrays: Mapping[str, Array]) -> None:
+    """Make sure that no two arrays share memory."""
+    spans = []
+    for name, array in arrays.items():
+        low = array.__array_interface__["data"][0]
+        if array.size:
+            spans.append((low, low + array.nbytes, name))
+    spans.sort()
+    for (_, end, first), (begin, _, second) in zip(spans, spans[1:], strict=False):
+        if begin < end:
+            raise ValueError(
+                f"the parameters {first!r} and {second!r} share memory; each weight may be given only once"
+            )
+
+
+def check_gradients(names: Sequence[str], weights: Sequence[Array], gradients: Sequence[Any]) -> list[Array]:
+    """The gradients as arrays a kernel can read, copied only where they cannot be read as they are.
+
+    Raises:
+        TypeError: A gradient is missing, not an array, masked, or of another dtype than its weights.
+        ValueError: Its shape is not that of its weights.
+    """
+    ready = []
+    for name, array, gradient in zip(names, weights, gradients, strict=True):
+        if isinstance(gradient, np.ma.MaskedArray):
+            raise TypeError(f"the gradient of {name!r} is a masked array, whose mask would be ignored; fill it first")
+        if not isinstance(gradient, (np.ndarray, np.generic)) and not hasattr(gradient, "__array__"):
+            raise TypeError(f"the gradient of {name!r} is {gradient!r:.60}; expected an array of dtype {array.dtype}")
+        values = np.asarray(gradient)
+        if values.dtype != array.dtype:
+            raise TypeError(
+                f"the gradient of {name!r} has dtype {values.dtype}, its weights {array.dtype}; "
+                f"convert it with .astype(numpy.{array.dtype})"
+            )
+        if values.shape != array.shape:
+            raise ValueError(f"the gradient of {name!r} has shape {values.shape}, its weights {array.shape}")
+        ready.append(values)
+    return ready

@@ -1,0 +1,354 @@
+"""The problems that rules race on: four that come with the package, and any table of the user's own.
+
+A problem is data that is ready to train on (split, scaled, in 32-bit floats) together with the network and the budget
+that belong to it. Scaling is always learned from the training rows alone, so that nothing about the validation and
+test rows leaks into training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from downslope.lab.tables import DataError, Task, read_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["PROBLEMS", "DataError", "Problem", "Split", "Task", "load_problem", "load_table"]
+
+SPLIT_SEED = 20_240_229
+FOLDS = 5  # three to train, one to validate, one to test
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some rows of a problem.
+
+    Attributes:
+        x: The features, float32 of shape `(rows, features)`.
+        y: For classification the class of each row, int32 of shape `(rows,)`; for regression the target, float32 of
+            shape `(rows, 1)`.
+    """
+
+    x: NDArray[np.float32]
+    y: NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Problem:
+    """Data, network and training budget: what every rule of a race is given alike.
+
+    Attributes:
+        name: The short name, as given on the command line.
+        title: The name for people.
+        task: `"classification"` (cross-entropy) or `"regression"` (mean squared error).
+        train: The rows to train on, about 60 %.
+        valid: The rows that learning rates are chosen on, about 20 %.
+        test: The rows that only the runs of the verdict see, about 20 %.
+        hidden: The sizes of the hidden layers.
+        outputs: The number of classes, or 1.
+        activation: The activation of the hidden layers.
+        batch_size: Rows per step.
+        epochs: Passes over the training rows in one run.
+        data_hash: SHA-256 over the arrays of all three splits; two races with the same hash saw the same numbers.
+        classes: The names of the classes in the order of their numbers; None for regression.
+        features: The names of the columns of `x`.
+    """
+
+    name: str
+    title: str
+    task: Task
+    train: Split
+    valid: Split
+    test: Split
+    hidden: tuple[int, ...]
+    outputs: int
+    batch_size: int
+    epochs: int
+    data_hash: str
+    classes: tuple[str, ...] | None
+    features: tuple[str, ...]
+    activation: str = "relu"
+
+
+def load_problem(name: str) -> Problem:
+    """Load one of the problems that come with the package.
+
+    Args:
+        name: A key of `PROBLEMS`.
+
+    Returns:
+        The problem; every call gives the same arrays, bit for bit.
+
+    Raises:
+        DataError: There is no problem of that name.
+
+    Example:
+        >>> problem = load_problem("parabola")
+        >>> problem.train.x.shape, problem.hidden, problem.task
+        ((600, 1), (20,), 'regression')
+    """
+    if name not in PROBLEMS:
+        raise DataError(
+            f"problem: there is none named {name!r}; the names are {', '.join(PROBLEMS)}. "
+            "To race on a table of your own, give a path that ends in .csv or .parquet, and --target COLUMN."
+        )
+    return PROBLEMS[name]()
+
+
+def load_table(
+    path: str | Path,
+    *,
+    target: str,
+    hidden: tuple[int, ...] = (64,),
+    task: Task | None = None,
+    drop: Sequence[str] = (),
+    batch_size: int | None = None,
+    epochs: int = 30,
+) -> Problem:
+    """Make a problem from a table of numbers.
+
+    Features are standardised, and so is the target of a regression: a loss of 1 there is what predicting the mean
+    gives. Columns of booleans become 0 and 1; a column that is constant in the training rows becomes 0 everywhere.
+
+    Args:
+        path: A `.csv` file (comma-separated, with a header) or a `.parquet` file.
+        target: The column to predict.
+        hidden: The sizes of the hidden layers; `()` gives a linear model.
+        task: Whether to predict a class or a number. By default a target of text or booleans, or of integers with at
+            most 20 distinct values, means classification, and any other target regression.
+        drop: Columns to leave out.
+        batch_size: Rows per step; by default a power of two between 4 and 128, about a sixteenth of the training rows.
+        epochs: Passes over the training rows in one run.
+
+    Returns:
+        The problem, named after the file; the same file gives the same problem.
+
+    Raises:
+        DataError: The file, a column or an argument does not allow it; the message names it and says what to do.
+    """
+    check_sizes(hidden=hidden, batch_size=batch_size, epochs=epochs)
+    table = read_table(path, target=target, task=task, drop=drop)
+    return assemble(
+        name=table.name,
+        title=f"{table.file}: {target}",
+        task=table.task,
+        x=table.x,
+        y=table.y,
+        features=table.features,
+        classes=table.classes,
+        hidden=tuple(hidden),
+        batch_size=batch_size,
+        epochs=epochs,
+        scale_target=table.task == "regression",
+    )
+
+
+def assemble(
+    *,
+    name: str,
+    title: str,
+    task: Task,
+    x: NDArray[np.float64],
+    y: NDArray[Any],
+    features: tuple[str, ...],
+    classes: tuple[str, ...] | None,
+    hidden: tuple[int, ...],
+    batch_size: int | None,
+    epochs: int,
+    scale_features: bool = True,
+    scale_target: bool = False,
+) -> Problem:
+    """Split, scale and hash: the way from whole columns to a `Problem`.
+
+    Args:
+        name: See `Problem`, like every argument that is not explained here.
+        title: The name for people.
+        task: Classification or regression.
+        x: All features in double precision, shape `(rows, features)`.
+        y: All classes as integers from 0, or all targets in double precision; shape `(rows,)`.
+        features: The names of the columns of `x`.
+        classes: The names of the classes, or None.
+        hidden: The sizes of the hidden layers.
+        batch_size: Rows per step, or None to choose by the number of training rows.
+        epochs: Passes over the training rows.
+        scale_features: Whether to bring each feature to mean 0 and standard deviation 1 over the training rows.
+        scale_target: Whether to do the same to the target.
+
+    Raises:
+        DataError: A value is too far from the others for 32-bit floats, or the target is constant in the training
+            rows, or `batch_size` exceeds their number.
+    """
+    parts = _split_rows(y, task)
+    rows = len(parts[0])
+    if batch_size is not None and batch_size > rows:
+        raise DataError(f"batch_size: {batch_size} is more than the {rows} training rows; give at most {rows}.")
+    if scale_features:
+        x = _standardised(x, parts[0], features)
+    if task == "regression":
+        y = np.asarray(y, dtype=np.float64).reshape(-1, 1)
+        if scale_target:
+            if (y[parts[0]] == y[parts[0][0]]).all():
+                raise DataError(f"target: all {rows} training rows have the same value, {y[parts[0][0], 0]:g}.")
+            y = _standardised(y, parts[0], ("target",))
+    label_type = np.int32 if task == "classification" else np.float32
+    train, valid, test = (Split(x[part].astype(np.float32), y[part].astype(label_type)) for part in parts)
+    return Problem(
+        name=name,
+        title=title,
+        task=task,
+        train=train,
+        valid=valid,
+        test=test,
+        hidden=hidden,
+        outputs=1 if classes is None else len(classes),
+        batch_size=batch_size or _usual_batch_size(rows),
+        epochs=epochs,
+        data_hash=_hash((train, valid, test)),
+        classes=classes,
+        features=features,
+    )
+
+
+def check_sizes(*, hidden: tuple[int, ...], batch_size: int | None, epochs: int) -> None:
+    """Refuse a network or a budget that has nothing in it.
+
+    Raises:
+        DataError: A size is less than 1.
+    """
+    for index, width in enumerate(hidden):
+        if width < 1:
+            raise DataError(f"hidden: layer {index + 1} of {tuple(hidden)} has size {width}; each needs at least 1.")
+    if batch_size is not None and batch_size < 1:
+        raise DataError(f"batch_size: {batch_size} rows per step make no step; give at least 1.")
+    if epochs < 1:
+        raise DataError(f"epochs: {epochs} epochs make no run; give at least 1.")
+
+
+def _split_rows(y: NDArray[Any], task: Task) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    # Folds rather than two successive splits: with as many rows of a class as there are folds, every fold is certain
+    # to hold that class, which rounding makes uncertain in a split of a split.
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    splitter = StratifiedKFold if task == "classification" else KFold
+    folds = [part for _, part in splitter(FOLDS, shuffle=True, random_state=SPLIT_SEED).split(np.zeros(len(y)), y)]
+    return np.sort(np.concatenate(folds[2:])), folds[1], folds[0]
+
+
+def _standardised(x: NDArray[Any], train: NDArray[np.intp], names: tuple[str, ...]) -> NDArray[np.float64]:
+    x = np.asarray(x, dtype=np.float64)
+    # Dividing by the largest value first keeps the squares in the standard deviation from overflowing.
+    largest = np.abs(x[train]).max(axis=0)
+    with np.errstate(over="ignore"):
+        x = x / np.where(largest > 0, largest, 1.0)
+        constant = np.ptp(x[train], axis=0) == 0
+        spread = np.where(constant, 1.0, x[train].std(axis=0))
+        scaled = np.where(constant, 0.0, (x - x[train].mean(axis=0)) / spread)
+    too_far = np.abs(scaled).max(axis=0) > np.finfo(np.float32).max
+    if too_far.any():
+        name = names[int(np.argmax(too_far))]
+        raise DataError(f"column {name!r}: a value is too far from the others for 32-bit floats; remove its row.")
+    return scaled
+
+
+def _usual_batch_size(rows: int) -> int:
+    return int(min(2 ** np.clip(np.floor(np.log2(rows / 16)), 2, 7), rows))
+
+
+def _hash(splits: Sequence[Split]) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        for array in (split.x, split.y):
+            digest.update(f"{array.dtype.name}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _digits() -> Problem:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    # Pixels divided by their maximum, not standardised: many at the border are zero in almost every image, and
+    # dividing by so small a deviation would turn one faint mark there into the largest input of all.
+    return assemble(
+        name="digits",
+        title="Handwritten digits, 8 × 8 pixels",
+        task="classification",
+        x=data.data / 16,
+        y=data.target,
+        features=tuple(data.feature_names),
+        classes=tuple(str(name) for name in data.target_names),
+        hidden=(64,),
+        batch_size=64,
+        epochs=30,
+        scale_features=False,
+    )
+
+
+def _breast_cancer() -> Problem:
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    return assemble(
+        name="breast-cancer",
+        title="Breast cancer, benign or malignant",
+        task="classification",
+        x=data.data,
+        y=data.target,
+        features=tuple(str(name) for name in data.feature_names),
+        classes=tuple(str(name) for name in data.target_names),
+        hidden=(32,),
+        batch_size=32,
+        epochs=30,
+    )
+
+
+def _diabetes() -> Problem:
+    from sklearn.datasets import load_diabetes
+
+    data = load_diabetes(scaled=False)
+    return assemble(
+        name="diabetes",
+        title="Diabetes, progression after one year",
+        task="regression",
+        x=data.data,
+        y=data.target,
+        features=tuple(data.feature_names),
+        classes=None,
+        hidden=(32,),
+        batch_size=32,
+        epochs=30,
+        scale_target=True,
+    )
+
+
+def _parabola() -> Problem:
+    x = np.linspace(-1.0, 1.0, 1000)
+    noise = np.random.default_rng(0).standard_normal(1000)
+    return assemble(
+        name="parabola",
+        title="A noisy parabola, y = x² + 0.1 · noise",
+        task="regression",
+        x=x[:, None],
+        y=x**2 + 0.1 * noise,
+        features=("x",),
+        classes=None,
+        hidden=(20,),
+        batch_size=32,
+        epochs=12,
+        scale_features=False,
+    )
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "digits": _digits,
+    "breast-cancer": _breast_cancer,
+    "diabetes": _diabetes,
+    "parabola": _parabola,
+}

@@ -1,0 +1,169 @@
+"""A race as a file: to JSON and back without losing a bit, and onto the disk in one piece.
+
+JSON has no word for infinity, which is what a diverged run's loss is, so infinite and missing numbers are written as
+the strings "inf", "-inf" and "nan". Reading is strict: a key too many or too few means that the file was made by
+something else, and a half-understood race is worse than none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import secrets
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from downslope.lab.results import Race
+
+FORMAT = 1
+WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+def race_to_json(race: Race) -> str:
+    """Write a race as JSON.
+
+    Args:
+        race: The race. Its `environment` may hold strings, numbers, booleans, None, and lists and dicts of these.
+
+    Returns:
+        One JSON object with the fields of `Race` and `"format": 1`; `race_from_json` gives back an equal race.
+
+    Raises:
+        ValueError: A value is of a kind that JSON cannot hold; the message says where it is.
+    """
+    document = {"format": FORMAT, **{f.name: _encode(getattr(race, f.name), f.name) for f in dataclasses.fields(race)}}
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
+def race_from_json(text: str) -> Race:
+    """Read a race that `race_to_json` wrote.
+
+    Args:
+        text: The JSON.
+
+    Returns:
+        The race.
+
+    Raises:
+        ValueError: The text is no JSON, was written in another format, lacks a key, has one too many, or has a value of
+            the wrong kind; the message says which and where.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"This is no race: it is not JSON ({error}).") from None
+    if not isinstance(document, dict) or "format" not in document:
+        raise ValueError("This is no race: it has no key 'format'.")
+    found = document.pop("format")
+    if found != FORMAT:
+        raise ValueError(f"The race is in format {found!r}, but this version reads {FORMAT}; use a newer downslope.")
+    race = _decode(document, Race, "race")
+    assert isinstance(race, Race)
+    return race
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file so that at any moment either the old or the whole new file is there.
+
+    Args:
+        path: Where to write; its folder is made if it is not there.
+        text: What to write, as UTF-8.
+
+    Raises:
+        OSError: The file cannot be written; the old one, if any, is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with draft.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _encode(value: Any, where: str) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _encode(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"{where}: the key {key!r} is no string.")
+        return {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    raise ValueError(f"{where}: {value!r} is a {type(value).__name__}, which JSON cannot hold.")
+
+
+def _decode(value: Any, kind: Any, where: str) -> Any:
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(value, kind, where)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (types.UnionType, Union):
+        return _decode_union(value, arguments, where)
+    if origin is Literal:
+        _require(value in arguments, value, " or ".join(repr(argument) for argument in arguments), where)
+        return value
+    if origin is tuple:
+        _require(isinstance(value, list), value, "a list", where)
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        _require(len(kinds) == len(value), value, f"a list of {len(kinds)}", where)
+        return tuple(_decode(item, kinds[index], f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict:
+        _require(isinstance(value, dict), value, "an object", where)
+        return {key: _decode(item, arguments[1], f"{where}[{key!r}]") for key, item in value.items()}
+    return _decode_plain(value, kind, where)
+
+
+def _decode_fields(value: Any, kind: Any, where: str) -> Any:
+    _require(isinstance(value, dict), value, "an object", where)
+    kinds = get_type_hints(kind)
+    unknown = sorted(value.keys() - kinds.keys())
+    missing = sorted(kinds.keys() - value.keys())
+    if unknown or missing:
+        complaints = [f"unknown keys {unknown}"] * bool(unknown) + [f"missing keys {missing}"] * bool(missing)
+        raise ValueError(f"{where}: {' and '.join(complaints)}; was the file made by another version of downslope?")
+    return kind(**{name: _decode(item, kinds[name], f"{where}.{name}") for name, item in value.items()})
+
+
+def _decode_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    if bool in kinds and isinstance(value, bool):
+        return value
+    (kind,) = (kind for kind in kinds if kind not in (type(None), bool))
+    return _decode(value, kind, where)
+
+
+def _decode_plain(value: Any, kind: Any, where: str) -> Any:
+    if kind is float:
+        if isinstance(value, str) and value in WORDS:
+            return WORDS[value]
+        _require(isinstance(value, int | float) and not isinstance(value, bool), value, "a number", where)
+        return float(value)
+    names = {int: "a whole number", str: "text", bool: "true or false"}
+    _require(type(value) is kind, value, names[kind], where)
+    return value
+
+
+def _require(holds: bool, value: Any, expected: str, where: str) -> None:
+    if not holds:
+        shown = repr(value)
+        raise ValueError(f"{where}: expected {expected}, found {shown if len(shown) < 60 else shown[:57] + '...'}.")
