@@ -119,7 +119,7 @@ def _checksum(tensors: Mapping[str, Array], record: Mapping[str, Any]) -> str:
     for key in sorted(tensors):
         array = tensors[key]
         total = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), total)
-        total = zlib.crc32(array.reshape(-1).view(np.uint8) if array.size else b"", total)
+        total = zlib.crc32(array.reshape(-1).view(np.uint8).data if array.size else b"", total)
     return f"{total:08x}"
 
 

@@ -139,7 +139,10 @@ def latex(program: Program) -> str:
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
 
-_GREEK = "alpha beta gamma delta epsilon eta theta kappa lambda mu nu pi rho sigma tau phi psi omega".split()
+_GREEK = frozenset(
+    ("alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "kappa", "lambda", "mu", "nu", "pi", "rho", "sigma")
+    + ("tau", "phi", "psi", "omega")
+)
 
 
 def _latex_name(name: str, time: str) -> str:
@@ -233,7 +236,7 @@ def body(program: Program, target: Target, taken: Iterable[str]) -> Body:
         for arg in e.args:
             uses[arg] = uses.get(arg, 0) + (2 if e.op == "pow" and small_power(e) else 1)
     outputs = {e: array for array, e in program.outputs.items()}
-    lines = []
+    lines: list[str] = []
     for e in program.body:
         wish = program.names.get(e) or (f"new_{outputs[e]}" if e in outputs else "")
         if wish or uses.get(e, 0) > 1:

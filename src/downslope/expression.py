@@ -96,6 +96,10 @@ class Expression:
 
     __slots__ = ("args", "op", "per_weight", "value")
     __hash__ = object.__hash__
+    op: str
+    args: tuple[Expression, ...]
+    value: float | str | None
+    per_weight: bool
 
     def __init__(
         self, op: str, args: tuple[Expression, ...] = (), value: float | str | None = None, per_weight: bool = False
@@ -199,7 +203,7 @@ class Expression:
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Expression:
         if func is np.where and len(args) == 3 and not kwargs:
-            return where(*args)
+            return apply("where", *args)
         _refuse(f"numpy.{func.__name__}")
 
     def __getattr__(self, name: str) -> Any:

@@ -217,15 +217,15 @@ class Rule:
         return compose(self, **flags_and_options).cost(dtype)
 
     def latex(self, **flags_and_options: Any) -> str:
-        """The formula in LaTeX, one aligned line per value, new states before the new weights.
+        r"""The formula in LaTeX, one aligned line per value, new states before the new weights.
 
         Example:
             >>> import downslope
             >>> print(downslope.momentum.latex())
-            \\begin{aligned}
-            v_{t} &= \\mu \\, v_{t-1} - \\mathrm{lr} \\, dx_{t} \\\\
+            \begin{aligned}
+            v_{t} &= \mu \, v_{t-1} - \mathrm{lr} \, dx_{t} \\
             x_{t} &= x_{t-1} + v_{t}
-            \\end{aligned}
+            \end{aligned}
         """
         from downslope.emit import latex
         from downslope.options import compose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -197,8 +198,8 @@ def check_writable(name: str, array: Array) -> None:
         raise ValueError(f"the parameter {name!r} is read-only and cannot be updated in place; pass a copy")
     if not array.flags.c_contiguous or not array.flags.aligned:
         raise ValueError(
-            f"the parameter {name!r} is a view with strides {array.strides} for shape {array.shape}, not contiguous and "
-            "aligned memory; keep it as an array of its own, made with numpy.ascontiguousarray"
+            f"the parameter {name!r} is a view with strides {array.strides} for shape {array.shape}, not contiguous "
+            "and aligned memory; keep it as an array of its own, made with numpy.ascontiguousarray"
         )
 
 
@@ -210,7 +211,7 @@ def check_separate(arrays: Mapping[str, Array]) -> None:
         if array.size:
             spans.append((low, low + array.nbytes, name))
     spans.sort()
-    for (_, end, first), (begin, _, second) in zip(spans, spans[1:], strict=False):
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
         if begin < end:
             raise ValueError(
                 f"the parameters {first!r} and {second!r} share memory; each weight may be given only once"

@@ -5,6 +5,7 @@ For frameworks that compile by themselves, for reference, and as the fallback wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -94,10 +95,14 @@ def _coefficient(e: Expression, args: list[Any], values: Mapping[Expression, Any
         return _apply(e, args, np)
     one_minus_power = e.op == "sub" and e.args[0].value == 1.0 and e.args[1].op == "pow"
     if one_minus_power:
-        base, exponent = (values[arg] for arg in e.args[1].args)
-        base = xp.asarray(base) if not hasattr(base, "dtype") or isinstance(base, np.float64) else base
-        return -xp.expm1(exponent * xp.log(base))
-    return _apply(e, args, xp)
+        base, exponent = (_weak(values[arg]) for arg in e.args[1].args)
+        return -xp.expm1(exponent * (math.log(base) if isinstance(base, float) and base > 0 else xp.log(base)))
+    return _apply(e, [_weak(arg) for arg in args], xp)
+
+
+def _weak(value: Any) -> Any:
+    """A host number as a Python float, which takes on the precision of the traced value it meets."""
+    return float(value) if isinstance(value, (int, float, np.number)) else value
 
 
 def _apply(e: Expression, args: list[Any], xp: ModuleType) -> Any:

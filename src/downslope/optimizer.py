@@ -103,9 +103,8 @@ class Optimizer:
             raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
         self._layout, arrays, settings, names = lay_out(params)
         dtype = check_weights(arrays)
-        for option, value in (("weight_decay", weight_decay), ("averaging", averaging)):
-            if value is not None:
-                hyperparameters[option] = value
+        optional = {"weight_decay": weight_decay, "averaging": averaging}
+        hyperparameters |= {name: value for name, value in optional.items() if value is not None}
         own = {*rule.hyperparameters, *rule.flags}
         given = {*hyperparameters, *(name for group in settings for name in group)}
         flags = {name: rule.checked(name, hyperparameters.pop(name)) for name in rule.flags if name in hyperparameters}
@@ -250,7 +249,7 @@ class Optimizer:
         rows = [self._kernel.coefficients(group.scalars(program, t, scale)) for group in self._groups]
         for k, row in enumerate(rows):
             try:
-                self._packed.pack_into(self._coefficients, k * self._packed.size, *row[:width])
+                self._packed.pack_into(self._coefficients.data, k * self._packed.size, *row[:width])
             except OverflowError:  # beyond float32: infinity, as the conversion of an array has it
                 with np.errstate(over="ignore"):
                     self._coefficients[k] = row[:width]
@@ -274,7 +273,7 @@ class Optimizer:
                         f"the parameter {name!r} or one of its states was resized or retyped in place since the "
                         "optimizer was made; make a new optimizer for it"
                     )
-        spans = {name: array for name, array in self.params.items()}
+        spans = dict(self.params)
         spans |= {
             f"{name} ({state})": array for state, by_name in self.state.items() for name, array in by_name.items()
         }
@@ -360,11 +359,11 @@ class Optimizer:
             >>> x = np.array([1.0])
             >>> optimizer = downslope.Optimizer(x, downslope.nesterov, lr=0.1, mu=0.5)
             >>> optimizer.step(np.array([2.0]))
-            >>> float(x[0])
-            0.7
+            >>> print(x)
+            [0.7]
             >>> with optimizer.at_weights():
-            ...     float(x[0])
-            0.8
+            ...     print(x)
+            [0.8]
         """
         with self._away("at_weights", lambda: self._shift(to_weights=True), self._options["stored_ahead"]):
             yield

@@ -50,7 +50,7 @@ def access(scalar: Any, which: int | None = None) -> tuple[Any, Any]:
             makes no such promise.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def load(typing_context: Any, address: Any, i: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = builder.inttoptr(args[0], context.get_value_type(scalar).as_pointer())
@@ -58,7 +58,7 @@ def access(scalar: Any, which: int | None = None) -> tuple[Any, Any]:
 
         return scalar(int64, int64), generate
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def store(typing_context: Any, address: Any, i: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             pointer = builder.inttoptr(args[0], context.get_value_type(scalar).as_pointer())
@@ -76,7 +76,7 @@ _load32, _ = access(float32)
 _load64, _ = access(float64)
 
 
-@njit(boolean(int64, int64, int64, int64, int64), cache=True)  # type: ignore[untyped-decorator]
+@njit(boolean(int64, int64, int64, int64, int64), cache=True)
 def _sound(array, model, array_type, dtype, flags):  # type: ignore[no-untyped-def]
     """Whether the object is an array of this dtype with these flags and the shape of the model."""
     if _word(array + _TYPE, 0) != array_type or _word(array + _DTYPE, 0) != dtype:
@@ -92,7 +92,7 @@ def _sound(array, model, array_type, dtype, flags):  # type: ignore[no-untyped-d
     return True
 
 
-@njit(int64(int64), cache=True)  # type: ignore[untyped-decorator]
+@njit(int64(int64), cache=True)
 def _size(array):  # type: ignore[no-untyped-def]
     size = 1
     for axis in range(_half(array + _NDIM, 0)):
@@ -100,9 +100,7 @@ def _size(array):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(  # type: ignore[untyped-decorator]
-    int64(int64[:, ::1], int64[::1], int64[:, ::1], int64, int64, int64), cache=True
-)
+@njit(int64(int64[:, ::1], int64[::1], int64[:, ::1], int64, int64, int64), cache=True)
 def take(slots, gradients, intervals, array_type, dtype, itemsize):  # type: ignore[no-untyped-def]
     """Check every array of a launch and put the addresses of the gradients into the slot table.
 
@@ -177,7 +175,7 @@ PIECE = 1 << 16
 
 
 def _survey(load: Any) -> Any:
-    @njit(  # type: ignore[untyped-decorator]
+    @njit(
         types.void(int64[:, ::1], float64[:, ::1], float64, int64, int64),
         nogil=True,
         cache=True,

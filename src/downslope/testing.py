@@ -1,0 +1,290 @@
+"""Certifying a rule, anyone's: every target that is installed computes the formula, and states survive."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from downslope.bounds import enclose
+from downslope.formula import Rule
+from downslope.interpret import interpret, interpret_coefficients
+from downslope.optimizer import Optimizer
+from downslope.options import compose
+from downslope.trace import Program, trace
+
+Array = np.ndarray[Any, Any]
+
+
+class RuleCheckError(AssertionError):
+    """A rule failed a check; the message says which, where, and by how much."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked, and what was seen."""
+
+    name: str
+    passed: bool
+    seen: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What `check_rule` found."""
+
+    rule: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        lines = [f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.seen}" for check in self.checks]
+        return "\n".join([f"{self.rule}: {'certified' if self.passed else 'not certified'}", *lines])
+
+
+def check_rule(rule: Rule, **flags: bool) -> Certificate:
+    """Certify a rule.
+
+    Checked are: that the program read from the formula computes what the formula computes; that every installed
+    target (NumPy, the compiled kernel, JAX, PyTorch; float32 and float64 where it has both) ends, on ordinary and on
+    hard inputs (denormal, tiny, huge, zero), inside the interval that the formula's own rounding errors span around
+    the float64 value; that the options wrap it; that saved states go on bit for bit; and that its look-ahead, if it
+    has one, gives the same path stored and explicit.
+
+    Args:
+        rule: The rule.
+        **flags: Boolean hyperparameters to certify it with, other than their defaults.
+
+    Returns:
+        A certificate that lists what was checked; print it.
+
+    Raises:
+        RuleCheckError: A check failed.
+        FormulaError: The rule cannot be compiled at all.
+
+    Example:
+        >>> import downslope
+        >>> downslope.check_rule(downslope.momentum).passed
+        True
+    """
+    program = trace(rule, **flags)
+    required = {name: 0.1 for name, value in rule.hyperparameters.items() if value is None}
+    settings = {**{k: v for k, v in rule.hyperparameters.items() if v is not None}, **required}
+    checks = [_check_reading(rule, program, settings, flags)]
+    checks += [_check_target(target, program, settings) for target in targets()]
+    checks.append(_check_options(rule, flags, settings))
+    checks.append(_check_round_trip(rule, {**required, **flags}))
+    if rule.ahead:
+        checks.append(_check_lookahead(rule, {**required, **flags}))
+    certificate = Certificate(rule.name, tuple(checks))
+    if not certificate.passed:
+        raise RuleCheckError(str(certificate))
+    return certificate
+
+
+def hard_values(count: int, dtype: Any, seed: int = 0) -> Array:
+    """Numbers that break careless code: zeros, denormals, tiny and huge ones, besides ordinary ones, of either sign."""
+    generator = np.random.default_rng(seed)
+    info = np.finfo(dtype)
+    exponents = generator.uniform(info.minexp - info.nmant, info.maxexp - 1, count)
+    ordinary = generator.standard_normal(count)
+    spread = np.ldexp(generator.uniform(1, 2, count), exponents.astype(int)) * generator.choice([-1, 1], count)
+    special = generator.choice([0.0, -0.0, info.smallest_subnormal, -info.smallest_subnormal, info.tiny, 1.0], count)
+    kind = generator.integers(0, 8, count)
+    values: Array = np.where(kind < 4, ordinary, np.where(kind < 7, spread, special)).astype(dtype)
+    return values
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that computes a program.
+
+    Attributes:
+        name: For people.
+        dtype: The precision of the body.
+        step: `step(program, arrays, scalars)` gives the new weights and states.
+        flush: Whether it may take denormal numbers for zero.
+        coefficient_ulps: How far its coefficients may be off.
+    """
+
+    name: str
+    dtype: Any
+    step: Callable[[Program, Mapping[str, Array], Mapping[str, float]], Mapping[str, Array]]
+    flush: bool = False
+    coefficient_ulps: float = 0.5
+
+
+def targets() -> Iterator[Target]:
+    """Every target that is installed."""
+    for dtype in (np.float32, np.float64):
+        yield Target(f"numpy {dtype.__name__}", dtype, interpret)
+        yield Target(f"numba {dtype.__name__}", dtype, _compiled)
+    if importlib.util.find_spec("jax"):
+        yield Target("jax float32", np.float32, _jax, flush=True, coefficient_ulps=8)
+    if importlib.util.find_spec("torch"):
+        for dtype in (np.float32, np.float64):
+            yield Target(f"torch {dtype.__name__}", dtype, _torch)
+
+
+def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
+    from downslope.backends.numba import Kernel, SlotTable
+
+    copies = {name: array.copy() for name, array in arrays.items()}
+    dtype = copies["x"].dtype
+    kernel = Kernel(program, dtype)
+    table = SlotTable([[array for name, array in copies.items() if name != "dx"]], [0], dtype)
+    assert table.take([copies["dx"]]) == 0
+    with np.errstate(over="ignore"):
+        row = np.array([kernel.coefficients([scalars[name] for name in program.scalars])[: kernel.width]], dtype)
+    kernel.launch(table.slots, row.reshape(1, -1), table.total, 1)
+    return {name: copies[name] for name in program.outputs}
+
+
+def _jax(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
+    jax = importlib.import_module("jax")
+    fixed = {name: value for name, value in scalars.items() if name != "t"}
+
+    def step(traced: Mapping[str, Any], t: Any) -> Any:
+        new = interpret(program, traced, {**fixed, "t": t}, jax.numpy)
+        return {name: new[name] for name in program.outputs}
+
+    return {name: np.asarray(array) for name, array in jax.jit(step)(dict(arrays), scalars.get("t", 1)).items()}
+
+
+def _torch(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
+    torch = importlib.import_module("torch")
+    new = interpret(program, {name: torch.from_numpy(a.copy()) for name, a in arrays.items()}, scalars, torch)
+    return {name: new[name].numpy() for name in program.outputs}
+
+
+def situations(
+    program: Program, settings: Mapping[str, float], dtype: Any
+) -> Iterator[tuple[dict[str, Array], dict[str, float]]]:
+    """Inputs to test a program with: the states are those that its own formula reaches, from step to step."""
+    count = 4096
+    x = hard_values(count, dtype, seed=1)
+    states = {name: x.copy() if v == "x" else np.full(count, v, dtype) for name, v in program.states.items()}
+    scalar_states = dict(program.scalar_states)
+    for t in range(1, 6):
+        dx = hard_values(count, dtype, seed=100 + t) if t % 2 else np.random.default_rng(t).standard_normal(count)
+        arrays = {"x": x, "dx": dx.astype(dtype), **states}
+        scalars = {**settings, "t": float(t), **scalar_states}
+        yield arrays, scalars
+        new = interpret(program, {name: array.astype(np.float64) for name, array in arrays.items()}, scalars)
+        with np.errstate(over="ignore"):
+            rounded = {name: np.nan_to_num(new[name]).astype(dtype) for name in program.outputs}
+        x = hard_values(count, dtype, seed=200 + t)
+        states = {name: np.nan_to_num(rounded[name]) for name in states}
+        scalar_states = {name: float(new[name]) for name in scalar_states}
+
+
+def _check_reading(rule: Rule, program: Program, settings: Mapping[str, float], flags: Mapping[str, bool]) -> Check:
+    name = "the program computes the formula"
+    for arrays, scalars in situations(program, settings, np.float64):
+        clock = {"t": int(scalars["t"])} if rule.uses_t else {}
+        states = [arrays[s] if s in arrays else scalars[s] for s in rule.signature_states]
+        with np.errstate(all="ignore"):
+            direct = rule(arrays["x"], arrays["dx"], *states, **settings, **flags, **clock)
+        values = direct if isinstance(direct, tuple) else (direct,)
+        inside = enclose(program, arrays, scalars, np.float64)
+        for output, value in zip(("x", *rule.signature_states), values, strict=True):
+            if output in inside and not inside[output].holds(np.asarray(value)).all():
+                return Check(name, False, f"the new {output} differs at t={clock.get('t', 1)}: is the function pure?")
+        read = interpret_coefficients(program, scalars)[len(program.coefficients) :]
+        for output, value in zip(program.scalar_outputs, read, strict=True):
+            called = values[("x", *rule.signature_states).index(output)]
+            if not np.isclose(called, value, rtol=1e-14, atol=0):
+                return Check(name, False, f"the new {output} is {value!r}, the formula gives {called!r}")
+    return Check(name, True, "equal in double precision, within its rounding")
+
+
+def _check_target(target: Target, program: Program, settings: Mapping[str, float]) -> Check:
+    count = 0
+    for arrays, scalars in situations(program, settings, target.dtype):
+        inside = enclose(
+            program,
+            arrays,
+            scalars,
+            target.dtype,
+            flush=target.flush,
+            coefficient_ulps=target.coefficient_ulps,
+        )
+        computed = target.step(program, arrays, scalars)
+        for name, interval in inside.items():
+            values = np.asarray(computed[name], np.float64)
+            wrong = np.flatnonzero(~interval.holds(values))
+            count += values.size
+            if wrong.size:
+                i = wrong[0]
+                inputs = ", ".join(f"{key}={array[i]!r}" for key, array in arrays.items())
+                return Check(
+                    target.name,
+                    False,
+                    f"{wrong.size} of {values.size} values of the new {name} are off at t={scalars['t']:g}, the first "
+                    f"{values[i]!r}, expected {interval.low[i]!r} to {interval.high[i]!r}, from {inputs}",
+                )
+    return Check(target.name, True, f"{count:,} values inside the bounds of the float64 formula")
+
+
+def _check_options(rule: Rule, flags: Mapping[str, bool], settings: Mapping[str, float]) -> Check:
+    options = {"max_norm": True, "maximize": True}
+    own = {*rule.hyperparameters, *rule.flags}
+    options |= {name: True for name in ("weight_decay", "averaging") if name not in own}
+    program = compose(rule, **options, **flags)
+    more = {"weight_decay": 0.01, "averaging": 0.9, "grad_scale": 0.5}
+    full = {**more, **settings}
+    for target in targets():
+        if target.name.startswith("numba"):
+            check = _check_target(target, program, full)
+            if not check.passed:
+                return Check(f"with options, {check.name}", False, check.seen)
+    return Check("with options", True, f"{', '.join(options)} in the same pass")
+
+
+def _problem() -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], dict[str, Array]]]:
+    """Weights, and the gradients of a quadratic with curvatures from 0.1 to 1 at them."""
+    curvature = {"W": np.linspace(0.1, 1, 12).reshape(3, 4), "b": np.array(0.5)}
+    weights = {name: np.cos(np.arange(c.size)).reshape(c.shape) for name, c in curvature.items()}
+    return weights, lambda at: {name: curvature[name] * array for name, array in at.items()}
+
+
+def _check_round_trip(rule: Rule, given: Mapping[str, Any]) -> Check:
+    weights, gradient = _problem()
+    first = Optimizer({name: array.copy() for name, array in weights.items()}, rule, **given)
+    for _ in range(5):
+        first.step(gradient(first.params))
+    second = Optimizer({name: array.copy() for name, array in weights.items()}, rule, **given)
+    with tempfile.TemporaryDirectory() as folder:
+        first.save(Path(folder) / "state.safetensors")
+        second.load(Path(folder) / "state.safetensors")
+    for _ in range(5):
+        for optimizer in (first, second):
+            optimizer.step(gradient(optimizer.params))
+    for name, array in first.params.items():
+        if not np.array_equal(array, second.params[name], equal_nan=True):
+            return Check("saved and loaded", False, f"{name} differs after 5 more steps")
+    return Check("saved and loaded", True, "goes on bit for bit")
+
+
+def _check_lookahead(rule: Rule, given: Mapping[str, Any]) -> Check:
+    weights, gradient = _problem()
+    stored = Optimizer({name: array.copy() for name, array in weights.items()}, rule, **given)
+    explicit = Optimizer({name: array.copy() for name, array in weights.items()}, rule, lookahead="explicit", **given)
+    for _ in range(50):
+        stored.step(gradient(stored.params))
+        with explicit.at_lookahead():
+            gradients = gradient(explicit.params)
+        explicit.step(gradients)
+    with stored.at_weights():
+        apart = max(float(np.abs(a - explicit.params[name]).max()) for name, a in stored.params.items())
+    return Check("look-ahead", apart < 1e-12, f"stored and explicit paths end {apart:.1e} apart after 50 steps")
