@@ -1,0 +1,357 @@
+"""The report of a race: one HTML page that needs no network, shows what happened and holds all of the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from downslope.lab.drawing import Look, Picture, looks, number
+from downslope.lab.mathml import mathml
+from downslope.lab.pictures import canyon, same_and_tuned, training_curves
+from downslope.lab.report_tables import matrix, pairs, rule_name, summary
+from downslope.lab.results import Race, RuleResult
+from downslope.lab.store import race_to_json, write_atomically
+
+# Nothing may be fetched, whatever a column name or a formula might hold.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
+USUAL_LEARNING_RATE = 0.01  # the shared learning rate that is shown first
+
+
+def write_report(race: Race, path: str | Path) -> None:
+    """Write the report of a race as one self-contained HTML page.
+
+    The page needs no network: the plotting library, the formulas (as MathML) and the whole race (as JSON, in the
+    element `#race`) are inside. It is written in one piece, so that a page once there is never half a page.
+
+    Args:
+        race: The race; it may have been interrupted, and every run of it may have diverged.
+        path: Where to write the page; its folder is made if it is not there.
+
+    Raises:
+        OSError: The page cannot be written.
+    """
+    write_atomically(path, report_page(race))
+
+
+def report_page(race: Race) -> str:
+    """The page that `write_report` writes, as text.
+
+    Args:
+        race: The race.
+
+    Returns:
+        A whole HTML document.
+    """
+    from plotly.offline import get_plotlyjs
+
+    look = looks(race)
+    pictures = {picture.name: picture for picture in (canyon(race), same_and_tuned(race), training_curves(race))}
+    body = "".join(
+        (
+            _header(race),
+            _results(race, look),
+            _rule_keys(look),
+            _canyon(race),
+            _pair(race, pictures["pair"]),
+            _curves(race, pictures["curves"]),
+            _who_beats_whom(race, look),
+            _formulas(race, look),
+            _method(race),
+        )
+    )
+    title = html.escape(f"{race.title}: a race between update rules")
+    drawn = {name: _drawn(picture, race) for name, picture in pictures.items() if picture.views}
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+{_asset("report.css")}</style>
+</head>
+<body>
+<main>
+{body}<footer class="small">Made by downslope {html.escape(_version(race))}. This page loads nothing from the network.
+The race itself is in it as JSON.</footer>
+</main>
+<script type="application/json" id="race">{_embedded(race_to_json(race))}</script>
+<script type="application/json" id="pictures">{_embedded(json.dumps(drawn, allow_nan=False))}</script>
+<script>{get_plotlyjs()}</script>
+<script>
+{_asset("report.js")}</script>
+</body>
+</html>
+"""
+
+
+def _header(race: Race) -> str:
+    rows = sum(race.sizes.values())
+    about = f"{race.task.capitalize()} of {rows:,} rows with a {race.network}, {race.weights:,} weights"
+    sentence = race.verdict or "The race was stopped before a verdict."
+    stopped = '<p class="stopped">This race was stopped early. The page shows what was known by then.</p>\n'
+    runs = [run for result in race.rules for run in (*result.tuning, *result.verdict)]
+    facts = (
+        (_plural("rule", len(race.rules)), len(race.rules)),
+        (_plural("learning rate", len(race.learning_rates)), len(race.learning_rates)),
+        (_plural("tuning seed", len(race.tuning_seeds)), len(race.tuning_seeds)),
+        (_plural("reporting seed", len(race.verdict_seeds)), len(race.verdict_seeds)),
+        (_plural("training run", len(runs)), f"{len(runs):,}"),
+        ("in all", duration(race.seconds)),
+    )
+    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    return f"""<header>
+<p class="brand">downslope race</p>
+<h1>{html.escape(race.title)}</h1>
+<p class="about">{html.escape(about)}</p>
+{stopped if race.interrupted else ""}<p class="verdict">{html.escape(sentence)}</p>
+<dl class="facts">{shown}</dl>
+</header>
+"""
+
+
+def _results(race: Race, look: dict[str, Look]) -> str:
+    target = (
+        f" Steps to target: until the validation loss is at most {number(race.target_loss)}; "
+        f"{html.escape(race.target_note.rstrip('.'))}."
+        if race.target_loss is not None
+        else ""
+    )
+    return _section(
+        "results",
+        "The result",
+        "Each rule at the learning rate that suited it best, run again on fresh seeds. Medians over these seeds, with "
+        "95 % intervals.",
+        f'{summary(race, look)}\n<p class="small">Safe range: the learning rates around the best one that stay within '
+        f"{race.safe_factor:g} times its loss. At the edge: the best value was the last one tried on that side."
+        f"{target} Failures: runs that diverged.</p>",
+    )
+
+
+def _rule_keys(look: dict[str, Look]) -> str:
+    buttons = "".join(
+        f'<button type="button" aria-pressed="true" data-rule="{html.escape(rule)}" title="Show or hide in all '
+        f'pictures">{rule_name(rule, one)}</button>'
+        for rule, one in look.items()
+    )
+    return f'<nav class="rules" aria-label="Rules shown in the pictures">{buttons}</nav>\n'
+
+
+def _canyon(race: Race) -> str:
+    return _section(
+        "canyon",
+        "The learning-rate canyon",
+        f"What every learning rate led to, over {_seeds(len(race.tuning_seeds))}: the line is the median, the ribbon "
+        "reaches from the best to the worst. A wide valley forgives a wrong guess. A thick cross means that every "
+        "run diverged there, a thin one that some did.",
+        _plot("canyon", "Final validation loss against learning rate, for every rule"),
+    )
+
+
+def _pair(race: Race, picture: Picture) -> str:
+    shared = [view for view in picture.views if view.key != "own"]
+    start = shared.index(next(view for view in shared if view.key == _first_view(race, picture))) if shared else 0
+    buttons = _segments("pair", (("shared", "Same learning rate"), ("own", "Each rule’s own")), bool(shared))
+    slider = (
+        f'<label class="slide" data-picture="pair">learning rate <input type="range" min="0" max="{len(shared) - 1}" '
+        f'value="{start}" step="1"><output>{html.escape(shared[start].label)}</output></label>'
+        if shared
+        else ""
+    )
+    return _section(
+        "pair",
+        "Same learning rate, or each rule’s own",
+        "At one learning rate for all, rules look far apart, and which one looks best depends on the number chosen. "
+        "Tuned, each at its own, most of the gap goes. Same seeds and same axes in both; lines are medians, bands "
+        "reach from the lowest to the highest seed.",
+        f'<div class="controls">{buttons}{slider}</div>\n'
+        + _plot("pair", "Validation loss over epochs, at a shared learning rate or at each rule's own")
+        + '<p class="small note" id="note-pair"></p>',
+    )
+
+
+def _curves(race: Race, picture: Picture) -> str:
+    if not picture.views:
+        content = '<p class="lead">No rule has been run on the reporting seeds yet.</p>'
+    else:
+        choices = tuple((view.key, view.label.capitalize()) for view in picture.views)
+        content = f'<div class="controls">{_segments("curves", choices, True)}</div>\n'
+        content += _plot("curves", "Training curves of every rule over steps")
+    return _section(
+        "curves",
+        "The runs of the verdict",
+        f"Each rule at its best learning rate on {_seeds(len(race.verdict_seeds))} it was not tuned on. The line is "
+        "the median, the band holds the middle half of the seeds; a cross marks where the median run diverged.",
+        content,
+    )
+
+
+def _who_beats_whom(race: Race, look: dict[str, Look]) -> str:
+    if not race.comparisons:
+        content = '<p class="lead">There is nothing to compare: fewer than two rules have been run to the end.</p>'
+    else:
+        content = (
+            f'{matrix(race, look)}\n<p class="swatches small">'
+            '<span><i style="background:var(--win)"></i>row wins</span>'
+            '<span><i style="background:var(--loss)"></i>column wins</span>'
+            '<span><i style="background:var(--even)"></i>undecided</span></p>\n'
+            f"<details><summary>All pairs in numbers</summary>{pairs(race)}</details>"
+        )
+    return _section(
+        "pairs",
+        "Who beats whom",
+        "How often the rule of the row ends below the rule of the column on the same seed. Grey: the seeds cannot "
+        "tell the two apart.",
+        content,
+    )
+
+
+def _formulas(race: Race, look: dict[str, Look]) -> str:
+    cards = "".join(
+        f'<article><h3>{rule_name(result.rule, look[result.rule])}</h3><div class="formula">{mathml(result.formula)}'
+        f'</div><p class="small">{_settings(result)}</p></article>\n'
+        for result in race.rules
+    )
+    lead = "One step of every rule: weights <i>x</i>, gradient <i>dx</i>."
+    return _section("formulas", "The rules", lead, f'<div class="formulas">{cards}</div>')
+
+
+def _settings(result: RuleResult) -> str:
+    lr = "lr not found" if result.best_lr is None else f"lr = {number(result.best_lr)} (tuned)"
+    others = (
+        f"{name} = {str(value).lower() if isinstance(value, bool) else number(value)}"
+        for name, value in result.hyperparameters.items()
+    )
+    return html.escape(", ".join((lr, *others)))
+
+
+def _method(race: Race) -> str:
+    sizes = ", ".join(f"{count:,} {name}" for name, count in race.sizes.items())
+    widened = [f"{r.rule} up to the {r.edge} edge" for r in race.rules if r.edge is not None]
+    grid = ", ".join(number(lr) for lr in race.learning_rates)
+    rows = [
+        ("Data", f"{race.problem}: {sizes} rows"),
+        ("Data hash", race.data_hash),
+        ("Network", f"{race.network}, {race.weights:,} weights"),
+        ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),
+        ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
+        ("Widening", "Where the best value lay on an edge of the grid, the grid was widened there" + _edges(widened)),
+        ("Tuning seeds", _listed(race.tuning_seeds)),
+        ("Reporting seeds", f"{_listed(race.verdict_seeds)}; no rule was tuned on them"),
+        ("Shared luck", "For each seed, every rule got the same initial weights and the same order of batches"),
+        ("Divergence", "Counts as an infinite loss: never left out, never clipped"),
+        ("Intervals", "95 % bootstrap (BCa) over the reporting seeds"),
+        ("Tests", "Paired sign-flip permutation test on each pair, Holm’s correction over all pairs, level 0.05"),
+        ("Test data", "Seen once, by the runs of the verdict, after every choice was made"),
+        *_flat(race.environment),
+    ]
+    shown = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in rows)
+    return _section(
+        "method",
+        "How this race was run",
+        "Everything that decides the result.",
+        f'<dl class="method">{shown}</dl>\n'
+        '<button type="button" class="save" id="save">Save all numbers as JSON</button>',
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people.
+
+    Example:
+        >>> duration(0.4321), duration(41.8), duration(3725.0)
+        ('0.43 s', '42 s', '1 h 2 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _section(name: str, title: str, lead: str, content: str) -> str:
+    return f'<section id="{name}">\n<h2>{title}</h2>\n<p class="lead">{lead}</p>\n{content}\n</section>\n'
+
+
+def _plot(name: str, label: str) -> str:
+    return (
+        f'<div class="plot" id="plot-{name}" role="img" aria-label="{html.escape(label)}">'
+        "<noscript>The picture needs JavaScript; the numbers are in the tables.</noscript></div>\n"
+    )
+
+
+def _segments(picture: str, choices: Iterable[tuple[str, str]], first_pressed: bool) -> str:
+    buttons = "".join(
+        f'<button type="button" data-view="{key}" aria-pressed="{str(first_pressed and place == 0).lower()}">'
+        f"{html.escape(label)}</button>"
+        for place, (key, label) in enumerate(choices)
+    )
+    return f'<div class="segments" data-picture="{picture}">{buttons}</div>'
+
+
+def _first_view(race: Race, picture: Picture) -> str:
+    shared = [(lr, view.key) for lr, view in zip(race.learning_rates, picture.views[1:], strict=False)]
+    if picture.name != "pair" or not shared:
+        return picture.views[0].key
+    return min(shared, key=lambda one: abs(math.log(one[0] / USUAL_LEARNING_RATE)))[1]
+
+
+def _drawn(picture: Picture, race: Race) -> dict[str, Any]:
+    return {
+        "layout": picture.layout,
+        "first": _first_view(race, picture),
+        "shared": [view.key for view in picture.views if picture.name == "pair" and view.key != "own"],
+        "views": {view.key: dataclasses.asdict(view) for view in picture.views},
+    }
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun}s"
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def _listed(seeds: tuple[int, ...]) -> str:
+    run_on = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if run_on else ", ".join(map(str, seeds)) or "none"
+
+
+def _edges(widened: list[str]) -> str:
+    return f"; the limit was reached with the best value still on the edge for {', '.join(widened)}" if widened else ""
+
+
+def _flat(environment: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in environment.items():
+        label = f"{above} {name}".strip()
+        if isinstance(value, dict):
+            rows += _flat(value, label)
+        else:
+            rows.append((label, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)))
+    return rows
+
+
+def _version(race: Race) -> str:
+    from downslope import __version__
+
+    return str(race.environment.get("downslope", __version__))
+
+
+def _asset(name: str) -> str:
+    return resources.files("downslope.lab").joinpath(name).read_text(encoding="utf-8")
+
+
+def _embedded(text: str) -> str:
+    # Inside a script element only these could end it or start a comment; JSON has another spelling for each.
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

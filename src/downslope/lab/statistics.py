@@ -181,7 +181,7 @@ def compare(losses: Mapping[str, Sequence[float]], *, seed: int = 0) -> tuple[Co
 
     Args:
         losses: For each rule the final validation losses of its reporting runs, in the same order of seeds for all;
-            `inf` for a run that diverged.
+            `inf` for a run that diverged, and on every seed for a rule without a learning rate that works.
         seed: Seeds the resampling.
 
     Returns:

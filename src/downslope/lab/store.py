@@ -35,7 +35,7 @@ def race_to_json(race: Race) -> str:
         ValueError: A value is of a kind that JSON cannot hold; the message says where it is.
     """
     document = {"format": FORMAT, **{f.name: _encode(getattr(race, f.name), f.name) for f in dataclasses.fields(race)}}
-    return json.dumps(document, indent=1, allow_nan=False)
+    return json.dumps(document, allow_nan=False)
 
 
 def race_from_json(text: str) -> Race:

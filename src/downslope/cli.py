@@ -1,0 +1,150 @@
+"""The command `downslope`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import downslope
+
+if TYPE_CHECKING:
+    from downslope.formula import Rule
+    from downslope.lab import Problem
+
+try:
+    import typer
+except ImportError:  # pragma: no cover
+    sys.exit('The command line needs more than the bare library. Install it with: pip install "downslope[lab]"')
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Race update rules of neural networks on real data, each fairly tuned."""
+    if version:
+        typer.echo(downslope.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def race(
+    problem: Annotated[
+        str,
+        typer.Argument(help="digits, breast-cancer, diabetes, parabola, or a table of yours (.csv or .parquet)."),
+    ] = "digits",
+    target: Annotated[str, typer.Option(help="The column of your table to predict.")] = "",
+    hidden: Annotated[str, typer.Option(help="Sizes of the hidden layers for your table.")] = "64",
+    task: Annotated[
+        str, typer.Option(help="classification or regression, for your table; by default told from the target.")
+    ] = "",
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A column of your table to leave out. Repeat for more.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step, for your table.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
+    rules: Annotated[
+        str, typer.Option(help="Names of rules, and rules of your own as file.py:name, with commas between.")
+    ] = "sgd,momentum,nesterov,adagrad,rmsprop,adam",
+    lrs: Annotated[
+        str, typer.Option(help="Learning rates to start from, with commas; default: 19 from 1e-5 to 10.")
+    ] = "",
+    tuning_seeds: Annotated[int, typer.Option(help="Runs per learning rate.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Fresh runs of each rule's best learning rate, for the verdict.")] = 10,
+    target_loss: Annotated[float | None, typer.Option(help="Time the rules by this validation loss.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.html"),
+) -> None:
+    """Race update rules on a network and data, and get a verdict.
+
+    Every rule is tuned with the same budget, then judged on seeds it was not tuned on.
+    """
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the networks are small, and a GPU would only wait for them
+    from downslope.lab import DataError, write_report
+    from downslope.lab import race as run_race
+    from downslope.lab.screen import Screen
+
+    try:
+        chosen = _problem(problem, target, hidden, task, drop or [], batch_size, epochs)
+        entrants = [_rule(name.strip()) for name in rules.split(",") if name.strip()]
+        given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
+        if out.is_dir() or not out.resolve().parent.is_dir():
+            raise ValueError(f"--out {out}: give a file name in a folder that exists")
+        with Screen(chosen, entrants) as screen:
+            result = run_race(
+                chosen,
+                entrants,
+                tuning_seeds=tuning_seeds,
+                verdict_seeds=seeds,
+                target_loss=target_loss,
+                watch=screen.watch,
+                **given,
+            )
+    except (DataError, ValueError, downslope.FormulaError) as error:
+        typer.echo(f"downslope race: {error}", err=True)
+        raise typer.Exit(2) from None
+    write_report(result, out)
+    screen.show(result, out)
+    if result.interrupted:
+        raise typer.Exit(130)
+
+
+def _problem(
+    name: str, target: str, hidden: str, task: str, drop: list[str], batch_size: int | None, epochs: int | None
+) -> Problem:
+    from dataclasses import replace
+
+    from downslope.lab import load_problem, load_table
+    from downslope.lab.problems import check_sizes
+
+    if task not in ("", "classification", "regression"):
+        raise ValueError(f"--task {task}: choose classification or regression")
+    if name.lower().endswith((".csv", ".parquet")):
+        if not target:
+            raise ValueError(f"{name}: say which column to predict, with --target COLUMN")
+        sizes = tuple(int(size) for size in _numbers(hidden, "--hidden", whole=True))
+        kind: Any = task or None
+        return load_table(
+            name, target=target, hidden=sizes, task=kind, drop=drop, batch_size=batch_size, epochs=epochs or 30
+        )
+    options = {"--target": target, "--task": task, "--drop": drop, "--batch-size": batch_size}
+    used = [option for option, value in options.items() if value]
+    if used:
+        raise ValueError(f"{used[0]} is for a table of yours; {name} is a built-in problem")
+    chosen = load_problem(name)
+    if epochs is not None:
+        check_sizes(hidden=chosen.hidden, batch_size=None, epochs=epochs)
+        chosen = replace(chosen, epochs=epochs)
+    return chosen
+
+
+def _rule(name: str) -> Rule:
+    """A rule by its name, or from a file as `file.py:name`."""
+    path, colon, attribute = name.rpartition(":")
+    if colon and path.endswith(".py"):
+        if not Path(path).is_file():
+            raise ValueError(f"--rules {name}: there is no file {path}")
+        import runpy
+
+        found = runpy.run_path(path).get(attribute)
+    else:
+        import downslope.rules
+
+        found = getattr(downslope.rules, name, None) if name in downslope.rules.__all__ else None
+    if not isinstance(found, downslope.Rule):
+        known = ", ".join(downslope.rules.__all__)
+        raise ValueError(f"--rules {name}: there is no such rule; the names are {known}; your own are file.py:name")
+    return found
+
+
+def _numbers(text: str, option: str, *, whole: bool = False) -> list[float]:
+    try:
+        return [int(part) if whole else float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ValueError(f"{option} {text}: give {'whole ' if whole else ''}numbers with commas between") from None
+
+
+def main() -> None:
+    """Run the command."""
+    app()

@@ -1,0 +1,305 @@
+"""The pictures of a race: what each of them shows, from which runs.
+
+A picture has one or more views, of which the page shows one at a time.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from downslope.lab.drawing import (
+    Look,
+    Picture,
+    View,
+    band,
+    curve,
+    curve_layout,
+    in_the_middle,
+    level,
+    line,
+    log_axis,
+    looks,
+    loss_range,
+    number,
+    short,
+    strip_title,
+    trace,
+    within,
+)
+from downslope.lab.results import Race, RuleResult, Run
+
+ROW = 17  # pixels for one rule in the strips above and below the canyon
+CANYON = 400
+STRIP_GAP = 26
+
+
+def canyon(race: Race) -> Picture:
+    """Learning rate across, final validation loss up: a ribbon per rule, with divergence above and safe ranges below.
+
+    The ribbon reaches from the lowest to the highest loss over the tuning seeds, the line is their median. Losses
+    beyond the top edge, and the cliffs towards learning rates that diverged, are drawn at that edge.
+    """
+    look = looks(race)
+    finals = [run.final_loss for result in race.rules for run in result.tuning]
+    start = _loss_before_training(race)
+    low, top = loss_range(finals, start)
+    diverging = [result for result in race.rules if any(run.diverged_at is not None for run in result.tuning)]
+    safe = [result for result in race.rules if result.safe_range is not None]
+    traces: list[dict[str, Any]] = []
+    for result in race.rules:
+        traces += _valley(result, look[result.rule], low, top)
+    for result in diverging:
+        traces.append(_crosses(result, look[result.rule]))
+    for result in safe:
+        traces += _safe_bar(result, look[result.rule], race.safe_factor)
+    rows = ([short(result.rule) for result in diverging], [short(result.rule) for result in safe])
+    layout = _canyon_layout(*rows, (low, top), _decades(race))
+    layout |= level(start, "before training")
+    if not any(math.isfinite(loss) for loss in finals):
+        text = "every run diverged" if finals else "nothing has been run yet"
+        layout["annotations"].append(in_the_middle(text))
+    return Picture("canyon", layout, (View("all", "", tuple(traces)),))
+
+
+def same_and_tuned(race: Race) -> Picture:
+    """Validation loss over epochs on the tuning seeds: every rule at one learning rate, or each at its own best.
+
+    Both kinds of view show the same runs' seeds on the same axes, so that only the learning rates differ.
+    """
+    look = looks(race)
+    losses = (loss for result in race.rules for run in result.tuning for loss in run.valid_loss)
+    edges = loss_range(losses, _loss_before_training(race))
+    views = [_own_view(race, look, edges)]
+    views += [_shared_view(race, look, lr, edges) for lr in race.learning_rates]
+    layout = curve_layout("epoch", "validation loss", edges) | {"height": 420}
+    layout["xaxis"] |= {"range": [0, race.epochs * 1.01]}
+    return Picture("pair", layout, tuple(views))
+
+
+def training_curves(race: Race) -> Picture:
+    """The reporting runs over steps: the median, and a band that holds the middle half of the seeds."""
+    look = looks(race)
+    steps = [epoch * race.steps_per_epoch for epoch in range(race.epochs + 1)]
+    start = _loss_before_training(race)
+    kinds: list[tuple[str, str, Callable[[Run], tuple[float, ...] | None]]] = [
+        ("valid", "validation loss", lambda run: run.valid_loss),
+        ("train", "training loss", lambda run: run.train_loss),
+        ("accuracy", "validation accuracy", lambda run: run.valid_accuracy),
+    ]
+    views = []
+    for key, label, read in kinds:
+        curves = {
+            result.rule: [values for run in result.verdict if (values := read(run)) is not None]
+            for result in race.rules
+        }
+        if not any(curves.values()):
+            continue
+        traces: list[dict[str, Any]] = []
+        every = [value for runs in curves.values() for values in runs for value in values]
+        edges = (0.0, 1.0) if key == "accuracy" else loss_range(every, start)
+        for rule, runs in curves.items():
+            if runs:
+                middle, lower, upper = _middle_half(runs)
+                traces += curve(rule, look[rule], steps, middle, lower, upper, edges[1])
+        target = race.target_loss if key == "valid" else None
+        layout = curve_layout("step", label, None if key == "accuracy" else edges)
+        views.append(View(key, label, tuple(traces), layout=layout | level(target, "target")))
+    layout = curve_layout("step", "", None) | {"height": 420}
+    layout["xaxis"] |= {"range": [0, steps[-1] * 1.01]}
+    return Picture("curves", layout, tuple(views))
+
+
+def by_learning_rate(runs: Iterable[Run]) -> dict[float, list[Run]]:
+    """Group runs by their learning rate, lowest first."""
+    groups: dict[float, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.lr, []).append(run)
+    return dict(sorted(groups.items()))
+
+
+def _valley(result: RuleResult, look: Look, low: float, top: float) -> list[dict[str, Any]]:
+    finals = {lr: [run.final_loss for run in runs] for lr, runs in by_learning_rate(result.tuning).items()}
+    medians = {lr: float(np.median(losses)) for lr, losses in finals.items()}
+    traces = []
+    for lrs in _stretches(finals, lambda losses: math.isfinite(min(losses))):
+        lows = [within(min(finals[lr]), low, top) for lr in lrs]
+        highs = [within(max(finals[lr]), low, top) for lr in lrs]
+        traces.append(band(result.rule, look, lrs, lows, highs))
+    cliffs_x, cliffs_y = _cliffs(medians, low, top)
+    if cliffs_x:
+        cliff = {"color": look.colour, "width": 1.5, "dash": "dot"}
+        traces.append(trace(result.rule, x=cliffs_x, y=cliffs_y, mode="lines", line=cliff, hoverinfo="skip"))
+    middle = [within(median, low, top) if math.isfinite(median) else None for median in medians.values()]
+    if any(value is not None for value in middle):
+        notes = [f"{number(median)} ({len(finals[lr])} seeds)" for lr, median in medians.items()]
+        traces.append(line(result.rule, look, list(medians), middle, notes, markers=None))
+    return traces
+
+
+def _cliffs(medians: dict[float, float], low: float, top: float) -> tuple[list[float | None], list[float | None]]:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    lrs = list(medians)
+    for left, right in itertools.pairwise(lrs):
+        if math.isfinite(medians[left]) != math.isfinite(medians[right]):
+            x += [left, right, None]
+            y += [within(medians[left], low, top), within(medians[right], low, top), None]
+    return x, y
+
+
+def _crosses(result: RuleResult, look: Look) -> dict[str, Any]:
+    groups = by_learning_rate(result.tuning)
+    failures = {lr: sum(run.diverged_at is not None for run in runs) for lr, runs in groups.items()}
+    failed = [lr for lr, count in failures.items() if count]
+    every = [failures[lr] == len(groups[lr]) for lr in failed]
+    return trace(
+        result.rule,
+        x=failed,
+        y=[short(result.rule)] * len(failed),
+        yaxis="y2",
+        mode="markers",
+        marker={
+            "symbol": ["x" if all_seeds else "x-thin" for all_seeds in every],
+            "size": 8,
+            "color": look.colour,
+            "line": {"color": look.colour, "width": [0 if all_seeds else 1.6 for all_seeds in every]},
+        },
+        text=[f"{failures[lr]} of {len(groups[lr])} seeds diverged" for lr in failed],
+        hovertemplate=f"{html.escape(result.rule)} at %{{x}}: %{{text}}<extra></extra>",
+    )
+
+
+def _safe_bar(result: RuleResult, look: Look, factor: float) -> list[dict[str, Any]]:
+    assert result.safe_range is not None
+    row = short(result.rule)
+    low, high = result.safe_range
+    bar = trace(
+        result.rule,
+        x=[low, high],
+        y=[row, row],
+        yaxis="y3",
+        mode="lines+markers",
+        line={"color": look.colour, "width": 4},
+        marker={"symbol": "line-ns", "size": 9, "color": look.colour, "line": {"color": look.colour, "width": 2}},
+        hovertemplate=f"{html.escape(result.rule)} stays within {factor:g} × its best from {number(low)} "
+        f"to {number(high)}<extra></extra>",
+    )
+    if result.best_lr is None:
+        return [bar]
+    best = trace(
+        result.rule,
+        x=[result.best_lr],
+        y=[row],
+        yaxis="y3",
+        mode="markers",
+        marker={"symbol": look.symbol, "size": 13, "color": look.colour, "line": {"color": "@page", "width": 1.5}},
+        hovertemplate=f"{html.escape(result.rule)} is best at {number(result.best_lr)}<extra></extra>",
+    )
+    return [bar, best]
+
+
+def _canyon_layout(
+    diverging: list[str], safe: list[str], losses: tuple[float, float], decades: tuple[float, float]
+) -> dict[str, Any]:
+    above = len(diverging) * ROW + STRIP_GAP if diverging else 0
+    below = len(safe) * ROW + STRIP_GAP if safe else 0
+    inner = CANYON + above + below
+    bottom, top = below / inner, (CANYON + below) / inner
+    layout: dict[str, Any] = {
+        "height": inner + 70,
+        "xaxis": log_axis("learning rate", decades) | {"anchor": "y3" if safe else "y"},
+        "yaxis": log_axis("final validation loss", losses) | {"domain": [bottom, top]},
+        "annotations": [],
+    }
+    if diverging:
+        domain = [top + (STRIP_GAP * 0.75) / inner, 1]
+        layout["yaxis2"] = _strip(diverging, domain)
+        layout["annotations"].append(strip_title("diverged", 1))
+    if safe:
+        layout["yaxis3"] = _strip(safe, [0, bottom - STRIP_GAP / inner])
+        layout["annotations"].append(strip_title("safe range, and the best learning rate", bottom - STRIP_GAP / inner))
+    return layout
+
+
+def _strip(rows: list[str], domain: list[float]) -> dict[str, Any]:
+    return {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": rows,
+        "tickvals": rows,
+        "range": [len(rows) - 0.4, -0.6],
+        "domain": domain,
+        "showgrid": False,
+        "tickfont": {"size": 11},
+    }
+
+
+def _own_view(race: Race, look: dict[str, Look], edges: tuple[float, float]) -> View:
+    traces: list[dict[str, Any]] = []
+    settings, without = [], []
+    for result in race.rules:
+        runs = [run for run in result.tuning if result.best_lr is not None and math.isclose(run.lr, result.best_lr)]
+        if runs:
+            traces += _spread(result.rule, look[result.rule], runs, edges)
+            settings.append(f"{result.rule} {number(result.best_lr)}")
+        else:
+            without.append(result.rule)
+    note = f"Learning rates: {', '.join(settings)}." if settings else ""
+    if without:
+        note += f" No working learning rate was found for {', '.join(without)}."
+    return View("own", "each rule at its own best learning rate", tuple(traces), note.strip())
+
+
+def _shared_view(race: Race, look: dict[str, Look], lr: float, edges: tuple[float, float]) -> View:
+    traces: list[dict[str, Any]] = []
+    failed = []
+    for result in race.rules:
+        runs = [run for run in result.tuning if math.isclose(run.lr, lr)]
+        if runs:
+            traces += _spread(result.rule, look[result.rule], runs, edges)
+        if runs and all(run.diverged_at is not None for run in runs):
+            failed.append(result.rule)
+    note = f"Diverged at this learning rate: {', '.join(failed)}." if failed else ""
+    return View(f"lr={lr!r}", number(lr), tuple(traces), note)
+
+
+def _spread(rule: str, look: Look, runs: Sequence[Run], edges: tuple[float, float]) -> list[dict[str, Any]]:
+    curves = np.array([run.valid_loss for run in runs])
+    epochs = list(range(curves.shape[1]))
+    middle = np.median(curves, axis=0).tolist()
+    return curve(rule, look, epochs, middle, curves.min(axis=0).tolist(), curves.max(axis=0).tolist(), edges[1])
+
+
+def _middle_half(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[float], list[float]]:
+    values = np.array(curves)
+    # Without interpolation, which between a finite and an infinite loss has no answer.
+    lower = np.quantile(values, 0.25, axis=0, method="lower")
+    upper = np.quantile(values, 0.75, axis=0, method="higher")
+    return np.median(values, axis=0).tolist(), lower.tolist(), upper.tolist()
+
+
+def _loss_before_training(race: Race) -> float | None:
+    first = [run.valid_loss[0] for result in race.rules for run in (*result.tuning, *result.verdict)]
+    finite = [loss for loss in first if math.isfinite(loss)]
+    return float(np.median(finite)) if finite else None
+
+
+def _decades(race: Race) -> tuple[float, float]:
+    tried = {run.lr for result in race.rules for run in result.tuning} | set(race.learning_rates)
+    return (min(tried) / 1.4, max(tried) * 1.4) if tried else (1e-4, 10.0)
+
+
+def _stretches(finals: dict[float, list[float]], holds: Callable[[list[float]], bool]) -> list[list[float]]:
+    stretches: list[list[float]] = [[]]
+    for lr, losses in finals.items():
+        if holds(losses):
+            stretches[-1].append(lr)
+        elif stretches[-1]:
+            stretches.append([])
+    return [stretch for stretch in stretches if stretch]

@@ -1,0 +1,385 @@
+"""A fair race: every rule tuned with the same budget, then judged on seeds it was not tuned on."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import downslope
+from downslope.lab.problems import Problem, load_problem
+from downslope.lab.results import Interval, Race, RuleResult, Run
+from downslope.lab.statistics import compare, interval, verdict
+
+if TYPE_CHECKING:
+    from downslope.formula import Rule
+    from downslope.lab.engine import Engine, Entry, Progress
+
+PER_DECADE = 3
+GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECADE, PER_DECADE + 1))
+"""The learning rates every rule starts from: three per decade from 1e-5 to 10."""
+
+WIDENINGS = 2
+"""How often the grid is widened by a decade on the side where the best learning rate lies on its edge."""
+
+SAFE_FACTOR = 1.5
+"""A learning rate is safe while its mean validation loss stays within this factor of the best."""
+
+FIRST_VERDICT_SEED = 1000
+"""Reporting seeds count from here, tuning seeds from 0: no run is judged by luck it was chosen for."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the race that is about to begin.
+
+    Attributes:
+        name: `"tuning"`, `"widening"` or `"verdict"`.
+        epochs: For every rule that takes part, the epochs to be trained.
+    """
+
+    name: Literal["tuning", "widening", "verdict"]
+    epochs: Mapping[str, int]
+
+
+def race(
+    problem: str | Problem = "digits",
+    rules: Sequence[Rule] | None = None,
+    *,
+    learning_rates: Sequence[float] = GRID,
+    tuning_seeds: int = 3,
+    verdict_seeds: int = 10,
+    hyperparameters: Mapping[str, Mapping[str, float | bool]] | None = None,
+    target_loss: float | None = None,
+    threads: int | None = None,
+    watch: Callable[[Stage | Progress], None] | None = None,
+) -> Race:
+    """Race update rules on a network and data, each at its own best learning rate.
+
+    Every rule is tuned over the same learning rates on the same tuning seeds; a best value on the edge of the grid
+    widens the grid there by a decade, at most twice. The learning rate with the lowest mean final validation loss is
+    run again on fresh reporting seeds, and only these runs decide. For each seed all rules start from the same
+    weights and see the same batches. A run that diverges has an infinite loss.
+
+    Args:
+        problem: The name of a built-in problem, or one from `downslope.lab.load_table`.
+        rules: The rules, each with a hyperparameter `lr`; by default downslope's six.
+        learning_rates: The grid to start from.
+        tuning_seeds: Runs per learning rate.
+        verdict_seeds: Runs of each rule's best learning rate. Proving a difference needs at least 6 for two rules and
+            10 for six.
+        hyperparameters: Per name of a rule, values other than its defaults.
+        target_loss: A validation loss to time the rules by; by default where the first rule ends.
+        threads: Trainings at a time; by default one per processor.
+        watch: Called with a `Stage` when a part of the race begins, and with the engine's progress after every epoch.
+
+    Returns:
+        All that was found. After Ctrl-C, what was found until then, marked as interrupted.
+
+    Raises:
+        ValueError: An argument does not allow a race; the message names it.
+
+    Example:
+        >>> import downslope.lab
+        >>> result = downslope.lab.race(
+        ...     "parabola", [downslope.sgd, downslope.adam], learning_rates=[0.01, 0.1], tuning_seeds=1, verdict_seeds=2
+        ... )
+        >>> [rule.rule for rule in result.rules]
+        ['sgd', 'adam']
+    """
+    from downslope.lab.engine import Engine
+
+    start = time.perf_counter()
+    chosen = load_problem(problem) if isinstance(problem, str) else problem
+    entrants = list(rules) if rules is not None else _usual_rules()
+    rates = _checked(entrants, learning_rates, tuning_seeds, verdict_seeds, target_loss)
+    engine = Engine(chosen, entrants, hyperparameters=hyperparameters, threads=threads)
+    course = _Course(engine, chosen, rates, tuple(range(tuning_seeds)), watch or (lambda _: None))
+    seeds = tuple(range(FIRST_VERDICT_SEED, FIRST_VERDICT_SEED + verdict_seeds))
+    try:
+        course.tune([rule.name for rule in entrants])
+        course.judge(seeds)
+        interrupted = False
+    except KeyboardInterrupt:
+        interrupted = True
+    settings = {rule.name: dict((hyperparameters or {}).get(rule.name, {})) for rule in entrants}
+    return _result(course, entrants, settings, seeds, target_loss, interrupted, time.perf_counter() - start)
+
+
+def _usual_rules() -> list[Rule]:
+    return [downslope.sgd, downslope.momentum, downslope.nesterov, downslope.adagrad, downslope.rmsprop, downslope.adam]
+
+
+def _checked(
+    rules: Sequence[Rule], rates: Iterable[float], tuning_seeds: int, verdict_seeds: int, target: float | None
+) -> tuple[float, ...]:
+    """The learning rates in ascending order, or an error that names the argument that is wrong."""
+    if not rules:
+        raise ValueError("rules is empty; give at least one rule, such as downslope.adam")
+    for rule in rules:
+        if not isinstance(rule, downslope.Rule):
+            raise ValueError(f"rules holds {rule!r}; give rules such as downslope.adam")
+    ordered = tuple(sorted({float(rate) for rate in rates}))
+    if not ordered or not all(rate > 0 and math.isfinite(rate) for rate in ordered):
+        raise ValueError(f"learning_rates={list(ordered)}: give at least one, all finite and above 0")
+    for name, count in (("tuning_seeds", tuning_seeds), ("verdict_seeds", verdict_seeds)):
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name}={count!r}: give a whole number of at least 1")
+    if target is not None and not math.isfinite(target):
+        raise ValueError(f"target_loss={target!r}: give a finite number")
+    return ordered
+
+
+class _Course:
+    """The race while it runs: which runs have finished, and what they say about each learning rate."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        problem: Problem,
+        rates: tuple[float, ...],
+        tuning_seeds: tuple[int, ...],
+        watch: Callable[[Stage | Progress], None],
+    ):
+        self.engine, self.problem, self.rates, self.tuning_seeds, self.watch = (
+            engine,
+            problem,
+            rates,
+            tuning_seeds,
+            watch,
+        )
+        self.runs: list[Run] = []
+        self.best: dict[str, float | None] = {}
+        self.edges: dict[str, Literal["low", "high"] | None] = {}
+
+    def train(self, name: Literal["tuning", "widening", "verdict"], entries: Sequence[Entry]) -> None:
+        epochs: dict[str, int] = {}
+        for entry in entries:
+            epochs[entry.rule] = epochs.get(entry.rule, 0) + self.problem.epochs
+        self.watch(Stage(name, epochs))
+        for progress in self.engine.train(entries):
+            self.runs.extend(progress.finished)
+            self.watch(progress)
+
+    def tune(self, names: Sequence[str]) -> None:
+        """Find every rule's best learning rate, widening the grid where it lies on the edge."""
+        from downslope.lab.engine import Entry
+
+        wanted: dict[str, tuple[float, ...]] = dict.fromkeys(names, self.rates)
+        for widening in range(WIDENINGS + 1):
+            entries = [
+                Entry(name, lr, seed, "tuning") for name in wanted for lr in wanted[name] for seed in self.tuning_seeds
+            ]
+            self.train("widening" if widening else "tuning", entries)
+            for name in wanted:
+                self.best[name], self.edges[name] = choose(self.losses(name))
+            wanted = {
+                name: beyond(self.losses(name), edge) for name in wanted if (edge := self.edges[name]) is not None
+            }
+            if not wanted:
+                break
+
+    def judge(self, seeds: Sequence[int]) -> None:
+        """Run every rule's best learning rate on fresh seeds."""
+        from downslope.lab.engine import Entry
+
+        entries = [Entry(name, lr, seed, "verdict") for name, lr in self.best.items() if lr for seed in seeds]
+        if entries:
+            self.train("verdict", entries)
+
+    def of(self, name: str, phase: Literal["tuning", "verdict"]) -> tuple[Run, ...]:
+        """The finished runs of a rule, in order of learning rate and seed."""
+        runs = [run for run in self.runs if run.rule == name and run.phase == phase]
+        return tuple(sorted(runs, key=lambda run: (run.lr, run.seed)))
+
+    def losses(self, name: str) -> dict[float, float]:
+        """Each learning rate's mean final validation loss, of those where all tuning seeds have been run."""
+        found: dict[float, list[float]] = {}
+        for run in self.of(name, "tuning"):
+            found.setdefault(run.lr, []).append(run.final_loss)
+        complete = {lr: values for lr, values in found.items() if len(values) == len(self.tuning_seeds)}
+        return {lr: statistics.fmean(values) for lr, values in sorted(complete.items())}
+
+
+def choose(losses: Mapping[float, float]) -> tuple[float | None, Literal["low", "high"] | None]:
+    """The learning rate with the lowest loss, and the side on which it lies on the edge of those tried.
+
+    Args:
+        losses: The mean final loss of each learning rate, infinite where a seed diverged.
+
+    Returns:
+        The best (the smaller one of equals), None if all are infinite; and the edge, where widening could still help.
+        When every learning rate diverged, that is the low one.
+
+    Example:
+        >>> choose({0.01: 0.5, 0.1: 0.2, 1.0: float("inf")})
+        (0.1, None)
+        >>> choose({0.01: 0.5, 0.1: 0.2})
+        (0.1, 'high')
+    """
+    if not losses:
+        return None, None
+    rates = sorted(losses)
+    best = min(rates, key=lambda lr: (losses[lr], lr))
+    if math.isinf(losses[best]):
+        return None, "low"
+    return best, "low" if best == rates[0] else "high" if best == rates[-1] else None
+
+
+def beyond(losses: Mapping[float, float], edge: Literal["low", "high"]) -> tuple[float, ...]:
+    """A decade of learning rates beyond the edge of those tried.
+
+    Example:
+        >>> beyond({0.01: 0.5, 0.1: 0.2}, "high")
+        (0.215, 0.464, 1.0)
+    """
+    end = min(losses) if edge == "low" else max(losses)
+    sign = -1 if edge == "low" else 1
+    return tuple(sorted(float(f"{end * 10 ** (sign * k / PER_DECADE):.3g}") for k in range(1, PER_DECADE + 1)))
+
+
+def safe_range(
+    losses: Mapping[float, float], best: float | None, factor: float = SAFE_FACTOR
+) -> tuple[float, float] | None:
+    """The unbroken range of learning rates around the best that stay within a factor of its loss.
+
+    Example:
+        >>> safe_range({0.001: 0.9, 0.01: 0.25, 0.1: 0.2, 1.0: 0.21, 10.0: float("inf")}, 0.1)
+        (0.01, 1.0)
+    """
+    if best is None:
+        return None
+    rates = sorted(losses)
+    low = high = rates.index(best)
+    bound = factor * losses[best]
+    while low > 0 and losses[rates[low - 1]] <= bound:
+        low -= 1
+    while high < len(rates) - 1 and losses[rates[high + 1]] <= bound:
+        high += 1
+    return rates[low], rates[high]
+
+
+def _result(
+    course: _Course,
+    rules: Sequence[Rule],
+    settings: Mapping[str, Mapping[str, Any]],
+    seeds: tuple[int, ...],
+    target_loss: float | None,
+    interrupted: bool,
+    seconds: float,
+) -> Race:
+    from downslope.lab.engine import batch_order
+    from downslope.lab.network import Network
+
+    problem, network = course.problem, Network.of(course.problem)
+    steps, batch_size = batch_order(0, 1, len(problem.train.x), problem.batch_size).shape
+    results = [_rule_result(course, rule, settings[rule.name]) for rule in rules]
+    complete = [result for result in results if len(result.verdict) == len(seeds)]
+    target, note = _target(results[0], seeds, target_loss)
+    finals = {result.rule: [run.final_loss for run in result.verdict] for result in complete}
+    comparisons = compare(finals)
+    return Race(
+        problem=problem.name,
+        title=problem.title,
+        task=problem.task,
+        data_hash=problem.data_hash,
+        sizes={"train": len(problem.train.x), "valid": len(problem.valid.x), "test": len(problem.test.x)},
+        network=f"{'-'.join(map(str, network.sizes))} MLP, {_ACTIVATIONS.get(network.activation, network.activation)}",
+        weights=network.size,
+        batch_size=batch_size,
+        epochs=problem.epochs,
+        steps_per_epoch=steps,
+        learning_rates=course.rates,
+        tuning_seeds=course.tuning_seeds,
+        verdict_seeds=seeds,
+        target_loss=target,
+        target_note=note,
+        safe_factor=SAFE_FACTOR,
+        rules=tuple(replace(r, steps_to_target=steps_to(target, r.verdict, steps)) for r in results),
+        comparisons=comparisons,
+        verdict=verdict(finals, comparisons),
+        interrupted=interrupted,
+        seconds=seconds,
+        environment=_environment(course.engine.threads),
+    )
+
+
+_ACTIVATIONS = {"relu": "ReLU"}
+
+
+def _rule_result(course: _Course, rule: Rule, settings: Mapping[str, Any]) -> RuleResult:
+    name = rule.name
+    verdict_runs = course.of(name, "verdict")
+    losses = course.losses(name)
+    best = course.best.get(name)
+    used = {**rule.complete({"lr": 1.0, **settings})}
+    flags = {key: value for key, value in used.items() if key in rule.flags}
+    return RuleResult(
+        rule=name,
+        formula=rule.latex(**flags),
+        hyperparameters={key: value for key, value in used.items() if key != "lr"},
+        tuning=course.of(name, "tuning"),
+        verdict=verdict_runs,
+        best_lr=best,
+        safe_range=safe_range(losses, best),
+        edge=course.edges.get(name),
+        loss=_interval([run.final_loss for run in verdict_runs]),
+        accuracy=_interval([run.valid_accuracy[-1] for run in verdict_runs if run.valid_accuracy is not None]),
+        test_loss=_median([run.test_loss for run in verdict_runs]),
+        test_accuracy=_median([run.test_accuracy for run in verdict_runs]),
+        steps_to_target=None,
+        seconds=course.engine.seconds[name],
+    )
+
+
+def _interval(values: Sequence[float]) -> Interval | None:
+    return interval(values, seed=0) if values else None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _target(first: RuleResult, seeds: Sequence[int], given: float | None) -> tuple[float | None, str]:
+    if given is not None:
+        return given, "given by the user"
+    if len(first.verdict) < len(seeds) or first.loss is None or math.isinf(first.loss.estimate):
+        return None, f"{first.rule}, the first rule, did not finish, so there is no loss to time the others by"
+    return first.loss.estimate, f"where {first.rule}, the first rule, ends (median over the reporting seeds)"
+
+
+def steps_to(target: float | None, runs: Sequence[Run], steps_per_epoch: int) -> float | None:
+    """The median over runs of the steps after which the validation loss is at the target for the first time.
+
+    Validation is looked at after every epoch. A run that never gets there counts as infinite.
+    """
+    if target is None or not runs:
+        return None
+    firsts = [
+        next((epoch * steps_per_epoch for epoch, loss in enumerate(run.valid_loss) if loss <= target), math.inf)
+        for run in runs
+    ]
+    return float(statistics.median(firsts))
+
+
+def _environment(threads: int) -> dict[str, Any]:
+    packages = ("jax", "jaxlib", "numpy", "scipy", "scikit-learn")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"downslope": downslope.__version__, "python": sys.version.split()[0]}
+        | {name: importlib.metadata.version(name) for name in packages},
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processors": os.cpu_count(),
+            "trainings at a time": threads,
+        },
+    }

@@ -1,0 +1,116 @@
+"use strict";
+
+(() => {
+  const pictures = JSON.parse(document.getElementById("pictures").textContent);
+  const hidden = new Set();
+  const current = {};
+  const touch = matchMedia("(pointer: coarse)").matches;
+  const config = {
+    displayModeBar: false, // it offers to send the data to a web service
+    responsive: true,
+  };
+
+  // "@c3/0.15" is the page's colour --c3 at that opacity.
+  function themed(value, styles) {
+    if (Array.isArray(value)) return value.map((item) => themed(item, styles));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(item, styles)]));
+    }
+    if (typeof value !== "string" || !/^@[a-z]+\d?(\/[\d.]+)?$/.test(value)) return value;
+    const [name, opacity] = value.slice(1).split("/");
+    const hex = styles.getPropertyValue(`--${name}`).trim();
+    if (!opacity) return hex;
+    const channels = [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
+    return `rgba(${channels.join(",")},${opacity})`;
+  }
+
+  function axis(own) {
+    return {
+      gridcolor: "@grid",
+      zeroline: false,
+      linecolor: "@line",
+      tickcolor: "@line",
+      automargin: true,
+      ...own,
+      title: { standoff: 12, font: { size: 13, color: "@muted" }, ...own.title },
+      tickfont: { size: 12, color: "@muted", ...own.tickfont },
+    };
+  }
+
+  function layoutOf(picture, view) {
+    const layout = { ...picture.layout, ...view.layout };
+    for (const key of Object.keys(layout)) {
+      if (/^[xy]axis\d?$/.test(key)) layout[key] = axis({ ...picture.layout[key], ...layout[key] });
+    }
+    return {
+      autosize: true,
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: "system-ui, sans-serif", color: "@ink", size: 13 },
+      margin: { l: 8, r: 12, t: 18, b: 8 },
+      hoverlabel: { bgcolor: "@card", bordercolor: "@line", font: { color: "@ink", size: 12 } },
+      dragmode: touch ? false : "zoom",
+      showlegend: false,
+      ...layout,
+    };
+  }
+
+  function draw(name) {
+    const picture = pictures[name];
+    const view = picture.views[current[name]];
+    const styles = getComputedStyle(document.documentElement);
+    const traces = view.traces.filter((trace) => !hidden.has(trace.meta.rule));
+    Plotly.react(`plot-${name}`, themed(traces, styles), themed(layoutOf(picture, view), styles), config);
+    const note = document.getElementById(`note-${name}`);
+    if (note) note.textContent = view.note;
+  }
+
+  function show(name, key) {
+    current[name] = key;
+    draw(name);
+  }
+
+  function press(buttons, pressed) {
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button === pressed));
+  }
+
+  for (const button of document.querySelectorAll(".rules button")) {
+    button.addEventListener("click", () => {
+      const rule = button.dataset.rule;
+      if (!hidden.delete(rule)) hidden.add(rule);
+      button.setAttribute("aria-pressed", String(!hidden.has(rule)));
+      Object.keys(current).forEach(draw);
+    });
+  }
+
+  for (const segments of document.querySelectorAll(".segments")) {
+    const name = segments.dataset.picture;
+    const buttons = [...segments.querySelectorAll("button")];
+    const slide = document.querySelector(`.slide[data-picture="${name}"]`);
+    const slider = slide?.querySelector("input");
+    const shared = () => pictures[name].shared[Number(slider.value)];
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        press(buttons, button);
+        const same = button.dataset.view === "shared";
+        if (slide) slide.hidden = !same;
+        show(name, same ? shared() : button.dataset.view);
+      });
+    }
+    slider?.addEventListener("input", () => {
+      slide.querySelector("output").textContent = pictures[name].views[shared()].label;
+      show(name, shared());
+    });
+  }
+
+  document.getElementById("save")?.addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([document.getElementById("race").textContent], { type: "application/json" }));
+    link.download = "race.json";
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+
+  for (const name of Object.keys(pictures)) show(name, pictures[name].first);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => Object.keys(current).forEach(draw));
+})();

@@ -1,0 +1,136 @@
+"""A race in the terminal: what is under way, and the table at its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from downslope.lab.protocol import Stage
+
+if TYPE_CHECKING:
+    from downslope.formula import Rule
+    from downslope.lab import engine
+    from downslope.lab.problems import Problem
+    from downslope.lab.results import Interval, Race, RuleResult
+
+_STAGES = {"tuning": "tuning", "widening": "wider grid", "verdict": "fresh seeds"}
+
+
+class Screen:
+    """Progress bars while a race runs, one for each rule; used as a context manager.
+
+    Args:
+        problem: The problem.
+        rules: The rules.
+        console: Where to draw; by default the terminal.
+    """
+
+    def __init__(self, problem: Problem, rules: Sequence[Rule], console: Console | None = None):
+        self.console = console or Console(highlight=False)
+        self.bars = Progress(
+            TextColumn("{task.description:<14}"),
+            TextColumn("{task.fields[stage]:<12}", style="dim"),
+            BarColumn(bar_width=32),
+            TextColumn("{task.percentage:>4.0f}%"),
+            TextColumn("{task.fields[found]}", style="dim"),
+            TimeElapsedColumn(),
+            console=self.console,
+        )
+        self.tasks: dict[str, TaskID] = {
+            rule.name: self.bars.add_task(rule.name, total=None, stage="", found="", start=False) for rule in rules
+        }
+        self.lost = dict.fromkeys(self.tasks, 0)
+        self.live = Live(self.bars, console=self.console, refresh_per_second=8)
+        rows = len(problem.train.x) + len(problem.valid.x) + len(problem.test.x)
+        self.console.print(f"[bold]{problem.title}[/bold]: {rows:,} rows. Ctrl-C stops and shows what is finished.")
+
+    def __enter__(self) -> Screen:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def watch(self, event: Stage | engine.Progress) -> None:
+        """Take in what happened; to be handed to `race`."""
+        if isinstance(event, Stage):
+            for rule, epochs in event.epochs.items():
+                self.bars.reset(self.tasks[rule], total=epochs, start=False, stage=_STAGES[event.name])
+            return
+        task = self.tasks[event.rule]
+        if not self.bars.tasks[list(self.tasks).index(event.rule)].started:
+            self.bars.start_task(task)
+        self.lost[event.rule] += sum(run.diverged_at is not None for run in event.finished)
+        found = f"{self.lost[event.rule]} diverged" if self.lost[event.rule] else ""
+        self.bars.update(task, advance=event.epochs + event.skipped, found=found)
+
+    def show(self, race: Race, report: Path) -> None:
+        """Print the table, the verdict and where the report is."""
+        self.console.print()
+        self.console.print(table(race))
+        if race.target_loss is not None:
+            self.console.print(f"Target: validation loss {race.target_loss:.3g}, {race.target_note}.", style="dim")
+        self.console.print(
+            f"Safe: learning rates within {race.safe_factor:g} times the best loss. Brackets: 95 % intervals of "
+            f"medians over {len(race.verdict_seeds)} fresh seeds.",
+            style="dim",
+        )
+        if race.interrupted:
+            self.console.print("\nInterrupted: only what had finished is shown.", style="yellow")
+        self.console.print(f"\n[bold]{race.verdict}[/bold]")
+        self.console.print(f"{race.seconds:.1f} s in all. Report: {report}")
+
+
+def table(race: Race) -> Table:
+    """The results of a race, one row per rule, the lowest loss first."""
+    result = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    with_accuracy = race.task == "classification"
+    result.add_column("rule")
+    for title in ("best lr", "safe lr", "validation loss", *(["accuracy"] if with_accuracy else [])):
+        result.add_column(title, justify="right", no_wrap=True)
+    for title in ("test loss", *(["test acc."] if with_accuracy else []), "steps to target", "seconds"):
+        result.add_column(title, justify="right")
+    ordered = sorted(race.rules, key=lambda r: math.inf if r.loss is None else r.loss.estimate)
+    for rule in ordered:
+        result.add_row(*_row(rule, with_accuracy))
+    return result
+
+
+def _row(result: RuleResult, with_accuracy: bool) -> list[str]:
+    edge = {"low": " (lowest tried)", "high": " (highest tried)", None: ""}[result.edge]
+    lr = "all diverged" if result.best_lr is None and result.tuning else _number(result.best_lr) + edge
+    safe = "" if result.safe_range is None else f"{_number(result.safe_range[0])} to {_number(result.safe_range[1])}"
+    row = [result.rule, lr, safe, _interval(result.loss)]
+    if with_accuracy:
+        row.append(_interval(result.accuracy, percent=True))
+    row.append(_number(result.test_loss))
+    if with_accuracy:
+        row.append("" if result.test_accuracy is None else f"{result.test_accuracy:.1%}")
+    steps = result.steps_to_target
+    row.append("" if steps is None else "missed" if math.isinf(steps) else f"{steps:,.0f}")
+    row.append(f"{result.seconds:.1f}")
+    return row
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "diverged" if math.isinf(value) else f"{value:.3g}"
+
+
+def _interval(interval: Interval | None, *, percent: bool = False) -> str:
+    if interval is None:
+        return ""
+    write = (lambda value: f"{value:.1%}") if percent else _number
+    ends = "" if math.isnan(interval.low) else f" [{write(interval.low)}, {write(interval.high)}]"
+    return write(interval.estimate) + ends
