@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.metadata import version
+from pathlib import Path
 
 import jax
 import numba
@@ -94,27 +95,25 @@ def optax_step(rule: str, shapes: dict[str, tuple[int, ...]]) -> Step:
     return step
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def touch2(x, dx, begin, end):
-    for i in range(begin, end):
+@numba.njit(nogil=True)
+def touch2(x, dx):
+    for i in range(x.size):
         x[i] += dx[i]
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def touch3(x, dx, a, begin, end):
-    for i in range(begin, end):
-        g = dx[i]
-        x[i] += g
-        a[i] += g
+@numba.njit(nogil=True)
+def touch3(x, dx, a):
+    for i in range(x.size):
+        x[i] += dx[i]
+        a[i] += dx[i]
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def touch4(x, dx, a, b, begin, end):
-    for i in range(begin, end):
-        g = dx[i]
-        x[i] += g
-        a[i] += g
-        b[i] += g
+@numba.njit(nogil=True)
+def touch4(x, dx, a, b):
+    for i in range(x.size):
+        x[i] += dx[i]
+        a[i] += dx[i]
+        b[i] += dx[i]
 
 
 def pure_traffic(states: int, count: int) -> Step:
@@ -131,7 +130,7 @@ def pure_traffic(states: int, count: int) -> Step:
 
         def work() -> None:
             for begin in begins:
-                kernel(*held, begin, min(begin + piece, count))
+                kernel(*(array[begin : begin + piece] for array in held))
 
         others = [pool.submit(work) for _ in range(threads - 1)]
         work()
@@ -228,7 +227,7 @@ def main() -> None:
         shapes = LARGE if large else SMALL
         results[part] = {rule: compare(rule, shapes, arguments.rounds, large=large) for rule in RULES}
     if arguments.json:
-        with open(arguments.json, "w") as file:
+        with Path(arguments.json).open("w") as file:
             json.dump(results, file, indent=1)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import downslope
+import downslope.rules
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
@@ -122,16 +124,13 @@ def _problem(
 def _rule(name: str) -> Rule:
     """A rule by its name, or from a file as `file.py:name`."""
     path, colon, attribute = name.rpartition(":")
+    found: Any = None
     if colon and path.endswith(".py"):
         if not Path(path).is_file():
             raise ValueError(f"--rules {name}: there is no file {path}")
-        import runpy
-
         found = runpy.run_path(path).get(attribute)
-    else:
-        import downslope.rules
-
-        found = getattr(downslope.rules, name, None) if name in downslope.rules.__all__ else None
+    elif name in downslope.rules.__all__:
+        found = getattr(downslope.rules, name)
     if not isinstance(found, downslope.Rule):
         known = ", ".join(downslope.rules.__all__)
         raise ValueError(f"--rules {name}: there is no such rule; the names are {known}; your own are file.py:name")

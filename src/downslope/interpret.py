@@ -50,7 +50,8 @@ def interpret(
                 name = str(e.value)
                 values[e] = arrays[name] if e.per_weight else _scalar(scalars[name])
             elif e.per_weight:
-                values[e] = _apply(e, [_cast(values[arg], arg, x, xp) for arg in e.args], xp)
+                operands = [_cast(values[arg], arg, x, xp) for arg in e.args]
+                values[e] = _apply(e, [_full(v, x, xp) for v in operands] if e.op in _FULL else operands, xp)
             else:
                 values[e] = _coefficient(e, [values[arg] for arg in e.args], values, xp)
         result = {}
@@ -88,6 +89,17 @@ def _cast(value: Any, e: Expression, x: Any, xp: ModuleType) -> Any:
     if isinstance(value, (int, float, np.number)):
         return float(value)  # a weak number: the framework rounds it to the dtype of the array it meets
     return value.astype(x.dtype) if hasattr(value, "astype") and value.dtype != bool else value
+
+
+_FULL = frozenset({"maximum", "minimum", "where", "and", "or"})
+"""The operations of which some array libraries accept arrays only."""
+
+
+def _full(value: Any, x: Any, xp: ModuleType) -> Any:
+    """A host number or truth value as an array like the weights; an array as it is."""
+    if isinstance(value, (bool, np.bool_)):
+        return xp.full_like(x, float(value)) != 0
+    return xp.full_like(x, value) if isinstance(value, (int, float, np.number)) else value
 
 
 def _coefficient(e: Expression, args: list[Any], values: Mapping[Expression, Any], xp: ModuleType) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import tempfile
@@ -80,15 +81,17 @@ def check_rule(rule: Rule, **flags: bool) -> Certificate:
     program = trace(rule, **flags)
     required = {name: 0.1 for name, value in rule.hyperparameters.items() if value is None}
     settings = {**{k: v for k, v in rule.hyperparameters.items() if v is not None}, **required}
-    checks = [_check_reading(rule, program, settings, flags)]
-    checks += [_check_target(target, program, settings) for target in targets()]
-    checks.append(_check_options(rule, flags, settings))
-    checks.append(_check_round_trip(rule, {**required, **flags}))
+    tasks: list[Callable[[], Check]] = [lambda: _check_reading(rule, program, settings, flags)]
+    tasks += [functools.partial(_check_target, target, program, settings) for target in targets()]
+    tasks.append(lambda: _check_options(rule, flags, settings))
+    tasks.append(lambda: _check_round_trip(rule, {**required, **flags}))
     if rule.ahead:
-        checks.append(_check_lookahead(rule, {**required, **flags}))
-    certificate = Certificate(rule.name, tuple(checks))
-    if not certificate.passed:
-        raise RuleCheckError(str(certificate))
+        tasks.append(lambda: _check_lookahead(rule, {**required, **flags}))
+    certificate = Certificate(rule.name, ())
+    for task in tasks:
+        certificate = Certificate(rule.name, (*certificate.checks, task()))
+        if not certificate.passed:
+            raise RuleCheckError(str(certificate))
     return certificate
 
 

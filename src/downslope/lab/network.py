@@ -103,7 +103,7 @@ class Network:
             or backward pass has a transposed left factor, the one form that CPU libraries are slow at.
         """
         activation = ACTIVATIONS[self.activation][0]
-        z = lax.dot_general(weights[0], x, (((1,), (1,)), ((), ()))) + weights[1][:, None]
+        z: jax.Array = lax.dot_general(weights[0], x, (((1,), (1,)), ((), ()))) + weights[1][:, None]
         for weight, bias in zip(weights[2::2], weights[3::2], strict=True):
             z = _product(weight, activation(z)) + bias[:, None]
         return z
@@ -132,7 +132,7 @@ class Network:
         """1 for every row whose largest output is that of its class, else 0; all 0 for regression."""
         if self.task == "regression":
             return jnp.zeros(outputs.shape[1], outputs.dtype)
-        return (outputs.argmax(axis=0) == y).astype(outputs.dtype)
+        return jnp.asarray(outputs.argmax(axis=0) == y, outputs.dtype)
 
     def accuracy(self, weights: Weights, x: Any, y: Any) -> jax.Array:
         """The share of rows whose largest output is that of their class."""
@@ -153,8 +153,10 @@ def _product_forward(weight: jax.Array, below: jax.Array) -> tuple[jax.Array, tu
 
 def _product_backward(saved: tuple[jax.Array, jax.Array], above: jax.Array) -> tuple[jax.Array, jax.Array]:
     weight, below = saved
-    # The barrier keeps the compiler from folding the transpose into the product, which then takes twice as long.
-    return above @ below.T, lax.optimization_barrier(weight.T) @ above
+    # Contracting `below` where it lies saves a transposed copy; the barrier does the opposite for `weight`, which is
+    # small, because a product with a transposed left factor takes twice as long.
+    transposed: jax.Array = lax.optimization_barrier(weight.T)  # type: ignore[no-untyped-call]
+    return lax.dot_general(above, below, (((1,), (1,)), ((), ()))), transposed @ above
 
 
 _product.defvjp(_product_forward, _product_backward)

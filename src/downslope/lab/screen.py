@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from downslope.lab.protocol import Stage
@@ -41,7 +41,6 @@ class Screen:
             BarColumn(bar_width=32),
             TextColumn("{task.percentage:>4.0f}%"),
             TextColumn("{task.fields[found]}", style="dim"),
-            TimeElapsedColumn(),
             console=self.console,
         )
         self.tasks: dict[str, TaskID] = {
@@ -65,14 +64,17 @@ class Screen:
         """Take in what happened; to be handed to `race`."""
         if isinstance(event, Stage):
             for rule, epochs in event.epochs.items():
-                self.bars.reset(self.tasks[rule], total=epochs, start=False, stage=_STAGES[event.name])
+                fields = {"stage": _STAGES[event.name], "found": self._found(rule)}
+                self.bars.reset(self.tasks[rule], total=epochs, start=False, **fields)
             return
         task = self.tasks[event.rule]
         if not self.bars.tasks[list(self.tasks).index(event.rule)].started:
             self.bars.start_task(task)
         self.lost[event.rule] += sum(run.diverged_at is not None for run in event.finished)
-        found = f"{self.lost[event.rule]} diverged" if self.lost[event.rule] else ""
-        self.bars.update(task, advance=event.epochs + event.skipped, found=found)
+        self.bars.update(task, advance=event.epochs + event.skipped, found=self._found(event.rule))
+
+    def _found(self, rule: str) -> str:
+        return f"{self.lost[rule]} diverged" if self.lost[rule] else ""
 
     def show(self, race: Race, report: Path) -> None:
         """Print the table, the verdict and where the report is."""

@@ -1,0 +1,398 @@
+"""A heat: many runs of one rule in one compiled program, an epoch at a time.
+
+The program has a fixed number of lanes, and every lane trains its own run: own weights, states, step number, seed and
+learning rate. After each epoch a lane whose run is finished, or has diverged, takes the next run; so no time goes into
+runs that are lost, and all runs of a rule, whenever they are asked for, share one compilation.
+
+Shared luck: the initial weights and the order of batches follow from the seed alone (`Network.initial`,
+`batch_order`). What a run does depends on its rule, learning rate and seed, not on its lane or on its neighbours.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.typing import NDArray
+
+from downslope.interpret import interpret
+from downslope.lab.network import Network, Weights
+from downslope.lab.results import Phase, Run
+from downslope.trace import Program, trace
+
+if TYPE_CHECKING:
+    from downslope.formula import Rule
+    from downslope.lab.problems import Problem, Split
+
+DIVERGENCE_FACTOR = 1000.0
+"""A run has diverged when a loss is this many times that of the untrained network. No run observed ever came back from
+there in the epochs of a race, but one may take all of them to overflow 32-bit floats."""
+
+CACHE_BYTES = 768 * 1024
+"""What the lanes of a heat may touch in one step: most of the second-level cache of a present-day core. Beyond it the
+time of a step grows by a third."""
+
+LANES = (4, 64)  # fewer leave the overhead of each operation unshared, more only lengthen the tail of a race
+
+CACHED_ORDER_BYTES = 64 * 2**20
+
+ONE_CORE = {"xla_cpu_multi_thread_eigen": False}  # the other cores have heats of their own
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that is to be trained."""
+
+    rule: str
+    lr: float
+    seed: int
+    phase: Phase = "tuning"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One epoch of one heat: what the engine reports while it trains.
+
+    Attributes:
+        rule: The rule of the heat.
+        epochs: How many runs were trained for an epoch.
+        skipped: How many epochs will not be trained because their runs diverged.
+        finished: The runs that ended with this epoch.
+    """
+
+    rule: str
+    epochs: int
+    skipped: int
+    finished: tuple[Run, ...]
+
+
+class Lanes(NamedTuple):
+    """The runs of a heat, stacked: every array has the lane as its first axis."""
+
+    weights: Weights
+    states: dict[str, Weights]
+    scalars: dict[str, Any]  # the scalar states
+    t: Any  # steps taken
+
+
+def batch_order(seed: int, epoch: int, rows: int, batch_size: int) -> NDArray[np.int32]:
+    """Which rows form the batches of an epoch: a shuffle of all rows, cut into full batches.
+
+    What is left over after the last full batch sits out this epoch, so that all steps are alike; with fewer rows than
+    one batch, all of them form the only batch.
+
+    Args:
+        seed: The seed of the run.
+        epoch: The epoch, from 1.
+        rows: The number of training rows.
+        batch_size: Rows per step.
+
+    Returns:
+        Row numbers, shape `(steps, rows per step)`.
+
+    Example:
+        >>> batch_order(seed=0, epoch=1, rows=7, batch_size=3).shape
+        (2, 3)
+    """
+    batch_size = min(batch_size, rows)
+    steps = rows // batch_size
+    order = np.random.default_rng((seed, epoch)).permutation(rows)
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+class Heat:
+    """The lanes of one rule.
+
+    Args:
+        trainer: The rule's compiled epoch.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.ground = trainer.ground
+        self.tapes: list[_Tape | None] = [None] * self.ground.lanes
+        self.lr = np.zeros(self.ground.lanes, np.float32)
+        self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * self.ground.lanes), trainer.lane(seed=0))
+
+    def train(self, take: Callable[[], Entry | None]) -> Iterator[Progress]:
+        """Train what `take` hands out until it has nothing left and every lane is done, an epoch at a time."""
+        while self._fill(take):
+            yield self._epoch()
+
+    def _fill(self, take: Callable[[], Entry | None]) -> bool:
+        """Give every idle lane a run, as long as there are any; whether there is anything to train."""
+        idle = [lane for lane, tape in enumerate(self.tapes) if tape is None]
+        entries = list(zip(idle, iter(take, None), strict=False))
+        if entries:
+            starts = self.ground.starts([entry.seed for _, entry in entries])
+            self.lanes = jax.tree.map(np.array, self.lanes)
+            for lane, entry in entries:
+                self.tapes[lane] = _Tape(entry, [starts[entry.seed]])
+                self.lr[lane] = entry.lr
+                fresh = self.trainer.lane(entry.seed)
+                for array, value in zip(jax.tree.leaves(self.lanes), jax.tree.leaves(fresh), strict=True):
+                    array[lane] = value
+        return any(self.tapes)
+
+    def _epoch(self) -> Progress:
+        ground = self.ground
+        nothing = np.zeros((ground.steps, ground.batch_size), np.int32)
+        orders = [nothing if tape is None else ground.order(tape.entry.seed, tape.epochs + 1) for tape in self.tapes]
+        self.lanes, train_loss = self.trainer.epoch(self.lanes, np.stack(orders, axis=1), self.lr)
+        valid = ground.evaluate(self.lanes.weights, ground.valid)
+        train_loss = np.asarray(train_loss)
+        ended: list[tuple[int, _Tape]] = []
+        epochs = 0
+        for lane, tape in enumerate(self.tapes):
+            if tape is not None:
+                epochs += 1
+                tape.add(Losses(float(train_loss[lane]), float(valid.loss[lane]), float(valid.accuracy[lane])))
+                if not valid.finite[lane] or tape.runaway:
+                    tape.diverged_at = tape.epochs
+                if tape.diverged_at is not None or tape.epochs == ground.problem.epochs:
+                    ended.append((lane, tape))
+                    self.tapes[lane] = None
+        skipped = sum(ground.problem.epochs - tape.epochs for _, tape in ended)
+        return Progress(self.trainer.rule.name, epochs, skipped, self._runs(ended))
+
+    def _runs(self, ended: Sequence[tuple[int, _Tape]]) -> tuple[Run, ...]:
+        ground = self.ground
+        test = None
+        if any(tape.entry.phase == "verdict" for _, tape in ended):
+            test = ground.evaluate(self.lanes.weights, ground.test)
+        runs = []
+        for lane, tape in ended:
+            seen = None
+            if test is not None and tape.entry.phase == "verdict":
+                lost = tape.diverged_at is not None
+                seen = (math.inf, 0.0) if lost else (float(test.loss[lane]), float(test.accuracy[lane]))
+            runs.append(tape.run(ground.problem.epochs, ground.network.task == "classification", seen))
+        return tuple(runs)
+
+
+class Losses(NamedTuple):
+    """One entry of the curves of a run."""
+
+    train: float
+    valid: float
+    accuracy: float
+
+
+@dataclass
+class _Tape:
+    """What has been recorded of a run that is being trained."""
+
+    entry: Entry
+    curve: list[Losses]  # the first is that of the untrained network
+    diverged_at: int | None = None
+
+    @property
+    def epochs(self) -> int:
+        return len(self.curve) - 1
+
+    @property
+    def runaway(self) -> bool:
+        start, now = self.curve[0], self.curve[-1]
+        bounded = now.train <= DIVERGENCE_FACTOR * start.train and now.valid <= DIVERGENCE_FACTOR * start.valid
+        return not bounded  # also where a loss is nan
+
+    def add(self, losses: Losses) -> None:
+        self.curve.append(losses)
+
+    def run(self, epochs: int, has_accuracy: bool, test: tuple[float, float] | None) -> Run:
+        curve = list(self.curve)
+        if self.diverged_at is not None:
+            curve[self.diverged_at :] = [Losses(math.inf, math.inf, 0.0)] * (epochs + 1 - self.diverged_at)
+        return Run(
+            rule=self.entry.rule,
+            lr=self.entry.lr,
+            seed=self.entry.seed,
+            phase=self.entry.phase,
+            train_loss=tuple(losses.train for losses in curve),
+            valid_loss=tuple(losses.valid for losses in curve),
+            valid_accuracy=tuple(losses.accuracy for losses in curve) if has_accuracy else None,
+            diverged_at=self.diverged_at,
+            test_loss=None if test is None else test[0],
+            test_accuracy=None if test is None or not has_accuracy else test[1],
+        )
+
+
+class Evaluation(NamedTuple):
+    """Mean loss and accuracy of every lane on some rows, and whether all its weights are finite."""
+
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    finite: NDArray[np.bool_]
+
+
+class Rows(NamedTuple):
+    """A split on the device, cut into chunks `(x, y, present)` of equal length; what is not present is padding."""
+
+    total: int
+    chunks: list[tuple[Any, ...]]
+
+
+class Ground:
+    """What all heats of a problem stand on: data, seeds and evaluation."""
+
+    def __init__(self, problem: Problem, lanes: int | None):
+        self.problem = problem
+        self.network = Network.of(problem)
+        self.device = jax.devices("cpu")[0]  # networks this small leave a GPU idle
+        rows = len(problem.train.x)
+        self.batch_size = min(problem.batch_size, rows)
+        self.steps = rows // self.batch_size
+        self.lanes = lanes or _usual_lanes(self.network, self.batch_size)
+        self.x, self.y = (jax.device_put(a, self.device) for a in (problem.train.x, problem.train.y))
+        self.lock = threading.Lock()
+        kept = max(8, CACHED_ORDER_BYTES // (4 * rows))
+        self.order = functools.lru_cache(kept)(lambda seed, epoch: batch_order(seed, epoch, rows, self.batch_size))
+        self.valid = self._rows(problem.valid)
+        self._known: dict[int, Losses] = {}
+
+    @functools.cached_property
+    def test(self) -> Rows:
+        """The test split, which most heats never touch."""
+        return self._rows(self.problem.test)
+
+    def _rows(self, split: Split) -> Rows:
+        """A split cut into pieces of as many rows as the validation split, so that one program evaluates them all."""
+        rows = len(self.problem.valid.x)
+        chunks = []
+        for start in range(0, len(split.x), rows):
+            x, y = split.x[start : start + rows], split.y[start : start + rows]
+            missing = rows - len(x)
+            present = np.arange(rows) < len(x)
+            padded = (np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for a in (x, y))
+            chunks.append(tuple(jax.device_put(a, self.device) for a in (*padded, present)))
+        return Rows(len(split.x), chunks)
+
+    @functools.cached_property
+    def _evaluate(self) -> Callable[..., Any]:
+        def evaluate(weights: Weights, x: Any, y: Any, present: Any) -> Any:
+            outputs = self.network.outputs(weights, x)
+            loss = jnp.where(present, self.network.losses(outputs, y), 0.0).sum()
+            hits = jnp.where(present, self.network.hits(outputs, y), 0.0).sum()
+            return loss, hits, jnp.array([jnp.isfinite(w).all() for w in weights]).all()
+
+        return jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, None)), compiler_options=ONE_CORE)
+
+    def evaluate(self, weights: Weights, rows: Rows) -> Evaluation:
+        """Evaluate all lanes on a split; `weights` have the lane as their first axis."""
+        found = [self._evaluate(weights, *chunk) for chunk in rows.chunks]
+        loss, hits = (np.sum([np.asarray(f[k], np.float64) for f in found], axis=0) for k in (0, 1))
+        return Evaluation(loss / rows.total, hits / rows.total, np.asarray(found[0][2]))
+
+    def starts(self, seeds: Sequence[int]) -> Mapping[int, Losses]:
+        """The losses of the untrained networks of these seeds."""
+        with self.lock:
+            new = [seed for seed in dict.fromkeys(seeds) if seed not in self._known]
+            train_rows = self._rows(self.problem.train) if new else self.valid
+            for first in range(0, len(new), self.lanes):
+                group = new[first : first + self.lanes]
+                filled = group + [group[0]] * (self.lanes - len(group))
+                stacked = jax.tree.map(lambda *a: np.stack(a), *[self.network.initial(seed) for seed in filled])
+                weights = jax.device_put(stacked, self.device)  # as in an epoch: else it would compile once more
+                train, valid = self.evaluate(weights, train_rows), self.evaluate(weights, self.valid)
+                for lane, seed in enumerate(group):
+                    losses = (train.loss[lane], valid.loss[lane], valid.accuracy[lane])
+                    self._known[seed] = Losses(*(float(value) for value in losses))
+            return self._known
+
+
+class Trainer:
+    """A rule on a problem: the program that trains all lanes for an epoch, compiled when it is first needed."""
+
+    def __init__(self, ground: Ground, rule: Rule, settings: Mapping[str, float | bool]):
+        self.ground = ground
+        self.rule = rule
+        self.program, self.scalars = _settle(rule, settings)
+        self.lock = threading.Lock()
+        self._compiled: Any = None
+
+    def lane(self, seed: int) -> Lanes:
+        """A single lane before the first step."""
+        weights = self.ground.network.initial(seed)
+        states = {
+            name: tuple(w.copy() if start == "x" else np.full_like(w, start) for w in weights)
+            for name, start in self.program.states.items()
+        }
+        scalars = {name: np.float32(start) for name, start in self.program.scalar_states.items()}
+        return Lanes(weights, states, scalars, np.float32(0))
+
+    def epoch(self, lanes: Lanes, order: NDArray[np.int32], lr: NDArray[np.float32]) -> tuple[Lanes, Any]:
+        """Train all lanes for an epoch.
+
+        Args:
+            lanes: The lanes; their buffers are used up.
+            order: Row numbers, shape `(steps, lanes, batch)`.
+            lr: The learning rate of each lane.
+
+        Returns:
+            The lanes, and the mean over the epoch's batches of each lane's loss, taken where the gradient is.
+        """
+        args = (lanes, order, lr, self.ground.x, self.ground.y)
+        with self.lock:
+            if self._compiled is None:
+                program = jax.jit(self._epoch, donate_argnums=0, compiler_options=ONE_CORE)
+                self._compiled = program.lower(*args).compile()
+        lanes, losses = self._compiled(*args)
+        return lanes, losses
+
+    def _epoch(self, lanes: Lanes, order: Any, lr: Any, x: Any, y: Any) -> tuple[Lanes, Any]:
+        def step(lanes: Lanes, rows: Any) -> tuple[Lanes, Any]:
+            return jax.vmap(self._step, in_axes=(0, 0, 0, None, None))(lanes, rows, lr, x, y)
+
+        lanes, losses = lax.scan(step, lanes, order)
+        return lanes, losses.mean(axis=0)
+
+    def _step(self, lane: Lanes, rows: Any, lr: Any, x: Any, y: Any) -> tuple[Lanes, Any]:
+        t = lane.t + 1
+        scalars = {**self.scalars, "lr": lr, "t": t, **lane.scalars}
+        states = [{name: arrays[k] for name, arrays in lane.states.items()} for k in range(len(lane.weights))]
+        point = lane.weights
+        if self.program.lookahead is not None:
+            ahead = [{"x": w, **s} for w, s in zip(point, states, strict=True)]
+            point = tuple(interpret(self.program.lookahead, arrays, scalars, jnp)["x"] for arrays in ahead)
+        batch = (a.at[rows].get(mode="promise_in_bounds") for a in (x, y))
+        loss, gradient = jax.value_and_grad(self.ground.network.loss)(point, *batch)
+        new = [
+            interpret(self.program, {"x": w, "dx": dx, **s}, scalars, jnp)
+            for w, dx, s in zip(lane.weights, gradient, states, strict=True)
+        ]
+        return Lanes(
+            weights=tuple(result["x"] for result in new),
+            states={name: tuple(result[name] for result in new) for name in lane.states},
+            scalars={name: jnp.asarray(new[0][name], jnp.float32) for name in lane.scalars},
+            t=t,
+        ), loss
+
+
+def _settle(rule: Rule, settings: Mapping[str, float | bool]) -> tuple[Program, dict[str, float]]:
+    """The program of a rule and the values of its hyperparameters other than the learning rate."""
+    flags = {name: value for name, value in settings.items() if isinstance(value, bool)}
+    program = trace(rule, **flags)
+    given = {name: float(value) for name, value in settings.items() if name not in flags}
+    if "lr" not in program.hyperparameters:
+        raise ValueError(f"{rule.name} has no hyperparameter named lr; a race compares learning rates")
+    if unknown := given.keys() - program.hyperparameters.keys():
+        raise ValueError(f"{rule.name} has no hyperparameter {sorted(unknown)}; it has {[*program.hyperparameters]}")
+    scalars = {**program.hyperparameters, **given}
+    del scalars["lr"]
+    if missing := [name for name, value in scalars.items() if value is None]:
+        raise ValueError(f"{rule.name} needs a value for {missing}; give hyperparameters={{{rule.name!r}: ...}}")
+    return program, {name: float(value) for name, value in scalars.items() if value is not None}
+
+
+def _usual_lanes(network: Network, batch_size: int) -> int:
+    """As many lanes as fit the cache: weights, gradient and two states, the batch, and what backward needs of it."""
+    numbers = 4 * network.size + batch_size * (network.sizes[0] + 3 * sum(network.sizes[1:]))
+    return int(np.clip(CACHE_BYTES // (4 * numbers), *LANES))

@@ -1,0 +1,185 @@
+"""What makes a race fair, seen on real races of small networks."""
+
+import math
+
+import numpy as np
+import pytest
+
+import downslope
+from downslope import rule
+from downslope.lab import load_problem, race
+from downslope.lab.protocol import FIRST_VERDICT_SEED, GRID, Stage, beyond, choose, safe_range, steps_to
+from downslope.lab.results import Run
+
+
+@pytest.fixture(scope="module")
+def result():
+    return race(
+        "parabola",
+        [downslope.sgd, downslope.nesterov, downslope.adam],
+        learning_rates=[0.001, 0.01, 0.1],
+        tuning_seeds=2,
+        verdict_seeds=4,
+    )
+
+
+def test_the_grid_is_three_per_decade():
+    assert len(GRID) == 19
+    assert (GRID[0], GRID[-1]) == (1e-5, 10.0)
+    assert np.allclose(np.diff(np.log10(GRID)), 1 / 3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ({0.1: 3.0, 1.0: 2.0, 10.0: 4.0}, (1.0, None)),
+        ({0.1: 1.0, 1.0: 2.0, 10.0: 4.0}, (0.1, "low")),
+        ({0.1: 3.0, 1.0: 2.0, 10.0: 1.0}, (10.0, "high")),
+        ({0.1: 3.0, 1.0: 2.0, 10.0: math.inf}, (1.0, None)),
+        ({0.1: 2.0, 1.0: 2.0, 10.0: 4.0}, (0.1, "low")),
+        ({0.1: math.inf, 1.0: math.inf}, (None, "low")),
+        ({}, (None, None)),
+    ],
+)
+def test_choosing_the_learning_rate(losses, expected):
+    assert choose(losses) == expected
+
+
+def test_widening_goes_on_in_steps_of_a_third_of_a_decade():
+    assert beyond({0.1: 1.0, 1.0: 2.0}, "low") == (0.01, 0.0215, 0.0464)
+    assert beyond({0.1: 1.0, 1.0: 2.0}, "high") == (2.15, 4.64, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "expected"),
+    [
+        ({0.01: 1.4, 0.1: 1.0, 1.0: 1.6}, 0.1, (0.01, 0.1)),
+        ({0.001: 1.0, 0.01: 9.0, 0.1: 1.0, 1.0: math.inf}, 0.1, (0.1, 0.1)),
+        ({0.1: math.inf}, None, None),
+    ],
+)
+def test_the_safe_range_is_unbroken(losses, best, expected):
+    assert safe_range(losses, best) == expected
+
+
+def _run(valid_loss):
+    return Run("sgd", 0.1, 0, "verdict", valid_loss, valid_loss, None)
+
+
+def test_steps_to_a_target():
+    runs = [_run((1.0, 0.5, 0.2)), _run((1.0, 0.2, 0.3)), _run((1.0, 0.9, 0.8))]
+    assert steps_to(0.2, runs, steps_per_epoch=10) == 20
+    assert steps_to(0.2, runs[2:], steps_per_epoch=10) == math.inf
+    assert steps_to(None, runs, steps_per_epoch=10) is None
+
+
+def test_every_rule_gets_the_same_budget_and_the_same_luck(result):
+    grids = {r.rule: sorted({run.lr for run in r.tuning}) for r in result.rules}
+    for grid in grids.values():
+        assert {0.001, 0.01, 0.1} <= set(grid)
+    for r in result.rules:
+        assert {run.seed for run in r.tuning} == {0, 1}
+        assert [run.seed for run in r.verdict] == [FIRST_VERDICT_SEED + k for k in range(4)]
+        assert {run.lr for run in r.verdict} == {r.best_lr}
+    starts = [tuple(run.valid_loss[0] for run in r.verdict) for r in result.rules]
+    assert starts[0] == starts[1] == starts[2]
+    assert len(set(starts[0])) == 4
+
+
+def test_only_the_verdict_sees_the_test_data(result):
+    for r in result.rules:
+        assert all(run.test_loss is None for run in r.tuning)
+        assert all(run.test_loss is not None for run in r.verdict)
+
+
+def test_the_best_on_the_edge_widens_the_grid(result):
+    """At 0.001 to 0.1 a tuned SGD wants more; the grid must have grown until the best was inside, or the limit."""
+    sgd = result.rules[0]
+    rates = sorted({run.lr for run in sgd.tuning})
+    assert rates[-1] > 0.1
+    assert sgd.edge is not None or rates[0] < sgd.best_lr < rates[-1]
+
+
+def test_the_result_holds_what_decides_it(result):
+    assert result.data_hash == load_problem("parabola").data_hash
+    assert result.learning_rates == (0.001, 0.01, 0.1)
+    assert result.network == "1-20-1 MLP, ReLU"
+    assert result.weights == 61
+    assert result.steps_per_epoch == 600 // 32
+    assert {"downslope", "jax", "numpy"} <= set(result.environment["versions"])
+    assert len(result.comparisons) == 3
+    assert result.target_loss == pytest.approx(np.median([run.final_loss for run in result.rules[0].verdict]))
+
+
+def test_a_race_is_repeatable(result):
+    again = race(
+        "parabola",
+        [downslope.sgd, downslope.nesterov, downslope.adam],
+        learning_rates=[0.001, 0.01, 0.1],
+        tuning_seeds=2,
+        verdict_seeds=4,
+    )
+    assert [r.verdict for r in again.rules] == [r.verdict for r in result.rules]
+    assert again.verdict == result.verdict
+
+
+@rule
+def runaway(x, dx, *, lr=0.1):
+    """Walks up instead of down, ever faster."""
+    return x * 10 + lr * dx
+
+
+def test_a_rule_that_always_diverges_is_reported_as_such():
+    found = race("parabola", [downslope.sgd, runaway], learning_rates=[0.1], tuning_seeds=1, verdict_seeds=2)
+    lost = found.rules[1]
+    assert lost.best_lr is None
+    assert lost.edge == "low"
+    assert all(math.isinf(run.final_loss) and run.diverged_at is not None for run in lost.tuning)
+    assert len({run.lr for run in lost.tuning}) == 7  # the grid was widened twice, downwards
+    assert lost.verdict == ()
+    assert found.rules[0].verdict
+
+
+def test_ctrl_c_keeps_what_is_finished():
+    events = []
+
+    def watch(event):
+        events.append(event)
+        if isinstance(event, Stage) and event.name == "verdict":
+            raise KeyboardInterrupt
+
+    found = race("parabola", [downslope.sgd], learning_rates=[0.01, 0.1, 1.0], tuning_seeds=1, watch=watch)
+    assert found.interrupted
+    assert found.rules[0].best_lr is not None
+    assert found.rules[0].verdict == ()
+    assert "no verdict" in found.verdict
+
+
+def test_settings_reach_the_rule():
+    plain = {"tuning_seeds": 1, "verdict_seeds": 2, "learning_rates": [0.01, 0.03, 0.1]}
+    still = race("parabola", [downslope.momentum], hyperparameters={"momentum": {"mu": 0.0}}, **plain)
+    sgd = race("parabola", [downslope.sgd], **plain)
+    assert still.rules[0].hyperparameters == {"mu": 0.0}
+    at = {run.lr: run.final_loss for run in still.rules[0].tuning}
+    for run in sgd.rules[0].tuning:
+        assert at[run.lr] == pytest.approx(run.final_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"problem": "nothing"}, "nothing"),
+        ({"rules": []}, "rules"),
+        ({"rules": ["adam"]}, "adam"),
+        ({"learning_rates": []}, "learning_rates"),
+        ({"learning_rates": [0.1, -1.0]}, "learning_rates"),
+        ({"learning_rates": [math.nan]}, "learning_rates"),
+        ({"tuning_seeds": 0}, "tuning_seeds"),
+        ({"verdict_seeds": 1.5}, "verdict_seeds"),
+        ({"target_loss": math.nan}, "target_loss"),
+        ({"hyperparameters": {"adam": {"beta3": 1.0}}}, "beta3"),
+    ],
+)
+def test_bad_input_is_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        race(**{"problem": "parabola", **arguments})

@@ -1,0 +1,103 @@
+"""The command line, run as a user runs it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import downslope
+
+COMMAND = [sys.executable, "-c", "from downslope.cli import main; main()"]
+QUICK = ["--rules", "sgd,adam", "--lrs", "0.01,0.1", "--tuning-seeds", "1", "--seeds", "2"]
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "COLUMNS": "150"},
+    )
+
+
+def test_the_version(tmp_path):
+    assert run("--version", cwd=tmp_path).stdout.strip() == downslope.__version__
+
+
+def test_a_race_ends_with_table_verdict_and_report(tmp_path):
+    done = run("race", "parabola", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "best lr" in done.stdout
+    assert "adam" in done.stdout
+    assert "Report: report.html" in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert 'src="http' not in page
+
+
+def test_a_table_of_ones_own_and_a_rule_of_ones_own(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((120, 3))
+    y = x @ [1.0, -2.0, 0.5] + 0.1 * generator.standard_normal(120)
+    lines = ["a,b,c,price", *(",".join(map(str, [*row, value])) for row, value in zip(x, y, strict=True))]
+    (tmp_path / "data.csv").write_text("\n".join(lines))
+    (tmp_path / "mine.py").write_text(
+        "from downslope import rule, sign\n\n@rule\ndef signs(x, dx, *, lr=0.01):\n    return x - lr * sign(dx)\n"
+    )
+    done = run(
+        *("race", "data.csv", "--target", "price", "--hidden", "8,4", "--epochs", "5", "--out", "mine.html"),
+        *("--rules", "adam,mine.py:signs", "--lrs", "0.001,0.01", "--tuning-seeds", "1", "--seeds", "2"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "signs" in done.stdout
+    assert "3-8-4-1" in (tmp_path / "mine.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nothing"], "nothing"),
+        (["missing.csv", "--target", "y"], "missing.csv"),
+        (["data.csv"], "--target"),
+        (["digits", "--target", "y"], "--target"),
+        (["digits", "--rules", "adamm"], "adamm"),
+        (["digits", "--rules", "gone.py:mine"], "gone.py"),
+        (["digits", "--lrs", "a,b"], "--lrs"),
+        (["digits", "--lrs", "-1"], "learning_rates"),
+        (["digits", "--seeds", "0"], "verdict_seeds"),
+        (["digits", "--epochs", "0"], "epochs"),
+        (["digits", "--task", "ranking"], "ranking"),
+        (["digits", "--out", "no/such/folder.html"], "--out"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line(tmp_path, arguments, named):
+    done = run("race", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.html"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for a child process")
+def test_ctrl_c_leaves_a_report(tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, "race", "digits", "--epochs", "400", "--out", "stopped.html"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(15)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Interrupted" in out
+    assert (tmp_path / "stopped.html").is_file()
