@@ -7,6 +7,7 @@ every rule has as an option.
 """
 
 import downslope
+import downslope.lab
 from downslope import rule, sign
 
 
@@ -22,8 +23,6 @@ def main() -> None:
     print(downslope.check_rule(lion), "\n")
     print(lion.latex(), "\n")
     print(f"Cost: {lion.cost()}\n")
-
-    import downslope.lab
 
     race = downslope.lab.race("breast-cancer", [lion, downslope.adam])
     print(race.verdict)

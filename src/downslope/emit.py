@@ -140,8 +140,8 @@ def latex(program: Program) -> str:
 
 
 _GREEK = frozenset(
-    ("alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "kappa", "lambda", "mu", "nu", "pi", "rho", "sigma")
-    + ("tau", "phi", "psi", "omega")
+    {"alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "kappa", "lambda", "mu", "nu", "pi", "rho", "sigma"}
+    | {"tau", "phi", "psi", "omega"}
 )
 
 

@@ -61,8 +61,8 @@ def update(slots_, coefficients_, begin_, end_):
 {loop}
 '''
 _TAKEN = frozenset(
-    ("slots_", "coefficients_", "begin_", "end_", "s_", "first_", "last_", "row_", "i_", "update", "coefficients")
-    + ("access", "njit", "np", "float32", "float64", "range", "max", "min")
+    {"slots_", "coefficients_", "begin_", "end_", "s_", "first_", "last_", "row_", "i_", "update", "coefficients"}
+    | {"access", "njit", "np", "float32", "float64", "range", "max", "min"}
 )
 
 

@@ -235,7 +235,8 @@ def _settings(result: RuleResult) -> str:
 
 def _method(race: Race) -> str:
     sizes = ", ".join(f"{count:,} {name}" for name, count in race.sizes.items())
-    widened = [f"{result.rule} ({result.edge})" for result in race.rules if result.edge is not None]
+    tuned = [result for result in race.rules if result.best_lr is not None]
+    widened = [f"{result.rule} ({result.edge})" for result in tuned if result.edge is not None]
     grid = ", ".join(number(lr) for lr in race.learning_rates)
     rows = [
         ("Data", f"{race.problem}: {sizes} rows"),

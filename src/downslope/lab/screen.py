@@ -64,8 +64,8 @@ class Screen:
         """Take in what happened; to be handed to `race`."""
         if isinstance(event, Stage):
             for rule, epochs in event.epochs.items():
-                fields = {"stage": _STAGES[event.name], "found": self._found(rule)}
-                self.bars.reset(self.tasks[rule], total=epochs, start=False, **fields)
+                stage, found = _STAGES[event.name], self._found(rule)
+                self.bars.reset(self.tasks[rule], total=epochs, start=False, stage=stage, found=found)
             return
         task = self.tasks[event.rule]
         if not self.bars.tasks[list(self.tasks).index(event.rule)].started:
