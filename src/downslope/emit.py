@@ -122,19 +122,28 @@ LATEX = Target(
 
 
 def latex(program: Program) -> str:
-    """The program in LaTeX: one line for every value its author gave a name, in the order they are worked out."""
-    known: dict[Expression, str] = {}
+    """The program in LaTeX: one line for every value its author gave a name, in the order they are worked out.
+
+    With a look-ahead, the first line says where the gradient is taken.
+    """
     roots = {**program.outputs, **program.scalar_outputs}
-    for e in in_order(roots.values()):
-        if e.op == "input":
-            name = str(e.value)
-            before = name == "x" or name in program.states or name in program.scalar_states
-            known[e] = _latex_name(name, "t-1" if before else "t" if name == "dx" else "")
+
+    def known_name(e: Expression) -> str:
+        name = str(e.value)
+        before = name == "x" or name in program.states or name in program.scalar_states
+        return _latex_name(name, "t-1" if before else "t" if name == "dx" else "")
+
+    known = {e: known_name(e) for e in in_order(roots.values()) if e.op == "input"}
     coefficients = set(program.coefficients)
     named = {e: name for e, name in program.names.items() if e.per_weight or e in coefficients}
     named |= {e: name for name, e in roots.items() if e.args}
     known |= {e: _latex_name(name, "t") for e, name in named.items()}
-    lines = [f"{known[e]} &= {LATEX.write(e, known)[0]}" for e in in_order(roots.values()) if e in named]
+    lines = []
+    if program.lookahead:
+        point = program.lookahead.outputs["x"]
+        inputs = {e: known_name(e) for e in in_order([point]) if e.op == "input"}
+        lines.append(rf"dx_{{t}} &= \nabla L\left({LATEX.write(point, inputs)[0]}\right)")
+    lines += [f"{known[e]} &= {LATEX.write(e, known)[0]}" for e in in_order(roots.values()) if e in named]
     lines += [f"{_latex_name(name, 't')} &= {LATEX.write(e, known)[0]}" for name, e in roots.items() if not e.args]
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 

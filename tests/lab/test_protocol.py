@@ -78,12 +78,38 @@ def test_every_rule_gets_the_same_budget_and_the_same_luck(result):
     for grid in grids.values():
         assert {0.001, 0.01, 0.1} <= set(grid)
     for r in result.rules:
-        assert {run.seed for run in r.tuning} == {0, 1}
+        assert {run.seed for run in r.tuning if run.lr not in finalists(r)} <= {0, 1}
+        assert {run.seed for run in r.tuning if run.lr == r.best_lr} == set(range(9))
         assert [run.seed for run in r.verdict] == [FIRST_VERDICT_SEED + k for k in range(4)]
         assert {run.lr for run in r.verdict} == {r.best_lr}
     starts = [tuple(run.valid_loss[0] for run in r.verdict) for r in result.rules]
     assert starts[0] == starts[1] == starts[2]
     assert len(set(starts[0])) == 4
+
+
+def finalists(result):
+    """The learning rates that were run on more than the two tuning seeds."""
+    return {run.lr for run in result.tuning if run.seed > 1}
+
+
+def test_the_best_is_the_lowest_mean_of_all_its_seeds(result):
+    for r in result.rules:
+        means = {}
+        for run in r.tuning:
+            means.setdefault(run.lr, []).append(run.final_loss)
+        assert r.best_lr == min(means, key=lambda lr: np.mean(means[lr]))
+        assert r.best_lr in finalists(r)
+
+
+def test_a_lucky_learning_rate_is_found_out():
+    """On the parabola SGD at 0.464 does well on the first three seeds and falls apart on most others."""
+    rates = [0.0464, 0.1, 0.215, 0.464, 1.0]
+    hasty = race("parabola", [downslope.sgd], learning_rates=rates, confirming_seeds=0, verdict_seeds=10).rules[0]
+    careful = race("parabola", [downslope.sgd], learning_rates=rates, verdict_seeds=10).rules[0]
+    assert hasty.best_lr == 0.464
+    assert hasty.loss.estimate > 0.03
+    assert careful.best_lr < 0.464
+    assert careful.loss.estimate < 0.015
 
 
 def test_only_the_verdict_sees_the_test_data(result):
@@ -137,6 +163,9 @@ def test_a_rule_that_always_diverges_is_reported_as_such():
     assert all(math.isinf(run.final_loss) and run.diverged_at is not None for run in lost.tuning)
     assert len({run.lr for run in lost.tuning}) == 7  # the grid was widened twice, downwards
     assert lost.verdict == ()
+    assert "sgd" in found.verdict
+    alone = race("parabola", [runaway], learning_rates=[0.1], tuning_seeds=1, verdict_seeds=2)
+    assert alone.verdict.startswith("Every run diverged")
     assert found.rules[0].verdict
 
 
@@ -156,7 +185,7 @@ def test_ctrl_c_keeps_what_is_finished():
 
 
 def test_settings_reach_the_rule():
-    plain = {"tuning_seeds": 1, "verdict_seeds": 2, "learning_rates": [0.01, 0.03, 0.1]}
+    plain = {"tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 2, "learning_rates": [0.01, 0.03, 0.1]}
     still = race("parabola", [downslope.momentum], hyperparameters={"momentum": {"mu": 0.0}}, **plain)
     sgd = race("parabola", [downslope.sgd], **plain)
     assert still.rules[0].hyperparameters == {"mu": 0.0}
@@ -175,6 +204,7 @@ def test_settings_reach_the_rule():
         ({"learning_rates": [0.1, -1.0]}, "learning_rates"),
         ({"learning_rates": [math.nan]}, "learning_rates"),
         ({"tuning_seeds": 0}, "tuning_seeds"),
+        ({"confirming_seeds": -1}, "confirming_seeds"),
         ({"verdict_seeds": 1.5}, "verdict_seeds"),
         ({"target_loss": math.nan}, "target_loss"),
         ({"hyperparameters": {"adam": {"beta3": 1.0}}}, "beta3"),

@@ -36,11 +36,11 @@ DIVERGENCE_FACTOR = 1000.0
 """A run has diverged when a loss is this many times that of the untrained network. No run observed ever came back from
 there in the epochs of a race, but one may take all of them to overflow 32-bit floats."""
 
-CACHE_BYTES = 768 * 1024
-"""What the lanes of a heat may touch in one step: most of the second-level cache of a present-day core. Beyond it the
-time of a step grows by a third."""
+CACHE_BYTES = 2**20
+"""What the lanes of a heat may touch in one step: the second-level cache of a present-day core, more or less. Few lanes
+pay for the overhead of each operation, many for trips to memory; the optimum between is flat."""
 
-LANES = (4, 64)  # fewer leave the overhead of each operation unshared, more only lengthen the tail of a race
+LANES = (4, 64)  # with more, the last runs of a race find most lanes empty
 
 CACHED_ORDER_BYTES = 64 * 2**20
 
@@ -149,13 +149,15 @@ class Heat:
         self.lanes, train_loss = self.trainer.epoch(self.lanes, np.stack(orders, axis=1), self.lr)
         valid = ground.evaluate(self.lanes.weights, ground.valid)
         train_loss = np.asarray(train_loss)
+        # Losses alone may not show it: the maximum of a ReLU need not pass on what is not a number.
+        finite = [np.isfinite(w).reshape(ground.lanes, -1).all(axis=1) for w in map(np.asarray, self.lanes.weights)]
         ended: list[tuple[int, _Tape]] = []
         epochs = 0
         for lane, tape in enumerate(self.tapes):
             if tape is not None:
                 epochs += 1
                 tape.add(Losses(float(train_loss[lane]), float(valid.loss[lane]), float(valid.accuracy[lane])))
-                if not valid.finite[lane] or tape.runaway:
+                if tape.runaway or not all(array[lane] for array in finite):
                     tape.diverged_at = tape.epochs
                 if tape.diverged_at is not None or tape.epochs == ground.problem.epochs:
                     ended.append((lane, tape))
@@ -226,11 +228,10 @@ class _Tape:
 
 
 class Evaluation(NamedTuple):
-    """Mean loss and accuracy of every lane on some rows, and whether all its weights are finite."""
+    """Mean loss and accuracy of every lane on some rows."""
 
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
-    finite: NDArray[np.bool_]
 
 
 class Rows(NamedTuple):
@@ -281,7 +282,7 @@ class Ground:
             outputs = self.network.outputs(weights, x)
             loss = jnp.where(present, self.network.losses(outputs, y), 0.0).sum()
             hits = jnp.where(present, self.network.hits(outputs, y), 0.0).sum()
-            return loss, hits, jnp.array([jnp.isfinite(w).all() for w in weights]).all()
+            return loss, hits
 
         return jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, None)), compiler_options=ONE_CORE)
 
@@ -289,7 +290,7 @@ class Ground:
         """Evaluate all lanes on a split; `weights` have the lane as their first axis."""
         found = [self._evaluate(weights, *chunk) for chunk in rows.chunks]
         loss, hits = (np.sum([np.asarray(f[k], np.float64) for f in found], axis=0) for k in (0, 1))
-        return Evaluation(loss / rows.total, hits / rows.total, np.asarray(found[0][2]))
+        return Evaluation(loss / rows.total, hits / rows.total)
 
     def starts(self, seeds: Sequence[int]) -> Mapping[int, Losses]:
         """The losses of the untrained networks of these seeds."""

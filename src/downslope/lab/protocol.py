@@ -33,8 +33,14 @@ WIDENINGS = 2
 SAFE_FACTOR = 1.5
 """A learning rate is safe while its mean validation loss stays within this factor of the best."""
 
+FINALISTS = 2
+"""How many learning rates of a rule are confirmed at a time."""
+
 FIRST_VERDICT_SEED = 1000
 """Reporting seeds count from here, tuning seeds from 0: no run is judged by luck it was chosen for."""
+
+
+StageName = Literal["tuning", "widening", "confirming", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,11 @@ class Stage:
     """A part of the race that is about to begin.
 
     Attributes:
-        name: `"tuning"`, `"widening"` or `"verdict"`.
+        name: `"tuning"`, `"widening"`, `"confirming"` or `"verdict"`.
         epochs: For every rule that takes part, the epochs to be trained.
     """
 
-    name: Literal["tuning", "widening", "verdict"]
+    name: StageName
     epochs: Mapping[str, int]
 
 
@@ -56,6 +62,7 @@ def race(
     *,
     learning_rates: Sequence[float] = GRID,
     tuning_seeds: int = 3,
+    confirming_seeds: int = 7,
     verdict_seeds: int = 10,
     hyperparameters: Mapping[str, Mapping[str, float | bool]] | None = None,
     target_loss: float | None = None,
@@ -65,15 +72,18 @@ def race(
     """Race update rules on a network and data, each at its own best learning rate.
 
     Every rule is tuned over the same learning rates on the same tuning seeds; a best value on the edge of the grid
-    widens the grid there by a decade, at most twice. The learning rate with the lowest mean final validation loss is
-    run again on fresh reporting seeds, and only these runs decide. For each seed all rules start from the same
-    weights and see the same batches. A run that diverges has an infinite loss.
+    widens the grid there by a decade, at most twice. What a few seeds like may be luck, above all beside the cliff
+    where training falls apart: so the learning rates with the lowest mean final validation loss are run on more tuning
+    seeds, two at a time, until the lowest is one that has been. It is then run again on fresh reporting seeds, and only
+    these runs decide. For each seed all rules start from the same weights and see the same batches. A run that
+    diverges has an infinite loss.
 
     Args:
         problem: The name of a built-in problem, or one from `downslope.lab.load_table`.
         rules: The rules, each with a hyperparameter `lr`; by default downslope's six.
         learning_rates: The grid to start from.
         tuning_seeds: Runs per learning rate.
+        confirming_seeds: Further runs of the learning rates that look best.
         verdict_seeds: Runs of each rule's best learning rate. Proving a difference needs at least 6 for two rules and
             10 for six.
         hyperparameters: Per name of a rule, values other than its defaults.
@@ -100,12 +110,15 @@ def race(
     start = time.perf_counter()
     chosen = load_problem(problem) if isinstance(problem, str) else problem
     entrants = list(rules) if rules is not None else _usual_rules()
-    rates = _checked(entrants, learning_rates, tuning_seeds, verdict_seeds, target_loss)
+    counts = {"tuning_seeds": tuning_seeds, "confirming_seeds": confirming_seeds, "verdict_seeds": verdict_seeds}
+    rates = _checked(entrants, learning_rates, counts, target_loss)
     engine = Engine(chosen, entrants, hyperparameters=hyperparameters, threads=threads)
-    course = _Course(engine, chosen, rates, tuple(range(tuning_seeds)), watch or (lambda _: None))
+    confirming = tuple(range(tuning_seeds, tuning_seeds + confirming_seeds))
+    course = _Course(engine, chosen, rates, tuple(range(tuning_seeds)), confirming, watch or (lambda _: None))
     seeds = tuple(range(FIRST_VERDICT_SEED, FIRST_VERDICT_SEED + verdict_seeds))
     try:
         course.tune([rule.name for rule in entrants])
+        course.confirm()
         course.judge(seeds)
         interrupted = False
     except KeyboardInterrupt:
@@ -119,7 +132,7 @@ def _usual_rules() -> list[Rule]:
 
 
 def _checked(
-    rules: Sequence[Rule], rates: Iterable[float], tuning_seeds: int, verdict_seeds: int, target: float | None
+    rules: Sequence[Rule], rates: Iterable[float], counts: Mapping[str, int], target: float | None
 ) -> tuple[float, ...]:
     """The learning rates in ascending order, or an error that names the argument that is wrong."""
     if not rules:
@@ -130,9 +143,10 @@ def _checked(
     ordered = tuple(sorted({float(rate) for rate in rates}))
     if not ordered or not all(rate > 0 and math.isfinite(rate) for rate in ordered):
         raise ValueError(f"learning_rates={list(ordered)}: give at least one, all finite and above 0")
-    for name, count in (("tuning_seeds", tuning_seeds), ("verdict_seeds", verdict_seeds)):
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name}={count!r}: give a whole number of at least 1")
+    for name, count in counts.items():
+        least = 0 if name == "confirming_seeds" else 1
+        if not isinstance(count, int) or count < least:
+            raise ValueError(f"{name}={count!r}: give a whole number of at least {least}")
     if target is not None and not math.isfinite(target):
         raise ValueError(f"target_loss={target!r}: give a finite number")
     return ordered
@@ -147,20 +161,16 @@ class _Course:
         problem: Problem,
         rates: tuple[float, ...],
         tuning_seeds: tuple[int, ...],
+        confirming_seeds: tuple[int, ...],
         watch: Callable[[Stage | Progress], None],
     ):
-        self.engine, self.problem, self.rates, self.tuning_seeds, self.watch = (
-            engine,
-            problem,
-            rates,
-            tuning_seeds,
-            watch,
-        )
+        self.engine, self.problem, self.rates, self.watch = engine, problem, rates, watch
+        self.tuning_seeds, self.confirming_seeds = tuning_seeds, confirming_seeds
         self.runs: list[Run] = []
         self.best: dict[str, float | None] = {}
         self.edges: dict[str, Literal["low", "high"] | None] = {}
 
-    def train(self, name: Literal["tuning", "widening", "verdict"], entries: Sequence[Entry]) -> None:
+    def train(self, name: StageName, entries: Sequence[Entry]) -> None:
         epochs: dict[str, int] = {}
         for entry in entries:
             epochs[entry.rule] = epochs.get(entry.rule, 0) + self.problem.epochs
@@ -187,6 +197,27 @@ class _Course:
             if not wanted:
                 break
 
+    def confirm(self) -> None:
+        """Run the learning rates that look best on more seeds, until every rule's best is one of them."""
+        from downslope.lab.engine import Entry
+
+        confirmed: dict[str, set[float]] = {name: set() for name in self.best}
+        while self.confirming_seeds:
+            wanted: dict[str, list[float]] = {}
+            for name, done in confirmed.items():
+                losses = self.losses(name)
+                self.best[name], self.edges[name] = choose(losses)
+                if self.best[name] is not None and self.best[name] not in done:
+                    finite = {lr: loss for lr, loss in losses.items() if lr not in done and math.isfinite(loss)}
+                    wanted[name] = sorted(finite, key=finite.__getitem__)[:FINALISTS]
+                    done.update(wanted[name])
+            if not wanted:
+                break
+            self.train(
+                "confirming",
+                [Entry(name, lr, seed) for name in wanted for lr in wanted[name] for seed in self.confirming_seeds],
+            )
+
     def judge(self, seeds: Sequence[int]) -> None:
         """Run every rule's best learning rate on fresh seeds."""
         from downslope.lab.engine import Entry
@@ -205,7 +236,7 @@ class _Course:
         found: dict[float, list[float]] = {}
         for run in self.of(name, "tuning"):
             found.setdefault(run.lr, []).append(run.final_loss)
-        complete = {lr: values for lr, values in found.items() if len(values) == len(self.tuning_seeds)}
+        complete = {lr: values for lr, values in found.items() if len(values) >= len(self.tuning_seeds)}
         return {lr: statistics.fmean(values) for lr, values in sorted(complete.items())}
 
 
@@ -282,9 +313,12 @@ def _result(
     problem, network = course.problem, Network.of(course.problem)
     steps, batch_size = batch_order(0, 1, len(problem.train.x), problem.batch_size).shape
     results = [_rule_result(course, rule, settings[rule.name]) for rule in rules]
-    complete = [result for result in results if len(result.verdict) == len(seeds)]
     target, note = _target(results[0], seeds, target_loss)
-    finals = {result.rule: [run.final_loss for run in result.verdict] for result in complete}
+    finals = {
+        result.rule: [run.final_loss for run in result.verdict] or [math.inf] * len(seeds)
+        for result in results
+        if len(result.verdict) == len(seeds) or (result.edge == "low" and result.best_lr is None)
+    }
     comparisons = compare(finals)
     return Race(
         problem=problem.name,
@@ -299,6 +333,7 @@ def _result(
         steps_per_epoch=steps,
         learning_rates=course.rates,
         tuning_seeds=course.tuning_seeds,
+        confirming_seeds=course.confirming_seeds,
         verdict_seeds=seeds,
         target_loss=target,
         target_note=note,

@@ -246,6 +246,8 @@ def _method(race: Race) -> str:
         ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
         ("Widening", "Where the best value lay on an edge of the grid, the grid was widened there" + _edges(widened)),
         ("Tuning seeds", _listed(race.tuning_seeds)),
+        ("Confirming", "The learning rates that looked best were run on more tuning seeds, until the best held there"),
+        ("Confirming seeds", _listed(race.confirming_seeds)),
         ("Reporting seeds", f"{_listed(race.verdict_seeds)}; no rule was tuned on them"),
         ("Shared luck", "For each seed, every rule got the same initial weights and the same order of batches"),
         ("Divergence", "Counts as an infinite loss: never left out, never clipped"),

@@ -92,6 +92,7 @@ class Race:
     steps_per_epoch: int
     learning_rates: tuple[float, ...]  # the grid every rule starts from
     tuning_seeds: tuple[int, ...]
+    confirming_seeds: tuple[int, ...]  # more tuning seeds, for the learning rates that looked best
     verdict_seeds: tuple[int, ...]
     target_loss: float | None
     target_note: str  # where the target comes from, in one sentence

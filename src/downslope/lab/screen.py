@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from downslope.lab.problems import Problem
     from downslope.lab.results import Interval, Race, RuleResult
 
-_STAGES = {"tuning": "tuning", "widening": "wider grid", "verdict": "fresh seeds"}
+_STAGES = {"tuning": "tuning", "widening": "wider grid", "confirming": "confirming", "verdict": "fresh seeds"}
 
 
 class Screen:
@@ -79,7 +79,7 @@ class Screen:
     def show(self, race: Race, report: Path) -> None:
         """Print the table, the verdict and where the report is."""
         self.console.print()
-        self.console.print(table(race))
+        self.console.print(table(race, self.console.width))
         if race.target_loss is not None:
             self.console.print(f"Target: validation loss {race.target_loss:.3g}, {race.target_note}.", style="dim")
         self.console.print(
@@ -93,35 +93,58 @@ class Screen:
         self.console.print(f"{race.seconds:.1f} s in all. Report: {report}")
 
 
-def table(race: Race) -> Table:
-    """The results of a race, one row per rule, the lowest loss first."""
-    result = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    with_accuracy = race.task == "classification"
-    result.add_column("rule")
-    for title in ("best lr", "safe lr", "validation loss", *(["accuracy"] if with_accuracy else [])):
+def table(race: Race, width: int = 120) -> Table:
+    """The results of a race, one row per rule, the lowest loss first.
+
+    Args:
+        race: The race.
+        width: Columns of the terminal: where there are less than 120, intervals go below their estimates, and the
+            test data are left to the report.
+    """
+    wide = width >= 120
+    result = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2 if wide else 1, 0, 0))
+    result.add_column("rule", no_wrap=True)
+    columns = _columns(race.task == "classification", wide)
+    for title in columns:
         result.add_column(title, justify="right", no_wrap=True)
-    for title in ("test loss", *(["test acc."] if with_accuracy else []), "steps to target", "seconds"):
-        result.add_column(title, justify="right")
-    ordered = sorted(race.rules, key=lambda r: math.inf if r.loss is None else r.loss.estimate)
-    for rule in ordered:
-        result.add_row(*_row(rule, with_accuracy))
+    for rule in sorted(race.rules, key=lambda r: math.inf if r.loss is None else r.loss.estimate):
+        result.add_row(rule.rule, *(write(rule) for write in columns.values()))
     return result
 
 
-def _row(result: RuleResult, with_accuracy: bool) -> list[str]:
-    edge = {"low": " (lowest tried)", "high": " (highest tried)", None: ""}[result.edge]
-    lr = "all diverged" if result.best_lr is None and result.tuning else _number(result.best_lr) + edge
-    safe = "" if result.safe_range is None else f"{_number(result.safe_range[0])} to {_number(result.safe_range[1])}"
-    row = [result.rule, lr, safe, _interval(result.loss)]
+def _columns(with_accuracy: bool, wide: bool) -> dict[str, Callable[[RuleResult], str]]:
+    between = " " if wide else "\n"
+    columns: dict[str, Callable[[RuleResult], str]] = {
+        "best lr": lambda r: _best(r, between),
+        "safe lr": lambda r: _safe(r, between),
+        "validation loss" if wide else "valid. loss": lambda r: _interval(r.loss, between),
+    }
     if with_accuracy:
-        row.append(_interval(result.accuracy, percent=True))
-    row.append(_number(result.test_loss))
-    if with_accuracy:
-        row.append("" if result.test_accuracy is None else f"{result.test_accuracy:.1%}")
-    steps = result.steps_to_target
-    row.append("" if steps is None else "missed" if math.isinf(steps) else f"{steps:,.0f}")
-    row.append(f"{result.seconds:.1f}")
-    return row
+        columns["accuracy"] = lambda r: _interval(r.accuracy, between, percent=True)
+    if wide:
+        columns["test loss"] = lambda r: _number(r.test_loss)
+    if wide and with_accuracy:
+        columns["test acc."] = lambda r: "" if r.test_accuracy is None else f"{r.test_accuracy:.1%}"
+    columns["steps to target" if wide else "to target"] = lambda r: _steps(r.steps_to_target)
+    columns["seconds"] = lambda r: f"{r.seconds:.1f}"
+    return columns
+
+
+def _best(result: RuleResult, between: str) -> str:
+    if result.best_lr is None:
+        return f"all{between}diverged" if result.edge == "low" else ""
+    return _number(result.best_lr) + {"low": f"{between}(lowest)", "high": f"{between}(highest)", None: ""}[result.edge]
+
+
+def _safe(result: RuleResult, between: str) -> str:
+    if result.safe_range is None:
+        return ""
+    low, high = map(_number, result.safe_range)
+    return low if low == high else f"{low}{between}to {high}"
+
+
+def _steps(steps: float | None) -> str:
+    return "" if steps is None else "missed" if math.isinf(steps) else f"{steps:,.0f}"
 
 
 def _number(value: float | None) -> str:
@@ -130,9 +153,9 @@ def _number(value: float | None) -> str:
     return "diverged" if math.isinf(value) else f"{value:.3g}"
 
 
-def _interval(interval: Interval | None, *, percent: bool = False) -> str:
+def _interval(interval: Interval | None, between: str, *, percent: bool = False) -> str:
     if interval is None:
         return ""
     write = (lambda value: f"{value:.1%}") if percent else _number
-    ends = "" if math.isnan(interval.low) else f" [{write(interval.low)}, {write(interval.high)}]"
+    ends = "" if math.isnan(interval.low) else f"{between}[{write(interval.low)}, {write(interval.high)}]"
     return write(interval.estimate) + ends

@@ -1,0 +1,392 @@
+import dataclasses
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from importlib import resources
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from race_fixture import GRID, RULES, interrupt, make_race
+
+from downslope.lab.drawing import COLOURS, looks
+from downslope.lab.pictures import canyon, same_and_tuned, training_curves
+from downslope.lab.report import report_page, write_report
+from downslope.lab.store import race_from_json
+
+NASTY = '</script><img src=x onerror=alert(1)> "prices" & <b>more</b>.csv'
+RACES = {
+    "finished": make_race(),
+    "twelve rules": make_race(tuple(RULES)),
+    "one rule": make_race(("adam",)),
+    "one seed": make_race(verdict_seeds=1, tuning_seeds=1),
+    "regression": make_race(task="regression", title=NASTY),
+    "diverged": make_race(everything_diverges=True),
+    "interrupted": interrupt(make_race()),
+    "nothing run": dataclasses.replace(
+        interrupt(make_race(("sgd", "adam"))),
+        rules=tuple(
+            dataclasses.replace(rule, tuning=(), best_lr=None, safe_range=None)
+            for rule in interrupt(make_race(("sgd", "adam"))).rules
+        ),
+    ),
+}
+
+
+class Page(HTMLParser):
+    """Elements, attributes and texts of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.scripts, self.cells, self._open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._open.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append([dict(attrs), ""])
+        if tag in ("td", "th", "p"):
+            self.cells.append([tag, dict(attrs), ""])
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        if self._open and self._open[-1][0] == "script":
+            self.scripts[-1][1] += data
+        elif self.cells and any(tag in ("td", "th", "p") for tag, _ in self._open):
+            self.cells[-1][2] += data
+
+    def script(self, name):
+        (found,) = [text for attributes, text in self.scripts if attributes.get("id") == name]
+        return json.loads(found)
+
+    def text(self, **wanted):
+        return [text for _, attributes, text in self.cells if wanted.items() <= attributes.items()]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return {name: report_page(race) for name, race in RACES.items()}
+
+
+# The page as a whole
+
+
+@pytest.mark.parametrize("case", RACES)
+def test_page_loads_nothing(pages, case):
+    page = Page(pages[case])
+    policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base")
+        assert not attributes.keys() & {"src", "href", "srcset", "action", "onerror"}
+    for name in ("report.css", "report.js"):
+        assert not re.search(
+            r"https?:|@import|url\(|fetch\(", resources.files("downslope.lab").joinpath(name).read_text()
+        )
+
+
+@pytest.mark.parametrize("case", RACES)
+def test_page_holds_the_whole_race(pages, case):
+    found = race_from_json(json.dumps(Page(pages[case]).script("race")))
+    if case != "one seed":  # nan, which is in the intervals of a single run, equals nothing
+        assert found == RACES[case]
+    assert found.data_hash == RACES[case].data_hash
+
+
+@pytest.mark.parametrize("case", RACES)
+def test_page_is_well_formed(pages, case):
+    text = pages[case]
+    assert text.count("</script") == len(Page(text).scripts) == 4
+    assert text.count("plotly.js v") == 1
+    assert text.endswith("</html>\n")
+
+
+def test_text_from_outside_stays_text(pages):
+    page = Page(pages["regression"])
+    assert ("b", {}) not in page.elements
+    assert NASTY in page.script("race")["title"]
+    assert "&lt;img src=x onerror=alert(1)&gt;" in pages["regression"]
+    assert "<img" not in pages["regression"].replace(page.scripts[2][1], "")
+
+
+def test_names_of_rules_stay_text():
+    race = make_race(("sgd", "adam"))
+    name = "adam<u>'\"&"
+    rules = (race.rules[0], dataclasses.replace(race.rules[1], rule=name, formula=r"\text{</math><script>}"))
+    comparisons = tuple(dataclasses.replace(one, second=name) for one in race.comparisons)
+    page = Page(report_page(dataclasses.replace(race, rules=rules, comparisons=comparisons)))
+    assert ("u", {}) not in page.elements
+    assert len(page.scripts) == 4
+    buttons = [attributes["data-rule"] for tag, attributes in page.elements if "data-rule" in attributes]
+    assert buttons == ["sgd", name]
+    hover = [trace["hovertemplate"] for trace in page.script("pictures")["canyon"]["views"]["all"]["traces"][-1:]]
+    assert "<u>" not in hover[0]
+
+
+def test_the_verdict_comes_first(pages):
+    assert Page(pages["finished"]).text(**{"class": "verdict"}) == [RACES["finished"].verdict]
+    assert Page(pages["interrupted"]).text(**{"class": "verdict"}) == ["The race was stopped before a verdict."]
+    assert "stopped early" in Page(pages["interrupted"]).text(**{"class": "stopped"})[0]
+    assert Page(pages["diverged"]).text(**{"class": "verdict"})[0].startswith("Every run diverged")
+    assert not Page(pages["finished"]).text(**{"class": "stopped"})
+
+
+def test_sections_are_in_reading_order(pages):
+    places = [
+        pages["finished"].index(f'<section id="{name}"')
+        for name in ("results", "canyon", "pair", "curves", "pairs", "formulas", "method")
+    ]
+    assert places == sorted(places)
+
+
+def test_how_the_race_was_run(pages):
+    method = pages["twelve rules"].split('id="method"')[1].split("</section>")[0]
+    facts = (RACES["twelve rules"].data_hash, "1,079 train, 359 valid, 359 test rows", "100 to 109", "0.5.0", "4,810")
+    assert [fact for fact in facts if fact not in method] == []
+    assert "still on the edge for adadelta (high)" in method
+
+
+def test_write_report(tmp_path):
+    path = tmp_path / "reports" / "race.html"
+    write_report(RACES["one rule"], path)
+    assert path.read_text(encoding="utf-8") == report_page(RACES["one rule"])
+    assert [one.name for one in path.parent.iterdir()] == ["race.html"]
+
+
+# Tables
+
+
+def column(page, label):
+    return page.text(**{"data-label": label})
+
+
+def test_summary_is_ranked_by_validation_loss(pages):
+    page, race = Page(pages["finished"]), RACES["finished"]
+    estimates = sorted(result.loss.estimate for result in race.rules)
+    shown = column(page, "Validation loss")
+    assert [float(re.match(r"[\d.]+?(?=0\.\d+ –)", cell)[0]) for cell in shown] == pytest.approx(estimates, rel=5e-3)
+    assert len(column(page, "Test accuracy")) == len(race.rules)
+    assert "missed" in column(page, "Steps to target")
+
+
+def test_summary_of_a_regression_has_no_accuracy(pages):
+    page = Page(pages["regression"])
+    assert column(page, "Accuracy") == column(page, "Test accuracy") == []
+    assert len(column(page, "Test loss")) == 5
+
+
+def test_summary_counts_failures(pages):
+    race = RACES["finished"]
+    sgd = next(result for result in race.rules if result.rule == "sgd")
+    failed = sum(run.diverged_at is not None for run in sgd.tuning)
+    assert failed > 0
+    assert f"tuning {failed} of {len(sgd.tuning)}reporting 0 of 10" in column(Page(pages["finished"]), "Failures")
+    assert column(Page(pages["diverged"]), "Best learning rate") == ["–all diverged"] * 5
+
+
+def test_summary_of_an_interrupted_race(pages):
+    assert column(Page(pages["interrupted"]), "Best learning rate") == [
+        "0.464",
+        "–tuning unfinished",
+        *["–not tuned yet"] * 3,
+    ]
+
+
+def test_summary_says_what_is_too_close_to_call(pages):
+    heads = " ".join(text for tag, _, text in Page(pages["twelve rules"]).cells if tag == "th")
+    assert "adamlowest median" in heads
+    assert "nadamtoo close to call" in heads
+
+
+def test_matrix_shows_both_sides_and_greys_out_what_is_undecided(pages):
+    page, race = Page(pages["finished"]), RACES["finished"]
+    decided = sum(one.decided for one in race.comparisons)
+    assert 0 < decided < len(race.comparisons)
+    assert len(page.text(**{"class": "win"})) == len(page.text(**{"class": "loss"})) == decided
+    assert len(page.text(**{"class": "even"})) == 2 * (len(race.comparisons) - decided)
+    one = next(one for one in race.comparisons if one.win_probability not in (0.0, 0.5, 1.0))
+    hints = {attributes["title"].split(":")[0]: text for _, attributes, text in page.cells if "title" in attributes}
+    assert hints[f"{one.first} against {one.second}"] == f"{100 * one.win_probability:.3g} %"
+    assert hints[f"{one.second} against {one.first}"] == f"{100 - 100 * one.win_probability:.3g} %"
+
+
+@pytest.mark.parametrize("case", ["one rule", "interrupted", "nothing run"])
+def test_no_matrix_without_pairs(pages, case):
+    assert "nothing to compare" in pages[case]
+    assert not Page(pages[case]).text(**{"class": "even"})
+
+
+# Pictures
+
+
+def drawable(value):
+    if isinstance(value, dict):
+        return {key: drawable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [drawable(item) for item in value]
+    return re.sub(r"^@[a-z]+\d?(/[\d.]+)?$", "#123456", value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("case", RACES)
+def test_plotly_knows_every_property(case):
+    for picture in (canyon(RACES[case]), same_and_tuned(RACES[case]), training_curves(RACES[case])):
+        for view in picture.views:
+            go.Figure({"data": drawable(view.traces), "layout": drawable({**picture.layout, **(view.layout or {})})})
+
+
+def traces_of(view, rule, **wanted):
+    found = [trace for trace in view.traces if trace["meta"]["rule"] == rule]
+    return [trace for trace in found if all(trace.get(key) == value for key, value in wanted.items())]
+
+
+def test_canyon_shows_medians_ribbons_and_divergence():
+    race = RACES["finished"]
+    view = canyon(race).views[0]
+    momentum = next(result for result in race.rules if result.rule == "momentum")
+    finals = {lr: [run.final_loss for run in momentum.tuning if run.lr == lr] for lr in GRID}
+    (line,) = [trace for trace in traces_of(view, "momentum", mode="lines+markers") if "yaxis" not in trace]
+    assert line["x"] == list(GRID)
+    for lr, y in zip(line["x"], line["y"], strict=True):
+        median = float(np.median(finals[lr]))
+        assert y is None if math.isinf(median) else y == pytest.approx(median, rel=1e-4)
+    (ribbon,) = traces_of(view, "momentum", fill="toself")
+    for lr, y in zip(ribbon["x"], ribbon["y"], strict=True):
+        assert any(y == pytest.approx(edge, rel=1e-4) for edge in (min(finals[lr]), max(finals[lr]))) or any(
+            map(math.isinf, finals[lr])
+        )
+    (crosses,) = traces_of(view, "momentum", yaxis="y2")
+    every = [lr for lr in GRID if all(map(math.isinf, finals[lr]))]
+    some = [lr for lr in GRID if any(map(math.isinf, finals[lr]))]
+    assert crosses["x"] == some
+    assert [lr for lr, symbol in zip(some, crosses["marker"]["symbol"], strict=True) if symbol == "x"] == every
+    assert every != some
+    assert not traces_of(view, "adagrad", yaxis="y2")
+    (bar,) = traces_of(view, "momentum", yaxis="y3", mode="lines+markers")
+    assert tuple(bar["x"]) == pytest.approx(momentum.safe_range)
+
+
+def test_canyon_stays_within_its_edges_however_large_a_loss():
+    race = make_race(("sgd",))
+    runs = tuple(
+        dataclasses.replace(run, valid_loss=(*run.valid_loss[:-1], 1e30)) if run.lr == 1.0 else run
+        for run in race.rules[0].tuning
+    )
+    race = dataclasses.replace(race, rules=(dataclasses.replace(race.rules[0], tuning=runs),))
+    picture = canyon(race)
+    low, top = picture.layout["yaxis"]["range"]
+    assert 10**top < 20
+    for trace in picture.views[0].traces:
+        if "yaxis" not in trace:
+            assert all(y is None or low - 1e-4 <= math.log10(y) <= top + 1e-4 for y in trace["y"])
+
+
+def test_pair_differs_in_nothing_but_learning_rates():
+    race = RACES["finished"]
+    picture = same_and_tuned(race)
+    views = {view.key: view for view in picture.views}
+    assert all(view.layout is None for view in picture.views)
+    for result in race.rules:
+        for view, lr in ((views["own"], result.best_lr), (views["lr=0.01"], 0.01)):
+            curves = np.array([run.valid_loss for run in result.tuning if run.lr == lr])
+            (line,) = traces_of(view, result.rule, mode="lines+markers")
+            np.testing.assert_allclose(line["y"], np.median(curves, axis=0), rtol=1e-4)
+    assert "adam 0.00464" in views["own"].note
+    assert "momentum" in views["lr=10.0"].note
+
+
+def test_pair_starts_at_the_usual_learning_rate(pages):
+    pictures = Page(pages["finished"]).script("pictures")
+    assert pictures["pair"]["first"] == "lr=0.01"
+    assert len(pictures["pair"]["shared"]) == len(GRID)
+    assert pictures["canyon"]["first"] == "all"
+
+
+def test_curves_show_the_middle_half_over_steps():
+    race = RACES["finished"]
+    views = {view.key: view for view in training_curves(race).views}
+    assert list(views) == ["valid", "train", "accuracy"]
+    assert [view.key for view in training_curves(RACES["regression"]).views] == ["valid", "train"]
+    adam = next(result for result in race.rules if result.rule == "adam")
+    (line,) = traces_of(views["train"], "adam", mode="lines+markers")
+    assert line["x"] == [17 * epoch for epoch in range(31)]
+    curves = np.array([run.train_loss for run in adam.verdict])
+    np.testing.assert_allclose(line["y"], np.median(curves, axis=0), rtol=1e-4)
+    (band,) = traces_of(views["train"], "adam", fill="toself")
+    assert band["y"][30] == pytest.approx(np.sort(curves[:, -1])[2], rel=1e-4)
+    assert views["valid"].layout["shapes"][0]["y0"] == race.target_loss
+    assert "shapes" not in views["train"].layout
+
+
+def test_curves_end_with_a_cross_where_the_median_run_diverged():
+    race = make_race(("sgd",), verdict_seeds=3)
+    runs = tuple(
+        dataclasses.replace(run, valid_loss=run.valid_loss[:5] + (math.inf,) * 26, diverged_at=5)
+        for run in race.rules[0].verdict
+    )
+    race = dataclasses.replace(race, rules=(dataclasses.replace(race.rules[0], verdict=runs),))
+    view = training_curves(race).views[0]
+    (line,) = traces_of(view, "sgd", mode="lines+markers")
+    assert line["y"][5:] == [None] * 26
+    (cross,) = traces_of(view, "sgd", mode="markers")
+    assert (cross["x"], cross["y"]) == ([4 * 17], [line["y"][4]])
+
+
+def test_a_rule_looks_the_same_everywhere_and_like_no_other():
+    found = looks(RACES["twelve rules"])
+    assert len({look.symbol for look in found.values()}) == 12
+    assert len({(look.colour, look.dash) for look in found.values()}) == 12
+
+
+# Colours
+
+
+def luminance(colour):
+    channels = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_colours_stand_out_from_the_page(theme):
+    style = resources.files("downslope.lab").joinpath("report.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", blocks[theme]))
+    page = luminance(colours["page"])
+
+    def contrast(name):
+        light, dark = sorted((page, luminance(colours[name])), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+    assert all(contrast(f"c{number}") >= 3 for number in range(COLOURS))
+    assert contrast("ink") >= 7
+    assert contrast("muted") >= 4.5
+
+
+# A real browser, where there is one
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("case", ["twelve rules", "nothing run"])
+def test_a_browser_draws_the_pictures(tmp_path, case):
+    path = tmp_path / "race.html"
+    write_report(RACES[case], path)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    flags += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=1000", "--dump-dom"]
+    done = subprocess.run(
+        ["chromium", *flags, path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    drawn = sum(bool(picture.views) for picture in (canyon(RACES[case]), training_curves(RACES[case]))) + 1
+    assert done.stdout.count('class="plot-container plotly"') == drawn

@@ -1,0 +1,117 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from race_fixture import interrupt, make_race
+
+from downslope.lab.results import Interval
+from downslope.lab.store import race_from_json, race_to_json, write_atomically
+
+RACES = {
+    "finished": make_race(("sgd", "adam")),
+    "regression": make_race(("sgd",), task="regression", verdict_seeds=1),
+    "diverged": make_race(("sgd",), everything_diverges=True),
+    "interrupted": interrupt(make_race(("sgd", "adam", "rmsprop"))),
+}
+
+
+@pytest.fixture
+def document():
+    return json.loads(race_to_json(RACES["finished"]))
+
+
+@pytest.mark.parametrize("case", ["finished", "diverged", "interrupted"])
+def test_round_trip(case):
+    text = race_to_json(RACES[case])
+    race = race_from_json(text)
+    assert race == RACES[case]
+    assert race_to_json(race) == text
+    assert type(race.rules[0].tuning[0].valid_loss) is tuple
+
+
+def test_missing_numbers_survive():
+    loss = race_from_json(race_to_json(RACES["regression"])).rules[0].loss
+    assert math.isnan(loss.low)
+    assert math.isnan(loss.high)
+    assert loss.estimate == RACES["regression"].rules[0].loss.estimate
+
+
+def test_any_parser_can_read_it():
+    text = race_to_json(RACES["diverged"])
+    assert "Infinity" not in text
+    assert "NaN" not in text
+    assert '"inf"' in text
+
+
+def test_settings_keep_their_kind(document):
+    adam = race_from_json(json.dumps(document)).rules[1].hyperparameters
+    assert adam["bias_correction"] is True
+    assert type(adam["beta1"]) is float
+
+
+def test_numpy_scalars_become_plain_numbers():
+    race = RACES["finished"]
+    first = dataclasses.replace(race.rules[0], loss=Interval(np.float32(0.5), np.float64(0.25), np.float64("nan")))
+    race = dataclasses.replace(race, weights=np.int64(7), rules=(first,), comparisons=())
+    found = race_from_json(race_to_json(race))
+    assert (found.weights, type(found.weights)) == (7, int)
+    assert (found.rules[0].loss.estimate, found.rules[0].loss.low) == (0.5, 0.25)
+
+
+def test_what_json_cannot_hold_is_refused():
+    race = dataclasses.replace(RACES["finished"], environment={"packages": {"numpy": object}})
+    with pytest.raises(ValueError, match=r"environment\['packages'\]\['numpy'\]: .* is a type"):
+        race_to_json(race)
+    race = dataclasses.replace(RACES["finished"], environment={1: "one"})
+    with pytest.raises(ValueError, match="environment: the key 1 is no string"):
+        race_to_json(race)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("epochs"), r"race: missing keys \['epochs'\]"),
+        (lambda d: d.update(colour="red"), r"race: unknown keys \['colour'\]"),
+        (lambda d: d["rules"][1]["tuning"][3].pop("seed"), r"rules\[1\].tuning\[3\]: missing keys \['seed'\]"),
+        (lambda d: d["rules"][0]["tuning"][0].update(lr="fast"), r"tuning\[0\].lr: expected a number, found 'fast'"),
+        (lambda d: d["rules"][0]["tuning"][0].update(seed=1.5), r"seed: expected a whole number, found 1.5"),
+        (lambda d: d["rules"][0]["tuning"][0].update(seed=True), r"seed: expected a whole number, found True"),
+        (lambda d: d["rules"][0].update(safe_range=[0.1]), r"safe_range: expected a list of 2, found \[0.1\]"),
+        (lambda d: d.update(task="poetry"), r"task: expected 'classification' or 'regression', found 'poetry'"),
+        (lambda d: d.update(interrupted=0), r"interrupted: expected true or false, found 0"),
+        (lambda d: d.update(rules={}), r"rules: expected a list, found {}"),
+        (lambda d: d.update(title=None), r"title: expected text, found None"),
+        (lambda d: d.update(sizes=[1]), r"sizes: expected an object, found \[1\]"),
+        (lambda d: d.update(format=99), r"format 99"),
+        (lambda d: d.pop("format"), r"no key 'format'"),
+    ],
+)
+def test_reading_is_strict(document, change, message):
+    change(document)
+    with pytest.raises(ValueError, match=message):
+        race_from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_what_is_no_race_is_refused(text):
+    with pytest.raises(ValueError, match="This is no race"):
+        race_from_json(text)
+
+
+def test_writing_replaces_the_whole_file(tmp_path):
+    path = tmp_path / "new" / "page.html"
+    write_atomically(path, "first, and longer")
+    write_atomically(path, "sécond")
+    assert path.read_bytes() == "sécond".encode()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failed_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "new" * 10_000 + "\ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

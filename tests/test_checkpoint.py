@@ -1,0 +1,547 @@
+import contextlib
+import json
+import os
+import stat
+import struct
+import subprocess
+import sys
+import textwrap
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import downslope
+from downslope import CheckpointError, Optimizer, rule, scalar
+from snapshot import refused, snapshot
+
+RNG = np.random.default_rng(4)
+GRADIENTS = [{"W": RNG.standard_normal((4, 3)), "b": RNG.standard_normal(()), "e": np.zeros(0)} for _ in range(20)]
+
+
+def made(formula=downslope.adam, steps=0, dtype=np.float32, **options):
+    start = np.random.default_rng(0)
+    params = {"W": start.standard_normal((4, 3)), "b": start.standard_normal(()), "e": np.zeros(0)}
+    optimizer = Optimizer({name: np.asarray(array, dtype) for name, array in params.items()}, formula, **options)
+    walk(optimizer, 0, steps)
+    return optimizer
+
+
+def walk(optimizer, begin, end):
+    dtype = optimizer.params["W"].dtype
+    for t in range(begin, end):
+        optimizer.step({name: g.astype(dtype) for name, g in GRADIENTS[t].items()})
+
+
+@rule
+def warm(x, dx, product=scalar(1.0), anchor="x", *, lr=0.1, mu=0.9):
+    product = product * mu
+    return x - lr * (dx + x - anchor) / (1 - product), product, anchor
+
+
+# Going on
+
+CASES = {
+    "sgd": (downslope.sgd, {}),
+    "adam with everything": (downslope.adam, {"averaging": 0.9, "weight_decay": 0.1, "max_norm": 1.0}),
+    "nesterov, stored": (downslope.nesterov, {"averaging": 0.9}),
+    "nesterov, explicit": (downslope.nesterov, {"lookahead": "explicit"}),
+    "a schedule": (downslope.nesterov, {"mu": lambda t: 1 - 1 / (t + 1), "lr": lambda t: 0.1 / t}),
+    "scalar states": (warm, {}),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES)
+def test_a_loaded_optimizer_goes_on_bit_for_bit(case, dtype, tmp_path):
+    formula, options = CASES[case]
+    straight = made(formula, 20, dtype, **options)
+    made(formula, 10, dtype, **options).save(tmp_path / "file")
+    resumed = made(formula, 3, dtype, **options)
+    resumed.load(tmp_path / "file")
+    assert resumed.t == 10
+    walk(resumed, 10, 20)
+    assert snapshot(resumed)["arrays"] == snapshot(straight)["arrays"]
+    assert resumed.t == 20
+
+
+def test_hyperparameters_groups_and_counts_come_back(tmp_path):
+    def groups(**first):
+        return [{"params": {"a": np.ones(2)}, **first}, {"params": {"b": np.ones(3)}}]
+
+    saved = Optimizer(groups(lr=0.5), downslope.momentum, lr=0.25, mu=0.5, nonfinite="skip")
+    saved.step([{"a": np.ones(2)}, {"b": np.ones(3)}])
+    saved.step([{"a": np.ones(2)}, {"b": np.full(3, np.nan)}])
+    saved.set(group=1, mu=0.125)
+    saved.save(tmp_path / "file")
+    loaded = Optimizer(groups(), downslope.momentum, nonfinite="skip")
+    loaded.load(str(tmp_path / "file"))
+    assert snapshot(loaded) == snapshot(saved)
+    assert loaded.skipped == 1
+    assert [dict(group) for group in loaded.groups] == [{"lr": 0.5, "mu": 0.5}, {"lr": 0.25, "mu": 0.125}]
+
+
+def test_a_schedule_of_this_optimizer_stays(tmp_path):
+    made(downslope.sgd, 2, lr=0.5).save(tmp_path / "file")
+    schedule = lambda t: 0.1  # noqa: E731
+    loaded = made(downslope.sgd, lr=schedule)
+    loaded.load(tmp_path / "file")
+    assert loaded.groups[0]["lr"] is schedule
+    made(downslope.sgd, 2, lr=schedule).save(tmp_path / "file")
+    plain = made(downslope.sgd, lr=0.75)
+    plain.load(tmp_path / "file")
+    assert plain.groups[0]["lr"] == 0.75
+
+
+def test_the_weights_come_back_whatever_the_schedule_of_the_lookahead(tmp_path):
+    saved = made(downslope.nesterov, 3, np.float64, mu=0.9)
+    with saved.at_weights():
+        weights = saved.params["W"].copy()
+    saved.save(tmp_path / "file")
+    loaded = made(downslope.nesterov, 1, np.float64, mu=lambda t: 0.25)
+    loaded.load(tmp_path / "file")
+    with loaded.at_weights():
+        np.testing.assert_allclose(loaded.params["W"], weights, rtol=0, atol=1e-15)
+
+
+def test_the_arrays_stay_the_same_objects(tmp_path):
+    optimizer = made(steps=2)
+    held = [*optimizer.params.values(), *optimizer.state["m"].values()]
+    optimizer.save(tmp_path / "file")
+    walk(optimizer, 2, 4)
+    optimizer.load(tmp_path / "file")
+    assert all(a is b for a, b in zip(held, [*optimizer.params.values(), *optimizer.state["m"].values()], strict=True))
+    walk(optimizer, 2, 4)  # and the kernel still knows where they are
+
+
+@pytest.mark.parametrize("place", ["at_weights", "at_average"])
+def test_saving_inside_a_block_is_refused_or_right(place, tmp_path):
+    optimizer = made(downslope.nesterov, 5, averaging=0.5)
+    try:
+        with getattr(optimizer, place)():
+            optimizer.save(tmp_path / "file")
+    except RuntimeError as error:
+        assert place in str(error)  # noqa: PT017
+        assert not (tmp_path / "file").exists()
+    else:
+        loaded = made(downslope.nesterov, averaging=0.5)
+        loaded.load(tmp_path / "file")
+        assert snapshot(loaded)["arrays"] == snapshot(optimizer)["arrays"]
+
+
+# The file
+
+
+def test_the_file_is_plain_safetensors_keyed_by_name(tmp_path):
+    from safetensors import safe_open
+
+    optimizer = made(steps=3, averaging=0.5, lr=0.25)
+    optimizer.save(tmp_path / "file")
+    with safe_open(tmp_path / "file", framework="numpy") as file:
+        keys = {f"{state}/{name}" for state in ("x", "m", "v", "average") for name in ("W", "b", "e")}
+        assert set(file.keys()) == keys
+        np.testing.assert_array_equal(file.get_tensor("m/W"), optimizer.state["m"]["W"])
+        assert file.get_tensor("x/b").shape == ()
+        metadata = file.metadata()
+    record = json.loads(metadata["record"])
+    assert metadata["version"] == downslope.__version__
+    assert record["rule"] == "adam"
+    assert record["t"] == 3
+    assert record["groups"][0]["hyperparameters"]["lr"] == 0.25
+
+
+def test_saving_leaves_one_file_that_the_umask_allows_to_read(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        optimizer = made(steps=1)
+        for _ in range(2):
+            optimizer.save(tmp_path / "file")
+    finally:
+        os.umask(mask)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_what_cannot_be_written_is_an_oserror_and_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    optimizer = made(steps=1)
+    for path in (tmp_path / "folder", tmp_path / "missing" / "file", tmp_path / ("n" * 300)):
+        with refused(optimizer, OSError):
+            optimizer.save(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "ü/\n", "__metadata__", "x", "../up", "n" * 500])
+def test_any_name_is_a_key(name, tmp_path):
+    saved = Optimizer({name: np.ones(2)}, downslope.momentum)
+    saved.step({name: np.ones(2)})
+    saved.save(tmp_path / "file")
+    loaded = Optimizer({name: np.zeros(2)}, downslope.momentum)
+    loaded.load(tmp_path / "file")
+    assert snapshot(loaded) == snapshot(saved)
+
+
+# Files that belong to something else
+
+
+@rule
+def sgd(x, dx, *, lr=1e-2):
+    return x - lr * dx * 1.5
+
+
+def other(formula=downslope.sgd, params=None, **options):
+    return Optimizer({"W": np.ones(3)} if params is None else params, formula, **options)
+
+
+FOREIGN = {
+    "another rule": (other(downslope.momentum), "momentum"),
+    "another formula of the same name": (other(sgd), "formula"),
+    "another option": (other(weight_decay=0.1), "options"),
+    "decoupled": (other(weight_decay=0.1, decoupled=True), "options"),
+    "with an average": (other(averaging=0.5), "options"),
+    "walking up": (other(maximize=True), "options"),
+    "another name": (other(params={"V": np.ones(3)}), "missing ['x/W'], unknown ['x/V']"),
+    "one more": (other(params={"W": np.ones(3), "V": np.ones(3)}), "unknown ['x/V']"),
+    "another shape": (other(params={"W": np.ones((3, 1))}), "(3, 1)"),
+    "another length": (other(params={"W": np.ones(4)}), "(4,)"),
+    "another dtype": (other(params={"W": np.ones(3, np.float32)}), "float32"),
+    "other groups": (other(params=[{"params": {"W": np.ones(3)}}, {"params": []}]), "group"),
+}
+
+
+@pytest.mark.parametrize(("foreign", "named"), FOREIGN.values(), ids=FOREIGN)
+def test_a_file_of_something_else_is_refused(foreign, named, tmp_path):
+    foreign.save(tmp_path / "file")
+    optimizer = other()
+    optimizer.step({"W": np.ones(3)})
+    with refused(optimizer, CheckpointError, named):
+        optimizer.load(tmp_path / "file")
+
+
+def test_a_flag_and_a_lookahead_belong_to_the_file(tmp_path):
+    made(downslope.adam, 1, bias_correction=False).save(tmp_path / "adam")
+    made(downslope.nesterov, 1, lookahead="explicit").save(tmp_path / "nesterov")
+    with refused(made(), CheckpointError, "bias_correction"):
+        made().load(tmp_path / "adam")
+    with refused(made(downslope.nesterov), CheckpointError, "stored_ahead"):
+        made(downslope.nesterov).load(tmp_path / "nesterov")
+
+
+def test_weights_that_cannot_be_written_are_noticed_before_anything_is(tmp_path):
+    optimizer = made(steps=1)
+    optimizer.save(tmp_path / "file")
+    walk(optimizer, 1, 2)
+    for array in (optimizer.params["b"], optimizer.state["v"]["b"]):
+        array.flags.writeable = False
+        with refused(optimizer, ValueError, "'b'"):
+            optimizer.load(tmp_path / "file")
+        array.flags.writeable = True
+
+
+# Files that are damaged
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "file"
+    made(steps=2).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def victim():
+    return made(steps=5)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    return tmp_path_factory.mktemp("damaged") / "file"
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_flipped_bit_is_noticed(data, good, victim, damaged):
+    position = data.draw(st.integers(0, len(good) * 8 - 1))
+    content = bytearray(good)
+    content[position // 8] ^= 1 << position % 8
+    damaged.write_bytes(content)
+    reference = made(steps=2)
+    try:
+        with refused(victim, CheckpointError):
+            victim.load(damaged)
+    except pytest.fail.Exception:  # it loaded: then the bit must be one that says nothing
+        assert snapshot(victim) == snapshot(reference)
+        walk(victim, 2, 5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a_file_cut_short_or_too_long_is_noticed(data, good, victim, damaged):
+    length = data.draw(st.integers(0, len(good) - 1))
+    for content in (good[:length], good + good[:length] + b"\0"):
+        damaged.write_bytes(content)
+        with refused(victim, CheckpointError, str(damaged)):
+            victim.load(damaged)
+
+
+def header_of(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+GARBAGE = {
+    "nothing": b"",
+    "zeros": bytes(1000),
+    "text": b"x = 1\n" * 100,
+    "a huge header": b"\xff" * 8 + b"{}",
+    "an empty header": header_of(b"{}"),
+    "a header that is a list": header_of(b"[]"),
+    "a header that is deep": header_of(b"[" * 100_000),
+    "no json": header_of(b"{'a': 1}"),
+    "no UTF-8": header_of(b'{"\xff": 1}'),
+    "offsets outside": header_of(b'{"x/W":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}'),
+    "a negative shape": header_of(b'{"x/W":{"dtype":"F32","shape":[-1],"data_offsets":[0,0]}}'),
+    "an overflowing shape": header_of(
+        b'{"x/W":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}',
+    ),
+    "a pickle": b"\x80\x04cos\nsystem\n(S'exit 1'\ntR.",
+    "foreign metadata": header_of(b'{"__metadata__":{"format":"pt"}}'),
+    **{
+        f"a tensor of {dtype}": header_of(
+            json.dumps(
+                {
+                    "__metadata__": {"format": "downslope-1", "record": "{}", "checksum": "0"},
+                    "x/W": {"dtype": dtype, "shape": [8], "data_offsets": [0, size]},
+                }
+            ).encode()
+        )
+        + bytes(size)
+        for dtype, size in {"BF16": 16, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "I64": 64, "BOOL": 8, "C64": 64}.items()
+    },
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_what_is_no_checkpoint_is_refused(content, victim, damaged):
+    damaged.write_bytes(content)
+    with refused(victim, CheckpointError, str(damaged)):
+        victim.load(damaged)
+
+
+def test_what_is_no_file_is_refused(victim, tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with refused(victim, (CheckpointError, OSError), str(path)):
+            victim.load(path)
+
+
+def test_a_safetensors_file_of_another_program_is_refused(victim, tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"x/W": np.ones((4, 3), np.float32)}, tmp_path / "file")
+    with refused(victim, CheckpointError, "format"):
+        victim.load(tmp_path / "file")
+
+
+# Records that are well formed, with a checksum that is right, and wrong all the same
+
+
+def forge(path, change):
+    """Rewrite the record of a file and make its checksum right again, as documented by the format."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    changed = change(json.loads(metadata["record"]), tensors)
+    text = changed if isinstance(changed, str) else json.dumps(changed)
+    with contextlib.suppress(ValueError, RecursionError):
+        total = zlib.crc32(json.dumps(json.loads(text), sort_keys=True).encode())
+        for key in sorted(tensors):
+            array = tensors[key]
+            total = zlib.crc32(f"{key} {array.dtype} {array.shape}".encode(), total)
+            total = zlib.crc32(array.tobytes(), total)
+        metadata["checksum"] = f"{total:08x}"
+    save_file(tensors, path, {**metadata, "record": text})
+
+
+def saved_checksum(optimizer, path):
+    """The checksum of all that an optimizer would save."""
+    from safetensors import safe_open
+
+    optimizer.save(path)
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata()["checksum"]
+
+
+def put(*keys, value):
+    def change(record, tensors):
+        inner = record
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        return record
+
+    return change
+
+
+def drop(*keys):
+    def change(record, tensors):
+        inner = record
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        return record
+
+    return change
+
+
+def without_a_tensor(record, tensors):
+    del tensors["anchor/b"]
+    return record
+
+
+def with_one_more(record, tensors):
+    tensors["y/b"] = np.zeros(3)
+    return record
+
+
+FIRST = ("groups", 0)
+LR, PRODUCT = (*FIRST, "hyperparameters", "lr"), (*FIRST, "scalar_states", "product")
+HOSTILE = {
+    "a list": lambda record, tensors: [],
+    "null": lambda record, tensors: None,
+    "a number": lambda record, tensors: 1,
+    "deep": lambda record, tensors: "[" * 100_000 + "]" * 100_000,
+    "cut": lambda record, tensors: json.dumps(record)[:-1],
+    "no t": drop("t"),
+    "t is -1": put("t", value=-1),
+    "t is true": put("t", value=True),
+    "t is 1.5": put("t", value=1.5),
+    "t is text": put("t", value="1"),
+    "t is huge": put("t", value=10**400),
+    "skipped is null": put("skipped", value=None),
+    "skipped is huge": put("skipped", value=-(10**400)),
+    "no rule": drop("rule"),
+    "the rule is a list": put("rule", value=["warm"]),
+    "no formula": drop("formula"),
+    "flags is text": put("flags", value="none"),
+    "no options": drop("options"),
+    "one option less": drop("options", "maximize"),
+    "no groups": drop("groups"),
+    "groups is a dict": put("groups", value={"0": {}}),
+    "groups is empty": put("groups", value=[]),
+    "a group too many": put("groups", value=[{}, {}]),
+    "a group is null": put("groups", 0, value=None),
+    "other names": put(*FIRST, "names", value=["W", "b"]),
+    "names in another order": put(*FIRST, "names", value=["b", "W", "e"]),
+    "names is a number": put(*FIRST, "names", value=3),
+    "no hyperparameters": drop(*FIRST, "hyperparameters"),
+    "hyperparameters is a list": put(*FIRST, "hyperparameters", value=["lr", "mu"]),
+    "one hyperparameter less": drop(*LR),
+    "one hyperparameter more": put(*FIRST, "hyperparameters", "nu", value=1.0),
+    "lr is negative": put(*LR, value=-1.0),
+    "lr is nan": put(*LR, value=float("nan")),
+    "lr is infinite": put(*LR, value=float("inf")),
+    "lr is huge": put(*LR, value=10**400),
+    "lr is true": put(*LR, value=True),
+    "lr is text": put(*LR, value="0.1"),
+    "lr is a list": put(*LR, value=[0.1]),
+    "mu is 1": put(*FIRST, "hyperparameters", "mu", value=1),
+    "no scalar states": drop(*FIRST, "scalar_states"),
+    "a scalar state less": drop(*PRODUCT),
+    "a scalar state is null": put(*PRODUCT, value=None),
+    "a scalar state is text": put(*PRODUCT, value="1"),
+    "a scalar state is huge": put(*PRODUCT, value=10**400),
+    "a tensor less": without_a_tensor,
+    "a tensor more": with_one_more,
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_a_forged_record_is_refused(change, tmp_path):
+    made(warm, 3, np.float64).save(tmp_path / "file")
+    forge(tmp_path / "file", change)
+    optimizer = made(warm, 5, np.float64)
+    before = saved_checksum(optimizer, tmp_path / "before")
+    with refused(optimizer, CheckpointError):
+        optimizer.load(tmp_path / "file")
+    assert saved_checksum(optimizer, tmp_path / "after") == before  # the scalar states are as they were, too
+    walk(optimizer, 5, 6)
+
+
+def test_a_record_forged_into_what_it_was_loads(tmp_path):
+    """The forgeries above are refused for what they say, not for how they were made."""
+    made(warm, 3, np.float64).save(tmp_path / "file")
+    forge(tmp_path / "file", put(*LR, value=0.5))
+    optimizer = made(warm, 5, np.float64)
+    optimizer.load(tmp_path / "file")
+    assert (optimizer.t, optimizer.groups[0]["lr"]) == (3, 0.5)
+
+
+# Killed at any moment
+
+KILLED = """
+import os, pathlib, random, signal, sys, time
+import numpy as np
+import downslope
+
+path = pathlib.Path(sys.argv[1])
+kills = int(sys.argv[2])
+
+def made():
+    x = np.zeros(50_000, np.float32), np.zeros(7, np.float32)
+    return downslope.Optimizer(list(x), downslope.momentum, lr=1.0, mu=0.5, threads=1)
+
+def exact(t):  # v(t) = -2 + 2**(1-t), x(t) = -2 t + 2 - 2**(1-t), all exact in single precision while t is small
+    return sum(-2 + 2.0 ** (1 - k) for k in range(1, t + 1)), (-2 + 2.0 ** (1 - t) if t else 0.0)
+
+optimizer = made()
+optimizer.save(path)
+random.seed(0)
+saved = set()
+for _ in range(kills):
+    child = os.fork()
+    if not child:
+        gradients = [np.ones(50_000, np.float32), np.ones(7, np.float32)]
+        while True:
+            if optimizer.t == 20:
+                optimizer = made()
+            optimizer.step(gradients)
+            optimizer.save(path)
+    time.sleep(random.uniform(0.001, 0.02))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    optimizer.load(path)
+    x, v = exact(optimizer.t)
+    for name, array in optimizer.params.items():
+        assert (array == np.float32(x)).all() and (optimizer.state["v"][name] == np.float32(v)).all(), optimizer.t
+    saved.add(optimizer.t)
+leftover = [file for file in path.parent.iterdir() if file != path]
+print(len(saved), len(leftover))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killing_the_process_at_any_moment_of_save_leaves_a_whole_file(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(tmp_path / "file"), "60"]
+    states, leftovers = map(int, subprocess.check_output(command, text=True, timeout=120).split())
+    assert states > 5  # it did save in between
+    assert leftovers > 0  # and was caught in the middle of it
+
+
+def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
+    optimizer = made(steps=1)
+    optimizer.save(tmp_path / "file")
+    before = (tmp_path / "file").read_bytes()
+    walk(optimizer, 1, 2)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with refused(optimizer, KeyboardInterrupt):
+        optimizer.save(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == before

@@ -1,0 +1,221 @@
+import math
+import operator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import downslope
+from downslope import rule, scalar, sqrt, where
+from downslope.emit import body, coefficients_source, identifier, numba_target
+from downslope.expression import maximum, minimum, sign
+from downslope.interpret import interpret, interpret_coefficients
+from downslope.trace import trace
+
+# Random formulas: the text must mean what the formula says, brackets and all. The operations are those that are exact
+# or correctly rounded, so that "the same" means the same bits.
+
+LEAVES = ["a", "b", "c", -2.0, -0.0, 0.5, 3.0, 1e-8]
+ONE_NUMBER = [operator.neg, abs, sign, lambda value: value**2, lambda value: value**3, lambda value: value**4]
+TWO_NUMBERS = [operator.add, operator.sub, operator.mul, operator.truediv, maximum, minimum]
+COMPARISONS = [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne]
+
+
+@st.composite
+def formulas(draw, depth=3):
+    kind = draw(st.sampled_from(["leaf", "one", "two", "where"])) if depth else "leaf"
+    below = formulas(depth - 1)
+    match kind:
+        case "leaf":
+            return draw(st.sampled_from(LEAVES))
+        case "one":
+            return draw(st.sampled_from(ONE_NUMBER)), draw(below)
+        case "two":
+            return draw(st.sampled_from(TWO_NUMBERS)), draw(below), draw(below)
+        case _:
+            return where, draw(conditions(depth - 1)), draw(below), draw(below)
+
+
+@st.composite
+def conditions(draw, depth):
+    kind = draw(st.sampled_from(["compare", "not", "and", "or"])) if depth else "compare"
+    below = conditions(depth - 1)
+    match kind:
+        case "compare":
+            return draw(st.sampled_from(COMPARISONS)), draw(formulas(depth)), draw(formulas(depth))
+        case "not":
+            return operator.invert, draw(below)
+        case _:
+            return {"and": operator.and_, "or": operator.or_}[kind], draw(below), draw(below)
+
+
+def evaluate(formula, values):
+    """Apply a formula to symbols or numbers."""
+    if isinstance(formula, tuple):
+        operation, *args = formula
+        return operation(*(evaluate(arg, values) for arg in args))
+    return values.get(formula, formula)
+
+
+def numpys(word):
+    """The word for the text of a body, which runs on doubles here."""
+    return lambda *args: float(getattr(np, word)(*args))
+
+
+@settings(deadline=None, max_examples=150, report_multiple_bugs=False)
+@given(formula=formulas(), numbers=st.tuples(*[st.sampled_from([-1.5, 0.0, 0.25, 2.0, 7.0])] * 3))
+def test_the_text_of_coefficients_computes_the_formula(formula, numbers):
+    @rule
+    def some(x, dx, *, a=0.0, b=0.0, c=0.0):
+        return x * evaluate(formula, {"a": a, "b": b, "c": c})
+
+    program = trace(some)
+    values = dict(zip("abc", map(np.float64, numbers), strict=True))
+    scope = {"np": np, "inf": math.inf, "nan": math.nan, **{w: getattr(math, w) for w in ("sqrt", "exp", "log")}}
+    exec(coefficients_source(program), scope)
+    with np.errstate(all="ignore"):
+        expected = np.float64(evaluate(formula, values))
+        try:
+            found = scope["coefficients"](*(float(values[name]) for name in program.scalars))
+        except (ArithmeticError, ValueError):  # where IEEE has inf or nan; the kernel then falls back on the next line
+            found = interpret_coefficients(program, values)
+        x = np.array([1.0])
+        arrays = {"x": x, "dx": x}
+        np.testing.assert_equal(interpret(program, arrays, values)["x"][0], x[0] * expected)
+    if program.coefficients:
+        np.testing.assert_equal(found[-1], expected)
+
+
+@settings(deadline=None, max_examples=150, report_multiple_bugs=False)
+@given(formula=formulas(), numbers=st.tuples(*[st.sampled_from([-1.5, 0.0, 0.25, 2.0, 7.0])] * 3))
+def test_the_text_of_a_body_computes_the_formula(formula, numbers):
+    @rule
+    def some(x, dx, b=0.0, *, c=0.0):
+        return x, evaluate(formula, {"a": dx, "b": b, "c": c})
+
+    program = trace(some)
+    text = body(program, numba_target("float64"), ())
+    a, b, c = map(np.float64, numbers)
+    arrays = {"x": a, "dx": a, "b": b}
+    scope = {name: arrays[array] for name, array in text.loads}
+    scope |= {"float64": np.float64, "inf": math.inf, "nan": math.nan}
+    scope |= {word: numpys(word) for word in ("sign", "maximum", "minimum")}
+    with np.errstate(all="ignore"):
+        coefficients = interpret_coefficients(program, {"c": c})
+        scope |= {name: value for (name, _), value in zip(text.coefficients, coefficients, strict=True)}
+        for line in text.lines:
+            exec(line, scope)
+        expected = np.float64(evaluate(formula, {"a": a, "b": b, "c": c}))
+        stores = dict(text.stores)
+        found = eval(stores["b"], scope) if "b" in stores else b
+    np.testing.assert_equal(np.float64(found), expected)
+
+
+# Conditions
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("second", [True, False])
+@pytest.mark.parametrize("third", [True, False])
+def test_and_or_and_not_keep_their_brackets(first, second, third):
+    @rule
+    def either(x, dx, *, a=0.0, b=0.0, c=0.0):
+        mixed = ((a > 0) | (b > 0)) & ~((b > 0) & (c > 0))
+        return x * where(mixed, 2.0, 3.0)
+
+    scope = {"np": np}
+    program = trace(either)
+    exec(coefficients_source(program), scope)
+    values = {"a": float(first), "b": float(second), "c": float(third)}
+    (found,) = scope["coefficients"](*(values[name] for name in program.scalars))
+    assert found == (2.0 if (first or second) and not (second and third) else 3.0)
+
+
+# Readable text
+
+
+def test_the_text_of_adam_reads_like_adam():
+    text = body(trace(downslope.adam), numba_target("float32"), ())
+    names = [line.partition(" = ")[0] for line in text.lines]
+    assert [name for name in names if name in ("new_m", "m_hat")] == ["new_m", "m_hat"]
+    assert [name for name in names if name in ("new_v", "v_hat")] == ["new_v", "v_hat"]
+    assert [array for _, array in text.loads].count("x") == 1
+    assert {meaning for _, meaning in text.coefficients} >= {"1.0 - beta1 ** t", "1.0 - beta2 ** t"}
+    assert text.words == {"sqrt"}
+
+
+@pytest.mark.parametrize(("taken", "found"), [((), "i"), (("i",), "i_"), (("i", "i_"), "i__")])
+def test_an_identifier_avoids_what_is_taken(taken, found):
+    assert identifier("i", taken) == found
+
+
+def test_a_state_that_does_not_change_is_not_written():
+    @rule
+    def keeps(x, dx, anchor="x"):
+        return x - (x - anchor) * dx, anchor
+
+    assert [array for array, _ in body(trace(keeps), numba_target("float32"), ()).stores] == ["x"]
+
+
+# LaTeX
+
+LATEX = {
+    "sgd": [r"x_{t} &= x_{t-1} - \mathrm{lr} \, dx_{t}"],
+    "momentum": [r"v_{t} &= \mu \, v_{t-1} - \mathrm{lr} \, dx_{t}", r"x_{t} &= x_{t-1} + v_{t}"],
+    "adagrad": [
+        r"\mathrm{cache}_{t} &= \mathrm{cache}_{t-1} + dx_{t}^{2}",
+        r"x_{t} &= x_{t-1} - \frac{\mathrm{lr} \, dx_{t}}{\sqrt{\mathrm{cache}_{t}} + \varepsilon}",
+    ],
+    "adam": [
+        r"m_{t} &= \beta_1 \, m_{t-1} + (1 - \beta_1) \, dx_{t}",
+        r"\hat{m}_{t} &= \frac{m_{t}}{1 - \beta_1^{t}}",
+        r"v_{t} &= \beta_2 \, v_{t-1} + (1 - \beta_2) \, dx_{t}^{2}",
+        r"\hat{v}_{t} &= \frac{v_{t}}{1 - \beta_2^{t}}",
+        r"x_{t} &= x_{t-1} - \frac{\mathrm{lr} \, \hat{m}_{t}}{\sqrt{\hat{v}_{t}} + \varepsilon}",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", LATEX)
+def test_latex_is_the_formula_line_by_line(name):
+    lines = getattr(downslope, name).latex().splitlines()
+    assert lines[0] == r"\begin{aligned}"
+    assert lines[-1] == r"\end{aligned}"
+    assert sorted(line.removesuffix(r" \\") for line in lines[1:-1]) == sorted(LATEX[name])
+    assert all(line.endswith(r"\\") for line in lines[1:-2])
+
+
+def test_latex_defines_before_it_uses():
+    lines = downslope.adam.latex().splitlines()
+    order = [line.partition(" &=")[0] for line in lines[1:-1]]
+    assert order.index(r"\hat{m}_{t}") > order.index("m_{t}")
+    assert order[-1] == "x_{t}"
+
+
+@rule
+def wordy(x, dx, s=scalar(1.0), *, t, rate_up=0.5, beta12=0.5):
+    s = where((t == 1) | (t > 3), -s, s * beta12)
+    return x - rate_up * s * (x - dx) * (-dx) / abs(dx) ** 0.5 - (x + dx) ** 2 * maximum(sqrt(dx), 1e-8), s
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        r"\begin{cases}",
+        r"t = 1 \lor t > 3",
+        r"\mathrm{rate\_up}",
+        r"\beta_{12}",
+        r"(x_{t-1} - dx_{t})",
+        r"\left|dx_{t}\right|^{0.5}",
+        r"(x_{t-1} + dx_{t})^{2}",
+        r"\max\left(\sqrt{dx_{t}}, ",
+    ],
+)
+def test_latex_has_a_form_for_every_word(part):
+    assert part in wordy.latex()
+
+
+def test_latex_of_options():
+    assert r"\mathrm{average}_{t} &=" in downslope.sgd.latex(averaging=True)
+    assert r"\mathrm{weight\_decay} \, x_{t-1}" in downslope.sgd.latex(weight_decay=True)

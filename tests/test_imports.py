@@ -1,0 +1,30 @@
+import subprocess
+import sys
+
+HEAVY = {"numba", "jax", "torch", "tensorflow", "keras", "optax", "pandas", "polars", "scipy", "sklearn", "plotly"}
+
+
+def modules_after(statements):
+    script = f"{statements}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    return set(subprocess.check_output([sys.executable, "-c", script], text=True).split())
+
+
+def test_importing_downslope_loads_no_framework_and_no_compiler():
+    loaded = modules_after("import downslope; dir(downslope); downslope.adam(1.0, 1.0, t=1); downslope.adam.latex()")
+    assert "downslope" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_optimizer_loads_the_compiler_but_no_framework():
+    loaded = modules_after("import numpy, downslope; downslope.Optimizer(numpy.ones(2), downslope.sgd)")
+    assert "numba" in loaded
+    assert loaded & HEAVY <= {"numba", "scipy"}  # numba looks for scipy itself
+
+
+def test_every_public_name_is_there():
+    import downslope
+
+    for name in downslope.__all__:
+        assert getattr(downslope, name) is not None
+    assert set(downslope.__all__) <= set(dir(downslope))
+    assert not hasattr(downslope, "Optimiser")
