@@ -1,3 +1,6 @@
+import collections
+import collections.abc
+
 import numpy as np
 import pytest
 

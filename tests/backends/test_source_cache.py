@@ -1,0 +1,223 @@
+import ast
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import downslope
+from downslope import Optimizer, rule
+from downslope.backends import source_cache
+
+STEP = """
+import os, sys
+from numba.core import event
+
+compiled = event.RecordingListener()
+event.register("numba:compile", compiled)
+import numpy as np
+import downslope
+
+x = np.ones(5, np.float32)
+optimizer = downslope.Optimizer(x, downslope.adam, lr=0.5, max_norm=1.0, averaging=0.5)
+optimizer.step(np.ones(5, np.float32))
+assert abs(x - 0.5).max() < 1e-6
+print(len(compiled.buffer) // 2)
+"""
+
+
+def run(cache, script=STEP, warnings="error"):
+    """Run a script in a process of its own; what it printed."""
+    return subprocess.run(
+        [sys.executable, "-W", warnings, "-c", textwrap.dedent(script)],
+        env={**os.environ, "DOWNSLOPE_CACHE_DIR": str(cache)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def state_of(directory):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A cache directory that one process has filled."""
+    cache = tmp_path_factory.mktemp("cache") / "new" / "kernels"
+    assert int(run(cache).stdout) > 0  # the count does count
+    return cache
+
+
+def test_the_second_process_compiles_nothing(warm):
+    before = state_of(warm)
+    assert run(warm).stdout == "0\n"
+    assert state_of(warm) == before
+
+
+def test_two_processes_may_start_from_an_empty_cache_at_once(tmp_path):
+    processes = [threading.Thread(target=lambda: done.append(run(tmp_path / "cache"))) for _ in range(2)]
+    done = []
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(done) == 2
+    assert not list((tmp_path / "cache").rglob("*.part"))
+
+
+def test_a_directory_it_makes_is_the_users_alone(warm):
+    assert warm.stat().st_mode & 0o077 == 0
+
+
+def test_the_generated_file_can_be_read(warm):
+    (file,) = warm.glob("_downslope_adam_float32_*.py")
+    text = file.read_text()
+    assert "adam" in ast.get_docstring(ast.parse(text))
+    assert {node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)} >= {
+        "coefficients",
+        "update",
+    }
+    for line in ("m_hat = ", "v_hat = ", "sqrt(", "beta1", "average"):
+        assert line in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_a_file_that_was_tampered_with_is_written_anew(warm):
+    (file,) = warm.glob("_downslope_adam_float32_*.py")
+    good = file.read_text()
+    for bad in ("raise SystemExit('tampered')\n", good.replace("new_x", "new_y")):
+        file.write_text(bad)
+        run(warm)
+        assert file.read_text() == good
+
+
+def test_a_file_that_is_a_link_is_replaced(warm, tmp_path):
+    (file,) = warm.glob("_downslope_adam_float32_*.py")
+    good = file.read_text()
+    elsewhere = tmp_path / "elsewhere.py"
+    elsewhere.write_text(good)
+    file.unlink()
+    file.symlink_to(elsewhere)
+    run(warm)
+    assert not file.is_symlink()
+    assert elsewhere.read_text() == good
+
+
+def world_writable(path):
+    path.mkdir()
+    path.chmod(0o777)
+    return path, "others can write"
+
+
+def group_writable(path):
+    path.mkdir()
+    path.chmod(0o770)
+    return path, "others can write"
+
+
+def link(path):
+    (path.parent / "real").mkdir(mode=0o700)
+    path.symlink_to(path.parent / "real")
+    return path.parent / "real", "not a directory"
+
+
+def a_file(path):
+    path.write_text("")
+    return path, "exists"
+
+
+def below_a_file(path):
+    path.parent.joinpath("file").write_text("")
+    return path, "directory"
+
+
+UNSAFE = """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    import numpy as np, downslope
+    x = np.ones(2)
+    downslope.Optimizer(x, downslope.sgd, lr=0.5).step(np.ones(2))
+    from downslope.backends import source_cache
+    private = source_cache.directory()
+assert (x == 0.5).all()
+assert private.stat().st_mode & 0o077 == 0 and list(private.glob("*.py"))
+print(private)
+for warning in caught:
+    print(warning.category.__name__, warning.message)
+"""
+
+
+@pytest.mark.parametrize("make", [world_writable, group_writable, link, a_file])
+def test_an_unsafe_directory_is_not_used(make, tmp_path):
+    place, reason = make(tmp_path / "cache")
+    private, *told = run(tmp_path / "cache", UNSAFE).stdout.splitlines()
+    assert [line.partition(" ")[0] for line in told] == ["RuntimeWarning"]
+    assert str(tmp_path / "cache") in told[0]
+    assert reason in told[0]
+    assert "DOWNSLOPE_CACHE_DIR" in told[0]
+    assert place.is_file() or list(place.iterdir()) == []
+    assert not Path(private).exists()  # it is gone with the process
+
+
+# In this process
+
+
+def test_the_same_source_is_the_same_module():
+    source = "value = []\n"
+    module = source_cache.load("same", source)
+    assert source_cache.load("same", source) is module
+    assert source_cache.load("same", source + "\n") is not module
+    assert Path(module.__file__).read_text() == source
+    assert Path(module.__file__).parent == source_cache.directory()
+
+
+def test_a_module_that_fails_is_tried_again():
+    source = "import os\nif 'DOWNSLOPE_TEST_READY' not in os.environ: raise LookupError('not yet')\n"
+    for _ in range(2):
+        with pytest.raises(LookupError, match="not yet"):
+            source_cache.load("failing", source)
+    os.environ["DOWNSLOPE_TEST_READY"] = "1"
+    try:
+        source_cache.load("failing", source)
+    finally:
+        del os.environ["DOWNSLOPE_TEST_READY"]
+
+
+def test_a_module_is_seen_whole_by_every_thread():
+    source = "import time\ntime.sleep(0.5)\nready = True\n"
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(hasattr(source_cache.load("slow", source), "ready")))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)  # the first is in the middle of it when the others come
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 3
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "dots.and spaces", "n" * 300, "ünïcode", "<lambda>", '\'"""'])
+def test_a_rules_name_cannot_lead_anywhere_else(name):
+    def formula(x, dx, *, lr=0.5):
+        return x - lr * dx
+
+    formula.__name__ = name
+    x = np.ones(2)
+    before = set(source_cache.directory().parent.glob("*"))
+    try:
+        Optimizer(x, rule(formula)).step(np.ones(2))
+    except downslope.FormulaError as error:
+        assert name[:20] in str(error)  # noqa: PT017
+    else:
+        np.testing.assert_array_equal(x, 0.5)
+    assert set(source_cache.directory().parent.glob("*")) == before
