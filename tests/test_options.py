@@ -168,7 +168,7 @@ def test_the_stored_point_and_back():
 def test_the_stored_form_is_the_shifted_form_of_the_notes():
     program = compose(downslope.nesterov, stored_ahead=True)
     arrays = {name: RNG.standard_normal(30) for name in program.arrays}
-    found = interpret(program, arrays, {"lr": LR, "mu": 0.9, "mu_next": 0.9})
+    found = interpret(program, arrays, {"lr": LR, "mu": 0.9, "mu next": 0.9})
     v = 0.9 * arrays["v"] - LR * arrays["dx"]
     close(found["v"], v)
     close(found["x"], arrays["x"] - 0.9 * arrays["v"] + 1.9 * v)

@@ -89,10 +89,13 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read a file that `write` wrote: its tensors and its record.
 
     Raises:
+        FileNotFoundError: There is no such file.
         CheckpointError: The file cannot be read, is damaged, or is not downslope's.
     """
     from safetensors import SafetensorError, safe_open
 
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -107,7 +110,7 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     try:
         record = json.loads(metadata["record"])
         intact = isinstance(record, dict) and metadata["checksum"] == _checksum(tensors, record)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         intact = False
     if not intact:
         raise CheckpointError(f"{path} is damaged: its contents do not match its checksum; use an older file")
@@ -156,25 +159,53 @@ def check_tensors(tensors: Mapping[str, Array], mine: Mapping[str, Array]) -> No
 
 
 def check_groups(record: Mapping[str, Any], here: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The file's parameter groups, made sure to be these of this optimizer, and its counts to be counts.
+    """The file's parameter groups, made sure to be those of this optimizer.
 
     Raises:
         CheckpointError: The groups differ, or the record is malformed.
     """
-    for count in ("t", "skipped"):
-        if not isinstance(record.get(count), int) or isinstance(record[count], bool) or record[count] < 0:
-            raise CheckpointError(f"the file's {count} is {record.get(count)!r}; expected a whole number")
     groups = record.get("groups")
     if not isinstance(groups, list) or len(groups) != len(here["groups"]):
         raise CheckpointError(f"the file's groups are {groups!r:.200}; this optimizer has {len(here['groups'])}")
     for k, (saved, mine) in enumerate(zip(groups, here["groups"], strict=True)):
         if not isinstance(saved, dict) or saved.get("names") != mine["names"]:
-            raise CheckpointError(f"the file's group {k} is {saved!r:.200}; this optimizer's holds {mine['names']}")
+            names = saved.get("names") if isinstance(saved, dict) else saved
+            raise CheckpointError(f"the file's group {k} holds {names!r:.200}; this optimizer's holds {mine['names']}")
         for part in ("hyperparameters", "scalar_states"):
             if not isinstance(saved.get(part), dict) or saved[part].keys() != mine[part].keys():
                 raise CheckpointError(f"the file's group {k} has {part} {saved.get(part)!r}; expected {mine[part]}")
             for name, value in saved[part].items():
                 scheduled = value is None and part == "hyperparameters"
-                if not scheduled and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                    raise CheckpointError(f"the file's {name} in group {k} is {value!r}; expected a number")
+                if not scheduled and not _is_number(value):
+                    raise CheckpointError(f"the file's {name} in group {k} is {value!r:.60}; expected a number")
     return groups
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def counts(record: Mapping[str, Any]) -> tuple[int, int]:
+    """The file's number of the step and of steps skipped.
+
+    Raises:
+        CheckpointError: They are not counts.
+    """
+    found = []
+    for name in ("t", "skipped"):
+        value = record.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+            raise CheckpointError(f"the file's {name} is {value!r:.60}; expected a whole number from 0 to 2**53")
+        found.append(value)
+    return found[0], found[1]
+
+
+def flat(arrays: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    """Everything that is saved, by the key it is saved under."""
+    return {f"{state}/{name}": array for state, by_name in arrays.items() for name, array in by_name.items()}

@@ -7,19 +7,20 @@ happen in the author's order.
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from downslope.expression import CONDITIONS, Expression
 from downslope.interpret import small_power
 from downslope.trace import Program, in_order
 
-ATOM = 9
+ATOM = 10
 
 
 @dataclass(frozen=True)
 class Target:
-    """A language: how each operation is written, and how tightly it binds (9: like a name)."""
+    """A language: how each operation is written, and how tightly it binds (10: like a name)."""
 
     operations: Mapping[str, tuple[str, int]]
     constant: Callable[[float], str]
@@ -29,7 +30,7 @@ class Target:
         if e in known and not top:
             return known[e], ATOM
         if e.op == "constant":
-            text = self.constant(float(e.value or 0.0))
+            text = self.constant(_number(e))
             return text, 0 if text.startswith("-") else ATOM
         if e.op == "input":
             return known[e], ATOM
@@ -52,24 +53,24 @@ class Target:
 
 
 _COMPARISONS = {
-    "lt": ("{} < {}", 3),
-    "le": ("{} <= {}", 3),
-    "gt": ("{} > {}", 3),
-    "ge": ("{} >= {}", 3),
-    "eq": ("{} == {}", 3),
-    "ne": ("{} != {}", 3),
-    "and": ("{} and {}", 1),
+    "lt": ("{} < {}", 4),
+    "le": ("{} <= {}", 4),
+    "gt": ("{} > {}", 4),
+    "ge": ("{} >= {}", 4),
+    "eq": ("{} == {}", 4),
+    "ne": ("{} != {}", 4),
+    "and": ("{} and {}", 2),
     "or": ("{} or {}", 1),
-    "not": ("not {}", 2),
+    "not": ("not {}", 3),
 }
 _ARITHMETIC = {
-    "add": ("{} + {}", 4),
-    "sub": ("{} - {}", 4),
-    "mul": ("{} * {}", 5),
-    "div": ("{} / {}", 5),
-    "neg": ("-{}", 6),
-    "pow": ("{} ** {}", 7),
-    "square": (" * ", 5),
+    "add": ("{} + {}", 5),
+    "sub": ("{} - {}", 5),
+    "mul": ("{} * {}", 6),
+    "div": ("{} / {}", 6),
+    "neg": ("-{}", 7),
+    "pow": ("{} ** {}", 8),
+    "square": (" * ", 6),
     "where": ("({1} if {0} else {2})", ATOM),
     "abs": ("abs({})", ATOM),
 }
@@ -77,9 +78,15 @@ _FUNCTIONS = {name: (name + "({})", ATOM) for name in ("sqrt", "exp", "log", "ta
     name: (name + "({}, {})", ATOM) for name in ("maximum", "minimum")
 }
 
-_HOST = {name: (f"np.{name}" + "({})", ATOM) for name in ("sign",)} | {
-    name: (f"np.{name}" + "({}, {})", ATOM) for name in ("maximum", "minimum")
+_HOST = {
+    "sign": ("np.sign({})", ATOM),
+    "maximum": ("np.maximum({}, {})", ATOM),
+    "minimum": ("np.minimum({}, {})", ATOM),
+    "pow": ("pow({}, {})", ATOM),  # that of math, which is never complex
 }
+
+READABLE = Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS, repr)
+"""As one would write it, for comments."""
 
 PYTHON = Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS | _HOST, repr)
 """Double precision on the host, for coefficients."""
@@ -92,12 +99,12 @@ def numba_target(scalar: str) -> Target:
 
 LATEX = Target(
     {
-        "add": ("{} + {}", 4),
-        "sub": ("{} - {}", 4),
-        "mul": (r"{} \, {}", 5),
+        "add": ("{} + {}", 5),
+        "sub": ("{} - {}", 5),
+        "mul": (r"{} \, {}", 6),
         "div": (r"\frac{{{}}}{{{}}}", ATOM),
-        "neg": ("-{}", 6),
-        "pow": ("{}^{{{}}}", 8),
+        "neg": ("-{}", 7),
+        "pow": ("{}^{{{}}}", 9),
         "abs": (r"\left|{}\right|", ATOM),
         "sqrt": (r"\sqrt{{{}}}", ATOM),
         "exp": (r"\exp\left({}\right)", ATOM),
@@ -107,18 +114,31 @@ LATEX = Target(
         "maximum": (r"\max\left({}, {}\right)", ATOM),
         "minimum": (r"\min\left({}, {}\right)", ATOM),
         "where": (r"\begin{{cases}} {1} & \text{{if }} {0} \\ {2} & \text{{otherwise}} \end{{cases}}", ATOM),
-        "lt": ("{} < {}", 3),
-        "le": (r"{} \le {}", 3),
-        "gt": ("{} > {}", 3),
-        "ge": (r"{} \ge {}", 3),
-        "eq": ("{} = {}", 3),
-        "ne": (r"{} \ne {}", 3),
-        "and": (r"{} \land {}", 1),
+        "lt": ("{} < {}", 4),
+        "le": (r"{} \le {}", 4),
+        "gt": ("{} > {}", 4),
+        "ge": (r"{} \ge {}", 4),
+        "eq": ("{} = {}", 4),
+        "ne": (r"{} \ne {}", 4),
+        "and": (r"{} \land {}", 2),
         "or": (r"{} \lor {}", 1),
-        "not": (r"\lnot {}", 2),
+        "not": (r"\lnot {}", 3),
     },
-    lambda value: f"{value:g}".replace("inf", r"\infty"),
+    lambda value: _latex_number(value),
 )
+
+
+def _latex_number(value: float) -> str:
+    if math.isinf(value):
+        return r"\infty" if value > 0 else r"-\infty"
+    digits, _, exponent = repr(value).partition("e")
+    digits = digits.removesuffix(".0")
+    return digits if not exponent else rf"{digits} \cdot 10^{{{int(exponent)}}}"
+
+
+def _number(e: Expression) -> float:
+    assert isinstance(e.value, float)
+    return e.value
 
 
 def latex(program: Program) -> str:
@@ -168,25 +188,58 @@ def _latex_name(name: str, time: str) -> str:
         symbol = r"\mathrm{" + letters.replace("_", r"\_") + "}"
     symbol = f"\\hat{{{symbol}}}" if hat else symbol
     below = ",".join(part for part in (digits, time) if part)
-    return symbol + (f"_{{{below}}}" if time else f"_{below}" if below else "")
+    return symbol + (f"_{below}" if len(below) == 1 and not time else f"_{{{below}}}" if below else "")
 
 
 def coefficients_source(program: Program) -> str:
     """Python source of `coefficients(*scalars)`: the program's coefficients, then its new scalar states, as floats."""
-    arguments = {name: identifier(name, _PYTHON_WORDS) for name in program.scalars}
     results = [*program.coefficients, *program.scalar_outputs.values()]
+    used = {*_PYTHON_WORDS}
+    known: dict[Expression, str] = {}
+    arguments = {name: _claim(name.replace(" ", "_"), used) for name in program.scalars}
     known = {e: arguments[str(e.value)] for e in in_order(results) if e.op == "input"}
-    texts = [_as_number(PYTHON, e, known) for e in results]
-    listed = "".join(f"        {text},\n" for text in texts)
-    returned = f"(\n{listed}    )" if texts else "()"
+    lines: list[str] = []
+    for e in _own_lines(results):
+        text = PYTHON.write(e, known)[0]
+        known[e] = _claim(f"r{len(lines)}", used)
+        lines.append(f"    {known[e]} = {text}\n")
+    texts = [known[e] if e in known else PYTHON.write(e, known)[0] for e in results]
+    numbers = [f"1.0 if {t} else 0.0" if e.op in CONDITIONS else t for e, t in zip(results, texts, strict=True)]
+    returned = "(\n" + "".join(f"        {text},\n" for text in numbers) + "    )" if numbers else "()"
     return (
         f"def coefficients({', '.join(arguments.values())}):\n"
         '    """What does not differ from weight to weight: worked out once per step, in double precision."""\n'
-        f"    return {returned}\n"
+        f"{''.join(lines)}    return {returned}\n"
     )
 
 
-_PYTHON_WORDS = frozenset({*keyword.kwlist, *keyword.softkwlist, "abs", "inf", "nan", "np"} | set(_FUNCTIONS))
+DEEPEST = 16
+"""How deeply operations are nested in one line of text."""
+
+
+def _own_lines(roots: Iterable[Expression]) -> Iterator[Expression]:
+    """The operations that get a line of their own: those used more than once, and where nesting gets deep."""
+    ordered = in_order(roots)
+    uses: dict[Expression, int] = {}
+    for e in ordered:
+        for arg in e.args:
+            uses[arg] = uses.get(arg, 0) + (2 if e.op == "pow" and small_power(e) else 1)
+    depth: dict[Expression, int] = {}
+    for e in ordered:
+        depth[e] = 1 + max((depth[arg] for arg in e.args), default=-1)
+        if e.args and (uses.get(e, 0) > 1 or depth[e] >= DEEPEST):
+            depth[e] = 0
+            yield e
+
+
+def _claim(wish: str, used: set[str]) -> str:
+    """The name wished for, made different from those in use, and now in use itself."""
+    name = identifier(wish, used)
+    used.add(name)
+    return name
+
+
+_PYTHON_WORDS = frozenset({*keyword.kwlist, *keyword.softkwlist, "abs", "inf", "nan", "np", "pow"} | set(_FUNCTIONS))
 
 
 def identifier(name: str, taken: Iterable[str]) -> str:
@@ -194,11 +247,6 @@ def identifier(name: str, taken: Iterable[str]) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _as_number(target: Target, e: Expression, known: Mapping[Expression, str]) -> str:
-    text = target.write(e, known, top=e.op != "input")[0]
-    return f"1.0 if {text} else 0.0" if e.op in CONDITIONS else text
 
 
 @dataclass(frozen=True)
@@ -222,11 +270,9 @@ def body(program: Program, target: Target, taken: Iterable[str]) -> Body:
     """
     used = {*taken, *_PYTHON_WORDS}
     known: dict[Expression, str] = {}
-    conditions: set[Expression] = set()
 
     def name(e: Expression, wish: str) -> str:
-        known[e] = identifier(wish, used)
-        used.add(known[e])
+        known[e] = _claim(wish.replace(" ", "_"), used)
         return known[e]
 
     ordered = in_order(program.outputs.values())
@@ -234,21 +280,18 @@ def body(program: Program, target: Target, taken: Iterable[str]) -> Body:
     scalars = {e: str(e.value) for e in in_order(program.coefficients) if e.op == "input"}
     coefficients = []
     for index, e in enumerate(program.coefficients):
-        meaning = PYTHON.write(e, scalars)[0] if e.args else ""
-        coefficients.append((name(e, str(e.value) if not e.args else f"c{index}"), meaning))
+        short = e.args and len(in_order([e])) <= DEEPEST
+        meaning = READABLE.write(e, scalars)[0] if short else ""
+        coefficients.append((name(e, f"c{index}" if e.args else str(e.value)), meaning))
         if e.op in CONDITIONS:  # it arrives as 1.0 or 0.0
-            conditions.add(e)
             known[e] = f"({known[e]} != 0)"
 
-    uses: dict[Expression, int] = {}
-    for e in program.body:
-        for arg in e.args:
-            uses[arg] = uses.get(arg, 0) + (2 if e.op == "pow" and small_power(e) else 1)
     outputs = {e: array for array, e in program.outputs.items()}
+    own_lines = {e for e in _own_lines(program.outputs.values()) if e.per_weight}
     lines: list[str] = []
     for e in program.body:
         wish = program.names.get(e) or (f"new_{outputs[e]}" if e in outputs else "")
-        if wish or uses.get(e, 0) > 1:
+        if wish or e in own_lines:
             text = target.write(e, known)[0]
             wish = f"new_{wish}" if any(wish == array for _, array in loads) else wish or f"r{len(lines)}"
             lines.append(f"{name(e, wish)} = {text}")

@@ -6,6 +6,7 @@ behind the graph of what it would have computed. The words below (`sqrt`, `where
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -69,6 +70,9 @@ _UFUNCS = {
     "equal": "eq",
     "not_equal": "ne",
     "logical_and": "and",
+    "bitwise_and": "and",
+    "bitwise_or": "or",
+    "invert": "not",
     "logical_or": "or",
     "logical_not": "not",
 }
@@ -110,7 +114,13 @@ class Expression:
         self.per_weight = per_weight or any(arg.per_weight for arg in args)
 
     def __repr__(self) -> str:
-        return str(self.value) if not self.args else f"{self.op}({', '.join(map(repr, self.args))})"
+        return self.described(4)
+
+    def described(self, depth: int) -> str:
+        """The expression as text, down to so many levels."""
+        if not self.args:
+            return str(self.value)
+        return f"{self.op}({', '.join(arg.described(depth - 1) for arg in self.args)})" if depth else "..."
 
     def __add__(self, other: Any) -> Expression:
         return apply("add", self, other)
@@ -211,43 +221,42 @@ class Expression:
             raise AttributeError(name)
         _refuse(f"the attribute or method .{name}")
 
-    def __getitem__(self, index: Any) -> NoReturn:
-        _refuse(f"indexing [{index!r}]")
 
-    def __iter__(self) -> NoReturn:
-        _refuse("a loop over the weights")
+def _refused(what: str, instead: str = "") -> Callable[..., NoReturn]:
+    def refused(_: Any, *arguments: Any) -> NoReturn:
+        _refuse(what.format(*arguments), instead)
 
-    def __len__(self) -> NoReturn:
-        _refuse("len()")
+    return refused
 
-    def __float__(self) -> NoReturn:
-        _refuse(
-            f"float() or a function of the math module on {self!r}", f"use downslope's own words: {', '.join(WORDS)}"
-        )
 
-    def __matmul__(self, other: Any) -> NoReturn:
-        _refuse("a matrix product @")
-
-    def __rmatmul__(self, other: Any) -> NoReturn:
-        _refuse("a matrix product @")
-
-    def __floordiv__(self, other: Any) -> NoReturn:
-        _refuse("floor division //")
-
-    def __rfloordiv__(self, other: Any) -> NoReturn:
-        _refuse("floor division //")
-
-    def __mod__(self, other: Any) -> NoReturn:
-        _refuse("the remainder %")
-
-    def __rmod__(self, other: Any) -> NoReturn:
-        _refuse("the remainder %")
+_OUTSIDE = {
+    "getitem": "indexing [{0!r}]",
+    "setitem": "writing into the weights at [{0!r}]",
+    "iter": "a loop over the weights",
+    "len": "len()",
+    "matmul": "a matrix product @",
+    "floordiv": "floor division //",
+    "mod": "the remainder %",
+    "divmod": "divmod()",
+    "lshift": "the shift <<",
+    "rshift": "the shift >>",
+    "xor": "the operator ^",
+}
+for _name, _what in _OUTSIDE.items():
+    setattr(Expression, f"__{_name}__", _refused(_what))
+    if _name in ("matmul", "floordiv", "mod", "divmod", "lshift", "rshift", "xor"):
+        setattr(Expression, f"__r{_name}__", _refused(_what))
+for _name in ("float", "int", "complex", "round", "floor", "ceil", "trunc"):
+    _instead = f"use downslope's own words: {', '.join(WORDS)}"
+    setattr(Expression, f"__{_name}__", _refused(f"{_name}() or a function of the math module", _instead))
 
 
 def expression(value: Any) -> Expression:
     """A number, or an expression, as an expression."""
     if isinstance(value, Expression):
         return value
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating)):
         return Expression("constant", value=float(value))
     _refuse(f"the value {value!r} of type {type(value).__name__}", "a formula computes with numbers and its arguments")
@@ -260,15 +269,24 @@ def apply(op: str, *args: Any) -> Expression:
         FormulaError: An argument is neither a number nor an expression, or a truth value stands where a number is
             needed (or the other way round).
     """
-    operands = tuple(expression(arg) for arg in args)
     wants_condition = {"where": (True, False, False), "and": (True, True), "or": (True, True), "not": (True,)}
-    for operand, wanted in zip(operands, wants_condition.get(op, (False,) * len(operands)), strict=True):
+    wanted_kinds = wants_condition.get(op, (False,) * len(args))
+    operands = tuple(
+        _settled(arg) if wanted and isinstance(arg, (bool, np.bool_)) else expression(arg)
+        for arg, wanted in zip(args, wanted_kinds, strict=True)
+    )
+    for operand, wanted in zip(operands, wanted_kinds, strict=True):
         is_condition = operand.op in CONDITIONS
         if wanted and not is_condition:
             _refuse(f"{operand!r} as a condition of {op}", "compare it with something first, as in where(v > 0, a, b)")
         if is_condition and not wanted:
             _refuse(f"the truth value {operand!r} as a number", "turn it into one with where(condition, 1, 0)")
     return Expression(op, operands)
+
+
+def _settled(condition: bool | np.bool_) -> Expression:
+    """A condition that is known already."""
+    return Expression("eq", (expression(0.0), expression(0.0 if condition else 1.0)))
 
 
 def _word(op: str) -> Callable[..., Any]:
@@ -291,6 +309,9 @@ def _namespace(args: Iterable[Any]) -> Any:
     for arg in args:
         if hasattr(arg, "__array_namespace__"):
             return arg.__array_namespace__()
+        library = sys.modules.get(type(arg).__module__.partition(".")[0])
+        if hasattr(library, "tanh"):  # PyTorch and TensorFlow, which do not say what their namespace is
+            return library
     return np
 
 

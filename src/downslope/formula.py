@@ -8,8 +8,10 @@ of this step from 1, where the formula asks for it.
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
@@ -18,8 +20,11 @@ import numpy as np
 
 from downslope.expression import FormulaError
 
-RESERVED = frozenset({"x", "dx", "t", "grad_scale", "average"})
+RESERVED = frozenset({"x", "dx", "t", "grad_scale", "average", "lookahead"})
 """Names with a fixed meaning: a state or hyperparameter cannot take them."""
+
+OPTIONS = frozenset({"decoupled", "max_norm", "maximize", "nonfinite", "lookahead", "threads", "params", "rule"})
+"""What every optimizer takes besides hyperparameters: a hyperparameter cannot have one of these names."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,13 @@ class Rule:
         known = [name if value is None else f"{name}={value:g}" for name, value in self.hyperparameters.items()]
         return f"<rule {self.name}({', '.join([*known, *(f'{k}={v}' for k, v in self.flags.items())])})>"
 
-    def __call__(self, x: Any, dx: Any, *states: Any, **keywords: Any) -> Any:
+    def __reduce__(self) -> Any:
+        return _named, (self.function.__module__, self.function.__qualname__)
+
+    def __deepcopy__(self, memory: Any) -> Rule:
+        return self  # nothing in it changes
+
+    def __call__(self, /, x: Any, dx: Any, *states: Any, **keywords: Any) -> Any:
         """Compute one step with numbers or arrays.
 
         Args:
@@ -236,6 +247,11 @@ class Rule:
         return f"$\\displaystyle {self.latex()}$"
 
 
+def _named(module: str, name: str) -> Any:
+    """The rule of this name, for a process that unpickles a reference to it."""
+    return operator.attrgetter(name)(importlib.import_module(module))
+
+
 def unknown(owner: str, name: str, valid: Sequence[str]) -> TypeError:
     """The error for a hyperparameter that does not exist, naming those that do."""
     close = difflib.get_close_matches(name, valid, n=1)
@@ -247,7 +263,10 @@ def check_number(name: str, value: Any, allowed: Range) -> float:
     """The value as a float, or an error that names the hyperparameter, shows the value and says what would do."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected {allowed}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond any float
+        number = math.inf
     if not math.isfinite(number) or number not in allowed:
         raise ValueError(f"{name}={value!r} is out of range; expected {allowed}")
     return number
@@ -314,6 +333,8 @@ def _rule(function: Callable[..., Any], ranges: Mapping[str, tuple[float, float]
                 f"{name}: {key!r} is reserved (t is keyword-only and has no default); choose another name"
             )
         elif parameter.kind is parameter.KEYWORD_ONLY:
+            if key in OPTIONS:
+                raise FormulaError(f"{name}: {key!r} is an option of every optimizer; choose another name")
             if isinstance(default, bool):
                 flags[key] = default
             else:

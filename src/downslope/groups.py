@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +32,14 @@ class Group:
     scalar_states: dict[str, float] = field(default_factory=dict)
     _plan: tuple[Program, list[float], list[tuple[int, str]]] | None = field(default=None, repr=False)
 
-    def set(self, hyperparameters: Mapping[str, float | Schedule]) -> None:
-        """Take over these hyperparameters, already checked."""
-        self.hyperparameters |= hyperparameters
-        self._plan = None
+    def with_settings(self, hyperparameters: Mapping[str, float | Schedule]) -> Group:
+        """This group with other hyperparameters, already checked."""
+        return Group(self.names, {**self.hyperparameters, **hyperparameters}, self.scalar_states)
 
     def value(self, name: str, t: int, allowed: Range) -> float:
         """The hyperparameter at step `t`."""
         setting = self.hyperparameters[name]
-        return check_number(f"{name} at t={t}", setting(t), allowed) if callable(setting) else setting
+        return check_number(f"{name}(t={t})", setting(t), allowed) if callable(setting) else setting
 
     def scalars(self, program: Program, t: int, grad_scale: float) -> list[float]:
         """The program's scalar inputs at step `t`, in its order."""
@@ -49,7 +48,7 @@ class Group:
         _, values, moving = self._plan
         for index, name in moving:
             if name == "t":
-                values[index] = t
+                values[index] = float(t)
             elif name == "grad_scale":
                 values[index] = grad_scale
             elif name in self.scalar_states:
@@ -57,7 +56,7 @@ class Group:
             elif name in self.hyperparameters:
                 values[index] = self.value(name, t, program.ranges[name])
             else:
-                known = name.removesuffix("_next")
+                known = name.removesuffix(" next")
                 values[index] = self.value(known, t + 1, program.ranges[known])
         return values
 
@@ -65,7 +64,7 @@ class Group:
         """The program's scalar inputs, and which of them move from step to step."""
         values, moving = [], []
         for index, name in enumerate(program.scalars):
-            setting = self.hyperparameters.get(name, self.hyperparameters.get(name.removesuffix("_next")))
+            setting = self.hyperparameters.get(name, self.hyperparameters.get(name.removesuffix(" next")))
             fixed = setting is not None and not callable(setting)
             values.append(setting if isinstance(setting, float) else 0.0)
             if not fixed:
@@ -97,8 +96,9 @@ class Layout:
         if self.kind == "mapping":
             if type(gradients) is not dict and not isinstance(gradients, Mapping):
                 raise TypeError(f"gradients is a {type(gradients).__name__}; expected a dict like params, by name")
+            known = type(gradients) is dict or gradients.keys() == set(names)  # others may make up what they lack
             try:
-                ordered = [gradients[name] for name in names]
+                ordered = [gradients[name] for name in names] if known else []
             except KeyError:
                 ordered = []
             if len(gradients) != len(names) or len(ordered) != len(names):
@@ -152,6 +152,8 @@ def lay_out(params: Any) -> tuple[Layout, dict[str, Array], list[dict[str, Any]]
 
 
 def _lay_out_one(params: Any, arrays: dict[str, Array]) -> Layout:
+    if isinstance(params, Mapping) and "params" in params and not isinstance(params["params"], np.ndarray):
+        raise TypeError("params is a single group; put it into a list: [{'params': ..., ...}]")
     if isinstance(params, Mapping):
         kind, entries = "mapping", list(params.items())
     elif isinstance(params, (list, tuple)):
@@ -183,8 +185,8 @@ def check_weights(arrays: Mapping[str, Any]) -> np.dtype[Any]:
             raise TypeError(f"the parameter {name!r} is a {type(array).__name__}; expected a numpy.ndarray")
         if array.dtype not in DTYPES:
             raise TypeError(f"the parameter {name!r} has dtype {array.dtype}; expected float32 or float64")
-        check_writable(name, array)
-        dtypes.setdefault(np.dtype(array.dtype), name)
+        check_writable(f"the parameter {name!r}", array)
+        dtypes.setdefault(np.dtype(array.dtype.type), name)
     if len(dtypes) > 1:
         both = ", ".join(f"{name!r} is {dtype}" for dtype, name in dtypes.items())
         raise TypeError(f"the parameters have different dtypes ({both}); convert them to one, or use two optimizers")
@@ -192,13 +194,13 @@ def check_weights(arrays: Mapping[str, Any]) -> np.dtype[Any]:
     return next(iter(dtypes))
 
 
-def check_writable(name: str, array: Array) -> None:
+def check_writable(what: str, array: Array) -> None:
     """Make sure that compiled code can write to the array."""
     if not array.flags.writeable:
-        raise ValueError(f"the parameter {name!r} is read-only and cannot be updated in place; pass a copy")
+        raise ValueError(f"{what} is read-only and cannot be updated in place; pass a copy")
     if not array.flags.c_contiguous or not array.flags.aligned:
         raise ValueError(
-            f"the parameter {name!r} is a view with strides {array.strides} for shape {array.shape}, not contiguous "
+            f"{what} is a view with strides {array.strides} for shape {array.shape}, not contiguous "
             "and aligned memory; keep it as an array of its own, made with numpy.ascontiguousarray"
         )
 
@@ -218,26 +220,51 @@ def check_separate(arrays: Mapping[str, Array]) -> None:
             )
 
 
-def check_gradients(names: Sequence[str], weights: Sequence[Array], gradients: Sequence[Any]) -> list[Array]:
-    """The gradients as arrays a kernel can read, copied only where they cannot be read as they are.
+def check_gradients(
+    weights: Mapping[str, Array], gradients: Sequence[Any], held: Collection[Array], dtype: np.dtype[Any]
+) -> list[Array]:
+    """The gradients as arrays that a kernel can read: copied if not contiguous, or if they share memory with others.
+
+    Args:
+        weights: The weights, by name.
+        gradients: A gradient for each.
+        held: All arrays that a step writes to.
+        dtype: The dtype of the weights.
 
     Raises:
         TypeError: A gradient is missing, not an array, masked, or of another dtype than its weights.
         ValueError: Its shape is not that of its weights.
     """
     ready = []
-    for name, array, gradient in zip(names, weights, gradients, strict=True):
+    for (name, array), gradient in zip(weights.items(), gradients, strict=True):
         if isinstance(gradient, np.ma.MaskedArray):
             raise TypeError(f"the gradient of {name!r} is a masked array, whose mask would be ignored; fill it first")
         if not isinstance(gradient, (np.ndarray, np.generic)) and not hasattr(gradient, "__array__"):
             raise TypeError(f"the gradient of {name!r} is {gradient!r:.60}; expected an array of dtype {array.dtype}")
         values = np.asarray(gradient)
-        if values.dtype != array.dtype:
+        if values.dtype != dtype:
             raise TypeError(
-                f"the gradient of {name!r} has dtype {values.dtype}, its weights {array.dtype}; "
-                f"convert it with .astype(numpy.{array.dtype})"
+                f"the gradient of {name!r} has dtype {values.dtype}, its weights {dtype}; "
+                f"convert it with .astype(numpy.{dtype})"
             )
         if values.shape != array.shape:
             raise ValueError(f"the gradient of {name!r} has shape {values.shape}, its weights {array.shape}")
+        readable = values.flags.c_contiguous and values.flags.aligned and values.dtype is dtype
+        shared = any(np.may_share_memory(values, other) for other in held)
+        if not readable or shared:
+            copy = np.empty(values.shape, dtype)
+            copy[...] = values
+            values = copy
         ready.append(values)
     return ready
+
+
+def describe_nonfinite(names: Sequence[str], gradients: Sequence[Any], t: int) -> str:
+    """Which gradients of step `t` hold nan or infinity, and what can be done about it."""
+    counts = {n: np.size(g) - int(np.count_nonzero(np.isfinite(g))) for n, g in zip(names, gradients, strict=True)}
+    sizes = {name: np.size(g) for name, g in zip(names, gradients, strict=True)}
+    found = ", ".join(f"{name!r} ({count} of {sizes[name]})" for name, count in counts.items() if count)
+    return (
+        f"nan or infinity in the gradient of {found} at step {t}; nothing was changed. "
+        "A lower learning rate or max_norm=... may help; nonfinite='skip' leaves such steps out"
+    )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from downslope import checkpoint
-from downslope.formula import Range, Rule, check_number, unknown
+from downslope.formula import Rule
 from downslope.groups import (
     Array,
     Group,
@@ -22,11 +22,10 @@ from downslope.groups import (
     check_separate,
     check_weights,
     check_writable,
+    describe_nonfinite,
     lay_out,
 )
-from downslope.interpret import interpret
-from downslope.options import compose, stored_point
-from downslope.trace import Program
+from downslope.plan import Plan
 
 POLICIES = ("keep", "raise", "skip")
 
@@ -93,10 +92,6 @@ class Optimizer:
         threads: int | None = None,
         **hyperparameters: float | bool | Schedule,
     ):
-        if not isinstance(rule, Rule):
-            raise TypeError(
-                f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
-            )
         if nonfinite not in POLICIES:
             raise ValueError(f"nonfinite={nonfinite!r} is unknown; choose one of {', '.join(POLICIES)}")
         if lookahead not in ("stored", "explicit"):
@@ -104,27 +99,18 @@ class Optimizer:
         self._layout, arrays, settings, names = lay_out(params)
         dtype = check_weights(arrays)
         optional = {"weight_decay": weight_decay, "averaging": averaging}
-        hyperparameters |= {name: value for name, value in optional.items() if value is not None}
-        own = {*rule.hyperparameters, *rule.flags}
-        given = {*hyperparameters, *(name for group in settings for name in group)}
-        flags = {name: rule.checked(name, hyperparameters.pop(name)) for name in rule.flags if name in hyperparameters}
-        self._options = {
-            "max_norm": max_norm is not None,
-            "maximize": bool(maximize),
-            "weight_decay": "weight_decay" in given and "weight_decay" not in own,
-            "decoupled": bool(decoupled),
-            "averaging": "averaging" in given and "averaging" not in own,
-            "stored_ahead": lookahead == "stored" and rule.ahead is not None,
-        }
-        self.rule = rule
-        self.flags: Mapping[str, bool] = MappingProxyType({**rule.flags, **flags})
-        self._program = compose(rule, **self._options, **self.flags)
-        self._max_norm = None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, np.inf))
+        self._plan = Plan.make(
+            rule,
+            names,
+            settings,
+            {**hyperparameters, **{name: value for name, value in optional.items() if value is not None}},
+            decoupled=decoupled,
+            max_norm=max_norm,
+            maximize=maximize,
+            stored_ahead=lookahead == "stored",
+        )
         self._nonfinite = nonfinite
-        self._groups = [
-            Group(group_names, self._settings(hyperparameters, own_settings), dict(rule.scalar_states))
-            for group_names, own_settings in zip(names, settings, strict=True)
-        ]
+        self.rule = rule
         self.params: Mapping[str, Array] = MappingProxyType(arrays)
         self.t = 0
         self.skipped = 0
@@ -132,55 +118,23 @@ class Optimizer:
         self._lock = threading.Lock()
         self._prepare(dtype, threads)
 
-    def _settings(self, shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, float | Schedule]:
-        """A group's hyperparameters: its own, else the shared ones, else the defaults; options count as 0 then."""
-        result: dict[str, float | Schedule] = {}
-        optional = {name: 0.0 for name in ("weight_decay", "averaging") if name not in self.rule.hyperparameters}
-        defaults = {**self._program.hyperparameters, **{k: optional[k] for k in optional if self._options[k]}}
-        for name, value in {**defaults, **shared, **own}.items():
-            if value is None:
-                raise TypeError(f"{self.rule.name} has no default for {name}; give {name}=...")
-            result[name] = self._checked(name, value)
-        return result
-
-    def _checked(self, name: str, value: Any) -> float | Schedule:
-        if name in self._program.hyperparameters:
-            if callable(value):
-                schedule: Schedule = value
-                check_number(f"{name} at t=1", schedule(1), self._program.ranges[name])
-                return schedule
-            return check_number(name, value, self._program.ranges[name])
-        fixed = {*self.rule.flags, "decoupled", "max_norm", "maximize", "nonfinite", "lookahead", "threads"}
-        if name in fixed or name in ("weight_decay", "averaging"):
-            raise TypeError(f"{name} is settled for the whole optimizer when it is made; it cannot be set here")
-        options = {"weight_decay", "averaging", *fixed} - {*self.rule.flags}
-        raise unknown(
-            f"Optimizer with the rule {self.rule.name}",
-            name,
-            [*self._program.hyperparameters, *self.rule.flags, *sorted(options)],
-        )
-
     def _prepare(self, dtype: np.dtype[Any], threads: int | None) -> None:
         """Make the states, compile the kernel and lay out the slot table."""
         from downslope.backends import threads as pool
         from downslope.backends.numba import Kernel, SlotTable
 
-        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
+        if threads is not None and not (whole and threads >= 1):
             raise ValueError(f"threads={threads!r} must be a whole number of at least 1")
         self._workers = threads or pool.available()
         self.state: Mapping[str, Mapping[str, Array]] = MappingProxyType(
             {
-                state: MappingProxyType(
-                    {
-                        name: np.array(array) if initial == "x" else np.full(array.shape, initial, dtype)
-                        for name, array in self.params.items()
-                    }
-                )
-                for state, initial in self._program.states.items()
+                state: MappingProxyType({name: _filled(array, initial, dtype) for name, array in self.params.items()})
+                for state, initial in self._plan.program.states.items()
             }
         )
-        self._kernel = Kernel(self._program, dtype)
-        rows = [k for k, group in enumerate(self._groups) for _ in group.names]
+        self._kernel = Kernel(self._plan.program, dtype)
+        rows = [k for k, group in enumerate(self._plan.groups) for _ in group.names]
         held = [
             [np.asarray(array), *(self.state[state][name] for state in self.state)]
             for name, array in self.params.items()
@@ -188,18 +142,16 @@ class Optimizer:
         self._table = SlotTable(held, rows, dtype)
         self._names = list(self.params)
         self._shapes = {name: array.shape for name, array in self.params.items()}
-        self._coefficients = np.zeros((len(self._groups), self._kernel.width), dtype)
+        self._coefficients = np.zeros((len(self._plan.groups), self._kernel.width), dtype)
         self._packed = struct.Struct(f"{self._kernel.width}{'f' if dtype.itemsize == 4 else 'd'}")
-        if self._options["stored_ahead"]:
-            self._shift(to_weights=False)
-        self._refresh()
-        self._surveys = self._nonfinite != "keep" or self._max_norm is not None
+        if self._plan.options["stored_ahead"]:
+            self._place(self._points(to_weights=False))
+        self._restart()
+        self._surveys = self._nonfinite != "keep" or self._plan.max_norm is not None
 
-    def _refresh(self) -> None:
-        """Note that the coefficients must be worked out anew, and whether they must at every step."""
-        moving = {"t", "grad_scale", *self._program.scalar_states}
-        self._changes = any(group.scheduled for group in self._groups) or not moving.isdisjoint(self._program.scalars)
-        self._stale = True
+    def _restart(self) -> None:
+        """Have the coefficients worked out anew at the next step, and at every step if they move."""
+        self._stale, self._moving = True, self._plan.moving
 
     def step(self, gradients: Any) -> None:
         """Update all weights and states by one step of the rule.
@@ -218,8 +170,7 @@ class Optimizer:
             In every case nothing has been changed.
         """
         with self._lock:
-            if self._moved:
-                raise RuntimeError(f"step() inside {self._moved}(): leave the with block first, nothing was changed")
+            self._refuse_if_moved("step")
             flat = self._layout.flatten(gradients)
             table = self._table
             if table.take(flat):
@@ -227,14 +178,14 @@ class Optimizer:
             t = self.t + 1
             scale = 1.0
             if self._surveys:
-                norm, bad = table.survey(self._workers)
+                norm, norm_scale, bad = table.survey(self._workers)
                 if bad and self._nonfinite != "keep":
                     if self._nonfinite == "raise":
-                        self._raise_nonfinite(flat)
+                        raise NonFiniteGradientError(describe_nonfinite(self._names, flat, t))
                     self.skipped += 1
                     return
-                if self._max_norm is not None and not norm <= self._max_norm:
-                    scale = self._max_norm / norm
+                if self._plan.max_norm is not None and not norm <= self._plan.max_norm * norm_scale:
+                    scale = self._plan.max_norm / norm * norm_scale
             scalar_states = self._work_out(t, scale)
             self._kernel.launch(table.slots, self._coefficients, table.total, self._workers)
             self.t = t
@@ -245,28 +196,27 @@ class Optimizer:
         """Fill the table of coefficients for step `t`, and return each group's new scalar states."""
         if not self._stale:
             return []
-        program, width = self._program, self._kernel.width
-        rows = [self._kernel.coefficients(group.scalars(program, t, scale)) for group in self._groups]
+        program, width = self._plan.program, self._kernel.width
+        rows = [self._kernel.coefficients(group.scalars(program, t, scale)) for group in self._plan.groups]
         for k, row in enumerate(rows):
             try:
                 self._packed.pack_into(self._coefficients.data, k * self._packed.size, *row[:width])
             except OverflowError:  # beyond float32: infinity, as the conversion of an array has it
                 with np.errstate(over="ignore"):
                     self._coefficients[k] = row[:width]
-        self._stale = self._changes
+        self._stale = self._moving
         if not program.scalar_states:
             return []
         return [
             (group, dict(zip(program.scalar_outputs, row[width:], strict=True)))
-            for group, row in zip(self._groups, rows, strict=True)
+            for group, row in zip(self._plan.groups, rows, strict=True)
         ]
 
     def _readable(self, gradients: Sequence[Any]) -> list[Array]:
         """The gradients, copied where a kernel cannot read them as they are, with their addresses in the table."""
-        weights = list(self.params.values())
         for name, arrays in zip(self._names, self._table.held, strict=True):
             for array in arrays:
-                check_writable(name, array)
+                check_writable(f"the parameter or a state of {name!r}", array)
                 same = array.shape == self._shapes[name] and array.dtype == self._table.dtype
                 if not same:
                     raise ValueError(
@@ -274,40 +224,20 @@ class Optimizer:
                         "optimizer was made; make a new optimizer for it"
                     )
         spans = dict(self.params)
-        spans |= {
-            f"{name} ({state})": array for state, by_name in self.state.items() for name, array in by_name.items()
-        }
+        for state, by_name in self.state.items():
+            spans |= {f"{name} ({state})": array for name, array in by_name.items()}
         check_separate(spans)
         self._table.locate()
-        ready = check_gradients(self._names, weights, gradients)
-        for k in range(len(ready)):
-            plain = ready[k] if type(ready[k]) is np.ndarray else ready[k].view(np.ndarray)
-            contiguous = plain.flags.c_contiguous and plain.flags.aligned
-            shared = any(np.may_share_memory(plain, array) for array in spans.values())
-            singleton = plain.dtype is self._table.dtype
-            ready[k] = (
-                plain if contiguous and singleton and not shared else np.array(plain, self._table.dtype, order="C")
-            )
+        ready = check_gradients(self.params, gradients, spans.values(), self._table.dtype)
         slot = self._table.take(ready)
         if slot:
             raise RuntimeError(f"the arrays of {self._names[slot - 1]!r} changed while they were being checked")
         return ready
 
-    def _raise_nonfinite(self, gradients: Sequence[Any]) -> None:
-        counts = {
-            name: int(np.size(g) - np.count_nonzero(np.isfinite(g)))
-            for name, g in zip(self._names, gradients, strict=True)
-        }
-        found = ", ".join(f"{name!r} ({count} of {self.params[name].size})" for name, count in counts.items() if count)
-        raise NonFiniteGradientError(
-            f"nan or infinity in the gradient of {found} at step {self.t + 1}; nothing was changed. "
-            "A lower learning rate or max_norm=... may help; nonfinite='skip' leaves such steps out"
-        )
-
     @property
     def groups(self) -> tuple[Mapping[str, float | Schedule], ...]:
         """The hyperparameters of each group, to read; `set` changes them."""
-        return tuple(MappingProxyType(group.hyperparameters) for group in self._groups)
+        return tuple(MappingProxyType(group.hyperparameters) for group in self._plan.groups)
 
     def set(self, group: int | None = None, **hyperparameters: float | Schedule) -> None:
         """Change hyperparameters from the next step on.
@@ -320,33 +250,33 @@ class Optimizer:
             TypeError: A name is unknown or fixed when the optimizer was made.
             ValueError: A value is out of range, or there is no such group.
         """
-        if group is not None and group not in range(len(self._groups)):
-            raise ValueError(f"group={group!r}: the groups are numbered 0 to {len(self._groups) - 1}")
-        checked = {name: self._checked(name, value) for name, value in hyperparameters.items()}
-        with self._lock, self._at_weights_if_stored():
-            for changed in self._groups if group is None else [self._groups[group]]:
-                changed.set(checked)
-            self._refresh()
+        if group is not None and group not in range(len(self._plan.groups)):
+            raise ValueError(f"group={group!r}: the groups are numbered 0 to {len(self._plan.groups) - 1}")
+        checked = {name: self._plan.checked(name, value) for name, value in hyperparameters.items()}
+        with self._lock:
+            self._refuse_if_moved("set")
+            plan, old = self._plan, self._plan.groups
+            plan.groups = [g.with_settings(checked) if group in (None, k) else g for k, g in enumerate(old)]
+            try:
+                self._place(plan.moved_by(checked, old, self.t, self.params, self.state))
+            except BaseException:
+                plan.groups = old
+                raise
+            self._restart()
 
-    @contextlib.contextmanager
-    def _at_weights_if_stored(self) -> Iterator[None]:
-        """Hyperparameters of the look-ahead change while the arrays hold the weights themselves."""
-        stored = self._options["stored_ahead"] and not self._moved
-        if stored:
-            self._shift(to_weights=True)
-        yield
-        if stored:
-            self._shift(to_weights=False)
+    def _refuse_if_moved(self, what: str) -> None:
+        if self._moved:
+            raise RuntimeError(f"{what}() inside {self._moved}(): leave the with block first; nothing was changed")
 
-    def _shift(self, *, to_weights: bool) -> None:
-        """Move the arrays between the weights and the point ahead, for the step that comes next."""
-        program: Program = stored_point(self.rule, to_weights=to_weights, **self.flags)
-        for group in self._groups:
-            scalars = dict(zip(program.scalars, group.scalars(program, self.t + 1, 1.0), strict=True))
-            for name in group.names:
-                array = self.params[name]
-                states = {state: by_name[name] for state, by_name in self.state.items()}
-                array[...] = interpret(program, {"x": array, **states}, scalars)["x"]
+    def _place(self, points: Mapping[str, Array]) -> None:
+        """Write new values into the weights, all or none."""
+        for name in points:
+            check_writable(f"the parameter {name!r}", self.params[name])
+        for name, values in points.items():
+            self.params[name][...] = values
+
+    def _points(self, *, to_weights: bool) -> dict[str, Array]:
+        return self._plan.points(self.t, self.params, self.state, to_weights=to_weights)
 
     @contextlib.contextmanager
     def at_weights(self) -> Iterator[None]:
@@ -365,14 +295,15 @@ class Optimizer:
             ...     print(x)
             [0.8]
         """
-        with self._away("at_weights", lambda: self._shift(to_weights=True), self._options["stored_ahead"]):
+        stored = self._plan.options["stored_ahead"]
+        with self._away("at_weights", self._points(to_weights=True) if stored else {}):
             yield
 
     @contextlib.contextmanager
     def at_lookahead(self) -> Iterator[None]:
         """Inside this block the arrays hold the point where the gradient is to be taken (`lookahead="explicit"`)."""
-        explicit = self.rule.ahead is not None and not self._options["stored_ahead"]
-        with self._away("at_lookahead", lambda: self._shift(to_weights=False), explicit):
+        explicit = self.rule.ahead is not None and not self._plan.options["stored_ahead"]
+        with self._away("at_lookahead", self._points(to_weights=False) if explicit else {}):
             yield
 
     @contextlib.contextmanager
@@ -384,104 +315,87 @@ class Optimizer:
         """
         if "average" not in self.state:
             raise RuntimeError("there is no average of the weights; make the optimizer with averaging=0.999, say")
-
-        def swap_in() -> None:
-            for name, array in self.params.items():
-                array[...] = self.state["average"][name]
-
-        with self._away("at_average", swap_in, True):
+        with self._away("at_average", self.state["average"]):
             yield
 
     @contextlib.contextmanager
-    def _away(self, where: str, move: Any, needed: bool) -> Iterator[None]:
-        """Move the arrays for the length of a with block, and put back exactly what they held."""
+    def _away(self, where: str, points: Mapping[str, Array]) -> Iterator[None]:
+        """Have other values in the arrays for the length of a with block, then put back exactly what they held."""
         with self._lock:
-            if self._moved:
-                raise RuntimeError(f"{where}() inside {self._moved}(): leave that with block first")
-            kept = {name: array.copy() for name, array in self.params.items()} if needed else {}
-            if needed:
-                move()
+            self._refuse_if_moved(where)
+            kept = {name: self.params[name].copy() for name in points}
+            self._place(points)
             self._moved = where
         try:
             yield
         finally:
             with self._lock:
-                for name, array in kept.items():
-                    self.params[name][...] = array
                 self._moved = ""
+                self._place(kept)
 
     def save(self, path: str | Path) -> None:
         """Save weights, states, hyperparameters and the number of the step as a safetensors file.
 
-        Every tensor has a key by name, such as `x/W1` or `m/W1`. The file replaces an older one in one indivisible
-        step: it is either the old one or the new one, whole. A schedule is a function and is not saved.
+        Every tensor has a key by name, such as `x/W1` or `m/W1`; `x` are always the weights themselves, and where the
+        arrays hold the point ahead, that is saved too, as `lookahead/W1`. The file replaces an older one in one
+        indivisible step: it is either the old one or the new one, whole. A schedule is a function and is not saved.
 
         Raises:
             OSError: The file cannot be written.
+            RuntimeError: The arrays hold something else at the moment (inside `at_weights` and such).
         """
         with self._lock:
-            checkpoint.write(Path(path), self._tensors(), self._record())
+            self._refuse_if_moved("save")
+            arrays: dict[str, Mapping[str, Array]] = {"x": self.params, **self.state}
+            record = {**self._plan.record(self.t), "t": self.t, "skipped": self.skipped}
+            if self._plan.options["stored_ahead"]:
+                arrays |= {"x": self._points(to_weights=True), "lookahead": self.params}
+            checkpoint.write(Path(path), checkpoint.flat(arrays), record)
 
     def load(self, path: str | Path) -> None:
         """Go on from a file that `save` wrote: weights, states, hyperparameters and the number of the step.
 
-        A schedule of this optimizer stays in place; other hyperparameters are those of the file.
+        A schedule of this optimizer stays in place; other hyperparameters are those of the file. With the same
+        schedules, training goes on bit for bit.
 
         Raises:
+            FileNotFoundError: There is no such file.
             CheckpointError: The file is damaged, not downslope's, or of another rule, other options or other arrays.
                 Nothing has been changed.
         """
         with self._lock:
-            if self._moved:
-                raise RuntimeError(f"load() inside {self._moved}(): leave the with block first, nothing was changed")
+            self._refuse_if_moved("load")
             tensors, record = checkpoint.read(Path(path))
-            here = self._record()
-            checkpoint.check_same(record, here, ("rule", "flags", "options", "formula"))
-            mine = self._tensors()
+            restored = self._plan.restored(record)
+            ahead = {key: tensors.pop(key) for key in list(tensors) if key.startswith("lookahead/")}
+            mine = checkpoint.flat({"x": self.params, **self.state})
             checkpoint.check_tensors(tensors, mine)
-            for name, array in self.params.items():
-                check_writable(name, array)
-            restored = []
-            for group, saved in zip(self._groups, checkpoint.check_groups(record, here), strict=True):
-                kept = {name: value for name, value in group.hyperparameters.items() if callable(value)}
-                numbers = {name: value for name, value in saved["hyperparameters"].items() if value is not None}
-                try:
-                    checked = {name: self._checked(name, value) for name, value in numbers.items()}
-                except ValueError as error:
-                    raise checkpoint.CheckpointError(f"{path}: {error}") from None
-                restored.append({**group.hyperparameters, **checked, **kept})
-            for key, array in mine.items():
-                array[...] = tensors[key]
-            for group, hyperparameters, saved in zip(self._groups, restored, record["groups"], strict=True):
-                group.set(hyperparameters)
-                group.scalar_states = {name: float(value) for name, value in saved["scalar_states"].items()}
-            self.t, self.skipped = record["t"], record["skipped"]
-            self._refresh()
-
-    def _tensors(self) -> dict[str, Array]:
-        """Everything that is saved, by the key it is saved under."""
-        arrays = {"x": self.params, **self.state}
-        return {f"{state}/{name}": array for state, by_name in arrays.items() for name, array in by_name.items()}
-
-    def _record(self) -> dict[str, Any]:
-        """What the file says besides the tensors."""
-        return {
-            "rule": self.rule.name,
-            "formula": checkpoint.fingerprint(self._program),
-            "flags": dict(self.flags),
-            "options": dict(self._options),
-            "t": self.t,
-            "skipped": self.skipped,
-            "groups": [
-                {
-                    "names": group.names,
-                    "hyperparameters": {k: None if callable(v) else v for k, v in group.hyperparameters.items()},
-                    "scalar_states": group.scalar_states,
-                }
-                for group in self._groups
-            ],
-        }
+            if ahead:
+                checkpoint.check_tensors(ahead, checkpoint.flat({"lookahead": self.params}))
+            t, skipped = checkpoint.counts(record)
+            points = {name: tensors[f"x/{name}"] for name in self.params}
+            if restored.options["stored_ahead"]:
+                states = {state: {name: tensors[f"{state}/{name}"] for name in self.params} for state in self.state}
+                same = bool(ahead) and record.get("lookahead") == restored.lookahead_scalars(t)
+                held = {name: ahead[f"lookahead/{name}"] for name in self.params} if same else None
+                points = held or restored.points(t, points, states, to_weights=False)
+            for state, by_name in self.state.items():
+                for name, array in by_name.items():
+                    check_writable(f"the state {state} of {name!r}", array)
+            self._place(points)
+            for state, by_name in self.state.items():
+                for name, array in by_name.items():
+                    array[...] = tensors[f"{state}/{name}"]
+            self._plan, self.t, self.skipped = restored, t, skipped
+            self._restart()
 
     def __repr__(self) -> str:
         weights = sum(array.size for array in self.params.values())
         return f"<Optimizer {self.rule.name}: {len(self.params)} array(s), {weights:,} weights, t={self.t}>"
+
+
+def _filled(like: Array, initial: float | str, dtype: np.dtype[Any]) -> Array:
+    """A new array of this shape, each element the initial value of a state: a number, or `"x"`."""
+    array = np.empty(like.shape, dtype)
+    array[...] = like if initial == "x" else initial
+    return array

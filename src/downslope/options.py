@@ -61,7 +61,7 @@ def compose(
         decoupled: Shrink the weights themselves instead of adding to the gradient.
         averaging: Add the state `average` and the hyperparameter `averaging`, its decay.
         stored_ahead: The array `x` holds the point where the gradient is taken instead of the weights; each
-            hyperparameter of the look-ahead then also enters as `<name>_next`, its value at the next step.
+            hyperparameter of the look-ahead then also enters as `<name> next`, its value at the next step.
         **flags: Boolean hyperparameters of the rule.
 
     Raises:
@@ -102,7 +102,7 @@ def compose(
     if averaging:
         outputs["average"] = exponential_average(array("average"), outputs["x"], averaging=now["averaging"])
     if stored_ahead and rule.ahead:
-        following = {name: number(f"{name}_next") for name in ahead.hyperparameters}
+        following = {name: number(f"{name} next") for name in ahead.hyperparameters}
         step = {"t": clock["t"] + 1} if clock else {}
         outputs["x"] = outputs["x"] + ahead(outputs, {**now, **following}, settings, step)
 

@@ -111,15 +111,19 @@ class Program:
 def in_order(roots: Iterable[Expression]) -> list[Expression]:
     """Everything the roots are made of, each expression once and after what it is applied to."""
     done: dict[Expression, None] = {}
-
-    def visit(e: Expression) -> None:
-        if e not in done:
-            for arg in e.args:
-                visit(arg)
-            done[e] = None
-
     for root in roots:
-        visit(root)
+        waiting = [root]
+        while waiting:
+            e = waiting[-1]
+            if e in done:
+                waiting.pop()
+                continue
+            missing = [arg for arg in e.args if arg not in done]
+            if missing:
+                waiting.extend(reversed(missing))
+            else:
+                done[e] = None
+                waiting.pop()
     return list(done)
 
 

@@ -103,7 +103,7 @@ def test_a_million_hard_values_within_two_units_in_the_last_place(name, options,
     optimizer.step(arrays["dx"])
 
     settings = {**optimizer.groups[0], "t": 1, "grad_scale": 1 / 3}
-    settings["mu_next"] = settings.get("mu")
+    settings["mu next"] = settings.get("mu")
     expected = interpret(program, arrays, settings)
     found = {"x": weights, **{state: by_name["0"] for state, by_name in optimizer.state.items()}}
     assert found.keys() == expected.keys()
@@ -445,4 +445,4 @@ def test_a_table_of_empty_arrays_has_no_weights():
     table = SlotTable([[np.zeros((0, 3))], [np.zeros(0)]], [0, 0], np.dtype(np.float64))
     assert table.total == 0
     assert table.take([np.zeros((0, 3)), np.zeros(0)]) == 0
-    assert table.survey(1) == (0.0, 0)
+    assert table.survey(1)[::2] == (0.0, 0)

@@ -15,9 +15,10 @@ from llvmlite import ir
 from numba import boolean, float32, float64, int32, int64, njit, types
 from numba.extending import intrinsic
 
-START, LENGTH, ROW, FIRST = 0, 1, 2, 3
-"""Columns of a slot table: the slot's first weight among all, its number of weights, its row of coefficients; from
-`FIRST` on, the addresses of its arrays: weights, gradient, states; then the identities of weights and states."""
+START, LENGTH, ROW, DTYPE, FIRST = 0, 1, 2, 3, 4
+"""Columns of a slot table: the slot's first weight among all, its number of weights, its row of coefficients, the
+identity of the weights' dtype object; from `FIRST` on, the addresses of its arrays: weights, gradient, states; then the
+identities of weights and states."""
 
 _HEAD = object.__basicsize__
 _TYPE, _DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = _HEAD - 8, _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 40, _HEAD + 48
@@ -77,9 +78,10 @@ _load64, _ = access(float64)
 
 
 @njit(boolean(int64, int64, int64, int64, int64), cache=True)
-def _sound(array, model, array_type, dtype, flags):  # type: ignore[no-untyped-def]
-    """Whether the object is an array of this dtype with these flags and the shape of the model."""
-    if _word(array + _TYPE, 0) != array_type or _word(array + _DTYPE, 0) != dtype:
+def _sound(array, model, dtype, other_dtype, flags):  # type: ignore[no-untyped-def]
+    """Whether the array has one of these two dtype objects, these flags, and the shape of the model."""
+    found = _word(array + _DTYPE, 0)
+    if found != dtype and found != other_dtype:
         return False
     if _half(array + _FLAGS, 0) & flags != flags:
         return False
@@ -111,7 +113,7 @@ def take(slots, gradients, intervals, array_type, dtype, itemsize):  # type: ign
         gradients: The identities of the gradients, objects the caller holds.
         intervals: First and last byte of every held array, in ascending order.
         array_type: The identity of the array type.
-        dtype: The identity of the dtype.
+        dtype: The identity of the dtype object that states have, and gradients too unless they have the weights'.
         itemsize: Bytes of one element.
 
     Returns:
@@ -124,11 +126,14 @@ def take(slots, gradients, intervals, array_type, dtype, itemsize):  # type: ign
         for k in range(held):
             array = slots[s, FIRST + held + 1 + k]
             column = FIRST + k + (k > 0)
-            if _word(array + _DATA, 0) != slots[s, column] or not _sound(array, model, array_type, dtype, _WRITABLE):
+            own_dtype = slots[s, DTYPE] if k == 0 else dtype
+            if _word(array + _DATA, 0) != slots[s, column] or not _sound(array, model, own_dtype, own_dtype, _WRITABLE):
                 return s + 1
         if _size(model) != slots[s, LENGTH]:
             return s + 1
-        if not _sound(gradients[s], model, array_type, dtype, _READABLE):
+        if _word(gradients[s] + _TYPE, 0) != array_type:  # of an object that may be anything, only this is known
+            return s + 1
+        if not _sound(gradients[s], model, dtype, slots[s, DTYPE], _READABLE):
             return s + 1
         begin = _word(gradients[s] + _DATA, 0)
         end = begin + slots[s, LENGTH] * itemsize
@@ -160,7 +165,7 @@ def known_layout() -> bool:
     array = np.arange(6.0, dtype=np.float32).reshape(2, 3)
     other = np.zeros((2, 3), np.float32)
     begin = address(array)
-    slots = np.array([[0, 6, 0, begin, 0, id(array)]], np.int64)
+    slots = np.array([[0, 6, 0, id(array.dtype), begin, 0, id(array)]], np.int64)
     intervals = np.array([[begin, begin + 24]], np.int64)
     ids = (id(np.ndarray), id(array.dtype), 4)
     if take(slots, np.array([id(other)]), intervals, *ids) != 0 or slots[0, FIRST + 1] != address(other):
@@ -174,31 +179,41 @@ PIECE = 1 << 16
 """Weights that `survey` sums at a time: the sum does not depend on how many threads share the work."""
 
 
-def _survey(load: Any) -> Any:
-    @njit(
-        types.void(int64[:, ::1], float64[:, ::1], float64, int64, int64),
-        nogil=True,
-        cache=True,
-        fastmath={"reassoc"},
-        error_model="numpy",
-    )
-    def survey(slots, found, scale, begin, end):  # type: ignore[no-untyped-def]
-        for piece in range(begin // PIECE, (end + PIECE - 1) // PIECE):
-            total = 0.0
-            bad = 0
-            for s in range(slots.shape[0]):
-                first = max(piece * PIECE - slots[s, START], 0)
-                last = min(min((piece + 1) * PIECE, end) - slots[s, START], slots[s, LENGTH])
-                where = slots[s, FIRST + 1]
+@njit(
+    types.void(int64[:, ::1], float64[:, ::1], float64, int64, int64, int64),
+    nogil=True,
+    cache=True,
+    fastmath={"reassoc"},
+    error_model="numpy",
+)
+def survey(slots, found, scale, itemsize, begin, end):  # type: ignore[no-untyped-def]
+    """Look at the gradients of the weights number `begin` to `end`, counted over all slots, piece by piece.
+
+    Args:
+        slots: The slot table, with addresses just taken.
+        found: For each piece of `PIECE` weights, receives the sum of squares of the scaled gradients, and how many
+            gradients are not finite.
+        scale: What gradients are multiplied by before they are squared.
+        itemsize: 4 for float32, 8 for float64.
+        begin: The first weight, a multiple of `PIECE`.
+        end: The weight after the last.
+    """
+    for piece in range(begin // PIECE, (end + PIECE - 1) // PIECE):
+        total = 0.0
+        bad = 0
+        for s in range(slots.shape[0]):
+            first = max(piece * PIECE - slots[s, START], 0)
+            last = min(min((piece + 1) * PIECE, end) - slots[s, START], slots[s, LENGTH])
+            where = slots[s, FIRST + 1]
+            if itemsize == 4:
                 for i in range(first, last):
-                    g = float64(load(where, i)) * scale
+                    g = float64(_load32(where, i)) * scale
                     total += g * g
                     bad += not (abs(g) < np.inf)
-            found[piece, 0] = total
-            found[piece, 1] = bad
-
-    return survey
-
-
-survey32 = _survey(_load32)
-survey64 = _survey(_load64)
+            else:
+                for i in range(first, last):
+                    g = _load64(where, i) * scale
+                    total += g * g
+                    bad += not (abs(g) < np.inf)
+        found[piece, 0] = total
+        found[piece, 1] = bad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 import downslope
 from downslope.backends import memory, source_cache, threads
-from downslope.backends.memory import FIRST, LENGTH, PIECE, ROW, START
+from downslope.backends.memory import DTYPE, FIRST, LENGTH, PIECE, ROW, START
 from downslope.emit import body, coefficients_source, numba_target
 from downslope.interpret import interpret_coefficients
 from downslope.trace import Program
@@ -74,7 +75,9 @@ def kernel_source(program: Program, scalar: str) -> str:
     taken = {*_TAKEN, *addresses.values(), *(name for pair in accessors.values() for name in pair)}
     text = body(program, numba_target(scalar), taken)
     host = coefficients_source(program)
-    functions = sorted(word for word in ("exp", "log", "sqrt", "tanh") if word in text.words or f"{word}(" in host)
+    functions = sorted(
+        word for word in ("exp", "log", "pow", "sqrt", "tanh") if word in text.words or f"{word}(" in host
+    )
     prologue = [f"{addresses[name]} = slots_[s_, {FIRST + k}]" for k, name in enumerate(arrays)]
     for index, (variable, meaning) in enumerate(text.coefficients):
         note = f"  # {meaning}" if meaning else ""
@@ -83,7 +86,7 @@ def kernel_source(program: Program, scalar: str) -> str:
     loop += text.lines
     loop += [f"{accessors[name][1]}({addresses[name]}, i_, {scalar}({value}))" for name, value in text.stores]
     return _KERNEL.format(
-        name=program.name,
+        name=_plain(program.name),
         scalar=scalar,
         version=downslope.__version__,
         functions="".join(f"{word}, " for word in functions),
@@ -96,6 +99,11 @@ def kernel_source(program: Program, scalar: str) -> str:
         prologue="\n".join(f"        {line}" for line in prologue),
         loop="\n".join(f"            {line}" for line in loop or ["pass"]),
     )
+
+
+def _plain(name: str) -> str:
+    """The name, fit for a file and for the text of a module whatever its author did to it."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)[:40]
 
 
 class Kernel:
@@ -113,7 +121,7 @@ class Kernel:
         self.program = program
         self.dtype = dtype
         self.source = kernel_source(program, SCALARS[dtype])
-        module = source_cache.load(f"{program.name}_{SCALARS[dtype]}", self.source)
+        module = source_cache.load(f"{_plain(program.name)}_{SCALARS[dtype]}", self.source)
         self.file = module.__file__
         self._coefficients = module.coefficients
         self._update = module.update
@@ -165,6 +173,8 @@ class SlotTable:
         self.slots[:, LENGTH] = [arrays[0].size for arrays in self.held]
         self.slots[:, START] = np.cumsum(self.slots[:, LENGTH]) - self.slots[:, LENGTH]
         self.slots[:, ROW] = rows
+        self._dtypes = [arrays[0].dtype for arrays in self.held]  # equal, but not always the same object
+        self.slots[:, DTYPE] = [id(own) for own in self._dtypes]
         self.total = int(self.slots[:, LENGTH].sum())
         self.locate()
 
@@ -185,24 +195,30 @@ class SlotTable:
         found: int = memory.take(self.slots, self._gradients, self._intervals, _ARRAY, self._dtype, self._itemsize)
         return found
 
-    def survey(self, workers: int) -> tuple[float, int]:
-        """The sum of the squares of all gradients' elements as a norm, and how many are not finite."""
+    def survey(self, workers: int) -> tuple[float, float, int]:
+        """Look at all gradients whose addresses have just been taken.
+
+        Returns:
+            The Euclidean norm of the gradients times a scale, that scale, and how many elements are not finite. The
+            scale is 1 unless squares in double precision would overflow or vanish.
+        """
         norm, bad = self._survey(1.0, workers)
-        if bad == 0 and norm == math.inf:  # float64 squares can overflow
-            small = 2.0**-600
-            norm = self._survey(small, workers)[0] / small
-        return norm, bad
+        if bad == 0 and self.dtype.itemsize == 8 and not 2.0**-400 < norm < math.inf:
+            scale = 2.0**-600 if norm == math.inf else 2.0**600
+            return self._survey(scale, workers)[0], scale, 0
+        return norm, 1.0, bad
 
     def _survey(self, scale: float, workers: int) -> tuple[float, int]:
-        survey = memory.survey32 if self.dtype.itemsize == 4 else memory.survey64
-        slots = self.slots
         found = np.zeros((-(-self.total // PIECE), 2))
+        size = self._itemsize
         if workers == 1 or self.total < THREADED_FROM:
-            survey(slots, found, scale, 0, self.total)
+            memory.survey(self.slots, found, scale, size, 0, self.total)
         else:
-            piece = 4 * PIECE
-            threads.share_out(lambda begin, end: survey(slots, found, scale, begin, end), self.total, piece, workers)
-        with np.errstate(over="ignore"):
+            slots, survey = self.slots, memory.survey
+            threads.share_out(
+                lambda begin, end: survey(slots, found, scale, size, begin, end), self.total, 4 * PIECE, workers
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
             total = float(found[:, 0].sum())
         return math.sqrt(total), int(found[:, 1].sum())
 

@@ -15,6 +15,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +66,14 @@ def _unsafe(path: Path) -> str:
 
 def load(stem: str, source: str) -> ModuleType:
     """Import generated source as a module, from a file named by the stem and the hash of the source."""
+    with _lock:  # a module must be whole before another thread sees it
+        return _load(stem, source)
+
+
+_lock = threading.RLock()
+
+
+def _load(stem: str, source: str) -> ModuleType:
     digest = hashlib.blake2b(source.encode(), digest_size=12).hexdigest()
     name = f"_downslope_{stem}_{digest}"
     if name in sys.modules:

@@ -1,0 +1,213 @@
+"""A rule with its options and parameter groups, settled: what every front end prepares before it touches memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from downslope import checkpoint
+from downslope.formula import OPTIONS, Range, Rule, check_number, unknown
+from downslope.groups import Array, Group, Schedule
+from downslope.interpret import interpret
+from downslope.options import compose, stored_point
+from downslope.trace import Program
+
+OPTIONAL = ("weight_decay", "averaging")
+"""The options that are hyperparameters: a number or a schedule, and possibly another one for each group."""
+
+FIXED = tuple(sorted(OPTIONS - {"params", "rule"}))
+"""The options that hold for a whole optimizer from the start."""
+
+
+@dataclass
+class Plan:
+    """What is to be computed at every step, and with which numbers.
+
+    Attributes:
+        rule: The rule.
+        flags: Its boolean hyperparameters.
+        options: Which options are around it, as `compose` takes them.
+        program: The rule with its options, read.
+        groups: The parameter groups.
+        max_norm: The largest permitted norm of all gradients together, or None.
+    """
+
+    rule: Rule
+    flags: Mapping[str, bool]
+    options: dict[str, bool]
+    program: Program
+    max_norm: float | None
+    groups: list[Group] = field(default_factory=list)
+
+    @classmethod
+    def make(
+        cls,
+        rule: Rule,
+        names: Sequence[list[str]],
+        settings: Sequence[Mapping[str, Any]],
+        shared: Mapping[str, Any],
+        *,
+        decoupled: bool,
+        max_norm: float | None,
+        maximize: bool,
+        stored_ahead: bool,
+    ) -> Plan:
+        """Settle a rule with its options and groups.
+
+        Args:
+            rule: The rule.
+            names: The names of each group's arrays.
+            settings: The hyperparameters that each group sets for itself.
+            shared: Hyperparameters and flags for all groups.
+            decoupled: Apply the weight decay to the weights themselves.
+            max_norm: Clip all gradients together to this norm.
+            maximize: Walk up instead of down.
+            stored_ahead: Keep the point of the look-ahead in the arrays.
+
+        Raises:
+            TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
+            ValueError: A value is out of range.
+            FormulaError: The rule cannot be compiled, or an option does not fit it.
+        """
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
+            )
+        for option, value in (("decoupled", decoupled), ("maximize", maximize)):
+            if not isinstance(value, (bool, np.bool_)):
+                raise TypeError(f"{option}={value!r}: give True or False")
+        own = {*rule.hyperparameters, *rule.flags}
+        given = {*shared, *(name for group in settings for name in group)}
+        flags = {name: rule.checked(name, shared[name]) for name in rule.flags if name in shared}
+        options = {name: name in given and name not in own for name in OPTIONAL} | {
+            "decoupled": bool(decoupled),
+            "max_norm": max_norm is not None,
+            "maximize": bool(maximize),
+            "stored_ahead": stored_ahead and rule.ahead is not None,
+        }
+        plan = cls(
+            rule=rule,
+            flags=MappingProxyType({**rule.flags, **flags}),
+            options=options,
+            program=compose(rule, **options, **flags),
+            max_norm=None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, np.inf)),
+        )
+        numbers = {name: value for name, value in shared.items() if name not in flags}
+        for group_names, own_settings in zip(names, settings, strict=True):
+            hyperparameters = plan._complete({**numbers, **own_settings})
+            plan.groups.append(Group(group_names, hyperparameters, dict(rule.scalar_states)))
+        return plan
+
+    def _complete(self, given: Mapping[str, Any]) -> dict[str, float | Schedule]:
+        """A group's hyperparameters: those given, else the defaults; an option of other groups only counts as 0."""
+        absent = {name: 0.0 for name in OPTIONAL if self.options[name]}
+        settings = {**self.program.hyperparameters, **absent, **given}
+        for name, value in settings.items():
+            if value is None and name not in given:
+                raise TypeError(f"{self.rule.name} has no default for {name}; give {name}=...")
+        return {name: self.checked(name, value) for name, value in settings.items()}
+
+    def checked(self, name: str, value: Any) -> float | Schedule:
+        """The number or schedule for this hyperparameter, or an error that says what would do."""
+        if name in self.program.hyperparameters:
+            if callable(value):
+                schedule: Schedule = value
+                check_number(f"{name}(t=1)", schedule(1), self.program.ranges[name])
+                return schedule
+            return check_number(name, value, self.program.ranges[name])
+        if name in (*self.rule.flags, *FIXED, *OPTIONAL):
+            raise TypeError(f"{name} is settled for the whole optimizer when it is made; it cannot be set here")
+        valid = dict.fromkeys((*self.program.hyperparameters, *self.rule.flags, *OPTIONAL, *FIXED))
+        raise unknown(f"an optimizer with the rule {self.rule.name}", name, list(valid))
+
+    @property
+    def moving(self) -> bool:
+        """Whether the coefficients may differ from step to step."""
+        moving = {"t", "grad_scale", *self.program.scalar_states}
+        return any(group.scheduled for group in self.groups) or not moving.isdisjoint(self.program.scalars)
+
+    def points(
+        self, t: int, x: Mapping[str, Array], states: Mapping[str, Mapping[str, Array]], *, to_weights: bool
+    ) -> dict[str, Array]:
+        """The points ahead of the weights for the step after `t`, or the weights from these points.
+
+        Args:
+            t: The number of steps done.
+            x: The weights, or the points ahead.
+            states: The states, by their own name and that of the weights.
+            to_weights: Which way to go.
+        """
+        program = stored_point(self.rule, to_weights=to_weights, **self.flags)
+        found: dict[str, Array] = {}
+        for group in self.groups:
+            scalars = dict(zip(program.scalars, group.scalars(program, t + 1, 1.0), strict=True))
+            for name in group.names:
+                arrays = {"x": x[name], **{state: by_name[name] for state, by_name in states.items()}}
+                found[name] = interpret(program, arrays, scalars)["x"]
+        return found
+
+    def lookahead_scalars(self, t: int) -> list[list[float]]:
+        """What the points ahead depend on besides weights and states, group by group, after `t` steps."""
+        program = stored_point(self.rule, to_weights=False, **self.flags)
+        return [list(group.scalars(program, t + 1, 1.0)) for group in self.groups]
+
+    def moved_by(
+        self,
+        changed: Collection[str],
+        old: list[Group],
+        t: int,
+        x: Mapping[str, Array],
+        states: Mapping[str, Mapping[str, Array]],
+    ) -> dict[str, Array]:
+        """Where stored points ahead have to go now that hyperparameters have changed from those of the old groups."""
+        if not self.options["stored_ahead"]:
+            return {}
+        if set(changed).isdisjoint(stored_point(self.rule, to_weights=True, **self.flags).scalars):
+            return {}
+        weights = replace(self, groups=old).points(t, x, states, to_weights=True)
+        return self.points(t, weights, states, to_weights=False)
+
+    def record(self, t: int) -> dict[str, Any]:
+        """What a checkpoint says of this plan."""
+        options = {name: chosen for name, chosen in self.options.items() if name != "stored_ahead"}
+        record: dict[str, Any] = {
+            "rule": self.rule.name,
+            "flags": dict(self.flags),
+            "options": options,
+            "formula": checkpoint.fingerprint(compose(self.rule, **options, **self.flags)),
+            "groups": [
+                {
+                    "names": group.names,
+                    "hyperparameters": {k: None if callable(v) else v for k, v in group.hyperparameters.items()},
+                    "scalar_states": group.scalar_states,
+                }
+                for group in self.groups
+            ],
+        }
+        if self.options["stored_ahead"]:
+            record["lookahead"] = self.lookahead_scalars(t)
+        return record
+
+    def restored(self, record: Mapping[str, Any]) -> Plan:
+        """This plan with the hyperparameters and scalar states of a record; its own schedules stay.
+
+        Raises:
+            CheckpointError: The record is of another rule, formula, options or groups, or a value is not allowed.
+        """
+        here = self.record(0)
+        checkpoint.check_same(record, here, ("rule", "flags", "options", "formula"))
+        groups = []
+        for group, saved in zip(self.groups, checkpoint.check_groups(record, here), strict=True):
+            schedules = {name: value for name, value in group.hyperparameters.items() if callable(value)}
+            numbers = {name: value for name, value in saved["hyperparameters"].items() if value is not None}
+            try:
+                checked = {name: self.checked(name, value) for name, value in numbers.items()}
+            except ValueError as error:
+                raise checkpoint.CheckpointError(f"the file's {error}") from None
+            scalar_states = {name: float(value) for name, value in saved["scalar_states"].items()}
+            groups.append(Group(group.names, {**group.hyperparameters, **checked, **schedules}, scalar_states))
+        return replace(self, groups=groups)
