@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +87,14 @@ class Layout:
     names: tuple[str, ...] = ()
     groups: tuple[Layout, ...] = ()
 
-    def flatten(self, gradients: Any) -> list[Any]:
+    @functools.cached_property
+    def _pick(self) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+        """Gives the values of a dict in the order of the names."""
+        if len(self.names) == 1:
+            return lambda gradients: [gradients[self.names[0]]]
+        return operator.itemgetter(*self.names) if self.names else lambda _: []
+
+    def flatten(self, gradients: Any) -> Sequence[Any]:
         """The gradients in the order of the parameters.
 
         Raises:
@@ -94,18 +103,18 @@ class Layout:
         """
         names = self.names
         if self.kind == "mapping":
-            if type(gradients) is not dict and not isinstance(gradients, Mapping):
+            if type(gradients) is dict and len(gradients) == len(names):
+                try:
+                    return self._pick(gradients)
+                except KeyError:
+                    pass
+            if not isinstance(gradients, Mapping):
                 raise TypeError(f"gradients is a {type(gradients).__name__}; expected a dict like params, by name")
-            known = type(gradients) is dict or gradients.keys() == set(names)  # others may make up what they lack
-            try:
-                ordered = [gradients[name] for name in names] if known else []
-            except KeyError:
-                ordered = []
-            if len(gradients) != len(names) or len(ordered) != len(names):
-                missing = [name for name in names if name not in gradients]
-                extra = [name for name in gradients if name not in names]
+            missing = [name for name in names if name not in gradients]
+            extra = [name for name in gradients if name not in names]
+            if missing or extra:
                 raise ValueError(f"gradients does not match params: missing {missing}, unknown {extra}")
-            return ordered
+            return [gradients[name] for name in names]
         if self.kind == "array":
             if isinstance(gradients, (list, tuple, Mapping)):
                 raise TypeError(f"gradients is a {type(gradients).__name__}; params is one array, so give one array")

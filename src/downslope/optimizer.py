@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -121,7 +120,7 @@ class Optimizer:
     def _prepare(self, dtype: np.dtype[Any], threads: int | None) -> None:
         """Make the states, compile the kernel and lay out the slot table."""
         from downslope.backends import threads as pool
-        from downslope.backends.numba import Kernel, SlotTable
+        from downslope.backends.numba import Coefficients, Kernel, SlotTable
 
         whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
         if threads is not None and not (whole and threads >= 1):
@@ -142,8 +141,7 @@ class Optimizer:
         self._table = SlotTable(held, rows, dtype)
         self._names = list(self.params)
         self._shapes = {name: array.shape for name, array in self.params.items()}
-        self._coefficients = np.zeros((len(self._plan.groups), self._kernel.width), dtype)
-        self._packed = struct.Struct(f"{self._kernel.width}{'f' if dtype.itemsize == 4 else 'd'}")
+        self._coefficients = Coefficients(self._kernel, len(self._plan.groups))
         if self._plan.options["stored_ahead"]:
             self._place(self._points(to_weights=False))
         self._restart()
@@ -170,14 +168,15 @@ class Optimizer:
             In every case nothing has been changed.
         """
         with self._lock:
-            self._refuse_if_moved("step")
+            if self._moved:
+                self._refuse_if_moved("step")
             flat = self._layout.flatten(gradients)
             table = self._table
-            if table.take(flat):
-                flat = self._readable(flat)
             t = self.t + 1
             scale = 1.0
             if self._surveys:
+                if table.take(flat):
+                    flat = self._readable(flat)
                 norm, norm_scale, bad = table.survey(self._workers)
                 if bad and self._nonfinite != "keep":
                     if self._nonfinite == "raise":
@@ -186,31 +185,23 @@ class Optimizer:
                     return
                 if self._plan.max_norm is not None and not norm <= self._plan.max_norm * norm_scale:
                     scale = self._plan.max_norm / norm * norm_scale
-            scalar_states = self._work_out(t, scale)
+            new_scalars = self._work_out(t, scale) if self._stale else ()
+            if table.take(flat):  # right before the launch: no code of others runs in between
+                flat = self._readable(flat)
             self._kernel.launch(table.slots, self._coefficients, table.total, self._workers)
             self.t = t
-            for group, new in scalar_states:
-                group.scalar_states = new
+            for group, values in new_scalars:
+                group.scalar_states = values
 
-    def _work_out(self, t: int, scale: float) -> list[tuple[Group, dict[str, float]]]:
+    def _work_out(self, t: int, scale: float) -> Sequence[tuple[Group, dict[str, float]]]:
         """Fill the table of coefficients for step `t`, and return each group's new scalar states."""
-        if not self._stale:
-            return []
-        program, width = self._plan.program, self._kernel.width
-        rows = [self._kernel.coefficients(group.scalars(program, t, scale)) for group in self._plan.groups]
-        for k, row in enumerate(rows):
-            try:
-                self._packed.pack_into(self._coefficients.data, k * self._packed.size, *row[:width])
-            except OverflowError:  # beyond float32: infinity, as the conversion of an array has it
-                with np.errstate(over="ignore"):
-                    self._coefficients[k] = row[:width]
+        program, groups, fill = self._plan.program, self._plan.groups, self._coefficients.fill
+        filled = [fill(k, group.scalars(program, t, scale)) for k, group in enumerate(groups)]
         self._stale = self._moving
         if not program.scalar_states:
-            return []
-        return [
-            (group, dict(zip(program.scalar_outputs, row[width:], strict=True)))
-            for group, row in zip(self._plan.groups, rows, strict=True)
-        ]
+            return ()
+        names = tuple(program.scalar_outputs)
+        return [(group, dict(zip(names, new, strict=True))) for group, new in zip(groups, filled, strict=True)]
 
     def _readable(self, gradients: Sequence[Any]) -> list[Array]:
         """The gradients, copied where a kernel cannot read them as they are, with their addresses in the table."""

@@ -140,16 +140,16 @@ def targets() -> Iterator[Target]:
 
 
 def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
-    from downslope.backends.numba import Kernel, SlotTable
+    from downslope.backends.numba import Coefficients, Kernel, SlotTable
 
     copies = {name: array.copy() for name, array in arrays.items()}
     dtype = copies["x"].dtype
     kernel = Kernel(program, dtype)
     table = SlotTable([[array for name, array in copies.items() if name != "dx"]], [0], dtype)
     assert table.take([copies["dx"]]) == 0
-    with np.errstate(over="ignore"):
-        row = np.array([kernel.coefficients([scalars[name] for name in program.scalars])[: kernel.width]], dtype)
-    kernel.launch(table.slots, row.reshape(1, -1), table.total, 1)
+    coefficients = Coefficients(kernel, rows=1)
+    coefficients.fill(0, [scalars[name] for name in program.scalars])
+    kernel.launch(table.slots, coefficients, table.total, 1)
     return {name: copies[name] for name in program.outputs}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import struct
@@ -16,6 +17,8 @@ from downslope.backends.memory import DTYPE, FIRST, LENGTH, PIECE, ROW, START
 from downslope.emit import body, coefficients_source, numba_target
 from downslope.interpret import interpret_coefficients
 from downslope.trace import Program
+
+Array = np.ndarray[Any, Any]
 
 SCALARS = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 """The dtypes a kernel can be made for, as Numba calls them."""
@@ -123,27 +126,56 @@ class Kernel:
         self.source = kernel_source(program, SCALARS[dtype])
         module = source_cache.load(f"{_plain(program.name)}_{SCALARS[dtype]}", self.source)
         self.file = module.__file__
-        self._coefficients = module.coefficients
-        self._update = module.update
+        self.coefficients = module.coefficients
+        self.update = module.update
         self.width = len(program.coefficients)
 
-    def coefficients(self, scalars: Sequence[float]) -> tuple[float, ...]:
-        """The coefficients, then the new scalar states, from the scalars in the order of `program.scalars`."""
-        try:
-            result: tuple[float, ...] = self._coefficients(*scalars)
-        except (ArithmeticError, ValueError):  # Python raises where IEEE arithmetic has inf or nan
-            named = dict(zip(self.program.scalars, scalars, strict=True))
-            result = interpret_coefficients(self.program, named)
-        return result
-
-    def launch(self, slots: np.ndarray[Any, Any], coefficients: np.ndarray[Any, Any], total: int, workers: int) -> None:
+    def launch(self, slots: Array, coefficients: Coefficients, total: int, workers: int) -> None:
         """Update all weights of a slot table whose addresses have just been taken."""
-        if workers == 1 or total < THREADED_FROM:
-            self._update(slots, coefficients, 0, total)
+        table, update = coefficients.table, self.update
+        if total < THREADED_FROM or workers == 1:
+            update(slots, table, 0, total)
         else:
-            update = self._update
             piece = min(SHARE, -(-total // workers + 63) // 64 * 64)
-            threads.share_out(lambda begin, end: update(slots, coefficients, begin, end), total, piece, workers)
+            threads.share_out(lambda begin, end: update(slots, table, begin, end), total, piece, workers)
+
+
+class Coefficients:
+    """The coefficients of a launch: one row for each group, or for whatever else differs in them.
+
+    Attributes:
+        table: The rows, in the precision of the body.
+    """
+
+    def __init__(self, kernel: Kernel, rows: int):
+        self.table = np.zeros((rows, kernel.width), kernel.dtype)
+        self._program, self._width, self._work_out = kernel.program, kernel.width, kernel.coefficients
+        self._has_states = bool(kernel.program.scalar_states)
+        self._row_bytes = kernel.width * kernel.dtype.itemsize
+        row = struct.Struct(f"{kernel.width}{'f' if kernel.dtype.itemsize == 4 else 'd'}")
+        self._pack = functools.partial(row.pack_into, self.table.data)
+
+    def fill(self, k: int, scalars: Sequence[float]) -> Sequence[float]:
+        """Work out row `k`.
+
+        Args:
+            k: The row.
+            scalars: The scalar inputs, in the order of `program.scalars`.
+
+        Returns:
+            The new scalar states.
+        """
+        row: Sequence[float]
+        try:
+            row = self._work_out(*scalars)
+            if not self._has_states:
+                self._pack(k * self._row_bytes, *row)
+                return ()
+        except (ArithmeticError, ValueError):  # Python raises where IEEE arithmetic has inf or nan
+            row = interpret_coefficients(self._program, dict(zip(self._program.scalars, scalars, strict=True)))
+        with np.errstate(over="ignore"):
+            self.table[k] = row[: self._width]
+        return row[self._width :]
 
 
 class SlotTable:
@@ -154,7 +186,7 @@ class SlotTable:
         total: The number of weights in all slots.
     """
 
-    def __init__(self, held: Sequence[Sequence[np.ndarray[Any, Any]]], rows: Sequence[int], dtype: np.dtype[Any]):
+    def __init__(self, held: Sequence[Sequence[Array]], rows: Sequence[int], dtype: np.dtype[Any]):
         """Lay out the table.
 
         Args:
@@ -169,7 +201,7 @@ class SlotTable:
         self.slots = np.zeros((len(self.held), FIRST + 2 * width + 1), np.int64)
         self.slots[:, FIRST + width + 1 :] = [[id(array) for array in arrays] for arrays in self.held]
         self._gradients = np.zeros(len(self.held), np.int64)
-        self._pack = struct.Struct(f"{len(self.held)}q").pack_into
+        self._pack = functools.partial(struct.Struct(f"{len(self.held)}q").pack_into, self._gradients.data, 0)
         self.slots[:, LENGTH] = [arrays[0].size for arrays in self.held]
         self.slots[:, START] = np.cumsum(self.slots[:, LENGTH]) - self.slots[:, LENGTH]
         self.slots[:, ROW] = rows
@@ -191,7 +223,7 @@ class SlotTable:
 
     def take(self, gradients: Sequence[Any]) -> int:
         """Take the addresses of the gradients: 0, or 1 + the number of the first slot with something amiss."""
-        self._pack(self._gradients.data, 0, *map(id, gradients))
+        self._pack(*map(id, gradients))
         found: int = memory.take(self.slots, self._gradients, self._intervals, _ARRAY, self._dtype, self._itemsize)
         return found
 
