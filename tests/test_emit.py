@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import downslope
 from downslope import rule, scalar, sqrt, where
 from downslope.emit import body, coefficients_source, identifier, numba_target
-from downslope.expression import maximum, minimum, sign
+from downslope.expression import Expression, maximum, minimum, sign
 from downslope.interpret import interpret, interpret_coefficients
 from downslope.trace import trace
 
@@ -17,7 +17,16 @@ from downslope.trace import trace
 # or correctly rounded, so that "the same" means the same bits.
 
 LEAVES = ["a", "b", "c", -2.0, -0.0, 0.5, 3.0, 1e-8]
-ONE_NUMBER = [operator.neg, abs, sign, lambda value: value**2, lambda value: value**3, lambda value: value**4]
+
+
+def power(count):
+    """A power as the text has it: multiplied out."""
+    return lambda value: (
+        value**count if isinstance(value, Expression) else math.prod([value] * (count - 1), start=value)
+    )
+
+
+ONE_NUMBER = [operator.neg, abs, sign, power(2), power(3), power(4)]
 TWO_NUMBERS = [operator.add, operator.sub, operator.mul, operator.truediv, maximum, minimum]
 COMPARISONS = [operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne]
 

@@ -17,6 +17,7 @@ from downslope.groups import (
     Array,
     Group,
     Schedule,
+    alongside,
     check_gradients,
     check_separate,
     check_weights,
@@ -387,6 +388,6 @@ class Optimizer:
 
 def _filled(like: Array, initial: float | str, dtype: np.dtype[Any]) -> Array:
     """A new array of this shape, each element the initial value of a state: a number, or `"x"`."""
-    array = np.empty(like.shape, dtype)
+    array = alongside(like, dtype)
     array[...] = like if initial == "x" else initial
     return array

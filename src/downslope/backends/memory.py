@@ -71,6 +71,21 @@ def access(scalar: Any, which: int | None = None) -> tuple[Any, Any]:
     return load, store
 
 
+@intrinsic
+def prefetch(typing_context: Any, address: Any) -> Any:
+    """For compiled code: ask for the cache line of an address, which need not be one that may be read."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        reading, keep, data = number(0), number(3), number(1)
+        builder.call(function, [builder.inttoptr(args[0], byte), reading, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(int64), generate
+
+
 _word, _ = access(int64)
 _half, _ = access(int32)
 _load32, _ = access(float32)

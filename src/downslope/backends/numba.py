@@ -29,6 +29,10 @@ THREADED_FROM = 1 << 18
 SHARE = 1 << 20
 """Weights a thread takes at a time, so that one slowed by other work does not hold up the rest."""
 
+BLOCK_BYTES, AHEAD_BYTES = 256, 1024
+"""A kernel asks for the memory of a block while it works on the one so far behind: the hardware's own guess comes too
+late for a body that is as long as Adam's."""
+
 _WORDS = {
     "sign": "def sign(a):\n    return {0}(1) if a > 0 else ({0}(-1) if a < 0 else a)\n",
     "maximum": "def maximum(a, b):\n    return a if a >= b or a != a else b\n",
@@ -45,7 +49,7 @@ from math import {functions}inf, nan
 import numpy as np
 from numba import {scalar}, njit
 
-from downslope.backends.memory import access
+from downslope.backends.memory import access, prefetch
 
 {accessors}
 
@@ -61,11 +65,31 @@ def update(slots_, coefficients_, begin_, end_):
             continue
         row_ = slots_[s_, {row}]
 {prologue}
-        for i_ in range(first_, last_):
+        for block_ in range(first_, last_, {block}):
+            stop_ = min(block_ + {block}, last_)
+            for line_ in range({ahead}, {ahead} + {size} * (stop_ - block_), 64):
+{prefetches}
+            for i_ in range(block_, stop_):
 {loop}
 '''
 _TAKEN = frozenset(
-    {"slots_", "coefficients_", "begin_", "end_", "s_", "first_", "last_", "row_", "i_", "update", "coefficients"}
+    {
+        "slots_",
+        "coefficients_",
+        "begin_",
+        "end_",
+        "s_",
+        "first_",
+        "last_",
+        "row_",
+        "i_",
+        "block_",
+        "stop_",
+        "line_",
+        "prefetch",
+        "update",
+        "coefficients",
+    }
     | {"access", "njit", "np", "float32", "float64", "range", "max", "min"}
 )
 
@@ -88,6 +112,7 @@ def kernel_source(program: Program, scalar: str) -> str:
     loop = [f"{variable} = {accessors[name][0]}({addresses[name]}, i_)" for variable, name in text.loads]
     loop += text.lines
     loop += [f"{accessors[name][1]}({addresses[name]}, i_, {scalar}({value}))" for name, value in text.stores]
+    size = np.dtype(scalar).itemsize
     return _KERNEL.format(
         name=_plain(program.name),
         scalar=scalar,
@@ -100,7 +125,11 @@ def kernel_source(program: Program, scalar: str) -> str:
         length=LENGTH,
         row=ROW,
         prologue="\n".join(f"        {line}" for line in prologue),
-        loop="\n".join(f"            {line}" for line in loop or ["pass"]),
+        block=BLOCK_BYTES // size,
+        ahead=AHEAD_BYTES,
+        size=size,
+        prefetches="\n".join(f"                prefetch({at} + {size} * block_ + line_)" for at in addresses.values()),
+        loop="\n".join(f"                {line}" for line in loop or ["pass"]),
     )
 
 
