@@ -7,7 +7,6 @@ of this step from 1, where the formula asks for it.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import math
@@ -254,6 +253,8 @@ def _named(module: str, name: str) -> Any:
 
 def unknown(owner: str, name: str, valid: Sequence[str]) -> TypeError:
     """The error for a hyperparameter that does not exist, naming those that do."""
+    import difflib
+
     close = difflib.get_close_matches(name, valid, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return TypeError(f"{owner} has no hyperparameter {name!r}; it has {', '.join(valid)}{hint}")
