@@ -11,7 +11,7 @@ from typing import Any
 
 from downslope.expression import FormulaError
 from downslope.formula import Range, Rule, _usual_range
-from downslope.trace import Program, array, number, run, share
+from downslope.trace import Program, array, in_order, number, run, share
 
 
 def scaled(dx: Any, *, grad_scale: Any) -> Any:
@@ -106,6 +106,10 @@ def compose(
         step = {"t": clock["t"] + 1} if clock else {}
         outputs["x"] = outputs["x"] + ahead(outputs, {**now, **following}, settings, step)
 
+    used = {str(e.value) for e in in_order(e for name, e in outputs.items() if e.value != name) if e.op == "input"}
+    for name in rule.states:
+        if outputs[name].value == name and name not in used:
+            del outputs[name]  # the flags chosen leave this state without a job
     lookahead = None
     if rule.ahead and not stored_ahead:
         lookahead = _program(rule, {"x": point}, {}, hyperparameters, averaging)
@@ -150,7 +154,7 @@ def _program(
     ranges: dict[str, Range] = {name: rule.ranges.get(name, _usual_range(name)) for name in hyperparameters}
     return Program(
         name=rule.name,
-        states={**rule.states, **({"average": "x"} if averaging else {})},
+        states={**{s: v for s, v in rule.states.items() if s in outputs}, **({"average": "x"} if averaging else {})},
         scalar_states=rule.scalar_states,
         hyperparameters=hyperparameters,
         ranges=ranges,

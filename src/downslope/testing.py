@@ -195,7 +195,8 @@ def _check_reading(rule: Rule, program: Program, settings: Mapping[str, float], 
     name = "the program computes the formula"
     for arrays, scalars in situations(program, settings, np.float64):
         clock = {"t": int(scalars["t"])} if rule.uses_t else {}
-        states = [arrays[s] if s in arrays else scalars[s] for s in rule.signature_states]
+        known = {**rule.states, **arrays, **scalars}
+        states = [known[s] for s in rule.signature_states]
         with np.errstate(all="ignore"):
             direct = rule(arrays["x"], arrays["dx"], *states, **settings, **flags, **clock)
         values = direct if isinstance(direct, tuple) else (direct,)

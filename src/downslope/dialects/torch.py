@@ -1,0 +1,212 @@
+"""The rules as `torch.optim` computes them, with its names, defaults and states.
+
+What an option of `torch.optim` switches on is a rule of its own here where it adds a state (`sgd_momentum`), else a
+boolean hyperparameter. `maximize` is an option of every optimizer.
+"""
+
+from downslope.expression import maximum, sqrt, where
+from downslope.formula import rule, scalar
+
+_ANY_MOMENTUM = {"momentum": (0.0, 1e308)}
+
+
+@rule
+def sgd(x, dx, *, lr=1e-3, weight_decay=0):
+    """Plain gradient descent, with coupled weight decay.
+
+    Source: `torch.optim.SGD` without momentum.
+    """
+    return x - lr * (dx + weight_decay * x)
+
+
+@rule(ranges={**_ANY_MOMENTUM, "dampening": (-1e308, 1e308)})
+def sgd_momentum(x, dx, momentum_buffer=0, *, t, lr=1e-3, momentum=0.9, dampening=0, weight_decay=0, nesterov=False):
+    """Heavy ball with the learning rate outside the buffer, which the first gradient fills undampened.
+
+    Source: `torch.optim.SGD` with momentum.
+    """
+    dx = dx + weight_decay * x
+    momentum_buffer = where(t == 1, dx, momentum * momentum_buffer + (1 - dampening) * dx)
+    step = dx + momentum * momentum_buffer if nesterov else momentum_buffer
+    return x - lr * step, momentum_buffer
+
+
+@rule(ranges={"lr_decay": (0.0, 1e308)})
+def adagrad(x, dx, sum=0, *, t, lr=1e-2, lr_decay=0, weight_decay=0, eps=1e-10):
+    """Adagrad with a learning rate that may decay.
+
+    Source: `torch.optim.Adagrad`.
+    """
+    dx = dx + weight_decay * x
+    sum = sum + dx**2
+    return x - lr / (1 + (t - 1) * lr_decay) * dx / (sqrt(sum) + eps), sum
+
+
+@rule(ranges={"alpha": (0.0, 1.0)})
+def rmsprop(x, dx, square_avg=0, grad_avg=0, *, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0, centered=False):
+    """RMSprop with epsilon outside the root; centered, the variance takes the place of the mean square.
+
+    Source: `torch.optim.RMSprop` without momentum.
+    """
+    dx = dx + weight_decay * x
+    square_avg = alpha * square_avg + (1 - alpha) * dx**2
+    if centered:
+        grad_avg = grad_avg + (dx - grad_avg) * (1 - alpha)
+    spread = square_avg - grad_avg**2 if centered else square_avg
+    return x - lr * dx / (sqrt(spread) + eps), square_avg, grad_avg
+
+
+@rule(ranges={**_ANY_MOMENTUM, "alpha": (0.0, 1.0)})
+def rmsprop_momentum(
+    x,
+    dx,
+    square_avg=0,
+    grad_avg=0,
+    momentum_buffer=0,
+    *,
+    lr=1e-2,
+    alpha=0.99,
+    eps=1e-8,
+    weight_decay=0,
+    momentum=0.9,
+    centered=False,
+):
+    """RMSprop's step as the force on a heavy ball, with the learning rate outside the buffer.
+
+    Source: `torch.optim.RMSprop` with momentum.
+    """
+    dx = dx + weight_decay * x
+    square_avg = alpha * square_avg + (1 - alpha) * dx**2
+    if centered:
+        grad_avg = grad_avg + (dx - grad_avg) * (1 - alpha)
+    spread = square_avg - grad_avg**2 if centered else square_avg
+    momentum_buffer = momentum * momentum_buffer + dx / (sqrt(spread) + eps)
+    return x - lr * momentum_buffer, square_avg, grad_avg, momentum_buffer
+
+
+@rule
+def adam(
+    x,
+    dx,
+    exp_avg=0,
+    exp_avg_sq=0,
+    max_exp_avg_sq=0,
+    *,
+    t,
+    lr=1e-3,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0,
+    amsgrad=False,
+    decoupled_weight_decay=False,
+):
+    """Adam, with coupled weight decay or, as `torch.optim.AdamW`, decoupled.
+
+    Source: `torch.optim.Adam` and `torch.optim.AdamW`; AMSGrad takes the maximum of the raw second moment.
+    """
+    if decoupled_weight_decay:
+        x = x * (1 - lr * weight_decay)
+    else:
+        dx = dx + weight_decay * x
+    exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+    if amsgrad:
+        max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
+    second = max_exp_avg_sq if amsgrad else exp_avg_sq
+    denominator = sqrt(second) / sqrt(1 - beta2**t) + eps
+    return x - lr / (1 - beta1**t) * exp_avg / denominator, exp_avg, exp_avg_sq, max_exp_avg_sq
+
+
+@rule
+def adamax(x, dx, exp_avg=0, exp_inf=0, *, t, lr=2e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0):
+    """Adam in the infinity norm, with epsilon added to the gradient's size.
+
+    Source: `torch.optim.Adamax`.
+    """
+    dx = dx + weight_decay * x
+    exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
+    exp_inf = maximum(beta2 * exp_inf, abs(dx) + eps)
+    return x - lr / (1 - beta1**t) * exp_avg / exp_inf, exp_avg, exp_inf
+
+
+@rule
+def adadelta(x, dx, square_avg=0, acc_delta=0, *, lr=1.0, rho=0.9, eps=1e-6, weight_decay=0):
+    """Steps in the units of the weights: the ratio of two root mean squares.
+
+    Source: `torch.optim.Adadelta`.
+    """
+    dx = dx + weight_decay * x
+    square_avg = rho * square_avg + (1 - rho) * dx**2
+    delta = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * dx
+    acc_delta = rho * acc_delta + (1 - rho) * delta**2
+    return x - lr * delta, square_avg, acc_delta
+
+
+@rule(ranges={"momentum_decay": (0.0, 1e308)})
+def nadam(
+    x,
+    dx,
+    exp_avg=0,
+    exp_avg_sq=0,
+    mu_product=scalar(1.0),
+    *,
+    t,
+    lr=2e-3,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0,
+    momentum_decay=4e-3,
+    decoupled_weight_decay=False,
+):
+    """Adam with Nesterov momentum whose coefficient warms up.
+
+    Source: `torch.optim.NAdam`.
+    """
+    if decoupled_weight_decay:
+        x = x * (1 - lr * weight_decay)
+    else:
+        dx = dx + weight_decay * x
+    mu = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
+    mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
+    mu_product = mu_product * mu
+    exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+    denominator = sqrt(exp_avg_sq / (1 - beta2**t)) + eps
+    x = x - lr * (1 - mu) / (1 - mu_product) * dx / denominator
+    x = x - lr * mu_next / (1 - mu_product * mu_next) * exp_avg / denominator
+    return x, exp_avg, exp_avg_sq, mu_product
+
+
+@rule
+def radam(
+    x,
+    dx,
+    exp_avg=0,
+    exp_avg_sq=0,
+    *,
+    t,
+    lr=1e-3,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0,
+    decoupled_weight_decay=False,
+):
+    """Adam that begins as momentum, until the variance of its second moment can be rectified.
+
+    Source: `torch.optim.RAdam`.
+    """
+    if decoupled_weight_decay:
+        x = x * (1 - lr * weight_decay)
+    else:
+        dx = dx + weight_decay * x
+    exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * t * beta2**t / (1 - beta2**t)
+    rectification = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+    m_hat = exp_avg / (1 - beta1**t)
+    adapted = m_hat * sqrt(rectification) * sqrt(1 - beta2**t) / (sqrt(exp_avg_sq) + eps)
+    return x - lr * where(length > 5, adapted, m_hat), exp_avg, exp_avg_sq
