@@ -75,14 +75,48 @@ def test_a_table_of_ones_own_and_a_rule_of_ones_own(tmp_path):
         (["digits", "--epochs", "0"], "epochs"),
         (["digits", "--task", "ranking"], "ranking"),
         (["digits", "--out", "no/such/folder.html"], "--out"),
+        (["digits", "--hidden", "7"], "--hidden"),
+        (["digits", "--batch-size", "0"], "--batch-size"),
+        (["digits", "--rules", "broken.py:mine"], "ZeroDivisionError"),
+        (["digits", "--rules", "quits.py:mine"], "SystemExit"),
+        (["digits", "--rules", "other.py:mine"], "yours"),
+        (["digits", "--rules", "wrong.py:mine"], "ZeroDivisionError"),
     ],
 )
 def test_bad_input_ends_with_one_clear_line(tmp_path, arguments, named):
+    (tmp_path / "broken.py").write_text("1 / 0")
+    formula = "@rule\ndef mine(x, dx, *, lr=0.1):\n    return x / (1 / 0)"
+    (tmp_path / "wrong.py").write_text(f"from downslope import rule\n\n{formula}\n")
+    (tmp_path / "quits.py").write_text("raise SystemExit(0)")
+    (tmp_path / "other.py").write_text("from downslope import adam as yours")
     done = run("race", *arguments, cwd=tmp_path)
     assert done.returncode == 2
+    assert done.stdout == ""
     assert named in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_names_with_brackets_do_no_harm(tmp_path):
+    rows = "\n".join(f"{k},{k % 7}" for k in range(40))
+    (tmp_path / "[b]data.csv").write_text(f"x[bold],y[/b]\n{rows}")
+    arguments = (
+        "race",
+        "[b]data.csv",
+        "--target",
+        "y[/b]",
+        "--task",
+        "regression",
+        "--epochs",
+        "2",
+        "--out",
+        "[x].html",
+    )
+    done = run(*arguments, *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "y[/b]" in done.stdout
+    assert "[x].html" in done.stdout
+    assert (tmp_path / "[x].html").is_file()
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ def write(path: Path, tensors: Mapping[str, Array], record: Mapping[str, Any]) -
     """
     from safetensors.numpy import save
 
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"cannot save to {path}: give a file name in a folder that exists")
     ordered = {key: np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape) for key in sorted(tensors)}
     metadata = {
         "format": FORMAT,
@@ -189,6 +191,18 @@ def _is_number(value: Any) -> bool:
     except OverflowError:
         return False
     return True
+
+
+def bound(record: Mapping[str, Any]) -> float | None:
+    """The file's `max_norm`.
+
+    Raises:
+        CheckpointError: It is neither a number of at least 0 nor None.
+    """
+    value = record.get("max_norm")
+    if value is not None and not (_is_number(value) and value >= 0):
+        raise CheckpointError(f"the file's max_norm is {value!r:.60}; expected a number of at least 0")
+    return None if value is None else float(value)
 
 
 def counts(record: Mapping[str, Any]) -> tuple[int, int]:

@@ -38,7 +38,7 @@ def race(
         typer.Argument(help="digits, breast-cancer, diabetes, parabola, or a table of yours (.csv or .parquet)."),
     ] = "digits",
     target: Annotated[str, typer.Option(help="The column of your table to predict.")] = "",
-    hidden: Annotated[str, typer.Option(help="Sizes of the hidden layers for your table.")] = "64",
+    hidden: Annotated[str, typer.Option(help="Sizes of the hidden layers for your table; by default 64.")] = "",
     task: Annotated[
         str, typer.Option(help="classification or regression, for your table; by default told from the target.")
     ] = "",
@@ -49,7 +49,7 @@ def race(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
     rules: Annotated[
         str, typer.Option(help="Names of rules, and rules of your own as file.py:name, with commas between.")
-    ] = "sgd,momentum,nesterov,adagrad,rmsprop,adam",
+    ] = ",".join(rule.name for rule in downslope.rules.TEXTBOOK),
     lrs: Annotated[
         str, typer.Option(help="Learning rates to start from, with commas; default: 19 from 1e-5 to 10.")
     ] = "",
@@ -71,8 +71,8 @@ def race(
         chosen = _problem(problem, target, hidden, task, drop or [], batch_size, epochs)
         entrants = [_rule(name.strip()) for name in rules.split(",") if name.strip()]
         given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
-        if out.is_dir() or not out.resolve().parent.is_dir():
-            raise ValueError(f"--out {out}: give a file name in a folder that exists")
+        if out.is_dir() or not out.resolve().parent.is_dir() or not os.access(out.resolve().parent, os.W_OK):
+            raise ValueError(f"--out {out}: give a file name in a folder that exists and can be written to")
         with Screen(chosen, entrants) as screen:
             result = run_race(
                 chosen,
@@ -86,8 +86,13 @@ def race(
     except (DataError, ValueError, downslope.FormulaError) as error:
         typer.echo(f"downslope race: {error}", err=True)
         raise typer.Exit(2) from None
-    write_report(result, out)
-    screen.show(result, out)
+    screen.show(result)
+    try:
+        write_report(result, out)
+    except OSError as error:
+        typer.echo(f"downslope race: the report could not be written to {out}: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"Report: {out}")
     if result.interrupted:
         raise typer.Exit(130)
 
@@ -105,13 +110,19 @@ def _problem(
     if name.lower().endswith((".csv", ".parquet")):
         if not target:
             raise ValueError(f"{name}: say which column to predict, with --target COLUMN")
-        sizes = tuple(int(size) for size in _numbers(hidden, "--hidden", whole=True))
+        sizes = tuple(int(size) for size in _numbers(hidden or "64", "--hidden", whole=True))
         kind: Any = task or None
         return load_table(
-            name, target=target, hidden=sizes, task=kind, drop=drop, batch_size=batch_size, epochs=epochs or 30
+            name,
+            target=target,
+            hidden=sizes,
+            task=kind,
+            drop=drop,
+            batch_size=batch_size,
+            epochs=30 if epochs is None else epochs,
         )
-    options = {"--target": target, "--task": task, "--drop": drop, "--batch-size": batch_size}
-    used = [option for option, value in options.items() if value]
+    options = {"--target": target, "--hidden": hidden, "--task": task, "--drop": drop, "--batch-size": batch_size}
+    used = [option for option, value in options.items() if value not in ("", [], None)]
     if used:
         raise ValueError(f"{used[0]} is for a table of yours; {name} is a built-in problem")
     chosen = load_problem(name)
@@ -128,7 +139,18 @@ def _rule(name: str) -> Rule:
     if colon and path.endswith(".py"):
         if not Path(path).is_file():
             raise ValueError(f"--rules {name}: there is no file {path}")
-        found = runpy.run_path(path).get(attribute)
+        try:
+            space = runpy.run_path(path)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"--rules {name}: the file raised {type(error).__name__}: {error}") from None
+        found = space.get(attribute)
+        if not isinstance(found, downslope.Rule):
+            there = [key for key, value in space.items() if isinstance(value, downslope.Rule)]
+            raise ValueError(f"--rules {name}: {path} has no rule of this name; it has {', '.join(there) or 'none'}")
+        try:
+            found.latex()
+        except Exception as error:  # whatever the author's own code raises
+            raise ValueError(f"--rules {name}: the formula raised {type(error).__name__}: {error}") from None
     elif name in downslope.rules.__all__:
         found = getattr(downslope.rules, name)
     if not isinstance(found, downslope.Rule):

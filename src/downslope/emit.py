@@ -31,7 +31,7 @@ class Target:
             return known[e], ATOM
         if e.op == "constant":
             text = self.constant(_number(e))
-            return text, 0 if text.startswith("-") else ATOM
+            return text, 0 if text.startswith("-") else 6 if " " in text else ATOM
         if e.op == "input":
             return known[e], ATOM
         template, binding = self.operations[e.op]
@@ -40,7 +40,7 @@ class Target:
             template, binding = self.operations["square"]
             factor = self.operand(e.args[0], known, binding + 1)
             return template.join([factor] * count), binding
-        calls = binding == ATOM  # function-like: its arguments need no brackets
+        calls = binding == ATOM or template.startswith((r"\frac", r"\begin"))  # arguments stand apart as they are
         operands = [
             self.operand(arg, known, 0 if calls else binding + (i > 0 or e.op == "pow")) for i, arg in enumerate(e.args)
         ]
@@ -102,7 +102,7 @@ LATEX = Target(
         "add": ("{} + {}", 5),
         "sub": ("{} - {}", 5),
         "mul": (r"{} \, {}", 6),
-        "div": (r"\frac{{{}}}{{{}}}", ATOM),
+        "div": (r"\frac{{{}}}{{{}}}", 8),
         "neg": ("-{}", 7),
         "pow": ("{}^{{{}}}", 9),
         "abs": (r"\left|{}\right|", ATOM),
@@ -113,7 +113,7 @@ LATEX = Target(
         "sign": (r"\operatorname{{sign}}\left({}\right)", ATOM),
         "maximum": (r"\max\left({}, {}\right)", ATOM),
         "minimum": (r"\min\left({}, {}\right)", ATOM),
-        "where": (r"\begin{{cases}} {1} & \text{{if }} {0} \\ {2} & \text{{otherwise}} \end{{cases}}", ATOM),
+        "where": (r"\begin{{cases}} {1} & \text{{if }} {0} \\ {2} & \text{{otherwise}} \end{{cases}}", 0),
         "lt": ("{} < {}", 4),
         "le": (r"{} \le {}", 4),
         "gt": ("{} > {}", 4),

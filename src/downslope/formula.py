@@ -312,6 +312,11 @@ def rule(
 
 
 def _rule(function: Callable[..., Any], ranges: Mapping[str, tuple[float, float]]) -> Rule:
+    if not inspect.isfunction(function):
+        raise FormulaError(f"rule({function!r}): a formula is a Python function, written with def")
+    for key, ends in ranges.items():
+        if len(tuple(ends)) != 2 or not ends[0] <= ends[1]:
+            raise FormulaError(f"ranges[{key!r}]={ends!r}: give the lowest and the highest value")
     name = function.__name__
     parameters = list(inspect.signature(function).parameters.values())
     if [p.name for p in parameters[:2]] != ["x", "dx"]:

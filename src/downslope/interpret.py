@@ -108,7 +108,11 @@ def _coefficient(e: Expression, args: list[Any], values: Mapping[Expression, Any
     one_minus_power = e.op == "sub" and e.args[0].value == 1.0 and e.args[1].op == "pow"
     if one_minus_power:
         base, exponent = (_weak(values[arg]) for arg in e.args[1].args)
-        return -xp.expm1(exponent * (math.log(base) if isinstance(base, float) and base > 0 else xp.log(base)))
+        if isinstance(base, float) and base > 0:
+            return -xp.expm1(exponent * math.log(base))
+        if not isinstance(base, float):
+            logarithm = xp.log(xp.where(base > 0, base, xp.ones_like(base)))
+            return xp.where(base > 0, -xp.expm1(exponent * logarithm), 1 - base**exponent)
     return _apply(e, [_weak(arg) for arg in args], xp)
 
 

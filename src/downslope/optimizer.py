@@ -115,7 +115,7 @@ class Optimizer:
         self.t = 0
         self.skipped = 0
         self._moved = ""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._prepare(dtype, threads)
 
     def _prepare(self, dtype: np.dtype[Any], threads: int | None) -> None:
@@ -171,28 +171,35 @@ class Optimizer:
         with self._lock:
             if self._moved:
                 self._refuse_if_moved("step")
-            flat = self._layout.flatten(gradients)
-            table = self._table
-            t = self.t + 1
-            scale = 1.0
-            if self._surveys:
-                if table.take(flat):
-                    flat = self._readable(flat)
-                norm, norm_scale, bad = table.survey(self._workers)
-                if bad and self._nonfinite != "keep":
-                    if self._nonfinite == "raise":
-                        raise NonFiniteGradientError(describe_nonfinite(self._names, flat, t))
-                    self.skipped += 1
-                    return
-                if self._plan.max_norm is not None and not norm <= self._plan.max_norm * norm_scale:
-                    scale = self._plan.max_norm / norm * norm_scale
-            new_scalars = self._work_out(t, scale) if self._stale else ()
-            if table.take(flat):  # right before the launch: no code of others runs in between
+            self._moved = "step"  # until the end: schedules, signal handlers and gradients may run any code
+            try:
+                self._step(gradients)
+            finally:
+                self._moved = ""
+
+    def _step(self, gradients: Any) -> None:
+        flat = self._layout.flatten(gradients)
+        table = self._table
+        t = self.t + 1
+        scale = 1.0
+        if self._surveys:
+            if table.take(flat):
                 flat = self._readable(flat)
-            self._kernel.launch(table.slots, self._coefficients, table.total, self._workers)
-            self.t = t
-            for group, values in new_scalars:
-                group.scalar_states = values
+            norm, norm_scale, bad = table.survey(self._workers)
+            if bad and self._nonfinite != "keep":
+                if self._nonfinite == "raise":
+                    raise NonFiniteGradientError(describe_nonfinite(self._names, flat, t))
+                self.skipped += 1
+                return
+            if self._plan.max_norm is not None and not norm <= self._plan.max_norm * norm_scale:
+                scale = self._plan.max_norm / norm * norm_scale
+        new_scalars = self._work_out(t, scale) if self._stale else ()
+        if table.take(flat):  # right before the launch: no code of others runs in between
+            flat = self._readable(flat)
+        self._kernel.launch(table.slots, self._coefficients, table.total, self._workers)
+        self.t = t
+        for group, values in new_scalars:
+            group.scalar_states = values
 
     def _work_out(self, t: int, scale: float) -> Sequence[tuple[Group, dict[str, float]]]:
         """Fill the table of coefficients for step `t`, and return each group's new scalar states."""
@@ -258,7 +265,7 @@ class Optimizer:
 
     def _refuse_if_moved(self, what: str) -> None:
         if self._moved:
-            raise RuntimeError(f"{what}() inside {self._moved}(): leave the with block first; nothing was changed")
+            raise RuntimeError(f"{what}() inside {self._moved}(): finish that first; nothing was changed")
 
     def _place(self, points: Mapping[str, Array]) -> None:
         """Write new values into the weights, all or none."""

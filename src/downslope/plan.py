@@ -178,6 +178,7 @@ class Plan:
             "rule": self.rule.name,
             "flags": dict(self.flags),
             "options": options,
+            "max_norm": self.max_norm,
             "formula": checkpoint.fingerprint(compose(self.rule, **options, **self.flags)),
             "groups": [
                 {
@@ -210,4 +211,4 @@ class Plan:
                 raise checkpoint.CheckpointError(f"the file's {error}") from None
             scalar_states = {name: float(value) for name, value in saved["scalar_states"].items()}
             groups.append(Group(group.names, {**group.hyperparameters, **checked, **schedules}, scalar_states))
-        return replace(self, groups=groups)
+        return replace(self, groups=groups, max_norm=checkpoint.bound(record))

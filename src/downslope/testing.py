@@ -155,13 +155,14 @@ def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[st
 
 def _jax(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
     jax = importlib.import_module("jax")
-    fixed = {name: value for name, value in scalars.items() if name != "t"}
+    moving = {name: v for name, v in scalars.items() if name in ("t", "lr") or name in program.scalar_states}
+    fixed = {name: value for name, value in scalars.items() if name not in moving}
 
-    def step(traced: Mapping[str, Any], t: Any) -> Any:
-        new = interpret(program, traced, {**fixed, "t": t}, jax.numpy)
+    def step(traced: Mapping[str, Any], traced_scalars: Mapping[str, Any]) -> Any:
+        new = interpret(program, traced, {**fixed, **traced_scalars}, jax.numpy)
         return {name: new[name] for name in program.outputs}
 
-    return {name: np.asarray(array) for name, array in jax.jit(step)(dict(arrays), scalars.get("t", 1)).items()}
+    return {name: np.asarray(array) for name, array in jax.jit(step)(dict(arrays), moving).items()}
 
 
 def _torch(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:

@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 import time
 
@@ -70,3 +71,37 @@ def test_several_threads_may_share_out_at_once():
     for each in callers:
         each.join(timeout=30)
     assert counts == [500] * 6
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])
+def test_a_signal_is_raised_only_after_all_pieces_have_ended(kind):
+    """Also one that comes while the others are waited for."""
+
+    def handler(number, frame):
+        raise kind
+
+    active = []
+
+    def work(begin, end):
+        if threading.current_thread() is not threading.main_thread():  # that one the signal may well interrupt
+            active.append(begin)
+        time.sleep(0.004)
+        if begin in active:
+            active.remove(begin)
+
+    old = signal.signal(signal.SIGALRM, handler)
+    raised = 0
+    try:
+        for k in range(40):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.0003 * k)
+                share_out(work, 6, 2, 3)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except kind:
+                raised += 1
+                assert not active
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert raised > 5

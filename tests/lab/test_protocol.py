@@ -8,7 +8,8 @@ import pytest
 import downslope
 from downslope import rule
 from downslope.lab import load_problem, race
-from downslope.lab.protocol import FIRST_VERDICT_SEED, GRID, Stage, beyond, choose, safe_range, steps_to
+from downslope.lab.course import Stage, beyond, choose
+from downslope.lab.protocol import FIRST_VERDICT_SEED, GRID, safe_range, steps_to
 from downslope.lab.results import Run
 
 
@@ -69,6 +70,7 @@ def _run(valid_loss):
 def test_steps_to_a_target():
     runs = [_run((1.0, 0.5, 0.2)), _run((1.0, 0.2, 0.3)), _run((1.0, 0.9, 0.8))]
     assert steps_to(0.2, runs, steps_per_epoch=10) == 20
+    assert steps_to(0.2, runs[1:], steps_per_epoch=10) == 10
     assert steps_to(0.2, runs[2:], steps_per_epoch=10) == math.inf
     assert steps_to(None, runs, steps_per_epoch=10) is None
 
@@ -134,7 +136,8 @@ def test_the_result_holds_what_decides_it(result):
     assert result.steps_per_epoch == 600 // 32
     assert {"downslope", "jax", "numpy"} <= set(result.environment["versions"])
     assert len(result.comparisons) == 3
-    assert result.target_loss == pytest.approx(np.median([run.final_loss for run in result.rules[0].verdict]))
+    assert result.target_loss == sorted(run.final_loss for run in result.rules[0].verdict)[2]
+    assert math.isfinite(result.rules[0].steps_to_target)  # who sets the target reaches it
 
 
 def test_a_race_is_repeatable(result):
@@ -184,6 +187,31 @@ def test_ctrl_c_keeps_what_is_finished():
     assert "no verdict" in found.verdict
 
 
+def test_no_reporting_seed_was_tuned_on():
+    found = race(
+        "parabola", [downslope.sgd], learning_rates=[0.1], tuning_seeds=1001, confirming_seeds=0, verdict_seeds=2
+    )
+    assert set(found.verdict_seeds).isdisjoint(found.tuning_seeds)
+
+
+def test_a_rule_with_a_narrow_range_is_tried_within_it():
+    @rule(ranges={"lr": (0.0, 0.5)})
+    def careful(x, dx, *, lr=0.1):
+        return x - lr * dx
+
+    found = race("parabola", [careful], learning_rates=[0.01, 0.1], tuning_seeds=1, verdict_seeds=2).rules[0]
+    assert max(run.lr for run in found.tuning) == 0.464
+    with pytest.raises(ValueError, match="careful"):
+        race("parabola", [careful], learning_rates=[0.1, 1.0])
+
+
+def test_a_best_rate_found_on_the_edge_while_confirming_widens_the_grid_too(result):
+    for found in result.rules:
+        tried = sorted({run.lr for run in found.tuning})
+        at_limit = tried[0] < 1e-4 or tried[-1] >= 10
+        assert found.edge is None or at_limit
+
+
 def test_settings_reach_the_rule():
     plain = {"tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 2, "learning_rates": [0.01, 0.03, 0.1]}
     still = race("parabola", [downslope.momentum], hyperparameters={"momentum": {"mu": 0.0}}, **plain)
@@ -199,6 +227,14 @@ def test_settings_reach_the_rule():
     [
         ({"problem": "nothing"}, "nothing"),
         ({"rules": []}, "rules"),
+        ({"rules": "sgd"}, "rules"),
+        ({"learning_rates": 0.1}, "learning_rates"),
+        ({"learning_rates": ["a"]}, "learning_rates"),
+        ({"learning_rates": [1e39]}, "learning_rates"),
+        ({"tuning_seeds": True}, "tuning_seeds"),
+        ({"threads": -1}, "threads"),
+        ({"hyperparameters": {"momentum": {"mu": 1.5}}}, "mu=1.5"),
+        ({"hyperparameters": {"sgd": {"lr": 0.5}}}, "lr"),
         ({"rules": ["adam"]}, "adam"),
         ({"learning_rates": []}, "learning_rates"),
         ({"learning_rates": [0.1, -1.0]}, "learning_rates"),

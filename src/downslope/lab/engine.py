@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import queue
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import jax
 
+from downslope.backends.threads import available
 from downslope.lab.heat import DIVERGENCE_FACTOR, Entry, Ground, Heat, Progress, Trainer, batch_order
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class Engine:
     ):
         settings = dict(hyperparameters or {})
         self.problem = problem
-        self.threads = threads or _processors()
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads}: give at least 1")
+        self.threads = threads or available()
         self.seconds = {rule.name: 0.0 for rule in rules}
         if len(self.seconds) < len(rules):
             raise ValueError(f"rules: {[rule.name for rule in rules]}; every rule needs a name of its own")
@@ -90,7 +92,7 @@ class Engine:
                 raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._trainers)}")
             if not (entry.lr > 0 and math.isfinite(entry.lr)):
                 raise ValueError(f"entries: learning rate {entry.lr!r} of {entry.rule}; expected a positive number")
-        schedule = _Schedule(entries)
+        schedule = _Schedule(entries, min(self.threads, len(entries)))
         reports: queue.SimpleQueue[Progress | BaseException | None] = queue.SimpleQueue()
         workers = [
             threading.Thread(target=self._work, args=(schedule, reports), daemon=True, name=f"heat-{i}")
@@ -120,21 +122,24 @@ class Engine:
                     start = time.perf_counter()
                     for progress in Heat(self._trainers[rule]).train(functools.partial(schedule.take, rule)):
                         now = time.perf_counter()
-                        self.seconds[rule] += (now - start) / self.threads
+                        self.seconds[rule] += (now - start) / schedule.busy
                         start = now
                         reports.put(progress)
                         if schedule.stopped:
                             break
+            schedule.leave()
             reports.put(None)
         except BaseException as error:
+            schedule.leave()
             reports.put(error)  # to be raised where the caller waits
 
 
 class _Schedule:
     """Hands out runs to the heats; shared by all threads."""
 
-    def __init__(self, entries: Sequence[Entry]):
+    def __init__(self, entries: Sequence[Entry], busy: int):
         self.lock = threading.Lock()
+        self.busy = busy  # heats at work
         self.waiting: dict[str, deque[Entry]] = {}
         for entry in entries:
             self.waiting.setdefault(entry.rule, deque()).append(entry)
@@ -153,13 +158,12 @@ class _Schedule:
         with self.lock:
             return self.waiting[rule].popleft() if self.waiting.get(rule) else None
 
+    def leave(self) -> None:
+        with self.lock:
+            self.busy = max(1, self.busy - 1)
+
     def stop(self) -> None:
         with self.lock:
             self.stopped = True
             self.waiting.clear()
             self.untouched.clear()
-
-
-def _processors() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

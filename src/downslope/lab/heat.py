@@ -379,14 +379,16 @@ class Trainer:
 
 def _settle(rule: Rule, settings: Mapping[str, float | bool]) -> tuple[Program, dict[str, float]]:
     """The program of a rule and the values of its hyperparameters other than the learning rate."""
-    flags = {name: value for name, value in settings.items() if isinstance(value, bool)}
-    program = trace(rule, **flags)
-    given = {name: float(value) for name, value in settings.items() if name not in flags}
-    if "lr" not in program.hyperparameters:
+    if "lr" not in rule.hyperparameters:
         raise ValueError(f"{rule.name} has no hyperparameter named lr; a race compares learning rates")
-    if unknown := given.keys() - program.hyperparameters.keys():
-        raise ValueError(f"{rule.name} has no hyperparameter {sorted(unknown)}; it has {[*program.hyperparameters]}")
-    scalars = {**program.hyperparameters, **given}
+    if "lr" in settings:
+        raise ValueError(f"hyperparameters of {rule.name}: lr is what the race tunes; give learning_rates instead")
+    try:
+        checked = {name: rule.checked(name, value) for name, value in settings.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"hyperparameters of {rule.name}: {error}") from None
+    program = trace(rule, **{name: value for name, value in checked.items() if name in rule.flags})
+    scalars = {**program.hyperparameters, **{k: v for k, v in checked.items() if k not in rule.flags}}
     del scalars["lr"]
     if missing := [name for name, value in scalars.items() if value is None]:
         raise ValueError(f"{rule.name} needs a value for {missing}; give hyperparameters={{{rule.name!r}: ...}}")

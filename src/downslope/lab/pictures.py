@@ -9,6 +9,7 @@ import html
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def canyon(race: Race) -> Picture:
     The ribbon reaches from the lowest to the highest loss over the tuning seeds, the line is their median. Losses
     beyond the top edge, and the cliffs towards learning rates that diverged, are drawn at that edge.
     """
+    race = _on_tuning_seeds(race)
     look = looks(race)
     finals = [run.final_loss for result in race.rules for run in result.tuning]
     start = _loss_before_training(race)
@@ -72,6 +74,7 @@ def same_and_tuned(race: Race) -> Picture:
 
     Both kinds of view show the same runs' seeds on the same axes, so that only the learning rates differ.
     """
+    race = _on_tuning_seeds(race)
     look = looks(race)
     losses = (loss for result in race.rules for run in result.tuning for loss in run.valid_loss)
     edges = loss_range(losses, _loss_before_training(race))
@@ -113,6 +116,13 @@ def training_curves(race: Race) -> Picture:
     layout = curve_layout("step", "", None) | {"height": 420}
     layout["xaxis"] |= {"range": [0, steps[-1] * 1.01]}
     return Picture("curves", layout, tuple(views))
+
+
+def _on_tuning_seeds(race: Race) -> Race:
+    """The race with those tuning runs only that every learning rate had: not the further ones of the best."""
+    seeds = set(race.tuning_seeds)
+    rules = [replace(r, tuning=tuple(run for run in r.tuning if run.seed in seeds)) for r in race.rules]
+    return replace(race, rules=tuple(rules))
 
 
 def by_learning_rate(runs: Iterable[Run]) -> dict[float, list[Run]]:

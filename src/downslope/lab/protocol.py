@@ -11,49 +11,30 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import downslope
+import downslope.rules
+from downslope.lab.course import PER_DECADE, Course, Stage
 from downslope.lab.problems import Problem, load_problem
 from downslope.lab.results import Interval, Race, RuleResult, Run
 from downslope.lab.statistics import compare, interval, verdict
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
-    from downslope.lab.engine import Engine, Entry, Progress
+    from downslope.lab.engine import Progress
 
-PER_DECADE = 3
 GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECADE, PER_DECADE + 1))
 """The learning rates every rule starts from: three per decade from 1e-5 to 10."""
-
-WIDENINGS = 2
-"""How often the grid is widened by a decade on the side where the best learning rate lies on its edge."""
 
 SAFE_FACTOR = 1.5
 """A learning rate is safe while its mean validation loss stays within this factor of the best."""
 
-FINALISTS = 2
-"""How many learning rates of a rule are confirmed at a time."""
-
 FIRST_VERDICT_SEED = 1000
 """Reporting seeds count from here, tuning seeds from 0: no run is judged by luck it was chosen for."""
-
-
-StageName = Literal["tuning", "widening", "confirming", "verdict"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the race that is about to begin.
-
-    Attributes:
-        name: `"tuning"`, `"widening"`, `"confirming"` or `"verdict"`.
-        epochs: For every rule that takes part, the epochs to be trained.
-    """
-
-    name: StageName
-    epochs: Mapping[str, int]
 
 
 def race(
@@ -114,167 +95,56 @@ def race(
     rates = _checked(entrants, learning_rates, counts, target_loss)
     engine = Engine(chosen, entrants, hyperparameters=hyperparameters, threads=threads)
     confirming = tuple(range(tuning_seeds, tuning_seeds + confirming_seeds))
-    course = _Course(engine, chosen, rates, tuple(range(tuning_seeds)), confirming, watch or (lambda _: None))
-    seeds = tuple(range(FIRST_VERDICT_SEED, FIRST_VERDICT_SEED + verdict_seeds))
+    course = Course(engine, chosen, rates, tuple(range(tuning_seeds)), confirming, watch or (lambda _: None))
+    course.allowed = {rule.name: rule.ranges["lr"] for rule in entrants}
+    first = max(FIRST_VERDICT_SEED, tuning_seeds + confirming_seeds)
+    seeds = tuple(range(first, first + verdict_seeds))
     try:
         course.tune([rule.name for rule in entrants])
-        course.confirm()
         course.judge(seeds)
         interrupted = False
     except KeyboardInterrupt:
         interrupted = True
     settings = {rule.name: dict((hyperparameters or {}).get(rule.name, {})) for rule in entrants}
-    return _result(course, entrants, settings, seeds, target_loss, interrupted, time.perf_counter() - start)
+    while True:
+        try:
+            return _result(course, entrants, settings, seeds, target_loss, interrupted, time.perf_counter() - start)
+        except KeyboardInterrupt:  # all that is left takes a second, and nobody wants to lose a race to it
+            interrupted = True
 
 
 def _usual_rules() -> list[Rule]:
-    return [downslope.sgd, downslope.momentum, downslope.nesterov, downslope.adagrad, downslope.rmsprop, downslope.adam]
+    return list(downslope.rules.TEXTBOOK)
 
 
 def _checked(
     rules: Sequence[Rule], rates: Iterable[float], counts: Mapping[str, int], target: float | None
 ) -> tuple[float, ...]:
     """The learning rates in ascending order, or an error that names the argument that is wrong."""
-    if not rules:
-        raise ValueError("rules is empty; give at least one rule, such as downslope.adam")
+    if isinstance(rules, str) or not rules:
+        raise ValueError(f"rules={rules!r}: give a list of rules, such as [downslope.sgd, downslope.adam]")
     for rule in rules:
         if not isinstance(rule, downslope.Rule):
             raise ValueError(f"rules holds {rule!r}; give rules such as downslope.adam")
-    ordered = tuple(sorted({float(rate) for rate in rates}))
-    if not ordered or not all(rate > 0 and math.isfinite(rate) for rate in ordered):
-        raise ValueError(f"learning_rates={list(ordered)}: give at least one, all finite and above 0")
+    try:
+        ordered = tuple(sorted({float(rate) for rate in rates}))
+    except (TypeError, ValueError):
+        raise ValueError(f"learning_rates={rates!r}: give a list of numbers") from None
+    if not ordered or not all(1e-30 <= rate <= 1e30 for rate in ordered):
+        raise ValueError(f"learning_rates={list(ordered)}: give at least one, all from 1e-30 to 1e30")
+    for rule in rules:
+        for rate in ordered:
+            if "lr" in rule.ranges and rate not in rule.ranges["lr"]:
+                raise ValueError(
+                    f"learning_rates: {rate:g} is out of range for {rule.name}; expected {rule.ranges['lr']}"
+                )
     for name, count in counts.items():
         least = 0 if name == "confirming_seeds" else 1
-        if not isinstance(count, int) or count < least:
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
             raise ValueError(f"{name}={count!r}: give a whole number of at least {least}")
     if target is not None and not math.isfinite(target):
         raise ValueError(f"target_loss={target!r}: give a finite number")
     return ordered
-
-
-class _Course:
-    """The race while it runs: which runs have finished, and what they say about each learning rate."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        problem: Problem,
-        rates: tuple[float, ...],
-        tuning_seeds: tuple[int, ...],
-        confirming_seeds: tuple[int, ...],
-        watch: Callable[[Stage | Progress], None],
-    ):
-        self.engine, self.problem, self.rates, self.watch = engine, problem, rates, watch
-        self.tuning_seeds, self.confirming_seeds = tuning_seeds, confirming_seeds
-        self.runs: list[Run] = []
-        self.best: dict[str, float | None] = {}
-        self.edges: dict[str, Literal["low", "high"] | None] = {}
-
-    def train(self, name: StageName, entries: Sequence[Entry]) -> None:
-        epochs: dict[str, int] = {}
-        for entry in entries:
-            epochs[entry.rule] = epochs.get(entry.rule, 0) + self.problem.epochs
-        self.watch(Stage(name, epochs))
-        for progress in self.engine.train(entries):
-            self.runs.extend(progress.finished)
-            self.watch(progress)
-
-    def tune(self, names: Sequence[str]) -> None:
-        """Find every rule's best learning rate, widening the grid where it lies on the edge."""
-        from downslope.lab.engine import Entry
-
-        wanted: dict[str, tuple[float, ...]] = dict.fromkeys(names, self.rates)
-        for widening in range(WIDENINGS + 1):
-            entries = [
-                Entry(name, lr, seed, "tuning") for name in wanted for lr in wanted[name] for seed in self.tuning_seeds
-            ]
-            self.train("widening" if widening else "tuning", entries)
-            for name in wanted:
-                self.best[name], self.edges[name] = choose(self.losses(name))
-            wanted = {
-                name: beyond(self.losses(name), edge) for name in wanted if (edge := self.edges[name]) is not None
-            }
-            if not wanted:
-                break
-
-    def confirm(self) -> None:
-        """Run the learning rates that look best on more seeds, until every rule's best is one of them."""
-        from downslope.lab.engine import Entry
-
-        confirmed: dict[str, set[float]] = {name: set() for name in self.best}
-        while self.confirming_seeds:
-            wanted: dict[str, list[float]] = {}
-            for name, done in confirmed.items():
-                losses = self.losses(name)
-                self.best[name], self.edges[name] = choose(losses)
-                if self.best[name] is not None and self.best[name] not in done:
-                    finite = {lr: loss for lr, loss in losses.items() if lr not in done and math.isfinite(loss)}
-                    wanted[name] = sorted(finite, key=finite.__getitem__)[:FINALISTS]
-                    done.update(wanted[name])
-            if not wanted:
-                break
-            self.train(
-                "confirming",
-                [Entry(name, lr, seed) for name in wanted for lr in wanted[name] for seed in self.confirming_seeds],
-            )
-
-    def judge(self, seeds: Sequence[int]) -> None:
-        """Run every rule's best learning rate on fresh seeds."""
-        from downslope.lab.engine import Entry
-
-        entries = [Entry(name, lr, seed, "verdict") for name, lr in self.best.items() if lr for seed in seeds]
-        if entries:
-            self.train("verdict", entries)
-
-    def of(self, name: str, phase: Literal["tuning", "verdict"]) -> tuple[Run, ...]:
-        """The finished runs of a rule, in order of learning rate and seed."""
-        runs = [run for run in self.runs if run.rule == name and run.phase == phase]
-        return tuple(sorted(runs, key=lambda run: (run.lr, run.seed)))
-
-    def losses(self, name: str) -> dict[float, float]:
-        """Each learning rate's mean final validation loss, of those where all tuning seeds have been run."""
-        found: dict[float, list[float]] = {}
-        for run in self.of(name, "tuning"):
-            found.setdefault(run.lr, []).append(run.final_loss)
-        complete = {lr: values for lr, values in found.items() if len(values) >= len(self.tuning_seeds)}
-        return {lr: statistics.fmean(values) for lr, values in sorted(complete.items())}
-
-
-def choose(losses: Mapping[float, float]) -> tuple[float | None, Literal["low", "high"] | None]:
-    """The learning rate with the lowest loss, and the side on which it lies on the edge of those tried.
-
-    Args:
-        losses: The mean final loss of each learning rate, infinite where a seed diverged.
-
-    Returns:
-        The best (the smaller one of equals), None if all are infinite; and the edge, where widening could still help.
-        When every learning rate diverged, that is the low one.
-
-    Example:
-        >>> choose({0.01: 0.5, 0.1: 0.2, 1.0: float("inf")})
-        (0.1, None)
-        >>> choose({0.01: 0.5, 0.1: 0.2})
-        (0.1, 'high')
-    """
-    if not losses:
-        return None, None
-    rates = sorted(losses)
-    best = min(rates, key=lambda lr: (losses[lr], lr))
-    if math.isinf(losses[best]):
-        return None, "low"
-    return best, "low" if best == rates[0] else "high" if best == rates[-1] else None
-
-
-def beyond(losses: Mapping[float, float], edge: Literal["low", "high"]) -> tuple[float, ...]:
-    """A decade of learning rates beyond the edge of those tried.
-
-    Example:
-        >>> beyond({0.01: 0.5, 0.1: 0.2}, "high")
-        (0.215, 0.464, 1.0)
-    """
-    end = min(losses) if edge == "low" else max(losses)
-    sign = -1 if edge == "low" else 1
-    return tuple(sorted(float(f"{end * 10 ** (sign * k / PER_DECADE):.3g}") for k in range(1, PER_DECADE + 1)))
 
 
 def safe_range(
@@ -299,7 +169,7 @@ def safe_range(
 
 
 def _result(
-    course: _Course,
+    course: Course,
     rules: Sequence[Rule],
     settings: Mapping[str, Mapping[str, Any]],
     seeds: tuple[int, ...],
@@ -350,12 +220,12 @@ def _result(
 _ACTIVATIONS = {"relu": "ReLU"}
 
 
-def _rule_result(course: _Course, rule: Rule, settings: Mapping[str, Any]) -> RuleResult:
+def _rule_result(course: Course, rule: Rule, settings: Mapping[str, Any]) -> RuleResult:
     name = rule.name
     verdict_runs = course.of(name, "verdict")
     losses = course.losses(name)
     best = course.best.get(name)
-    used = {**rule.complete({"lr": 1.0, **settings})}
+    used: dict[str, Any] = {**rule.hyperparameters, **rule.flags, **settings}
     flags = {key: value for key, value in used.items() if key in rule.flags}
     return RuleResult(
         rule=name,
@@ -389,7 +259,8 @@ def _target(first: RuleResult, seeds: Sequence[int], given: float | None) -> tup
         return given, "given by the user"
     if len(first.verdict) < len(seeds) or first.loss is None or math.isinf(first.loss.estimate):
         return None, f"{first.rule}, the first rule, did not finish, so there is no loss to time the others by"
-    return first.loss.estimate, f"where {first.rule}, the first rule, ends (median over the reporting seeds)"
+    target = statistics.median_high([run.final_loss for run in first.verdict])
+    return target, f"where {first.rule}, the first rule, ends (median over the reporting seeds)"
 
 
 def steps_to(target: float | None, runs: Sequence[Run], steps_per_epoch: int) -> float | None:
@@ -403,7 +274,7 @@ def steps_to(target: float | None, runs: Sequence[Run], steps_per_epoch: int) ->
         next((epoch * steps_per_epoch for epoch, loss in enumerate(run.valid_loss) if loss <= target), math.inf)
         for run in runs
     ]
-    return float(statistics.median(firsts))
+    return float(statistics.median_low(firsts))  # of an even number the lower: half of the runs got there by then
 
 
 def _environment(threads: int) -> dict[str, Any]:

@@ -151,7 +151,8 @@ def _canyon(race: Race) -> str:
         "The learning-rate canyon",
         f"What every learning rate led to, over {_seeds(len(race.tuning_seeds))}: the line is the median, the ribbon "
         "reaches from the best to the worst. A wide valley forgives a wrong guess. A thick cross means that every "
-        "run diverged there, a thin one that some did.",
+        "run diverged there, a thin one that some did. The best learning rate is the one with the lowest mean, over "
+        "these seeds and those it was confirmed on.",
         _plot("canyon", "Final validation loss against learning rate, for every rule"),
     )
 
@@ -348,7 +349,7 @@ def _flat(environment: dict[str, Any], above: str = "") -> list[tuple[str, str]]
 def _version(race: Race) -> str:
     from downslope import __version__
 
-    return str(race.environment.get("downslope", __version__))
+    return str(race.environment.get("versions", {}).get("downslope", __version__))
 
 
 def _asset(name: str) -> str:

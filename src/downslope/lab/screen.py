@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from downslope.lab.protocol import Stage
+from downslope.lab.course import Stage
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
@@ -48,12 +48,17 @@ class Screen:
         }
         self.lost = dict.fromkeys(self.tasks, 0)
         self.live = Live(self.bars, console=self.console, refresh_per_second=8)
-        rows = len(problem.train.x) + len(problem.valid.x) + len(problem.test.x)
-        self.console.print(f"[bold]{problem.title}[/bold]: {rows:,} rows. Ctrl-C stops and shows what is finished.")
+        self.problem = problem
 
     def __enter__(self) -> Screen:
-        self.live.start()
         return self
+
+    def _begin(self) -> None:
+        problem = self.problem
+        rows = len(problem.train.x) + len(problem.valid.x) + len(problem.test.x)
+        title = f"[bold]{escape(problem.title)}[/bold]"
+        self.console.print(f"{title}: {rows:,} rows. Ctrl-C stops and shows what is finished.")
+        self.live.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -63,6 +68,8 @@ class Screen:
     def watch(self, event: Stage | engine.Progress) -> None:
         """Take in what happened; to be handed to `race`."""
         if isinstance(event, Stage):
+            if not self.live.is_started:
+                self._begin()
             for rule, epochs in event.epochs.items():
                 stage, found = _STAGES[event.name], self._found(rule)
                 self.bars.reset(self.tasks[rule], total=epochs, start=False, stage=stage, found=found)
@@ -76,8 +83,8 @@ class Screen:
     def _found(self, rule: str) -> str:
         return f"{self.lost[rule]} diverged" if self.lost[rule] else ""
 
-    def show(self, race: Race, report: Path) -> None:
-        """Print the table, the verdict and where the report is."""
+    def show(self, race: Race) -> None:
+        """Print the table and the verdict."""
         self.console.print()
         self.console.print(table(race, self.console.width))
         if race.target_loss is not None:
@@ -89,8 +96,8 @@ class Screen:
         )
         if race.interrupted:
             self.console.print("\nInterrupted: only what had finished is shown.", style="yellow")
-        self.console.print(f"\n[bold]{race.verdict}[/bold]")
-        self.console.print(f"{race.seconds:.1f} s in all. Report: {report}")
+        self.console.print(f"\n{race.verdict}", style="bold", markup=False)
+        self.console.print(f"{race.seconds:.1f} s in all.")
 
 
 def table(race: Race, width: int = 120) -> Table:

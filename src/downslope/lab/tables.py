@@ -113,9 +113,9 @@ def _read(path: Path) -> pl.DataFrame:
         raise DataError(f"path: there is no file {str(path)!r}; check the spelling and the folder.")
     try:
         if suffix == ".parquet":
-            return pl.read_parquet(path)
-        header = pl.read_csv(path, has_header=False, n_rows=1, infer_schema=False)
-        frame = pl.read_csv(path, infer_schema_length=None)
+            return pl.read_parquet(path, glob=False)
+        header = pl.read_csv(path, has_header=False, n_rows=1, infer_schema=False, glob=False)
+        frame = pl.read_csv(path, infer_schema_length=None, glob=False)
     except pl.exceptions.NoDataError:
         raise DataError(f"path: {str(path)!r} is empty; it needs a header and rows.") from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
