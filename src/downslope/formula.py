@@ -72,7 +72,7 @@ _POSITIVE = Range(0.0, math.inf)
 _ANY = Range(-math.inf, math.inf)
 
 
-def _usual_range(name: str) -> Range:
+def usual_range(name: str) -> Range:
     """The range that a hyperparameter of this name has throughout the literature."""
     if name in ("mu", "momentum", "rho", "decay_rate", "averaging") or name.startswith("beta"):
         return _FRACTION
@@ -364,7 +364,7 @@ def _rule(function: Callable[..., Any], ranges: Mapping[str, tuple[float, float]
         scalar_states=scalar_states,
         hyperparameters=hyperparameters,
         flags=flags,
-        ranges={key: Range(*ranges[key]) if key in ranges else _usual_range(key) for key in hyperparameters},
+        ranges={key: Range(*ranges[key]) if key in ranges else usual_range(key) for key in hyperparameters},
         uses_t=uses_t,
         intuition=" ".join(doc.partition("\n\n")[0].split()),
         source=" ".join(doc.partition("Source:")[2].partition("\n\n")[0].split()),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from downslope.formula import Range, check_number
 from downslope.trace import Program
@@ -214,29 +215,12 @@ def check_writable(what: str, array: Array) -> None:
         )
 
 
-PAGE = 4096
-
-
-def alongside(weights: Array, dtype: np.dtype[Any]) -> Array:
-    """A new array of the weights' shape that begins where the weights begin within a page.
-
-    A processor compares the lower 12 bits of addresses to see whether a load has to wait for an earlier store. With
-    all arrays of a step at one place within their pages, it never takes one array for another.
-    """
-    if weights.nbytes < 16 * PAGE:
-        return np.empty(weights.shape, dtype)
-    memory = np.empty(weights.size * dtype.itemsize + PAGE, np.uint8)
-    first = (weights.__array_interface__["data"][0] - memory.__array_interface__["data"][0]) % PAGE
-    return memory[first : first + memory.size - PAGE].view(dtype).reshape(weights.shape)
-
-
 def check_separate(arrays: Mapping[str, Array]) -> None:
     """Make sure that no two arrays share memory."""
     spans = []
     for name, array in arrays.items():
-        low = array.__array_interface__["data"][0]
         if array.size:
-            spans.append((low, low + array.nbytes, name))
+            spans.append((*byte_bounds(array), name))
     spans.sort()
     for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
         if begin < end:

@@ -17,7 +17,6 @@ from downslope.groups import (
     Array,
     Group,
     Schedule,
-    alongside,
     check_gradients,
     check_separate,
     check_weights,
@@ -395,6 +394,8 @@ class Optimizer:
 
 def _filled(like: Array, initial: float | str, dtype: np.dtype[Any]) -> Array:
     """A new array of this shape, each element the initial value of a state: a number, or `"x"`."""
+    from downslope.backends.memory import alongside
+
     array = alongside(like, dtype)
     array[...] = like if initial == "x" else initial
     return array

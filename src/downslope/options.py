@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from downslope.expression import FormulaError
-from downslope.formula import Range, Rule, _usual_range
+from downslope.formula import Range, Rule, usual_range
 from downslope.trace import Program, array, in_order, number, run, share
 
 
@@ -151,7 +151,7 @@ def _program(
     lookahead: Program | None = None,
 ) -> Program:
     roots, names = share(outputs, names)
-    ranges: dict[str, Range] = {name: rule.ranges.get(name, _usual_range(name)) for name in hyperparameters}
+    ranges: dict[str, Range] = {name: rule.ranges.get(name, usual_range(name)) for name in hyperparameters}
     return Program(
         name=rule.name,
         states={**{s: v for s, v in rule.states.items() if s in outputs}, **({"average": "x"} if averaging else {})},

@@ -170,6 +170,22 @@ def address(array: np.ndarray[Any, Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+PAGE = 4096
+
+
+def alongside(weights: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """A new array of the weights' shape that begins where the weights begin within a page.
+
+    A processor compares the lower 12 bits of addresses to see whether a load has to wait for an earlier store. With
+    all arrays of a step at one place within their pages, it never takes one array for another.
+    """
+    if weights.nbytes < 16 * PAGE:
+        return np.empty(weights.shape, dtype)
+    memory = np.empty(weights.size * dtype.itemsize + PAGE, np.uint8)
+    first = (address(weights) - address(memory)) % PAGE
+    return memory[first : first + memory.size - PAGE].view(dtype).reshape(weights.shape)
+
+
 @functools.cache
 def known_layout() -> bool:
     """Whether arrays of this interpreter and NumPy have the layout that `take` reads.
