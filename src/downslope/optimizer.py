@@ -51,7 +51,7 @@ class Optimizer:
         maximize: Walk up the gradient instead of down.
         nonfinite: What to do when a gradient holds nan or infinity: "keep" lets it through, "raise" raises, "skip"
             leaves everything as it is and counts the step in `skipped`. Both look at all gradients before anything
-            is written, in the same launch, which costs one more read of the gradients.
+            is written, which costs one more read of them, the one that `max_norm` makes too.
         lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
             arrays, so that an ordinary loop takes its gradient there (`at_weights` moves to the weights themselves);
             "explicit" keeps the weights in the arrays, and the gradient is to be taken inside `at_lookahead`.

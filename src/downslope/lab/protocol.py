@@ -260,7 +260,7 @@ def _target(first: RuleResult, seeds: Sequence[int], given: float | None) -> tup
     if len(first.verdict) < len(seeds) or first.loss is None or math.isinf(first.loss.estimate):
         return None, f"{first.rule}, the first rule, did not finish, so there is no loss to time the others by"
     target = statistics.median_high([run.final_loss for run in first.verdict])
-    return target, f"where {first.rule}, the first rule, ends (median over the reporting seeds)"
+    return target, f"where {first.rule}, the first rule, ends (upper median over the reporting seeds)"
 
 
 def steps_to(target: float | None, runs: Sequence[Run], steps_per_epoch: int) -> float | None:
