@@ -1,12 +1,13 @@
-"""The command `downslope`."""
+"""The command `downslope race`."""
 
 from __future__ import annotations
 
 import os
 import runpy
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 import downslope
 import downslope.rules
@@ -15,23 +16,9 @@ if TYPE_CHECKING:
     from downslope.formula import Rule
     from downslope.lab import Problem
 
-try:
-    import typer
-except ImportError:  # pragma: no cover
-    sys.exit('The command line needs more than the bare library. Install it with: pip install "downslope[lab]"')
-
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
 
 
-@app.callback(invoke_without_command=True)
-def _top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
-    """Race update rules of neural networks on real data, each fairly tuned."""
-    if version:
-        typer.echo(downslope.__version__)
-        raise typer.Exit
-
-
-@app.command()
 def race(
     problem: Annotated[
         str,
@@ -49,7 +36,7 @@ def race(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
     rules: Annotated[
         str, typer.Option(help="Names of rules, and rules of your own as file.py:name, with commas between.")
-    ] = ",".join(rule.name for rule in downslope.rules.TEXTBOOK),
+    ] = TEXTBOOK,
     lrs: Annotated[
         str, typer.Option(help="Learning rates to start from, with commas; default: 19 from 1e-5 to 10.")
     ] = "",
@@ -164,8 +151,3 @@ def _numbers(text: str, option: str, *, whole: bool = False) -> list[float]:
         return [int(part) if whole else float(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise ValueError(f"{option} {text}: give {'whole ' if whole else ''}numbers with commas between") from None
-
-
-def main() -> None:
-    """Run the command."""
-    app()
