@@ -17,7 +17,8 @@ import torch
 
 from downslope.dialects import torch as dialect
 from downslope.formula import Rule
-from downslope.torch.optimizer import Extras, Optimizer
+from downslope.torch.extras import Extras
+from downslope.torch.optimizer import Optimizer
 from downslope.torch.settings import Group
 
 Number = float | torch.Tensor

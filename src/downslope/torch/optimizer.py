@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends import threads as pool
-from downslope.backends.numba import ROUNDINGS
-from downslope.formula import Range, Rule, check_number
-from downslope.optimizer import POLICIES, NonFiniteGradientError
-from downslope.torch import saving
+from downslope.formula import Rule
+from downslope.optimizer import NonFiniteGradientError
+from downslope.torch import backward, saving
+from downslope.torch.extras import Chosen, Extras
 from downslope.torch.gradients import describe_nonfinite, norm_and_nonfinite
-from downslope.torch.launch import Storage
 from downslope.torch.layout import Layout, lay_out, worst_of
-from downslope.torch.points import follow, placed, placing, point
+from downslope.torch.points import follow, placed, point
 from downslope.torch.progress import Progress
-from downslope.torch.settings import PLACED, Group, Options, Reader, Settings, refuse_misspelt, settle
-from downslope.torch.state import check_storage, is_distributed, loaded, merged_groups
+from downslope.torch.settings import Group, Options, Reader, Settings, refuse_misspelt, settle
+from downslope.torch.state import check_storage, loaded, merged_groups
 
 Tensor = torch.Tensor
 _profiler = torch.autograd.profiler
 _ATTEMPTS = 5
-
-
-class Extras(TypedDict, total=False):
-    """The options that every downslope optimizer takes besides those of its rule; see `Optimizer`."""
-
-    cautious: bool
-    max_norm: float | None
-    averaging: float | None
-    nonfinite: Literal["keep", "raise", "skip"]
-    state_dtype: torch.dtype | None
-    rounding: Literal["nearest", "compensated", "stochastic"]
-    seed: int
-    threads: int | None
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -160,35 +144,13 @@ class Optimizer(torch.optim.Optimizer):
         stored_ahead: bool = True,
     ) -> None:
         """Settle the options and take the parameters."""
-        known = Extras.__annotations__
-        for name in extras:
-            if name not in known:
-                raise TypeError(
-                    f"{type(self).__name__} has no option {name!r}; it has {', '.join([*defaults, *known])}"
-                )
-        averaging, max_norm, count = extras.get("averaging"), extras.get("max_norm"), extras.get("threads")
-        nonfinite, rounding = extras.get("nonfinite", "keep"), extras.get("rounding", "nearest")
-        dtype, seed = extras.get("state_dtype"), extras.get("seed", 0)
-        cautious = extras.get("cautious", False)
-        if not isinstance(cautious, bool):
-            raise TypeError(f"cautious={cautious!r}: give True or False")
-        if nonfinite not in POLICIES:
-            raise ValueError(f"nonfinite={nonfinite!r} is unknown; choose one of {', '.join(POLICIES)}")
-        if rounding not in ROUNDINGS:
-            raise ValueError(f"rounding={rounding!r} is unknown; choose one of {', '.join(ROUNDINGS)}")
-        if dtype is not None and not isinstance(dtype, torch.dtype):
-            raise TypeError(f"state_dtype={dtype!r}: give a torch.dtype, such as torch.bfloat16")
-        if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-            raise TypeError(f"seed={seed!r}: give a whole number of at most 63 bits")
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ValueError(f"threads={count!r} must be a whole number of at least 1")
-        if max_norm is not None:
-            max_norm = check_number("max_norm", max_norm, Range(0.0, math.inf))
-        if averaging is not None:
-            defaults["averaging"] = averaging
-        self._options = Options(weight_decay, decoupled, cautious, averaging is not None, max_norm, stored_ahead)
-        self._storage = Storage(dtype, rounding, seed)
-        self._nonfinite, self._threads = nonfinite, count
+        chosen = Chosen.among(extras, type(self).__name__, defaults)
+        if chosen.averaging is not None:
+            defaults["averaging"] = chosen.averaging
+        self._options = Options(
+            weight_decay, decoupled, chosen.cautious, chosen.averaging is not None, chosen.max_norm, stored_ahead
+        )
+        self._storage, self._nonfinite, self._threads = chosen.storage, chosen.nonfinite, chosen.threads
         if defaults.get("fused"):
             self._step_supports_amp_scaling = True  # a gradient scaler then leaves unscaling and skipping to the step
         self._ready(0)
@@ -376,74 +338,10 @@ class Optimizer(torch.optim.Optimizer):
         layout.settle(scale)
         return layout
 
-    def step_in_backward(self) -> contextlib.ExitStack:
-        """Update every parameter as soon as its gradient has arrived during `backward()`, and free the gradient.
+    def step_in_backward(self) -> contextlib.ExitStack:  # noqa: D102
+        return backward.step_in_backward(self)
 
-        The gradients of a model then never exist all at once. There is no need to call `step` any more; schedulers
-        work as before. It cannot be had together with what needs all gradients before the first update (`max_norm`,
-        `nonfinite`, a gradient scaler, `DistributedDataParallel`), with step hooks, or with gradients accumulated over
-        several `backward()`. Parameters that are added or thawed later need another call.
-
-        Returns:
-            A stack whose `close` goes back to the ordinary loop; it also works as a context manager.
-
-        Raises:
-            ValueError: The optimizer was made with `max_norm` or `nonfinite`, has step hooks, or gradients are averaged
-                over processes after they arrive.
-
-        Example:
-            >>> import torch, downslope.torch
-            >>> model = torch.nn.Linear(2, 1)
-            >>> optimizer = downslope.torch.Adam(model.parameters())
-            >>> handle = optimizer.step_in_backward()
-            >>> model(torch.ones(1, 2)).sum().backward()
-            >>> model.weight.grad is None
-            True
-            >>> optimizer.state[model.weight]["step"].item()
-            1.0
-        """
-        several = torch.distributed.is_available() and torch.distributed.is_initialized()
-        several = several and torch.distributed.get_world_size() > 1
-        params = [(k, p) for k, group in enumerate(self.param_groups) for p in group["params"]]
-        if several and not all(is_distributed(p) for _, p in params):
-            raise ValueError(
-                "a parameter's gradient arrives before it has been averaged over processes; step_in_backward goes "
-                "together with FSDP2 (fully_shard), not with DistributedDataParallel"
-            )
-        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks:
-            raise ValueError("step hooks are for whole steps, which there are none of in step_in_backward; remove them")
-        if self._surveys:
-            raise ValueError(
-                "max_norm and nonfinite need all gradients before the first update, which step_in_backward does not "
-                "wait for; make the optimizer without them"
-            )
-        handles = contextlib.ExitStack()
-        for k, p in params:
-            if p.requires_grad:
-                hook = p.register_post_accumulate_grad_hook(functools.partial(self._step_one, k))
-                handles.callback(hook.remove)
-        return handles
-
-    def _step_one(self, k: int, p: Tensor) -> None:
-        """Update one parameter of group `k`, whose gradient has just arrived."""
-        if "found_inf" in self.__dict__:
-            raise RuntimeError("a gradient scaler needs all gradients before the first update; not in step_in_backward")
-        with self._progress.lock:
-            if self._progress.away:
-                self._progress.refuse("backward")
-            group = self.param_groups[k]
-            if self._options.stored_ahead and self._choose(group).ahead is not None:
-                wanted = placing(self._check_group(group))
-                if group.setdefault(PLACED, wanted) != wanted:
-                    raise RuntimeError(
-                        f"the look-ahead was placed with {group[PLACED]} and should now be placed with {wanted}, but "
-                        "parameters cannot be moved in the middle of backward(); use the ordinary loop for this"
-                    )
-            own = {p: self.state[p]} if p in self.state else {}
-            self._update(p, [{**group, "params": [p]}], own)
-            self.state[p] = own[p]
-            self._opt_called = True  # what learning rate schedulers look at
-            p.grad = None
+    step_in_backward.__doc__ = backward.step_in_backward.__doc__
 
     def _follow(self) -> None:
         """Move points that are stored ahead to where the groups' settings now want them."""

@@ -19,7 +19,8 @@ Tensor = torch.Tensor
 
 
 @functools.lru_cache(maxsize=256)
-def _program(rule: Rule, flags: frozenset[tuple[str, bool]], to_weights: bool) -> Program:
+def program_of_point(rule: Rule, flags: frozenset[tuple[str, bool]], to_weights: bool) -> Program:
+    """The program that moves from the weights to the point ahead, or back; see `stored_point`."""
     return stored_point(rule, to_weights=to_weights, **dict(flags))
 
 
@@ -27,7 +28,7 @@ def placing(settings: Settings) -> dict[str, float]:
     """The hyperparameters that the point ahead depends on; none for a rule without a look-ahead."""
     if settings.rule.ahead is None:
         return {}
-    scalars = _program(settings.rule, settings.flags, True).scalars
+    scalars = program_of_point(settings.rule, settings.flags, True).scalars
     return {name: settings.numbers[name] for name in scalars if name in settings.numbers}
 
 
@@ -63,7 +64,7 @@ def point(
         to_weights: Which way to go.
         x: Where to start instead of at what the parameter holds.
     """
-    program = _program(settings.rule, settings.flags, to_weights)
+    program = program_of_point(settings.rule, settings.flags, to_weights)
     arrays = {"x": (p if x is None else x).detach()}
     arrays |= {name: own[name] for name in settings.program.states if name in own}
     body = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32

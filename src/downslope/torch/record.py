@@ -11,9 +11,8 @@ import torch
 from downslope import checkpoint
 from downslope.backends.numba import COMPENSATION
 from downslope.checkpoint import Clock
-from downslope.options import stored_point
 from downslope.torch.launch import STORAGES
-from downslope.torch.points import placed
+from downslope.torch.points import placed, program_of_point
 from downslope.torch.settings import Group, Settings, program_of
 from downslope.torch.state import is_distributed
 
@@ -153,6 +152,6 @@ def lookahead_scalars(clock: Clock, settings: Settings) -> list[float]:
     """The scalars that points ahead depend on, placed by these settings."""
     if settings.rule.ahead is None:
         return []
-    program = stored_point(settings.rule, to_weights=False, **dict(settings.flags))
+    program = program_of_point(settings.rule, settings.flags, False)
     scalars = {**settings.numbers, **clock.scalar_states, "t": float(clock.t + 1)}
     return [scalars[name] for name in program.scalars]

@@ -17,7 +17,7 @@ from downslope.trace import Program
 
 Group = dict[str, Any]
 
-PLACED = "lookahead"
+PLACED = "placed_by"
 """The entry of a parameter group that tells by which hyperparameters its points ahead were placed."""
 
 CARRIED = ("foreach", "fused", "capturable", "differentiable")

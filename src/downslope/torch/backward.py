@@ -1,0 +1,89 @@
+"""Updating every parameter as soon as its gradient has arrived."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING
+
+import torch
+
+from downslope.torch.points import placing
+from downslope.torch.settings import PLACED
+from downslope.torch.state import is_distributed
+
+if TYPE_CHECKING:
+    from downslope.torch.optimizer import Optimizer
+
+Tensor = torch.Tensor
+
+
+def step_in_backward(optimizer: Optimizer) -> contextlib.ExitStack:
+    """Update every parameter as soon as its gradient has arrived during `backward()`, and free the gradient.
+
+    The gradients of a model then never exist all at once. There is no need to call `step` any more; schedulers
+    work as before. It cannot be had together with what needs all gradients before the first update (`max_norm`,
+    `nonfinite`, a gradient scaler, `DistributedDataParallel`), with step hooks, or with gradients accumulated over
+    several `backward()`. Parameters that are added or thawed later need another call.
+
+    Returns:
+        A stack whose `close` goes back to the ordinary loop; it also works as a context manager.
+
+    Raises:
+        ValueError: The optimizer was made with `max_norm` or `nonfinite`, has step hooks, or gradients are averaged
+            over processes after they arrive.
+
+    Example:
+        >>> import torch, downslope.torch
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = downslope.torch.Adam(model.parameters())
+        >>> handle = optimizer.step_in_backward()
+        >>> model(torch.ones(1, 2)).sum().backward()
+        >>> model.weight.grad is None
+        True
+        >>> optimizer.state[model.weight]["step"].item()
+        1.0
+    """
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    several = several and torch.distributed.get_world_size() > 1
+    params = [(k, p) for k, group in enumerate(optimizer.param_groups) for p in group["params"]]
+    if several and not all(is_distributed(p) for _, p in params):
+        raise ValueError(
+            "a parameter's gradient arrives before it has been averaged over processes; step_in_backward goes "
+            "together with FSDP2 (fully_shard), not with DistributedDataParallel"
+        )
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise ValueError("step hooks are for whole steps, which there are none of in step_in_backward; remove them")
+    if optimizer._surveys:
+        raise ValueError(
+            "max_norm and nonfinite need all gradients before the first update, which step_in_backward does not "
+            "wait for; make the optimizer without them"
+        )
+    handles = contextlib.ExitStack()
+    for k, p in params:
+        if p.requires_grad:
+            hook = p.register_post_accumulate_grad_hook(functools.partial(_step_one, optimizer, k))
+            handles.callback(hook.remove)
+    return handles
+
+
+def _step_one(optimizer: Optimizer, k: int, p: Tensor) -> None:
+    """Update one parameter of group `k`, whose gradient has just arrived."""
+    if "found_inf" in optimizer.__dict__:
+        raise RuntimeError("a gradient scaler needs all gradients before the first update; not in step_in_backward")
+    with optimizer._progress.lock:
+        if optimizer._progress.away:
+            optimizer._progress.refuse("backward")
+        group, state = optimizer.param_groups[k], optimizer.state
+        if optimizer._options.stored_ahead and optimizer._choose(group).ahead is not None:
+            wanted = placing(optimizer._check_group(group))
+            if group.setdefault(PLACED, wanted) != wanted:
+                raise RuntimeError(
+                    f"the look-ahead was placed with {group[PLACED]} and should now be placed with {wanted}, but "
+                    "parameters cannot be moved in the middle of backward(); use the ordinary loop for this"
+                )
+        own = {p: state[p]} if p in state else {}
+        optimizer._update(p, [{**group, "params": [p]}], own)
+        state[p] = own[p]
+        optimizer._opt_called = True  # type: ignore[attr-defined] # what learning rate schedulers look at
+        p.grad = None
