@@ -43,9 +43,12 @@ THREADED_FROM = 1 << 18
 SHARE = 1 << 20
 """Weights a thread takes at a time, so that one slowed by other work does not hold up the rest."""
 
+NEAR_BYTES = 1 << 24
+"""What a launch may touch and still find in the processor's caches."""
+
 BLOCK_BYTES, AHEAD_BYTES = 256, 1024
-"""A kernel asks for the memory of a block while it works on the one so far behind: the hardware's own guess comes too
-late for a body that is as long as Adam's."""
+"""Beyond that, a kernel asks for the memory of a block while it works on the one so far behind: the hardware's own
+guess comes too late for a body that is as long as Adam's."""
 
 _WORDS = {
     "sign": "def sign(a):\n    return {0}(1) if a > 0 else ({0}(-1) if a < 0 else a)\n",
@@ -72,6 +75,7 @@ from downslope.backends.memory import access, dithered_store, prefetch, put_word
 @njit("void(int64[:,::1], {scalar}[:,::1], int64, int64, int64)", nogil=True, cache=True, error_model="numpy")
 def update(slots_, coefficients_, begin_, end_, mark_):
     """Update the weights number `begin_` to `end_`, counted over all slots; write 1 to the address `mark_` unless 0."""
+    far_ = slots_.shape[0] > 0 and slots_[-1, {start}] + slots_[-1, {length}] > {near}
     for s_ in range(slots_.shape[0]):
         first_ = max(begin_ - slots_[s_, {start}], 0)
         last_ = min(end_ - slots_[s_, {start}], slots_[s_, {length}])
@@ -80,9 +84,11 @@ def update(slots_, coefficients_, begin_, end_, mark_):
         row_ = slots_[s_, {row}]
         key_ = slots_[s_, {key}]
 {prologue}
-        for block_ in range(first_, last_, {block}):
-            stop_ = min(block_ + {block}, last_)
-            for line_ in range({ahead}, {ahead} + {size} * (stop_ - block_), 64):
+        step_ = {block} if far_ else last_ - first_
+        for block_ in range(first_, last_, step_):
+            stop_ = min(block_ + step_, last_)
+            reach_ = {size} * (stop_ - block_) if far_ else 0
+            for line_ in range({ahead}, {ahead} + reach_, 64):
 {prefetches}
             for i_ in range(block_, stop_):
 {loop}
@@ -104,6 +110,9 @@ _TAKEN = frozenset(
         "stop_",
         "line_",
         "key_",
+        "far_",
+        "step_",
+        "reach_",
         "mark_",
         "put_word",
         "sum_",
@@ -186,6 +195,7 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         prologue="\n".join(f"        {line}" for line in prologue),
         block=block,
         ahead=AHEAD_BYTES,
+        near=NEAR_BYTES // sum(sizes.values()),
         size=max(sizes.values()),
         prefetches="\n".join(f"                {line}" for line in prefetches),
         loop="\n".join(f"                {line}" for line in loop or ["pass"]),
