@@ -15,6 +15,7 @@ import os
 
 import numpy as np
 import pytest
+from coverage_table import assert_all_are_tested
 from two_hundred_steps import BOUND, RATES, assert_path, start_and_gradients
 
 import downslope
@@ -31,15 +32,16 @@ DECAY = {"weight_decay": 0.02}
 
 CASES = {
     "sgd": (dialect.sgd, optimizers.SGD, {}),
-    "sgd, decay": (dialect.sgd, optimizers.SGD, DECAY),
+    "sgd, decoupled decay": (dialect.sgd, optimizers.SGD, DECAY),
     "momentum": (dialect.sgd_momentum, optimizers.SGD, {"momentum": 0.9}),
-    "momentum, decay": (dialect.sgd_momentum, optimizers.SGD, {"momentum": 0.9, **DECAY}),
+    "momentum, decoupled decay": (dialect.sgd_momentum, optimizers.SGD, {"momentum": 0.9, **DECAY}),
     "nesterov": (dialect.sgd_momentum, optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
-    "nesterov, decay": (dialect.sgd_momentum, optimizers.SGD, {"momentum": 0.9, "nesterov": True, **DECAY}),
+    "nesterov, decoupled decay": (dialect.sgd_momentum, optimizers.SGD, {"momentum": 0.9, "nesterov": True, **DECAY}),
     "adagrad": (dialect.adagrad, optimizers.Adagrad, {}),
     "adagrad, initial value": (dialect.adagrad, optimizers.Adagrad, {"initial_accumulator_value": 2.0, "eps": 0.3}),
+    "adagrad, decoupled decay": (dialect.adagrad, optimizers.Adagrad, DECAY),
     "rmsprop": (dialect.rmsprop, optimizers.RMSprop, {}),
-    "rmsprop, epsilon, decay": (dialect.rmsprop, optimizers.RMSprop, {"eps": 0.3, "rho": 0.5, **DECAY}),
+    "rmsprop, decoupled decay": (dialect.rmsprop, optimizers.RMSprop, {"eps": 0.3, "rho": 0.5, **DECAY}),
     "rmsprop, centered": (dialect.rmsprop, optimizers.RMSprop, {"centered": True}),
     "rmsprop, momentum": (dialect.rmsprop_momentum, optimizers.RMSprop, {"momentum": 0.9}),
     "rmsprop, momentum, centered": (
@@ -48,17 +50,20 @@ CASES = {
         {"momentum": 0.8, "centered": True, "eps": 0.3},
     ),
     "adam": (dialect.adam, optimizers.Adam, {}),
-    "adam, epsilon": (dialect.adam, optimizers.Adam, {"eps": 0.1, "beta1": 0.8, "beta2": 0.9}),
-    "adam, amsgrad": (dialect.adam, optimizers.Adam, {"amsgrad": True}),
+    "adam (epsilon)": (dialect.adam, optimizers.Adam, {"eps": 0.1, "beta1": 0.8, "beta2": 0.9}),
+    "amsgrad": (dialect.adam, optimizers.Adam, {"amsgrad": True}),
     "adamw": (dialect.adam, optimizers.AdamW, {"weight_decay": 0.004}),
-    "adamw, amsgrad": (dialect.adam, optimizers.AdamW, {"amsgrad": True, **DECAY}),
+    "amsgrad, decoupled decay": (dialect.adam, optimizers.AdamW, {"amsgrad": True, **DECAY}),
     "nadam": (dialect.nadam, optimizers.Nadam, {}),
+    "nadam, decoupled decay": (dialect.nadam, optimizers.Nadam, DECAY),
     "adamax": (dialect.adamax, optimizers.Adamax, {}),
-    "adamax, epsilon": (dialect.adamax, optimizers.Adamax, {"eps": 0.3}),
+    "adamax (epsilon)": (dialect.adamax, optimizers.Adamax, {"eps": 0.3}),
+    "adamax, decoupled decay": (dialect.adamax, optimizers.Adamax, DECAY),
     "adadelta": (dialect.adadelta, optimizers.Adadelta, {}),
-    "adadelta, epsilon": (dialect.adadelta, optimizers.Adadelta, {"eps": 1e-2, "rho": 0.8}),
+    "adadelta (epsilon)": (dialect.adadelta, optimizers.Adadelta, {"eps": 1e-2, "rho": 0.8}),
+    "adadelta, decoupled decay": (dialect.adadelta, optimizers.Adadelta, DECAY),
     "lion": (dialect.lion, optimizers.Lion, {}),
-    "lion, decay": (dialect.lion, optimizers.Lion, {"beta1": 0.8, **DECAY}),
+    "lion, decoupled decay": (dialect.lion, optimizers.Lion, {"beta1": 0.8, **DECAY}),
 }
 
 
@@ -152,3 +157,7 @@ def test_a_state_that_no_choice_uses_is_not_kept():
     assert list(trace(dialect.rmsprop).states) == ["velocity"]
     assert list(trace(dialect.adam).states) == ["momentums", "velocity"]
     assert list(trace(dialect.adam, amsgrad=True).states) == ["momentums", "velocity", "velocity_hat"]
+
+
+def test_the_page_lists_what_is_tested():
+    assert_all_are_tested("keras", CASES)

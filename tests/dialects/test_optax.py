@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+from coverage_table import assert_all_are_tested
 from two_hundred_steps import RATES, assert_path, start_and_gradients
 
 import downslope
@@ -40,6 +41,7 @@ CASES = {
         {**CENTERED, "bias_correction": True, "initial_scale": 0.5},
     ),
     "rmsprop, momentum": (dialect.rmsprop_momentum, optax.rmsprop, MOMENTUM),
+    "rmsprop, momentum, centered": (dialect.rmsprop_momentum, optax.rmsprop, {**MOMENTUM, **CENTERED}),
     "rmsprop, nesterov": (dialect.rmsprop_momentum, optax.rmsprop, {**MOMENTUM, "nesterov": True}),
     "rmsprop, nesterov, centered, bias correction, epsilon outside": (
         dialect.rmsprop_momentum,
@@ -55,9 +57,9 @@ CASES = {
         },
     ),
     "adam": (dialect.adam, optax.adam, {}),
-    "adam, epsilons": (dialect.adam, optax.adam, {"eps": 0.1, "eps_root": 0.3, "beta1": 0.8, "beta2": 0.9}),
+    "adam (epsilons)": (dialect.adam, optax.adam, {"eps": 0.1, "eps_root": 0.3, "beta1": 0.8, "beta2": 0.9}),
     "nadam": (dialect.nadam, optax.nadam, {}),
-    "nadam, epsilons": (dialect.nadam, optax.nadam, {"eps": 0.1, "eps_root": 0.3, "beta1": 0.8}),
+    "nadam (epsilons)": (dialect.nadam, optax.nadam, {"eps": 0.1, "eps_root": 0.3, "beta1": 0.8}),
     "amsgrad": (dialect.amsgrad, optax.amsgrad, {}),
     "amsgrad, uncorrected": (
         dialect.amsgrad,
@@ -66,14 +68,20 @@ CASES = {
     ),
     "amsgrad, nu uncorrected": (dialect.amsgrad, optax.amsgrad, {"bias_correction_nu": False}),
     "adamw": (dialect.adam, optax.adamw, {"weight_decay": 1e-4}),
-    "nadamw": (dialect.nadam, optax.nadamw, {"weight_decay": 0.02}),
+    "adamax, decoupled decay": (dialect.adamax, optax.adamaxw, {"weight_decay": 0.02}),
+    "nadam, decoupled decay": (dialect.nadam, optax.nadamw, {"weight_decay": 0.02}),
     "adamax": (dialect.adamax, optax.adamax, {}),
-    "adamax, epsilon": (dialect.adamax, optax.adamax, {"eps": 0.3}),
+    "adamax (epsilon)": (dialect.adamax, optax.adamax, {"eps": 0.3}),
     "adadelta": (dialect.adadelta, optax.adadelta, {}),
-    "adadelta, epsilon, decay": (dialect.adadelta, optax.adadelta, {"eps": 1e-2, "rho": 0.8, "weight_decay": 0.02}),
+    "adadelta, coupled decay": (
+        dialect.adadelta,
+        optax.adadelta,
+        {"eps": 1e-2, "rho": 0.8, "weight_decay": 0.02},
+    ),
     "radam": (dialect.radam, optax.radam, {}),
     "radam, nesterov": (dialect.radam, optax.radam, {"nesterov": True, "eps_root": 0.3, "threshold": 10.0}),
-    "lion": (dialect.lion, optax.lion, {"weight_decay": 1e-3}),
+    "lion": (dialect.lion, optax.lion, {"weight_decay": 0.0}),
+    "lion, decoupled decay": (dialect.lion, optax.lion, {"weight_decay": 1e-3}),
     "adabelief": (dialect.adabelief, optax.adabelief, {}),
     "adabelief, nesterov": (dialect.adabelief, optax.adabelief, {"nesterov": True, "eps": 0.1, "eps_root": 1e-2}),
 }
@@ -150,3 +158,7 @@ def test_the_formulas_are_certified(name, flags):
 def test_a_state_that_no_choice_uses_is_not_kept():
     assert list(trace(dialect.rmsprop).states) == ["nu"]
     assert list(trace(dialect.rmsprop, centered=True).states) == ["nu", "mu"]
+
+
+def test_the_page_lists_what_is_tested():
+    assert_all_are_tested("optax", CASES)

@@ -8,6 +8,7 @@ import inspect
 
 import numpy as np
 import pytest
+from coverage_table import assert_all_are_tested
 from two_hundred_steps import RATES, assert_path, start_and_gradients
 
 import downslope
@@ -26,7 +27,7 @@ CASES = {
     "adagrad": (dialect.adagrad, train.AdagradOptimizer, {}),
     "adagrad, initial value": (dialect.adagrad, train.AdagradOptimizer, {"initial_accumulator_value": 2.0}),
     "rmsprop": (dialect.rmsprop, train.RMSPropOptimizer, {}),
-    "rmsprop, epsilon": (dialect.rmsprop, train.RMSPropOptimizer, {"eps": 0.3, "decay": 0.5}),
+    "rmsprop (epsilon)": (dialect.rmsprop, train.RMSPropOptimizer, {"eps": 0.3, "decay": 0.5}),
     "rmsprop, centered": (dialect.rmsprop, train.RMSPropOptimizer, {"centered": True}),
     "rmsprop, momentum": (dialect.rmsprop_momentum, train.RMSPropOptimizer, {"momentum": 0.9}),
     "rmsprop, momentum, centered": (
@@ -35,9 +36,9 @@ CASES = {
         {"momentum": 0.8, "centered": True, "eps": 0.3},
     ),
     "adam": (dialect.adam, train.AdamOptimizer, {}),
-    "adam, epsilon": (dialect.adam, train.AdamOptimizer, {"eps": 0.1, "beta1": 0.8, "beta2": 0.9}),
+    "adam (epsilon)": (dialect.adam, train.AdamOptimizer, {"eps": 0.1, "beta1": 0.8, "beta2": 0.9}),
     "adadelta": (dialect.adadelta, train.AdadeltaOptimizer, {}),
-    "adadelta, epsilon": (dialect.adadelta, train.AdadeltaOptimizer, {"eps": 1e-2, "rho": 0.8}),
+    "adadelta (epsilon)": (dialect.adadelta, train.AdadeltaOptimizer, {"eps": 1e-2, "rho": 0.8}),
 }
 
 
@@ -115,3 +116,7 @@ def test_what_tensorflow_demands_is_demanded():
         downslope.Optimizer(np.zeros(3), dialect.adagrad)
     with pytest.raises(ValueError, match="initial_accumulator_value=0 "):
         downslope.Optimizer(np.zeros(3), dialect.adagrad, lr=0.1, initial_accumulator_value=0)
+
+
+def test_the_page_lists_what_is_tested():
+    assert_all_are_tested("tf1", CASES)

@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from coverage_table import assert_all_are_tested
 
 import downslope
 from downslope.dialects import torch as dialect
@@ -20,9 +21,9 @@ DECAY = {"weight_decay": 0.01}
 
 CASES = {
     "sgd": (dialect.sgd, {}, torch.optim.SGD, {}),
-    "sgd, decay": (dialect.sgd, DECAY, torch.optim.SGD, DECAY),
+    "sgd, coupled decay": (dialect.sgd, DECAY, torch.optim.SGD, DECAY),
     "momentum": (dialect.sgd_momentum, {"momentum": 0.9}, torch.optim.SGD, {"momentum": 0.9}),
-    "momentum, dampening, decay": (
+    "momentum, coupled decay, dampening": (
         dialect.sgd_momentum,
         {"momentum": 0.8, "dampening": 0.3, **DECAY},
         torch.optim.SGD,
@@ -34,15 +35,36 @@ CASES = {
         torch.optim.SGD,
         {"momentum": 0.9, "nesterov": True},
     ),
+    "momentum, coupled decay": (
+        dialect.sgd_momentum,
+        {"momentum": 0.9, **DECAY},
+        torch.optim.SGD,
+        {"momentum": 0.9, **DECAY},
+    ),
+    "nesterov, coupled decay": (
+        dialect.sgd_momentum,
+        {"momentum": 0.9, "nesterov": True, **DECAY},
+        torch.optim.SGD,
+        {"momentum": 0.9, "nesterov": True, **DECAY},
+    ),
     "adagrad": (dialect.adagrad, {}, torch.optim.Adagrad, {}),
-    "adagrad, lr_decay, decay": (
+    "adagrad, coupled decay": (dialect.adagrad, DECAY, torch.optim.Adagrad, DECAY),
+    "adagrad, initial value": (
+        dialect.adagrad,
+        {"initial_accumulator_value": 2.0},
+        torch.optim.Adagrad,
+        {"initial_accumulator_value": 2.0},
+    ),
+    "adagrad, coupled decay, decaying rate": (
         dialect.adagrad,
         {"lr_decay": 0.01, **DECAY},
         torch.optim.Adagrad,
         {"lr_decay": 0.01, **DECAY},
     ),
     "rmsprop": (dialect.rmsprop, {}, torch.optim.RMSprop, {}),
-    "rmsprop, centered, decay": (
+    "rmsprop, coupled decay": (dialect.rmsprop, DECAY, torch.optim.RMSprop, DECAY),
+    "rmsprop, centered": (dialect.rmsprop, {"centered": True}, torch.optim.RMSprop, {"centered": True}),
+    "rmsprop, centered, coupled decay": (
         dialect.rmsprop,
         {"centered": True, "alpha": 0.9, **DECAY},
         torch.optim.RMSprop,
@@ -56,28 +78,36 @@ CASES = {
         {"momentum": 0.9, "centered": True},
     ),
     "adam": (dialect.adam, {}, torch.optim.Adam, {}),
-    "adam, decay": (dialect.adam, DECAY, torch.optim.Adam, DECAY),
-    "adam, amsgrad": (dialect.adam, {"amsgrad": True}, torch.optim.Adam, {"amsgrad": True}),
+    "adam, coupled decay": (dialect.adam, DECAY, torch.optim.Adam, DECAY),
+    "amsgrad, coupled decay": (
+        dialect.adam,
+        {"amsgrad": True, **DECAY},
+        torch.optim.Adam,
+        {"amsgrad": True, **DECAY},
+    ),
+    "amsgrad": (dialect.adam, {"amsgrad": True}, torch.optim.Adam, {"amsgrad": True}),
     "adamw": (dialect.adam, {"decoupled_weight_decay": True, "weight_decay": 0.01}, torch.optim.AdamW, {}),
-    "adamw, amsgrad": (
+    "amsgrad, decoupled decay": (
         dialect.adam,
         {"decoupled_weight_decay": True, "weight_decay": 0.1, "amsgrad": True},
         torch.optim.AdamW,
         {"weight_decay": 0.1, "amsgrad": True},
     ),
     "nadam": (dialect.nadam, {}, torch.optim.NAdam, {}),
-    "nadam, decoupled": (
+    "nadam, coupled decay": (dialect.nadam, DECAY, torch.optim.NAdam, DECAY),
+    "nadam, decoupled decay": (
         dialect.nadam,
         {"decoupled_weight_decay": True, **DECAY},
         torch.optim.NAdam,
         {"decoupled_weight_decay": True, **DECAY},
     ),
     "adamax": (dialect.adamax, {}, torch.optim.Adamax, {}),
-    "adamax, decay": (dialect.adamax, DECAY, torch.optim.Adamax, DECAY),
+    "adamax, coupled decay": (dialect.adamax, DECAY, torch.optim.Adamax, DECAY),
     "adadelta": (dialect.adadelta, {}, torch.optim.Adadelta, {}),
-    "adadelta, decay": (dialect.adadelta, DECAY, torch.optim.Adadelta, DECAY),
+    "adadelta, coupled decay": (dialect.adadelta, DECAY, torch.optim.Adadelta, DECAY),
     "radam": (dialect.radam, {}, torch.optim.RAdam, {}),
-    "radam, decoupled": (
+    "radam, coupled decay": (dialect.radam, DECAY, torch.optim.RAdam, DECAY),
+    "radam, decoupled decay": (
         dialect.radam,
         {"decoupled_weight_decay": True, **DECAY},
         torch.optim.RAdam,
@@ -145,3 +175,7 @@ def test_a_state_that_no_choice_uses_is_not_kept():
     assert sorted(downslope.Optimizer(x, dialect.adam).state) == ["exp_avg", "exp_avg_sq"]
     assert dialect.adam.cost().read == 16
     assert dialect.adam.cost(amsgrad=True).read == 20
+
+
+def test_the_page_lists_what_is_tested():
+    assert_all_are_tested("torch", CASES)
