@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 import downslope
 from downslope import rule, scalar, sqrt, where
+from downslope.dialects import keras, torch
 from downslope.emit import body, coefficients_source, identifier, numba_target
 from downslope.expression import Expression, maximum, minimum, sign
 from downslope.interpret import interpret, interpret_coefficients
+from downslope.notation import formula
+from downslope.options import compose
 from downslope.trace import trace
 
 # Random formulas: the text must mean what the formula says, brackets and all. The operations are those that are exact
@@ -222,6 +225,7 @@ def wordy(x, dx, s=scalar(1.0), *, t, rate_up=0.5, beta12=0.5):
         r"\mathrm{rate\_up}",
         r"\beta_{12}",
         r"(x_{t-1} - dx_{t})",
+        r"\, (-dx_{t})",
         r"\left|dx_{t}\right|^{0.5}",
         r"(x_{t-1} + dx_{t})^{2}",
         r"\max\left(\sqrt{dx_{t}}, ",
@@ -234,3 +238,97 @@ def test_latex_has_a_form_for_every_word(part):
 def test_latex_of_options():
     assert r"\mathrm{average}_{t} &=" in downslope.sgd.latex(averaging=True)
     assert r"\mathrm{weight\_decay} \, x_{t-1}" in downslope.sgd.latex(weight_decay=True)
+
+
+def latex_lines(some, **flags):
+    lines = some.latex(**flags).splitlines()[1:-1]
+    return dict(line.removesuffix(r" \\").split(" &= ") for line in lines)
+
+
+def test_latex_gives_scalars_the_names_of_their_author():
+    lines = latex_lines(downslope.radam)
+    assert lines[r"\rho_{t}"] == r"\frac{2 \, \mathrm{age}_{t}}{\mathrm{weight}_{t}} - 1"
+    assert lines[r"\rho_{\mathrm{max}}"] == r"\frac{2}{1 - \beta_2} - 1"  # the same at every step
+    assert lines["r_{t}"].count(r"\rho_{t}") == 3
+    assert list(lines).index(r"\rho_{t}") < list(lines).index("r_{t}") < list(lines).index("x_{t}")
+    assert max(map(len, lines.values())) < 200
+
+
+def test_latex_of_torchs_radam_names_the_length_once():
+    lines = latex_lines(torch.radam)
+    assert lines["x_{t}"].startswith(r"x_{t-1} - \mathrm{lr} \, \left(\begin{cases} \mathrm{adapted}_{t} & \text{if } ")
+    assert max(map(len, lines.values())) < 200
+
+
+def test_latex_has_a_dot_between_numbers():
+    lines = latex_lines(keras.nadam)
+    assert lines["u_{t}"] == r"\beta_1 \, (1 - 0.5 \cdot 0.96^{t})"
+    assert lines[r"u_{\mathrm{next},t}"] == r"\beta_1 \, (1 - 0.5 \cdot 0.96^{t + 1})"
+
+
+@rule
+def rewritten(x, dx, a=0, b=1, *, lr=0.1):
+    dx = dx + 2 * x
+    a, b = b, a
+    x = x - 1e-8 * dx**2
+    return x - lr * a, a, b
+
+
+def test_latex_tells_a_new_meaning_of_a_name_from_the_old():
+    lines = latex_lines(rewritten)
+    assert lines["{dx'}_{t}"] == r"dx_{t} + 2 \, x_{t-1}"
+    assert lines["{x'}_{t}"] == r"x_{t-1} - 10^{-8} \, {dx'}_{t}^{2}"
+    assert lines["x_{t}"] == r"{x'}_{t} - \mathrm{lr} \, b_{t-1}"
+    assert (lines["a_{t}"], lines["b_{t}"]) == ("b_{t-1}", "a_{t-1}")
+
+
+# The formula as text
+
+
+def test_the_formula_of_torchs_adam_is_what_its_author_wrote():
+    assert [" = ".join(line) for line in formula(trace(torch.adam))] == [
+        "dx = dx + weight_decay * x",
+        "exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)",
+        "exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2",
+        "denominator = sqrt(exp_avg_sq) / sqrt(1 - beta2**t) + eps",
+        "x = x - lr / (1 - beta1**t) * exp_avg / denominator",
+    ]
+
+
+def test_the_formula_begins_with_where_the_gradient_is_taken():
+    assert formula(trace(downslope.nesterov))[0] == ("dx", "gradient at x + mu * v")
+
+
+@rule
+def two_of_one(x, dx, a=0.0, b=0.0, anchor="x"):
+    step = a * dx + b
+    a = step + (anchor - x)
+    return x - step, a, a, anchor
+
+
+WORDS = {"sqrt": np.sqrt, "where": np.where, "maximum": np.maximum, "minimum": np.minimum, "sign": np.sign}
+FORMULAS = [
+    *((each, {}) for each in downslope.rules.RULES),
+    *((each, {"cautious": True}) for each in (downslope.adam, rewritten)),
+    (downslope.lion, {"weight_decay": True, "decoupled": True, "averaging": True}),
+    (torch.adam, {"amsgrad": True, "decoupled_weight_decay": True}),
+    (keras.rmsprop_momentum, {"centered": True}),
+    (rewritten, {}),
+    (two_of_one, {}),
+]
+
+
+@pytest.mark.parametrize(("some", "choices"), FORMULAS, ids=lambda value: getattr(value, "name", None))
+def test_the_lines_of_a_formula_carried_out_one_after_the_other_compute_it(some, choices):
+    program = compose(some, **choices)
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        weight = {name: generator.uniform(0.1, 2.0) for name in program.arrays}
+        numbers = dict.fromkeys([*program.hyperparameters, *program.scalar_states], 0.3) | {"t": 3}
+        space = {**WORDS, **weight, **numbers}
+        for name, text in formula(program):
+            if not text.startswith("gradient at"):
+                with np.errstate(invalid="ignore"):  # the root of a variance that these numbers make negative
+                    space[name] = eval(text, space)
+        for name, value in interpret(program, {k: np.float64(v) for k, v in weight.items()}, numbers).items():
+            np.testing.assert_allclose(space[name], value, rtol=1e-12)

@@ -3,7 +3,7 @@ import pytest
 
 import downslope
 from downslope import FormulaError, Optimizer, rule
-from downslope.emit import latex
+from downslope.notation import latex
 from downslope.interpret import interpret
 from downslope.options import compose, stored_point
 from downslope.testing import _check_target, targets

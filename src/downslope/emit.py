@@ -7,7 +7,6 @@ happen in the author's order.
 from __future__ import annotations
 
 import keyword
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +30,7 @@ class Target:
             return known[e], ATOM
         if e.op == "constant":
             text = self.constant(_number(e))
-            return text, 0 if text.startswith("-") else 6 if " " in text else ATOM
+            return text, 0 if text.startswith("-") else 6 if " " in text else 8 if "^" in text else ATOM
         if e.op == "input":
             return known[e], ATOM
         template, binding = self.operations[e.op]
@@ -41,15 +40,24 @@ class Target:
             factor = self.operand(e.args[0], known, binding + 1)
             return template.join([factor] * count), binding
         calls = binding == ATOM or template.startswith((r"\frac", r"\begin"))  # arguments stand apart as they are
+        exponent = 1 if e.op == "pow" and "^{" in template else None  # raised, it stands apart too
         operands = [
-            self.operand(arg, known, 0 if calls else binding + (i > 0 or e.op == "pow")) for i, arg in enumerate(e.args)
+            self.operand(arg, known, 0 if calls or i == exponent else binding + (i > 0 or e.op == "pow"))
+            for i, arg in enumerate(e.args)
         ]
+        if "times" in self.operations and e.op in ("add", "sub", "mul"):  # a space would not keep them apart
+            if operands[1].startswith("-"):
+                operands[1] = f"({operands[1]})"
+            elif operands[1][0].isdigit() and e.op == "mul":
+                template, binding = self.operations["times"]
         return template.format(*operands), binding
 
     def operand(self, e: Expression, known: Mapping[Expression, str], least: int) -> str:
         """The text of an operand, in brackets unless it binds at least this tightly."""
         text, binding = self.write(e, known, top=False)
-        return text if binding >= least else f"({text})"
+        if binding >= least:
+            return text
+        return rf"\left({text}\right)" if r"\frac" in text or r"\begin" in text else f"({text})"
 
 
 _COMPARISONS = {
@@ -85,110 +93,23 @@ _HOST = {
     "pow": ("pow({}, {})", ATOM),  # that of math, which is never complex
 }
 
-READABLE = Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS, repr)
+OPERATIONS = _COMPARISONS | _ARITHMETIC | _FUNCTIONS
+
+READABLE = Target(OPERATIONS, repr)
 """As one would write it, for comments."""
 
-PYTHON = Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS | _HOST, repr)
+PYTHON = Target(OPERATIONS | _HOST, repr)
 """Double precision on the host, for coefficients."""
 
 
 def numba_target(scalar: str) -> Target:
     """Numba, for a body whose weights are of this scalar type (`float32` or `float64`)."""
-    return Target(_COMPARISONS | _ARITHMETIC | _FUNCTIONS, lambda value: f"{scalar}({value!r})")
-
-
-LATEX = Target(
-    {
-        "add": ("{} + {}", 5),
-        "sub": ("{} - {}", 5),
-        "mul": (r"{} \, {}", 6),
-        "div": (r"\frac{{{}}}{{{}}}", 8),
-        "neg": ("-{}", 7),
-        "pow": ("{}^{{{}}}", 9),
-        "abs": (r"\left|{}\right|", ATOM),
-        "sqrt": (r"\sqrt{{{}}}", ATOM),
-        "exp": (r"\exp\left({}\right)", ATOM),
-        "log": (r"\log\left({}\right)", ATOM),
-        "tanh": (r"\tanh\left({}\right)", ATOM),
-        "sign": (r"\operatorname{{sign}}\left({}\right)", ATOM),
-        "maximum": (r"\max\left({}, {}\right)", ATOM),
-        "minimum": (r"\min\left({}, {}\right)", ATOM),
-        "where": (r"\begin{{cases}} {1} & \text{{if }} {0} \\ {2} & \text{{otherwise}} \end{{cases}}", 0),
-        "lt": ("{} < {}", 4),
-        "le": (r"{} \le {}", 4),
-        "gt": ("{} > {}", 4),
-        "ge": (r"{} \ge {}", 4),
-        "eq": ("{} = {}", 4),
-        "ne": (r"{} \ne {}", 4),
-        "and": (r"{} \land {}", 2),
-        "or": (r"{} \lor {}", 1),
-        "not": (r"\lnot {}", 3),
-    },
-    lambda value: _latex_number(value),
-)
-
-
-def _latex_number(value: float) -> str:
-    if math.isinf(value):
-        return r"\infty" if value > 0 else r"-\infty"
-    digits, _, exponent = repr(value).partition("e")
-    digits = digits.removesuffix(".0")
-    return digits if not exponent else rf"{digits} \cdot 10^{{{int(exponent)}}}"
+    return Target(OPERATIONS, lambda value: f"{scalar}({value!r})")
 
 
 def _number(e: Expression) -> float:
     assert isinstance(e.value, float)
     return e.value
-
-
-def latex(program: Program) -> str:
-    """The program in LaTeX: one line for every value its author gave a name, in the order they are worked out.
-
-    With a look-ahead, the first line says where the gradient is taken.
-    """
-    roots = {**program.outputs, **program.scalar_outputs}
-
-    def known_name(e: Expression) -> str:
-        name = str(e.value)
-        before = name == "x" or name in program.states or name in program.scalar_states
-        return _latex_name(name, "t-1" if before else "t" if name == "dx" else "")
-
-    known = {e: known_name(e) for e in in_order(roots.values()) if e.op == "input"}
-    coefficients = set(program.coefficients)
-    named = {e: name for e, name in program.names.items() if e.per_weight or e in coefficients}
-    named |= {e: name for name, e in roots.items() if e.args}
-    known |= {e: _latex_name(name, "t") for e, name in named.items()}
-    lines = []
-    if program.lookahead:
-        point = program.lookahead.outputs["x"]
-        inputs = {e: known_name(e) for e in in_order([point]) if e.op == "input"}
-        lines.append(rf"dx_{{t}} &= \nabla L\left({LATEX.write(point, inputs)[0]}\right)")
-    lines += [f"{known[e]} &= {LATEX.write(e, known)[0]}" for e in in_order(roots.values()) if e in named]
-    lines += [f"{_latex_name(name, 't')} &= {LATEX.write(e, known)[0]}" for name, e in roots.items() if not e.args]
-    return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
-
-
-_GREEK = frozenset(
-    {"alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "kappa", "lambda", "mu", "nu", "pi", "rho", "sigma"}
-    | {"tau", "phi", "psi", "omega"}
-)
-
-
-def _latex_name(name: str, time: str) -> str:
-    stem, hat, _ = name.partition("_hat")
-    letters = stem.rstrip("0123456789")
-    digits = stem[len(letters) :]
-    if letters == "eps":
-        symbol = r"\varepsilon"
-    elif letters in _GREEK:
-        symbol = f"\\{letters}"
-    elif len(letters) == 1 or letters == "dx":
-        symbol = letters
-    else:
-        symbol = r"\mathrm{" + letters.replace("_", r"\_") + "}"
-    symbol = f"\\hat{{{symbol}}}" if hat else symbol
-    below = ",".join(part for part in (digits, time) if part)
-    return symbol + (f"_{below}" if len(below) == 1 and not time else f"_{{{below}}}" if below else "")
 
 
 def coefficients_source(program: Program) -> str:

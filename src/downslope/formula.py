@@ -241,7 +241,7 @@ class Rule:
             x_{t} &= x_{t-1} + v_{t}
             \end{aligned}
         """
-        from downslope.emit import latex
+        from downslope.notation import latex
         from downslope.options import compose
 
         return latex(compose(self, **flags_and_options))

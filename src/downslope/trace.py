@@ -172,6 +172,7 @@ def run(rule: Rule, x: Any, dx: Any, states: Mapping[str, Any], settings: Mappin
         )
     outputs: dict[str, Expression] = {}
     for name, value in zip(expected, values, strict=True):
+        value = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
         if not isinstance(value, (Expression, int, float, np.number)) or isinstance(value, bool):
             raise FormulaError(f"{rule.name} returns {value!r} as the new {name}; expected a formula or a number")
         e = value if isinstance(value, Expression) else Expression("constant", value=float(value))
