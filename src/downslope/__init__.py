@@ -30,6 +30,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from downslope.checkpoint import CheckpointError
     from downslope.optimizer import NonFiniteGradientError, Optimizer
+    from downslope.recipes.conversion import convert
+    from downslope.recipes.equivalence import equivalent
+    from downslope.recipes.recipe import Recipe
+    from downslope.recipes.transfer import convert_file
     from downslope.testing import check_rule
 
 _LATER = {
@@ -37,6 +41,10 @@ _LATER = {
     "NonFiniteGradientError": "downslope.optimizer",
     "Optimizer": "downslope.optimizer",
     "check_rule": "downslope.testing",
+    "Recipe": "downslope.recipes.recipe",
+    "convert": "downslope.recipes.conversion",
+    "convert_file": "downslope.recipes.transfer",
+    "equivalent": "downslope.recipes.equivalence",
 }
 
 __all__ = [
@@ -44,6 +52,7 @@ __all__ = [
     "FormulaError",
     "NonFiniteGradientError",
     "Optimizer",
+    "Recipe",
     "Rule",
     "adabelief",
     "adadelta",
@@ -54,6 +63,9 @@ __all__ = [
     "adan",
     "amsgrad",
     "check_rule",
+    "convert",
+    "convert_file",
+    "equivalent",
     "exp",
     "lion",
     "log",

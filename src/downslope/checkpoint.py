@@ -89,6 +89,8 @@ class Raw:
 def fingerprint(program: Program) -> str:
     """A hash of what a program computes, the same for the same formula and options wherever it was traced."""
     roots = {**program.outputs, **program.scalar_outputs}
+    if program.lookahead is not None:
+        roots["point"] = program.lookahead.outputs["x"]
     number: dict[Any, int] = {}
     lines = []
     for e in in_order(roots.values()):
@@ -258,13 +260,12 @@ def check_tensors(tensors: Mapping[str, Shaped], mine: Mapping[str, Shaped]) -> 
             )
 
 
-def check_groups(record: Mapping[str, Any], here: Mapping[str, Any], *, in_order: bool = True) -> list[dict[str, Any]]:
-    """The file's parameter groups, made sure to be those of this optimizer.
+def check_groups(record: Mapping[str, Any], here: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The file's parameter groups, made sure to be those of this optimizer, in whatever order their names are.
 
     Args:
         record: The file's record.
         here: This optimizer's.
-        in_order: Whether the names in a group must be in the same order.
 
     Raises:
         CheckpointError: The groups differ, or the record is malformed.
@@ -273,7 +274,7 @@ def check_groups(record: Mapping[str, Any], here: Mapping[str, Any], *, in_order
     if not isinstance(groups, list) or len(groups) != len(here["groups"]):
         raise CheckpointError(f"the file's groups are {groups!r:.200}; this optimizer has {len(here['groups'])}")
     for k, (saved, mine) in enumerate(zip(groups, here["groups"], strict=True)):
-        _check_names(k, saved.get("names") if isinstance(saved, dict) else saved, mine["names"], in_order)
+        _check_names(k, saved.get("names") if isinstance(saved, dict) else saved, mine["names"])
         for key in (*COMPUTED, "complex"):
             theirs, ours = saved.get(key, record.get(key)), mine.get(key, here.get(key))
             if theirs != ours:
@@ -283,10 +284,10 @@ def check_groups(record: Mapping[str, Any], here: Mapping[str, Any], *, in_order
     return groups
 
 
-def _check_names(k: int, saved: Any, mine: Sequence[str], in_order: bool) -> None:
+def _check_names(k: int, saved: Any, mine: Sequence[str]) -> None:
     if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
         raise CheckpointError(f"the file's group {k} holds {saved!r:.200}; expected names")
-    if saved != mine and (in_order or sorted(saved) != sorted(mine)):
+    if sorted(saved) != sorted(mine):
         missing, unknown = [n for n in mine if n not in saved], [n for n in saved if n not in mine]
         raise CheckpointError(
             f"the file's group {k} holds {saved!r:.200}; this optimizer's holds {mine!r:.200}; "

@@ -39,26 +39,59 @@ def interpret(
         >>> interpret(trace(downslope.sgd), arrays, {"lr": 0.5})["x"]
         array([0.5, 2.5], dtype=float32)
     """
+    values = interpret_scalars(program, scalars, xp)
+    new = interpret_body(program, arrays, values, xp)
+    return {**new, **{name: values[e] for name, e in program.scalar_outputs.items()}}
+
+
+def interpret_scalars(program: Program, scalars: Mapping[str, Any], xp: ModuleType = np) -> dict[Expression, Any]:
+    """The value of every expression that depends on no array: what one step needs once, however many arrays there are.
+
+    Args:
+        program: The program.
+        scalars: As for `interpret`.
+        xp: The array library.
+    """
     values: dict[Expression, Any] = {}
-    x = arrays["x"]
     with np.errstate(all="ignore"):  # infinities and nan follow IEEE, here as in a kernel
-        roots = {**program.outputs, **program.scalar_outputs}
-        for e in in_order(roots.values()):
+        for e in in_order([*program.outputs.values(), *program.scalar_outputs.values()]):
+            if e.per_weight:
+                continue
             if e.op == "constant":
                 values[e] = e.value
             elif e.op == "input":
-                name = str(e.value)
-                values[e] = arrays[name] if e.per_weight else _scalar(scalars[name])
+                values[e] = _scalar(scalars[str(e.value)])
+            else:
+                values[e] = _coefficient(e, [values[arg] for arg in e.args], values, xp)
+    return values
+
+
+def interpret_body(
+    program: Program, arrays: Mapping[str, Any], coefficients: Mapping[Expression, Any], xp: ModuleType = np
+) -> dict[str, Any]:
+    """The new weights and states by name.
+
+    Args:
+        program: The program.
+        arrays: As for `interpret`.
+        coefficients: The value of each of `program.coefficients`, as `interpret_scalars` gives them.
+        xp: The array library.
+    """
+    x = arrays["x"]
+    values: dict[Expression, Any] = dict(coefficients)
+    with np.errstate(all="ignore"):
+        for e in in_order(program.outputs.values()):
+            if e.op == "constant":
+                values[e] = e.value
+            elif e.op == "input" and e.per_weight:
+                values[e] = arrays[str(e.value)]
             elif e.per_weight:
                 operands = [_cast(values[arg], arg, x, xp) for arg in e.args]
                 values[e] = _apply(e, [_full(v, x, xp) for v in operands] if e.op in _FULL else operands, xp)
-            else:
-                values[e] = _coefficient(e, [values[arg] for arg in e.args], values, xp)
         result = {}
-        for name, e in roots.items():
-            value = values[e] if e.per_weight or name in program.scalar_outputs else _cast(values[e], e, x, xp)
-            full = name in program.outputs and not e.per_weight
-            result[name] = value + xp.zeros_like(x) if full else value
+        for name, e in program.outputs.items():
+            value = values[e] if e.per_weight else _cast(values[e], e, x, xp)
+            result[name] = value if e.per_weight else value + xp.zeros_like(x)
     return result
 
 

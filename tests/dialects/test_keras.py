@@ -146,7 +146,6 @@ def test_weight_decay_is_off_but_in_adamw():
     [
         ("rmsprop_momentum", {"centered": True}),
         ("nadam", {}),
-        ("lion", {}),
     ],
 )
 def test_the_formulas_are_certified(name, flags):

@@ -147,7 +147,6 @@ def test_weight_decay_has_the_default_that_is_documented():
     ("name", "flags"),
     [
         ("rmsprop_momentum", {"centered": True, "nesterov": True}),
-        ("nadam", {}),
         ("adabelief", {"nesterov": True}),
     ],
 )

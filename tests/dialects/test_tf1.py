@@ -97,10 +97,7 @@ def test_the_defaults_are_those_of_tensorflow(case):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags"),
-    [
-        ("rmsprop_momentum", {"centered": True}),
-        ("adam", {}),
-    ],
+    [("rmsprop_momentum", {"centered": True})],
 )
 def test_the_formulas_are_certified(name, flags):
     assert downslope.check_rule(getattr(dialect, name), **flags).passed

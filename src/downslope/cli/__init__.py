@@ -12,7 +12,9 @@ try:
 except ImportError:  # pragma: no cover
     sys.exit('The command line needs more than the bare library. Install it with: pip install "downslope[lab]"')
 
+from downslope.cli.convert import convert
 from downslope.cli.race import race
+from downslope.cli.rules import rules
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -26,6 +28,8 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 app.command()(race)
+app.command()(convert)
+app.command()(rules)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 import downslope
 import downslope.rules
+from downslope.cli.own_rule import names_a_file, own_rule
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
@@ -121,28 +121,12 @@ def _problem(
 
 def _rule(name: str) -> Rule:
     """A rule by its name, or from a file as `file.py:name`."""
-    path, colon, attribute = name.rpartition(":")
-    found: Any = None
-    if colon and path.endswith(".py"):
-        if not Path(path).is_file():
-            raise ValueError(f"--rules {name}: there is no file {path}")
-        try:
-            space = runpy.run_path(path)
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"--rules {name}: the file raised {type(error).__name__}: {error}") from None
-        found = space.get(attribute)
-        if not isinstance(found, downslope.Rule):
-            there = [key for key, value in space.items() if isinstance(value, downslope.Rule)]
-            raise ValueError(f"--rules {name}: {path} has no rule of this name; it has {', '.join(there) or 'none'}")
-        try:
-            found.latex()
-        except Exception as error:  # whatever the author's own code raises
-            raise ValueError(f"--rules {name}: the formula raised {type(error).__name__}: {error}") from None
-    elif name in downslope.rules.__all__:
-        found = getattr(downslope.rules, name)
-    if not isinstance(found, downslope.Rule):
+    if names_a_file(name):
+        return own_rule(name, "--rules")
+    if name not in downslope.rules.__all__:
         known = ", ".join(downslope.rules.__all__)
         raise ValueError(f"--rules {name}: there is no such rule; the names are {known}; your own are file.py:name")
+    found: Rule = getattr(downslope.rules, name)
     return found
 
 

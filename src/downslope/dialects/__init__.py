@@ -8,3 +8,23 @@ States and hyperparameters are named as the framework names them, except for the
 each under a name of its own: `lr`, `momentum`, `beta1`, `beta2`, `eps` and `nesterov` are called so throughout. A value
 that a framework demands has no default here either.
 """
+
+from downslope.dialects import keras, note, optax, tf1, torch
+from downslope.dialects.spelling import Dialect, Spelling
+
+DIALECTS: dict[str, Dialect] = {
+    "note": note.DIALECT,
+    "torch": torch.DIALECT,
+    "keras": keras.DIALECT,
+    "tf1": tf1.DIALECT,
+    "optax": optax.DIALECT,
+}
+"""Every dialect by its name."""
+
+ALSO_CALLED = (
+    {"momentum", "nesterov", "sgd_momentum"},
+    {"adam", "adamw", "amsgrad"},
+)
+"""Rules that one dialect has under several names and another under one name with a choice."""
+
+__all__ = ["ALSO_CALLED", "DIALECTS", "Dialect", "Spelling", "keras", "note", "optax", "tf1", "torch"]

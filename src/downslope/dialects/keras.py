@@ -9,6 +9,7 @@ right before the step and with the learning rate of that step. That is what ever
 `weight_decay=..., decoupled=True`. Keras's `AdamW` is `adam` with `weight_decay=0.004, decoupled=True`, no more.
 """
 
+from downslope.dialects.spelling import Dialect, Spelling
 from downslope.expression import maximum, sign, sqrt
 from downslope.formula import rule, scalar
 
@@ -161,3 +162,24 @@ def lion(x, dx, momentums=0, *, lr=1e-3, beta1=0.9, beta2=0.99):
     direction = sign(beta1 * momentums + (1 - beta1) * dx)
     momentums = beta2 * momentums + (1 - beta2) * dx
     return x - lr * direction, momentums
+
+
+DIALECT = Dialect(
+    framework="Keras",
+    imports="import keras",
+    spellings=(
+        Spelling("keras.optimizers.SGD", sgd, decay="decoupled"),
+        Spelling("keras.optimizers.SGD", sgd_momentum, {"momentum": 0.0}, decay="decoupled"),
+        Spelling("keras.optimizers.Adagrad", adagrad, decay="decoupled"),
+        Spelling("keras.optimizers.RMSprop", rmsprop, decay="decoupled"),
+        Spelling("keras.optimizers.RMSprop", rmsprop_momentum, {"momentum": 0.0}, decay="decoupled"),
+        Spelling("keras.optimizers.Adam", adam, decay="decoupled"),
+        Spelling("keras.optimizers.AdamW", adam, {"weight_decay": 0.004}, decay="decoupled"),
+        Spelling("keras.optimizers.Nadam", nadam, decay="decoupled"),
+        Spelling("keras.optimizers.Adamax", adamax, decay="decoupled"),
+        Spelling("keras.optimizers.Adadelta", adadelta, decay="decoupled"),
+        Spelling("keras.optimizers.Lion", lion, decay="decoupled"),
+    ),
+    arguments={"lr": "learning_rate", "beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"},
+)
+"""How Keras writes these rules."""

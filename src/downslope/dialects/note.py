@@ -4,6 +4,14 @@ Here `momentum` and `nesterov` are rules of their own, where the frameworks have
 declares the point ahead at which its gradient is taken.
 """
 
-from downslope.rules import adagrad, adam, momentum, nesterov, rmsprop, sgd
+from downslope.dialects.spelling import Dialect, Spelling
+from downslope.rules import RULES, adagrad, adam, momentum, nesterov, rmsprop, sgd
 
 __all__ = ["adagrad", "adam", "momentum", "nesterov", "rmsprop", "sgd"]
+
+DIALECT = Dialect(
+    framework="downslope",
+    imports="import downslope",
+    spellings=tuple(Spelling(f"downslope.{rule.name}", rule) for rule in RULES),
+)
+"""How downslope writes the rules, the descendants of the textbook's included."""

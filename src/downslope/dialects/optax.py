@@ -9,6 +9,7 @@ Optax's `adamw` is `adam` with `weight_decay=1e-4, decoupled=True`, `nadamw` is 
 the gradient, as the option is without `decoupled`.
 """
 
+from downslope.dialects.spelling import Dialect, Spelling
 from downslope.expression import maximum, sign, sqrt, where
 from downslope.formula import rule
 
@@ -74,7 +75,7 @@ def rmsprop(
     correction = 1 - decay**t if bias_correction else 1
     spread = nu / correction - (mu / correction) ** 2 if centered else nu / correction
     denominator = sqrt(spread + eps) if eps_in_sqrt else sqrt(spread) + eps
-    return x - lr * dx / denominator, nu, mu
+    return x - lr * (dx / denominator), nu, mu
 
 
 @rule(ranges={**_SCALE, "momentum": _NOT_NEGATIVE})
@@ -106,7 +107,7 @@ def rmsprop_momentum(
     correction = 1 - decay**t if bias_correction else 1
     spread = nu / correction - (mu / correction) ** 2 if centered else nu / correction
     denominator = sqrt(spread + eps) if eps_in_sqrt else sqrt(spread) + eps
-    force = lr * dx / denominator
+    force = lr * (dx / denominator)
     trace = force + momentum * trace
     step = force + momentum * trace if nesterov else trace
     return x - step, nu, mu, trace
@@ -122,7 +123,7 @@ def adam(x, dx, mu=0, nu=0, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, eps_root
     nu = (1 - beta2) * dx**2 + beta2 * nu
     mu_hat = mu / (1 - beta1**t)
     nu_hat = nu / (1 - beta2**t)
-    return x - lr * mu_hat / (sqrt(nu_hat + eps_root) + eps), mu, nu
+    return x - lr * (mu_hat / (sqrt(nu_hat + eps_root) + eps)), mu, nu
 
 
 @rule(ranges=_ROOT)
@@ -135,7 +136,7 @@ def nadam(x, dx, mu=0, nu=0, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, eps_roo
     nu = (1 - beta2) * dx**2 + beta2 * nu
     mu_hat = beta1 * mu / (1 - beta1 ** (t + 1)) + (1 - beta1) * dx / (1 - beta1**t)
     nu_hat = nu / (1 - beta2**t)
-    return x - lr * mu_hat / (sqrt(nu_hat + eps_root) + eps), mu, nu
+    return x - lr * (mu_hat / (sqrt(nu_hat + eps_root) + eps)), mu, nu
 
 
 @rule(ranges=_ROOT)
@@ -164,7 +165,7 @@ def amsgrad(
     mu_hat = mu / (1 - beta1**t) if bias_correction_mu else mu
     nu_hat = nu / (1 - beta2**t) if bias_correction_nu else nu
     nu_max = maximum(nu_max, nu_hat)
-    return x - lr * mu_hat / (sqrt(nu_max + eps_root) + eps), mu, nu, nu_max
+    return x - lr * (mu_hat / (sqrt(nu_max + eps_root) + eps)), mu, nu, nu_max
 
 
 @rule
@@ -176,7 +177,7 @@ def adamax(x, dx, mu=0, nu=0, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-8):
     mu = (1 - beta1) * dx + beta1 * mu
     nu = maximum(abs(dx) + eps, beta2 * nu)
     mu_hat = mu / (1 - beta1**t)
-    return x - lr * mu_hat / nu, mu, nu
+    return x - lr * (mu_hat / nu), mu, nu
 
 
 @rule(ranges={"rho": _DECAY})
@@ -249,4 +250,30 @@ def adabelief(x, dx, mu=0, nu=0, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-16, ep
     else:
         mu_hat = mu / (1 - beta1**t)
     nu_hat = nu / (1 - beta2**t)
-    return x - lr * mu_hat / (sqrt(nu_hat) + eps), mu, nu
+    return x - lr * (mu_hat / (sqrt(nu_hat) + eps)), mu, nu
+
+
+DIALECT = Dialect(
+    framework="Optax",
+    imports="import optax",
+    spellings=(
+        Spelling("optax.sgd", sgd),
+        Spelling("optax.sgd", sgd_momentum),
+        Spelling("optax.adagrad", adagrad),
+        Spelling("optax.rmsprop", rmsprop),
+        Spelling("optax.rmsprop", rmsprop_momentum),
+        Spelling("optax.adam", adam),
+        Spelling("optax.adamw", adam, {"weight_decay": 1e-4}, decay="decoupled"),
+        Spelling("optax.nadam", nadam),
+        Spelling("optax.nadamw", nadam, {"weight_decay": 1e-4}, decay="decoupled"),
+        Spelling("optax.amsgrad", amsgrad),
+        Spelling("optax.adamax", adamax),
+        Spelling("optax.adadelta", adadelta, decay="coupled"),
+        Spelling("optax.radam", radam),
+        Spelling("optax.lion", lion, {"weight_decay": 1e-3}, decay="decoupled"),
+        Spelling("optax.adabelief", adabelief),
+    ),
+    arguments={"lr": "learning_rate", "beta1": "b1", "beta2": "b2"},
+    coupled="optax.chain(optax.add_decayed_weights({decay}), {call})",
+)
+"""How Optax writes these rules."""

@@ -7,6 +7,7 @@ TensorFlow takes a Python number in single precision even where the weights are 
 Here every number is what it says. None of these optimizers has weight decay.
 """
 
+from downslope.dialects.spelling import Dialect, Spelling
 from downslope.expression import sqrt
 from downslope.formula import rule
 
@@ -94,3 +95,20 @@ def adadelta(x, dx, accum=0, accum_update=0, *, lr=1e-3, rho=0.95, eps=1e-8):
     update = sqrt(accum_update + eps) / sqrt(accum + eps) * dx
     accum_update = rho * accum_update + (1 - rho) * update**2
     return x - lr * update, accum, accum_update
+
+
+DIALECT = Dialect(
+    framework="TensorFlow 1",
+    imports="import tensorflow as tf",
+    spellings=(
+        Spelling("tf.compat.v1.train.GradientDescentOptimizer", sgd),
+        Spelling("tf.compat.v1.train.MomentumOptimizer", sgd_momentum),
+        Spelling("tf.compat.v1.train.AdagradOptimizer", adagrad),
+        Spelling("tf.compat.v1.train.RMSPropOptimizer", rmsprop),
+        Spelling("tf.compat.v1.train.RMSPropOptimizer", rmsprop_momentum, {"momentum": 0.0}),
+        Spelling("tf.compat.v1.train.AdamOptimizer", adam),
+        Spelling("tf.compat.v1.train.AdadeltaOptimizer", adadelta),
+    ),
+    arguments={"lr": "learning_rate", "eps": "epsilon", "nesterov": "use_nesterov"},
+)
+"""How TensorFlow 1 writes these rules."""

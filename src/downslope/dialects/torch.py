@@ -4,6 +4,7 @@ What an option of `torch.optim` switches on is a rule of its own here where it a
 boolean hyperparameter. `maximize` is an option of every optimizer.
 """
 
+from downslope.dialects.spelling import Dialect, Spelling
 from downslope.expression import maximum, sqrt, where
 from downslope.formula import rule, scalar
 
@@ -221,3 +222,26 @@ def radam(
     m_hat = exp_avg / (1 - beta1**t)
     adapted = m_hat * sqrt(rectification) * sqrt(1 - beta2**t) / (sqrt(exp_avg_sq) + eps)
     return x - lr * where(length > 5, adapted, m_hat), exp_avg, exp_avg_sq
+
+
+DIALECT = Dialect(
+    framework="PyTorch",
+    imports="import torch",
+    spellings=(
+        Spelling("torch.optim.SGD", sgd),
+        Spelling("torch.optim.SGD", sgd_momentum, {"momentum": 0.0}),
+        Spelling("torch.optim.Adagrad", adagrad),
+        Spelling("torch.optim.RMSprop", rmsprop),
+        Spelling("torch.optim.RMSprop", rmsprop_momentum, {"momentum": 0.0}),
+        Spelling("torch.optim.Adam", adam),
+        Spelling("torch.optim.AdamW", adam, {"weight_decay": 1e-2}, {"decoupled_weight_decay": True}),
+        Spelling("torch.optim.Adamax", adamax),
+        Spelling("torch.optim.Adadelta", adadelta),
+        Spelling("torch.optim.NAdam", nadam),
+        Spelling("torch.optim.RAdam", radam),
+    ),
+    pairs={"betas": ("beta1", "beta2")},
+    options=frozenset({"maximize"}),
+    first="model.parameters()",
+)
+"""How PyTorch writes these rules."""

@@ -182,7 +182,7 @@ def _restored(
     here = record_of(optimizer, members, {member.name: member.start for member in members})
     checkpoint.check_same(record, here, checkpoint.COMPUTED)
     checkpoint.check_same({"rounding": "nearest", **record}, {"rounding": "nearest", **here}, ["rounding"])
-    saved = checkpoint.check_groups(record, here, in_order=False)
+    saved = checkpoint.check_groups(record, here)
     clocks = checkpoint.clocks(record, saved)
     groups, settings = _groups(optimizer, saved)
     seed = _seed(record) if "seed" in here else optimizer._storage.seed

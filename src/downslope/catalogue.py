@@ -1,0 +1,387 @@
+"""What rules there are, in which dialects, and their facts as plain data: for `downslope rules`, pages and programs.
+
+Nothing is written down here a second time: names, defaults and sources are those of the rules, costs and formulas are
+read from them, and a rule that is added to `downslope.rules` or a dialect appears by itself.
+
+`families` has the rules themselves. `overview`, `entry` and `facts` give what JSON can hold: dicts with string keys,
+lists, strings, numbers, true, false, and null where something does not exist; a default of your own rule that is not
+finite is the string `inf`, `-inf` or `nan`. Keys may be added, but those described here stay.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from downslope.dialects import ALSO_CALLED, DIALECTS
+from downslope.formula import Range, Rule
+from downslope.interpret import interpret
+from downslope.notation import formula
+from downslope.trace import Program, trace
+
+if TYPE_CHECKING:
+    from downslope.recipes.equivalence import Comparison
+    from downslope.recipes.recipe import Recipe
+
+UNBOUNDED = 1e308
+"""From here on, the end of a range is no limit."""
+
+
+def families() -> dict[str, dict[str, Rule]]:
+    """All rules: by name, then by dialect; the textbook's first, in the order in which they are best learned.
+
+    Example:
+        >>> from downslope import catalogue
+        >>> list(catalogue.families()["adam"])
+        ['note', 'torch', 'keras', 'tf1', 'optax']
+        >>> catalogue.families()["adam"]["keras"].hyperparameters["eps"]
+        1e-07
+    """
+    found: dict[str, dict[str, Rule]] = {}
+    for dialect, spoken in DIALECTS.items():
+        for name, rule in spoken.rules.items():
+            found.setdefault(name, {})[dialect] = rule
+    return found
+
+
+def overview() -> dict[str, Any]:
+    """Everything there is: what `downslope rules --json` prints.
+
+    Returns:
+        `version`: of downslope. `dialects`: the framework of each. `rules`: what `entry` gives for every name, without
+        `differences`.
+    """
+    from downslope import __version__
+
+    return {
+        "version": __version__,
+        "dialects": {name: dialect.framework for name, dialect in DIALECTS.items()},
+        "rules": [_entry(name, forms) for name, forms in families().items()],
+    }
+
+
+def entry(name: str) -> dict[str, Any]:
+    """One rule in all of its dialects: what `downslope rules adam --json` prints.
+
+    Returns:
+        `name`, `intuition`; `forms`: by dialect, the `facts` of its form; `stand_ins`: for other dialects, the rule
+        that is the same under another name or has it as a choice; `see_also`: related rules, and the dialects that
+        have them; `differences`: which forms give the same path, see `differences`.
+
+    Raises:
+        ValueError: There is no rule of this name.
+
+    Example:
+        >>> from downslope import catalogue
+        >>> adam = catalogue.entry("adam")
+        >>> [adam["forms"][dialect]["hyperparameters"]["eps"]["default"] for dialect in ("torch", "keras")]
+        [1e-08, 1e-07]
+    """
+    return {**_entry(name, _forms(name)), "differences": differences(name)}
+
+
+def _forms(name: str) -> dict[str, Rule]:
+    known = families()
+    if name not in known:
+        raise ValueError(f"name={name!r}: there is no such rule; there are {', '.join(closest(name, known))}")
+    return known[name]
+
+
+def _name_in(dialect: str, name: str) -> str | None:
+    """What a dialect calls a rule: the same, or the name of a rule that has it as a choice, or None."""
+    spoken = DIALECTS[dialect]
+    if name in spoken.rules:
+        return name
+    called = {spelling.rule.name for spelling in spoken.spellings if spelling.name.lower() == name}
+    for other in sorted({other for group in ALSO_CALLED if name in group for other in group} & set(spoken.rules)):
+        same_word = name in other.split("_") or other in name.split("_")
+        if same_word or other in called or name in spoken.rules[other].flags:
+            return other
+    return None
+
+
+def _entry(name: str, forms: Mapping[str, Rule]) -> dict[str, Any]:
+    others = {other for group in ALSO_CALLED if name in group for other in group - {name}}
+    elsewhere = {dialect: _name_in(dialect, name) for dialect in DIALECTS if dialect not in forms}
+    return {
+        "name": name,
+        "intuition": next(iter(forms.values())).intuition,
+        "forms": {dialect: facts(rule) for dialect, rule in forms.items()},
+        "stand_ins": {dialect: other for dialect, other in elsewhere.items() if other},
+        "see_also": {other: list(dialects) for other, dialects in families().items() if other in others},
+    }
+
+
+def dialect(name: str) -> dict[str, Any]:
+    """All rules of one dialect: what `downslope rules keras --json` prints.
+
+    Returns:
+        `dialect`; `framework`, what people call it; `rules`: the `facts` of each rule.
+
+    Raises:
+        ValueError: There is no such dialect.
+    """
+    if name not in DIALECTS:
+        raise ValueError(f"name={name!r} is not a dialect; choose one of {', '.join(DIALECTS)}")
+    rules = [facts(forms[name]) for forms in families().values() if name in forms]
+    return {"dialect": name, "framework": DIALECTS[name].framework, "rules": rules}
+
+
+def facts(rule: Rule) -> dict[str, Any]:
+    """One rule, one of downslope's or your own, as plain data. Its flags have their defaults.
+
+    Returns:
+        `name`; `dialect`, null for your own; `python`, the expression that names it, null for your own;
+        `intuition`; `source`.
+        `calls`: how its framework writes it: the `name`, such as `torch.optim.AdamW`, the `defaults` that are not the
+        rule's own, what the name has `fixed`, and the kind of `weight_decay` that can come on top: `coupled`,
+        `decoupled` or null.
+        `formula`, its lines as its author would write them, and `latex`.
+        `hyperparameters`: of each the `default`, null where it is `required`, and the values it may take: from `low`
+        to `high` (null: no limit), which belongs to them if `high_included`.
+        `flags`: the default of each choice.
+        `states`: for each state the start of every weight: a number, `x` for a copy of the weights, or the name of a
+        hyperparameter; `optional_states`: the same for those that only a flag brings into play; `scalar_states`: the
+        starts of those that are one number per parameter group.
+        `uses_t`: whether the number of the step is needed; `lookahead`: where the gradient is taken, null if at `x`.
+        `cost`: `dtype` of the weights, and per weight the `bytes_read` and `bytes_written` and how often each of the
+        `operations` is done.
+        `first_update`: how far the first step goes at a gradient of 1, in units of the learning rate; null where that
+        depends on something that must be given, or cannot be said.
+
+    Raises:
+        FormulaError: The formula of a rule of your own cannot be read.
+
+    Example:
+        >>> from downslope import catalogue, dialects
+        >>> facts = catalogue.facts(dialects.tf1.rmsprop)
+        >>> facts["formula"]
+        ['rms = rms + (dx**2 - rms) * (1 - decay)', 'x = x - lr * dx / sqrt(rms + eps)']
+        >>> facts["states"], round(facts["first_update"], 6)
+        ({'rms': 1.0}, 1.0)
+    """
+    program = trace(rule)
+    cost = program.cost()
+    dialect = _dialect_of(rule)
+    ahead = dict(formula(program))["dx"].removeprefix("gradient at ") if program.lookahead else None
+    return {
+        "name": rule.name,
+        "dialect": dialect,
+        "python": _python_name(rule),
+        "intuition": rule.intuition,
+        "source": rule.source,
+        "calls": _calls(rule, dialect),
+        "formula": _lines(program),
+        "latex": rule.latex(),
+        "hyperparameters": {
+            name: {"default": _plain(default), "required": default is None, **_range(rule.ranges[name])}
+            for name, default in rule.hyperparameters.items()
+        },
+        "flags": dict(rule.flags),
+        "states": {name: _plain(start) for name, start in program.states.items()},
+        "optional_states": {name: _plain(start) for name, start in rule.states.items() if name not in program.states},
+        "scalar_states": {name: _plain(start) for name, start in program.scalar_states.items()},
+        "uses_t": rule.uses_t,
+        "lookahead": ahead,
+        "cost": {
+            "dtype": "float32",
+            "bytes_read": cost.read,
+            "bytes_written": cost.written,
+            "operations": dict(cost.operations),
+        },
+        "first_update": _first_update(rule, program),
+    }
+
+
+def _dialect_of(rule: Rule) -> str | None:
+    """The dialect that the rule is of; None for a rule of your own."""
+    return next((name for name, dialect in DIALECTS.items() if rule in dialect.rules.values()), None)
+
+
+def _python_name(rule: Rule) -> str | None:
+    """The expression that names a rule of downslope, as in `downslope.dialects.keras.adam`; None for your own."""
+    dialect = _dialect_of(rule)
+    if dialect is None:
+        return None
+    return f"downslope.{rule.name}" if dialect == "note" else f"downslope.dialects.{dialect}.{rule.name}"
+
+
+def _calls(rule: Rule, dialect: str | None) -> list[dict[str, Any]]:
+    if dialect in (None, "note"):
+        return []
+    return [
+        {
+            "name": spelling.call,
+            "defaults": dict(spelling.defaults),
+            "fixed": dict(spelling.fixed),
+            "weight_decay": spelling.decay or None,
+        }
+        for spelling in DIALECTS[dialect].spellings
+        if spelling.rule is rule
+    ]
+
+
+def _plain(value: float | str | None) -> float | str | None:
+    return value if value is None or isinstance(value, str) or math.isfinite(value) else str(value)
+
+
+def _range(allowed: Range) -> dict[str, Any]:
+    low = None if allowed.low <= -UNBOUNDED else allowed.low
+    high = None if allowed.high >= UNBOUNDED else allowed.high
+    return {"low": low, "high": high, "high_included": high is not None and allowed.closed}
+
+
+def _first_update(rule: Rule, program: Program) -> float | None:
+    """The step from 0 at a gradient of 1, in learning rates; None if it depends on a value that must be given."""
+    steps = {_step_from_zero(rule, program, given) for given in (0.5, 0.9)}
+    step = steps.pop()
+    return None if steps or step is None else step
+
+
+def _step_from_zero(rule: Rule, program: Program, given: float) -> float | None:
+    if "lr" not in rule.hyperparameters:
+        return None
+    settings: dict[str, Any] = {k: given if v is None else v for k, v in rule.hyperparameters.items()}
+    settings["lr"] = rule.hyperparameters["lr"] or 1e-3
+    starts = {name: program.initial(name, settings) or 0.0 for name in program.states}
+    arrays = {name: np.float64(value) for name, value in {"x": 0.0, "dx": 1.0, **starts}.items()}
+    new = float(interpret(program, arrays, {**settings, **program.scalar_states, "t": 1})["x"])
+    return float(f"{-new / settings['lr']:.12g}") if math.isfinite(new) else None
+
+
+def find(text: str) -> str | Rule:
+    """What a person means by the name of a rule: a family, or one dialect's form where the dialect is named.
+
+    Args:
+        text: A name such as `adam`, `keras.adam`, or a framework's own, `NAdam`; in large or small letters.
+
+    Returns:
+        The name of a family, or a rule.
+
+    Raises:
+        ValueError: There is no such dialect or rule; the error has what there is, the closest first.
+
+    Example:
+        >>> from downslope import catalogue
+        >>> catalogue.find("Adam"), catalogue.find("keras.Adam").hyperparameters["eps"]
+        ('adam', 1e-07)
+    """
+    dialect, dot, name = text.strip().lower().rpartition(".")
+    known = families()
+    if dot and dialect not in DIALECTS:
+        raise ValueError(f"there is no dialect {dialect}; there are {', '.join(closest(dialect, DIALECTS))}")
+    here = {name: rule for name, rule in known.items() if not dot or dialect in rule}
+    called: dict[str, str] = {}
+    for each, spoken in DIALECTS.items():
+        for spelling in spoken.spellings if not dot or dialect == each else ():
+            called.setdefault(spelling.name.lower(), spelling.rule.name)
+    name = name if name in here else called.get(name, name)
+    if name not in here:
+        others = ", ".join(closest(name, here))
+        if dot and name in known:
+            raise ValueError(f"{dialect} has no {name}, which is in {', '.join(known[name])}; {dialect} has {others}")
+        raise ValueError(f"{f'{dialect} has' if dot else 'there is'} no rule {name}; there are {others}")
+    return known[name][dialect] if dot else name
+
+
+def closest(name: str, known: Mapping[str, Any]) -> list[str]:
+    """The known names, those most like the one given first; the rest in their own order."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return [*near, *(other for other in known if other not in near)]
+
+
+def differences(name: str) -> dict[str, Any]:
+    """In which dialects a rule gives the same path, with the same hyperparameters whatever each calls them.
+
+    The first form, with its defaults (and `momentum=0.9` where it must be given), is compared with its counterpart in
+    every other dialect: the rule of this name, or one that may stand in its place, with the settings that bring it
+    closest. See `downslope.equivalent` for how paths are compared.
+
+    Args:
+        name: The name of a family.
+
+    Returns:
+        `reference`: the `dialect`, `rule` and `settings` that are compared with.
+        `elsewhere`: for every other dialect null if it has no counterpart, else its `rule` and `settings` (those that
+        are not its defaults), and its `formula` and `states` with these. Then the outcome: `same` is `always`,
+        `constant lr` or `never`; `first_step` is the first step after which the paths are apart; `at_step_1` and
+        `at_last_step` say how far (null: beyond all measure) after the first and the last of the `steps` compared, and
+        `sentence` says it in words.
+        `groups`: lists of dialects; those in one list always give the same path.
+
+    Raises:
+        ValueError: There is no rule of this name.
+
+    Example:
+        >>> from downslope import catalogue
+        >>> found = catalogue.differences("adam")
+        >>> found["groups"]
+        [['note', 'torch', 'optax'], ['keras', 'tf1']]
+        >>> found["elsewhere"]["keras"]["same"], found["elsewhere"]["keras"]["first_step"]
+        ('never', 1)
+    """
+    reference, found = _counterparts(name)
+    dialect = reference.dialect or ""
+    return {
+        "reference": {"dialect": dialect, "rule": name, "settings": dict(reference.settings)},
+        "elsewhere": {other: None if each is None else _comparison(each) for other, each in found.items()},
+        "groups": _groups({dialect: reference, **{other: each.b for other, each in found.items() if each is not None}}),
+    }
+
+
+@functools.cache
+def _counterparts(name: str) -> tuple[Recipe, Mapping[str, Comparison | None]]:
+    """The first form of a rule, with its defaults, and how its counterpart in every other dialect compares."""
+    from downslope.recipes.counterpart import counterpart
+    from downslope.recipes.recipe import Recipe
+
+    dialect, rule = next(iter(_forms(name).items()))
+    missing = [key for key, value in rule.hyperparameters.items() if value is None]
+    required: dict[str, Any] = {key: 1e-3 if key == "lr" else 0.9 for key in missing}
+    reference = Recipe(rule, **required)
+    found: dict[str, Comparison | None] = {}
+    for other in DIALECTS:
+        if other != dialect:
+            nearest = counterpart(reference, other)
+            fits = nearest is not None and nearest.b.rule.name == _name_in(other, name)
+            found[other] = nearest if fits else None
+    return reference, found
+
+
+def _groups(recipes: Mapping[str, Recipe]) -> list[list[str]]:
+    """The names of recipes that give the same path, together."""
+    from downslope.recipes.equivalence import equivalent
+
+    groups: list[list[str]] = []
+    for name, recipe in recipes.items():
+        same = (group for group in groups if equivalent(recipes[group[0]], recipe))
+        group = next(same, None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    return groups
+
+
+def _comparison(found: Comparison) -> dict[str, Any]:
+    return {
+        "rule": found.b.rule.name,
+        "settings": dict(found.b.changed),
+        "formula": _lines(found.b.program),
+        "states": {**found.b.program.states, **found.b.program.scalar_states},
+        "same": found.same,
+        "first_step": found.first_step,
+        "at_step_1": found.at_step_1 if math.isfinite(found.at_step_1) else None,
+        "at_last_step": found.at_last_step if math.isfinite(found.at_last_step) else None,
+        "steps": found.steps,
+        "sentence": str(found),
+    }
+
+
+def _lines(program: Program) -> list[str]:
+    return [" = ".join(line) for line in formula(program)]

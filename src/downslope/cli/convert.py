@@ -1,0 +1,208 @@
+"""The command `downslope convert`."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.text import Text
+
+import downslope
+from downslope.dialects import DIALECTS
+from downslope.recipes.conversion import Conversion
+from downslope.recipes.recipe import Recipe
+from downslope.recipes.spelled import read_recipe, title
+
+MARKS = {
+    "always": ("✓", "exact", "green"),
+    "constant lr": ("≈", "exact while the learning rate is constant", "yellow"),
+    "never": ("✗", "not exact", "red"),
+    "none": ("✗", "no counterpart", "red"),
+}
+
+
+def convert(
+    name: Annotated[
+        str, typer.Argument(help="The optimizer, as its framework calls it: RMSprop.", show_default=False)
+    ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="Its arguments, under the framework's names: lr=1e-3 rho=0.9.", show_default=False),
+    ] = None,
+    source: Annotated[str, typer.Option("--from", help="note, torch, keras, tf1 or optax.", show_default=False)] = "",
+    to: Annotated[str, typer.Option(help="note, torch, keras, tf1 or optax.", show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+    state: Annotated[
+        Path | None, typer.Option(help="A training saved by downslope, to be written anew.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default=False)] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(help="A parameter's new name, OLD=NEW. Repeat for more.", show_default=False)
+    ] = None,
+    transpose: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A parameter whose axes are to be reversed, or NAME=3,2,0,1 for another order. Repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
+    closest: Annotated[bool, typer.Option(help="Convert a training also where that is not exact.")] = False,
+) -> None:
+    """Say what an optimizer of one framework is in another, with code; or move a saved training there.
+
+    For example: downslope convert --from keras --to torch RMSprop lr=1e-3 rho=0.9
+
+    Both are walked on a small, hard training. Differences are shares of the way that a weight has gone by then.
+    """
+    try:
+        if state is None:
+            _refuse(
+                "goes only with", {"--out": out, "--rename": rename, "--transpose": transpose, "--closest": closest}
+            )
+            found: Sequence[Conversion] = [_converted(name, settings or [], source, to)]
+        else:
+            given = [*([name] if "=" in name else []), *(settings or [])]
+            _refuse("does not go with", {name: name and "=" not in name, "--from": source})
+            found = _moved(state, out, to, given, rename or [], transpose or [], closest)
+    except (ValueError, TypeError, OSError, downslope.FormulaError) as error:
+        typer.echo(f"downslope convert: {error}", err=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        data = [_data(conversion) for conversion in found]
+        typer.echo(json.dumps(data[0] if state is None else data, indent=2, allow_nan=False))
+        return
+    for conversion in {str(conversion): conversion for conversion in found}.values():
+        _show(conversion, code=state is None)
+    if state is not None:
+        typer.echo(f"Training: {out}")
+
+
+def _refuse(why: str, given: dict[str, Any]) -> None:
+    if used := [option for option, value in given.items() if value]:
+        raise ValueError(f"{used[0]} {why} --state")
+
+
+def _converted(name: str, settings: Iterable[str], source: str, to: str) -> Conversion:
+    for option, value in (("--from", source), ("--to", to)):
+        _check_dialect(option, value)
+    if not name:
+        names = dict.fromkeys(spelling.name for spelling in DIALECTS[source].spellings)
+        raise ValueError(f"say which optimizer: {', '.join(names)}")
+    return downslope.convert(read_recipe(source, name, _settings(settings)), to)
+
+
+def _moved(
+    state: Path,
+    out: Path | None,
+    to: str,
+    settings: Iterable[str],
+    rename: Iterable[str],
+    transpose: Iterable[str],
+    closest: bool,
+) -> tuple[Conversion, ...]:
+    if out is None:
+        raise ValueError("--state: say where to write the training, with --out FILE")
+    if to:
+        _check_dialect("--to", to)
+    names = dict(_pair("--rename", text) for text in rename)
+    axes: dict[str, list[int] | None] = {}
+    for text in transpose:
+        parameter, _, order = text.partition("=")
+        try:
+            axes[parameter] = [int(axis) for axis in order.split(",")] if order else None
+        except ValueError:
+            raise ValueError(f"--transpose {text}: give the axes as numbers, NAME=1,0") from None
+    return downslope.convert_file(
+        state, out, to=to or None, names=names, axes=axes, closest=closest, **_settings(settings)
+    )
+
+
+def _check_dialect(option: str, value: str) -> None:
+    if value not in DIALECTS:
+        what = f"{option} {value}: there is no such dialect" if value else f"{option} is missing"
+        raise ValueError(f"{what}; choose one of {', '.join(DIALECTS)}")
+
+
+def _pair(what: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise ValueError(f"{what} {text}: give OLD=NEW")
+    return name, value
+
+
+def _settings(texts: Iterable[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in map(_setting, texts):
+        if name in found:
+            raise ValueError(f"{name}={value}: {name} is given twice")
+        found[name] = value
+    return found
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """An argument and its value, from `lr=1e-3`, `nesterov=True` or `betas=(0.9,0.99)`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"{text}: give arguments as NAME=VALUE, such as lr=1e-3")
+    try:
+        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+    except (ValueError, SyntaxError):
+        raise ValueError(f"{text}: {value or 'nothing'} is not a number, True or False, or a pair of numbers") from None
+
+
+def _data(conversion: Conversion) -> dict[str, Any]:
+    """Everything about a conversion, for programs."""
+    comparison, recipe = conversion.comparison, conversion.recipe
+    names = [] if recipe is None else list(recipe.program.states)
+    return {
+        "from": _recipe_data(conversion.own),
+        "to": conversion.to,
+        "counterpart": None if recipe is None else _recipe_data(recipe),
+        "exact": conversion.exact,
+        "same": "never" if comparison is None else comparison.same,
+        "first_step": None if comparison is None else comparison.first_step,
+        "steps": None if comparison is None else comparison.steps,
+        "at_step_1": None if comparison is None else _finite(comparison.at_step_1),
+        "at_last_step": None if comparison is None else _finite(comparison.at_last_step),
+        "states": {name: str(conversion.origins[name]) if name in conversion.origins else None for name in names},
+        "sentence": str(conversion),
+        "snippet": conversion.snippet(),
+    }
+
+
+def _finite(size: float) -> float | None:
+    """A number that JSON has: one recipe may end in nan where the other does not."""
+    return size if math.isfinite(size) else None
+
+
+def _recipe_data(recipe: Recipe) -> dict[str, Any]:
+    return {"dialect": recipe.dialect, "rule": recipe.rule.name, "settings": recipe.settings}
+
+
+def _show(conversion: Conversion, *, code: bool) -> None:
+    """Print a conversion: on a terminal in colours, else as Python, the sentences as comments."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        typer.echo(textwrap.fill(str(conversion), 80, initial_indent="# ", subsequent_indent="# "))
+        if code:
+            typer.echo(f"\n{conversion.snippet()}")
+        return
+    mark, verdict, colour = MARKS["none" if conversion.comparison is None else conversion.comparison.same]
+    there = DIALECTS[conversion.to].framework
+    console.print(
+        Text.assemble((f"{mark} {title(conversion.own)} → {there}", f"bold {colour}"), (f"  {verdict}", colour))
+    )
+    console.print(Text(str(conversion)), width=min(console.width, 80), soft_wrap=False)
+    if code:
+        console.print()
+        console.print(
+            Syntax(conversion.snippet(), "python", theme="ansi_dark", background_color="default"), soft_wrap=True
+        )

@@ -1,0 +1,306 @@
+"""The command `downslope rules`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+import downslope
+from downslope import catalogue
+from downslope.cli.own_rule import names_a_file, own_rule
+from downslope.dialects import DIALECTS
+from downslope.recipes.spelled import FRONT_ENDS
+
+WIDE = 110
+"""From this many columns on, the list has room for the pictures."""
+
+LIBRARIES = {"NumPy": "note", "PyTorch": "torch", "Keras": "keras", "Optax": "optax"}
+"""Where any rule is run, whatever framework its form is of; and the dialect at home there."""
+
+Facts = Mapping[str, Any]
+"""What `downslope.catalogue` says about a rule."""
+
+
+def rules(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A rule (adam), one form of it (keras.adam), a dialect (keras), or a rule of your own (file.py:name). "
+            "Without it, all rules are listed.",
+            show_default=False,
+        ),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
+) -> None:
+    """List the rules, or show one: formula, differences, defaults in every framework, cost, source, use."""
+    try:
+        data, screen = _chosen(name)
+    except (ValueError, downslope.FormulaError) as error:
+        typer.echo(f"downslope rules: {error}", err=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, allow_nan=False))
+    else:
+        _show(screen(data))
+
+
+def _chosen(name: str) -> tuple[dict[str, Any], Callable[[dict[str, Any]], RenderableType]]:
+    """What was asked for, as data, and the screen for it."""
+    if not name:
+        return catalogue.overview(), _overview
+    if names_a_file(name):
+        return catalogue.facts(own_rule(name, "NAME")), _form
+    if name.lower() in DIALECTS:
+        return catalogue.dialect(name.lower()), _dialect
+    try:
+        found = catalogue.find(name)
+    except ValueError as error:
+        raise ValueError(f"NAME {name}: {error}; your own are file.py:name") from None
+    return (catalogue.entry(found), _family) if isinstance(found, str) else (catalogue.facts(found), _form)
+
+
+def _show(screen: RenderableType) -> None:
+    """Print a screen; into a pipe or a file without the blanks that fill lines up."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(screen)
+        return
+    with console.capture() as capture:
+        console.print(screen)
+    typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+# The list
+
+
+def _overview(data: Facts) -> RenderableType:
+    wide = Console().width >= WIDE
+    table = _table("rule", *data["dialects"], "states", "read", "written")
+    if wide:
+        table.add_column("the picture", ratio=1)
+    for entry in data["rules"]:
+        forms = entry["forms"].values()
+        table.add_row(
+            entry["name"],
+            *(_mark(entry, dialect) for dialect in data["dialects"]),
+            _spread(len(form["states"]) for form in forms),
+            _spread(form["cost"]["bytes_read"] for form in forms),
+            _spread(form["cost"]["bytes_written"] for form in forms),
+            *([Text(entry["intuition"])] if wide else []),
+        )
+    return Group(
+        table,
+        Text("\n(yes): under another name. Per weight: states; bytes that a step reads and writes in float32."),
+        Text("More: downslope rules adam (one rule), keras.adam (one form), keras (one dialect)."),
+    )
+
+
+def _mark(entry: Facts, dialect: str) -> str:
+    return "yes" if dialect in entry["forms"] else "(yes)" if dialect in entry["stand_ins"] else ""
+
+
+def _spread(numbers: Iterable[int]) -> str:
+    found = sorted(numbers)
+    return str(found[0]) if found[0] == found[-1] else f"{found[0]}-{found[-1]}"
+
+
+def _dialect(data: Facts) -> RenderableType:
+    table = _table("rule", "defaults")
+    table.columns[1].justify = "left"
+    for form in data["rules"]:
+        table.add_row(form["name"], ", ".join(_settings(form)))
+    return Group(_title(data["framework"]), Text(), table, Text("\nWhat has no value must be given."))
+
+
+def _settings(form: Facts) -> list[str]:
+    numbers = {name: each["default"] for name, each in form["hyperparameters"].items()}
+    return [name if value is None else _setting(name, value) for name, value in {**numbers, **form["flags"]}.items()]
+
+
+def _setting(name: str, value: float | bool | str, between: str = "=") -> str:
+    return f"{name}{between}{_number(value)}"
+
+
+def _number(value: float | bool | str) -> str:
+    """A number, with exponents as people write them; anything else as it is."""
+    return f"{value:g}".replace("e-0", "e-") if type(value) is float else str(value)
+
+
+# One rule
+
+
+def _family(entry: Facts) -> RenderableType:
+    forms = entry["forms"]
+    parts: list[RenderableType] = [
+        _title(entry["name"]),
+        Text(entry["intuition"]),
+        _heading("Formula"),
+        *_formulas(entry),
+    ]
+    parts += [_heading("Defaults"), _defaults(forms), _heading("Cost of a step, per weight"), _cost(forms)]
+    parts += [_heading("Source"), _sources(forms), _heading("Use"), _use(next(iter(forms.values())))]
+    other = next((form for dialect, form in forms.items() if dialect not in entry["differences"]["groups"][0]), None)
+    if other:
+        parts.append(_indented(Text(f"and any other form likewise: {_call(other, 'PyTorch')}")))
+    alone = [f"One form alone: downslope rules {list(forms)[-1]}.{entry['name']}"] if len(forms) > 1 else []
+    others = [f"{name} ({', '.join(dialects)})" for name, dialects in entry["see_also"].items()]
+    more = [*alone, *([f"See also: {', '.join(others)}"] if others else [])]
+    return Group(*parts, *([Text("\n" + "\n".join(more))] if more else []))
+
+
+def _formulas(entry: Facts) -> Iterator[RenderableType]:
+    """The formula of each group of dialects that gives a path of its own, and how far that leads from the first."""
+    reference, elsewhere = entry["differences"]["reference"], entry["differences"]["elsewhere"]
+    form = entry["forms"][reference["dialect"]]
+    for index, group in enumerate(entry["differences"]["groups"]):
+        names = " = ".join(_counterpart(entry, dialect) for dialect in group)
+        yield Text(f"\n{names}" if index else names, style="bold")
+        if reference["dialect"] in group:
+            yield _formula(form["formula"], {**form["states"], **form["scalar_states"]})
+        else:
+            found = elsewhere[group[0]]
+            yield _formula(found["formula"], found["states"])
+            yield _indented(Text(f"Compared with {reference['dialect']}: {found['sentence']}"))
+    notes = []
+    if any(len(group) > 1 for group in entry["differences"]["groups"]):
+        notes.append("An = joins dialects that give the same path with the same hyperparameters.")
+    if missing := [dialect for dialect, found in elsewhere.items() if found is None]:
+        notes.append(f"There is none in {', '.join(missing)}.")
+    if notes:
+        yield Text("\n" + "\n".join(notes))
+
+
+def _counterpart(entry: Facts, dialect: str) -> str:
+    """A dialect, with its rule and settings where they go by another name."""
+    reference = entry["differences"]["reference"]
+    if dialect == reference["dialect"]:
+        return dialect
+    found = entry["differences"]["elsewhere"][dialect]
+    label = dialect if found["rule"] == entry["name"] else f"{dialect}.{found['rule']}"
+    settings = [_setting(key, value) for key, value in found["settings"].items() if key not in reference["settings"]]
+    return f"{label}({', '.join(settings)})" if settings else label
+
+
+def _form(form: Facts) -> RenderableType:
+    name = f"{form['dialect']}.{form['name']}" if form["dialect"] else form["name"]
+    parts: list[RenderableType] = [_title(name)]
+    if form["intuition"]:
+        parts.append(Text(form["intuition"]))
+    parts += [_heading("Formula"), _formula(form["formula"], {**form["states"], **form["scalar_states"]})]
+    forms = {form["dialect"] or "default": form}
+    parts += [_heading("Defaults"), _defaults(forms, ranges=True), _heading("Cost of a step, per weight"), _cost(forms)]
+    if form["source"]:
+        parts += [_heading("Source"), _sources(forms)]
+    return Group(*parts, _heading("Use"), _use(form))
+
+
+def _formula(formula: Iterable[str], starts: Mapping[str, float | str]) -> RenderableType:
+    lines = Table.grid(padding=(0, 1, 0, 0))
+    for ratio in (None, None, 1):
+        lines.add_column(no_wrap=ratio is None, ratio=ratio)
+    for line in formula:
+        name, _, value = line.partition(" = ")
+        lines.add_row(Text(name), "=", Text(value))
+    first = ", ".join(_setting(name, start, " = ") for name, start in starts.items())
+    return _indented(Group(lines, *([Text(f"at first {first}")] if first else [])))
+
+
+def _defaults(forms: Mapping[str, Facts], *, ranges: bool = False) -> RenderableType:
+    table = _table("", *forms, *(["range"] if ranges else []))
+    for name in dict.fromkeys(name for form in forms.values() for name in form["hyperparameters"]):
+        known = [form["hyperparameters"].get(name) for form in forms.values()]
+        allowed = [_allowed(each) for each in known if each] if ranges else []
+        table.add_row(name, *map(_default, known), *allowed)
+    for name in dict.fromkeys(name for form in forms.values() for name in form["flags"]):
+        table.add_row(name, *(str(form["flags"].get(name, "")) for form in forms.values()), *[""] * ranges)
+    steps = [form["first_update"] for form in forms.values()]
+    if any(step is not None for step in steps):
+        texts = ["" if step is None else f"{float(f'{step:.3g}'):g} lr" for step in steps]
+        table.add_row(*[""] * len(table.columns))
+        table.add_row("first step at dx = 1", *texts, *[""] * ranges)
+    return _indented(table)
+
+
+def _default(setting: Facts | None) -> str:
+    if setting is None:
+        return ""
+    return "required" if setting["required"] else _number(setting["default"])
+
+
+def _allowed(setting: Facts) -> str:
+    low, high = setting["low"], setting["high"]
+    if low is None or high is None:
+        return "any number" if low is None else f"{_number(low)} or more"
+    return f"{_number(low)} to {'' if setting['high_included'] else 'below '}{_number(high)}"
+
+
+def _cost(forms: Mapping[str, Facts]) -> RenderableType:
+    table = _table("", *forms)
+    rows: dict[str, Callable[[Facts], int]] = {
+        "states": lambda form: len(form["states"]),
+        "bytes read": lambda form: form["cost"]["bytes_read"],
+        "bytes written": lambda form: form["cost"]["bytes_written"],
+        "operations": lambda form: sum(form["cost"]["operations"].values()),
+    }
+    for name, count in rows.items():
+        table.add_row(name, *(str(count(form)) for form in forms.values()))
+    return _indented(table)
+
+
+def _sources(forms: Mapping[str, Facts]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    for dialect, form in forms.items():
+        grid.add_row(dialect if form["dialect"] else "", Text(form["source"].replace("`", "")))
+        for call in form["calls"]:
+            changed = [_setting(key, value) for key, value in {**call["defaults"], **call["fixed"]}.items()]
+            kind = [call["weight_decay"]] if "weight_decay" in call["defaults"] and call["weight_decay"] else []
+            if changed:
+                grid.add_row("", Text(f"{call['name']}: {', '.join([*changed, *kind])}"))
+    return _indented(grid)
+
+
+def _use(form: Facts) -> RenderableType:
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    for library in LIBRARIES:
+        lines.add_row(library, Text(_call(form, library)))
+    return _indented(lines)
+
+
+def _call(form: Facts, library: str) -> str:
+    """How a form is run in a library, after `from downslope import dialects`, with what must be given."""
+    front_end = FRONT_ENDS[LIBRARIES[library]]
+    name = (form["python"] or form["name"]).replace("downslope.dialects.", "dialects.")
+    required = [key for key, each in form["hyperparameters"].items() if each["required"]]
+    given = [f"{front_end.lr if key == 'lr' else key}=..." for key in required]
+    return f"{front_end.call}{', '.join([name, *given])})"
+
+
+# Parts of screens
+
+
+def _title(text: str) -> Text:
+    return Text(text, style="bold")
+
+
+def _heading(text: str) -> Text:
+    return Text.assemble("\n", (text, "bold underline"))
+
+
+def _indented(part: RenderableType) -> RenderableType:
+    return Padding(part, (0, 0, 0, 2))
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for index, title in enumerate(titles):
+        table.add_column(title, no_wrap=not index, justify="right" if index else "left")
+    return table

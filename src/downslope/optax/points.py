@@ -1,0 +1,150 @@
+"""The weights themselves, where parameters hold a point ahead of them, and the average of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from downslope.interpret import interpret
+from downslope.optax.recipe import Recipe
+from downslope.optax.transformation import RuleState, Transformation, Tree
+from downslope.options import stored_point
+from downslope.trace import in_order
+
+
+def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:
+    """The weights themselves, for evaluation: they differ from `params` where these hold a look-ahead's point.
+
+    Args:
+        transformation: One of downslope's, as it was made: not what Optax has wrapped around it.
+        params: The parameters.
+        state: The state, also of a chain or wrapper that the transformation is in.
+
+    Raises:
+        TypeError: The transformation is not one of downslope's.
+        ValueError: There is not just one state of such a transformation in `state`.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, downslope, downslope.optax
+        >>> transformation = downslope.optax.optimizer(downslope.nesterov, lr=0.1, mu=0.5)
+        >>> x = jnp.array([1.0])
+        >>> state = transformation.init(x)
+        >>> updates, state = transformation.update(jnp.array([2.0]), state)
+        >>> x = optax.apply_updates(x, updates)
+        >>> print(x, downslope.optax.weights(transformation, x, state))
+        [0.7] [0.8]
+    """
+    recipe = recipe_of(transformation)
+    return _moved(recipe, params, state, to_weights=True) if recipe.plan.options["stored_ahead"] else params
+
+
+def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tree:
+    """The point at which the gradient is to be taken, for `lookahead="explicit"`; else the parameters, which hold it.
+
+    Args:
+        transformation: One of downslope's, as it was made: not what Optax has wrapped around it.
+        params: The parameters.
+        state: The state, also of a chain or wrapper that the transformation is in.
+
+    Raises:
+        TypeError: The transformation is not one of downslope's.
+        ValueError: There is not just one state of such a transformation in `state`.
+    """
+    recipe = recipe_of(transformation)
+    explicit = recipe.plan.rule.ahead is not None and not recipe.plan.options["stored_ahead"]
+    return _moved(recipe, params, state, to_weights=False) if explicit else params
+
+
+def average(state: Any) -> Tree:
+    """The moving average of the weights that a transformation made with `averaging=...` keeps.
+
+    Args:
+        state: The state, also of a chain or wrapper that the transformation is in.
+
+    Raises:
+        ValueError: There is not just one average in `state`.
+
+    Example:
+        >>> import jax.numpy as jnp, downslope, downslope.optax
+        >>> transformation = downslope.optax.optimizer(downslope.sgd, lr=1.0, averaging=0.75)
+        >>> x = jnp.array([8.0])
+        >>> _, state = transformation.update(jnp.array([4.0]), transformation.init(x), x)
+        >>> print(downslope.optax.average(state))
+        [7.]
+    """
+    found = [one for one in _rule_states(state) if "average" in one.states]
+    if len(found) != 1:
+        raise ValueError(
+            f"there are {len(found)} averages of weights in this state; expected one, of a transformation made with "
+            "averaging=0.999, say. Of several, pass the state that holds the one"
+        )
+    return found[0].states["average"]
+
+
+def recipe_of(transformation: Any) -> Recipe:
+    """What a transformation computes.
+
+    Raises:
+        TypeError: It is not one of downslope's.
+    """
+    if not isinstance(transformation, Transformation):
+        raise TypeError(
+            f"transformation={transformation!r:.200} is not one that downslope.optax made; of a chain or a wrapper, "
+            "such as that of optax.inject_hyperparams, pass what is inside, made with the same hyperparameters"
+        )
+    return transformation.recipe
+
+
+def rule_state(recipe: Recipe, state: Any) -> RuleState:
+    """The state that belongs to what a transformation computes.
+
+    Raises:
+        ValueError: There is none, or more than one.
+    """
+    program = recipe.plan.program
+    wanted = program.states.keys(), program.scalar_states.keys()
+    found = [one for one in _rule_states(state) if (one.states.keys(), one.scalars.keys()) == wanted]
+    if len(found) != 1:
+        raise ValueError(
+            f"there are {len(found)} states of {recipe.plan.rule.name} with these options in state={state!r:.200}; "
+            "expected one. Of several, pass the state that holds the one"
+        )
+    return found[0]
+
+
+def is_rule_state(node: Any) -> bool:
+    """Whether this is the state of a rule, wherever it stands in the states of others."""
+    return isinstance(node, RuleState)
+
+
+def is_masked(node: Any) -> bool:
+    """Whether a parameter has been left out here by `optax.masked` or `optax.multi_transform`."""
+    return isinstance(node, optax.MaskedNode)
+
+
+def _rule_states(state: Any) -> list[RuleState]:
+    return [node for node in jax.tree.leaves(state, is_leaf=is_rule_state) if is_rule_state(node)]
+
+
+def _moved(recipe: Recipe, params: Tree, state: Any, *, to_weights: bool) -> Tree:
+    """The parameters, moved between the weights and the point ahead."""
+    mine = rule_state(recipe, state)
+    program = stored_point(recipe.plan.rule, to_weights=to_weights, **recipe.plan.flags)
+    scalars = recipe.scalars(program, mine.count, mine.scalars)
+    used = {e.value for e in in_order(program.outputs.values())}
+    names = [name for name in recipe.plan.program.states if name in used]
+
+    def moved(*arrays: Any) -> Any:
+        *states, x = arrays
+        if is_masked(states[0]):
+            return x
+        dtype = jnp.result_type(x)
+        working = jnp.promote_types(dtype, jnp.float32)
+        named = {"x": x, **dict(zip(names, states, strict=True))}
+        given = {name: jnp.asarray(array, working) for name, array in named.items()}
+        return interpret(program, given, scalars, jnp)["x"].astype(dtype)
+
+    return jax.tree.map(moved, *(mine.states[name] for name in names), params, is_leaf=is_masked)

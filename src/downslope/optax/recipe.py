@@ -1,0 +1,186 @@
+"""A rule with its options and hyperparameters, settled for JAX: numbers, traced values, schedules of a traced count."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from downslope.difference import difference
+from downslope.formula import Range, Rule, check_number, usual_range
+from downslope.groups import Group
+from downslope.options import compose
+from downslope.plan import Plan
+from downslope.trace import Program
+
+Schedule = Callable[[Any], Any]
+"""A hyperparameter that changes: called with the number of steps done, from 0, as Optax calls its schedules."""
+
+Number = float | jax.Array
+Setting = Number | Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a transformation computes, and with which numbers.
+
+    Attributes:
+        plan: The rule with its options. Schedules and traced values are in it as functions that are never called.
+        settings: All hyperparameters.
+        max_norm: The largest permitted norm of all gradients together, or None.
+        mask: Which parameters have weight decay: a tree of truth values, or a function that makes one; None for all.
+        dtypes: The dtypes of states that do not have that of their weights.
+    """
+
+    plan: Plan
+    settings: Mapping[str, Setting]
+    max_norm: Number | None
+    mask: Any
+    dtypes: Mapping[str, Any]
+
+    @classmethod
+    def make(
+        cls,
+        rule: Rule,
+        given: Mapping[str, Any],
+        *,
+        max_norm: Any = None,
+        lookahead: str = "stored",
+        mask: Any = None,
+        dtypes: Mapping[str, Any] = MappingProxyType({}),
+        **options: bool,
+    ) -> Recipe:
+        """Settle a rule; the arguments are those of `downslope.optax.optimizer`.
+
+        Raises:
+            TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
+            ValueError: A value is out of range.
+            FormulaError: The rule is not a formula, or an option does not fit it.
+        """
+        if lookahead not in ("stored", "explicit"):
+            raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
+        if callable(max_norm):
+            raise TypeError(f"max_norm={max_norm!r}: give a number; for a schedule, optax.inject_hyperparams")
+        flags = rule.flags if isinstance(rule, Rule) else {}
+        later: dict[str, Any] = {}
+        now: dict[str, Any] = {}
+        for name, value in given.items():
+            if hasattr(value, "init") and hasattr(value, "update"):
+                raise TypeError(f"{name}={value!r} is a schedule with a state; have optax.inject_hyperparams call it")
+            known = value if name in flags or callable(value) else _taken(name, value)
+            unknown_yet = callable(known) or isinstance(known, jax.Array)
+            (later if unknown_yet else now)[name] = known
+        bound = None if max_norm is None else _taken("max_norm", max_norm)
+        plan = Plan.make(
+            rule,
+            [[]],
+            [{}],
+            {**now, **{name: _someday(rule, name) for name in later}},
+            max_norm=0.0 if isinstance(bound, jax.Array) else bound,
+            stored_ahead=lookahead == "stored",
+            **{"decoupled": False, "cautious": False, "maximize": False, **options},
+        )
+        arrays = [name for name, value in given.items() if isinstance(value, jax.Array)]
+        for name in arrays:
+            if f"{name} next" in plan.program.scalars:
+                raise TypeError(
+                    f"{name} is an array, but the look-ahead of {rule.name} needs its value at the next step too: give "
+                    f"a number or a schedule (`lambda count: {name}` if it stays the same), and name it in the "
+                    "static_args of optax.inject_hyperparams"
+                )
+        settings: dict[str, Setting] = {**plan.groups[0].hyperparameters, **later}
+        return cls(plan, settings, plan.max_norm if bound is None else bound, mask, dtypes)
+
+    @functools.cached_property
+    def update(self) -> Program:
+        """What a step adds to a parameter."""
+        return difference(self.plan.program)
+
+    @functools.cached_property
+    def update_without_decay(self) -> Program:
+        """What a step adds to a parameter that the mask spares from weight decay."""
+        options = {**self.plan.options, "weight_decay": False, "decoupled": False}
+        return difference(compose(self.plan.rule, **options, **self.plan.flags))
+
+    def value(self, name: str, count: Any) -> Number:
+        """A hyperparameter after so many steps; a number is checked, a traced value is not known."""
+        setting = self.settings[name]
+        if not callable(setting):
+            return setting
+        value = _taken(f"{name} after {count} steps", setting(count))
+        return value if isinstance(value, jax.Array) else check_number(name, value, self.plan.program.ranges[name])
+
+    def scalars(self, program: Program, count: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+        """The scalar inputs of a program for the step after so many."""
+        found: dict[str, Any] = {}
+        for name in program.scalars:
+            if name in others:
+                found[name] = others[name]
+            elif name == "t":
+                found[name] = (count + 1).astype(precision())
+            elif name in self.settings:
+                found[name] = self.value(name, count)
+            else:
+                found[name] = self.value(name.removesuffix(" next"), count + 1)
+        return found
+
+    def start(self, state: str) -> Number | None:
+        """The initial value of a state; None for a copy of the weights."""
+        start = self.plan.program.states[state]
+        if start == "x":
+            return None
+        return self.value(start, jnp.int32(0)) if isinstance(start, str) else start
+
+    def plan_for(self, names: list[str]) -> Plan:
+        """The plan for arrays of these names, with schedules that count as those of downslope: steps from 1.
+
+        Raises:
+            TypeError: A hyperparameter is a traced value.
+        """
+        hyperparameters: dict[str, Any] = {}
+        for name, setting in self.settings.items():
+            if isinstance(setting, jax.Array):
+                raise TypeError(f"{name} is a traced value of JAX; do this outside of jit, with a number")
+            hyperparameters[name] = _from_one(setting) if callable(setting) else setting
+        if isinstance(self.max_norm, jax.Array):
+            raise TypeError("max_norm is a traced value of JAX; do this outside of jit, with a number")
+        return replace(self.plan, groups=[Group(names, hyperparameters, dict(self.plan.rule.scalar_states))])
+
+
+def precision() -> Any:
+    """The dtype of scalars that JAX works out: double precision where JAX has it."""
+    return jax.dtypes.canonicalize_dtype(float)
+
+
+def _taken(name: str, value: Any) -> Any:
+    """A hyperparameter that may be an array: a float if its value is known, else as a traced value; others unchanged.
+
+    Raises:
+        TypeError: It is an array of something else than one real number.
+    """
+    if not isinstance(value, (jax.Array, np.ndarray)):
+        return value
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    if value.ndim or not real:
+        raise TypeError(f"{name} is an array of shape {value.shape} and dtype {value.dtype}; expected one number")
+    if isinstance(value, jax.core.Tracer):
+        return value.astype(precision())
+    return float(value)
+
+
+def _someday(rule: Rule, name: str) -> Callable[[int], float]:
+    """In the place of a schedule or traced value, where nothing but its name can be checked: a value in range."""
+    allowed: Range = rule.ranges.get(name, usual_range(name))
+    known = allowed.low if math.isfinite(allowed.low) else 0.0
+    return lambda t: known
+
+
+def _from_one(schedule: Schedule) -> Callable[[int], float]:
+    return lambda t: float(schedule(t - 1))

@@ -1,0 +1,125 @@
+"""Finding a recipe's counterpart in another dialect: by name what might be it, by walking what is."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from downslope.dialects import ALSO_CALLED, DIALECTS
+from downslope.expression import Expression
+from downslope.formula import Rule
+from downslope.recipes.digits import forty_digits
+from downslope.recipes.equivalence import Comparison, Walk, apart, compared, one_formula, parted, walked
+from downslope.recipes.recipe import Recipe
+from downslope.recipes.training import Training
+from downslope.trace import in_order
+
+STEPS = 100
+SWITCH = STEPS // 5
+GLANCE = 8
+"""How many steps it takes to see which of several recipes that are not the same comes closest."""
+
+
+@functools.lru_cache(maxsize=64)
+def counterpart(recipe: Recipe, to: str) -> Comparison | None:
+    """The recipe of another dialect whose path is that of this one, else the closest, and how the two compare.
+
+    Every rule of the dialect that may be it by its name is tried. Hyperparameters and flags of the same name keep their
+    values. Each of the rest tries its default, what the rule leaves over, where its states start if it is such a start
+    itself, 0, 1, and the numbers in the rule's formula; each flag both of its values. Of all with the same path the one
+    that changes the fewest defaults is taken. If there is none, it is one that keeps as many states as the rule, if it
+    can be, and whose path is the closest after a few steps; then 0, 1 and the like are left out, which might come close
+    by chance.
+
+    Returns:
+        The comparison of the two; None where the dialect has no rule that might be it.
+    """
+    if recipe.dialect == to:
+        return one_formula(recipe, recipe)
+    if moving(recipe) is not recipe:
+        found = counterpart(moving(recipe), to)
+        return None if found is None else replace(found, a=recipe, b=found.b.with_settings(lr=0.0))
+    constant: tuple[Walk, Walk] | None = None
+    for candidate in candidates(recipe, to, every=True):
+        if same := one_formula(recipe, candidate):
+            return same
+        walks = _walks(recipe, candidate)
+        if parted(*walks, STEPS, changing=False) is None:
+            if parted(*walks, STEPS, changing=True) is None:
+                return compared(*walks, STEPS)
+            constant = constant or walks
+    if constant:
+        return compared(*constant, STEPS)
+    close = [_walks(recipe, candidate) for candidate in candidates(recipe, to, every=False)]
+    return compared(*min(close, key=lambda walks: _distance(*walks)), STEPS) if close else None
+
+
+def moving(recipe: Recipe) -> Recipe:
+    """The recipe, with another learning rate if it is 0, with which all paths would be the same."""
+    return recipe.with_settings(lr=0.01) if recipe.numbers.get("lr") == 0 else recipe
+
+
+def candidates(recipe: Recipe, to: str, *, every: bool) -> Iterator[Recipe]:
+    """The recipes of a dialect that might be the counterpart; with values that might be by chance if `every`."""
+    names = {recipe.rule.name}.union(*(group for group in ALSO_CALLED if recipe.rule.name in group))
+    for rule in DIALECTS[to].rules.values():
+        if rule.name in names:
+            yield from _recipes(recipe, rule, every)
+
+
+def _recipes(recipe: Recipe, rule: Rule, every: bool) -> Iterator[Recipe]:
+    """A rule with all settings that are worth trying."""
+    source = {**recipe.numbers, **recipe.flags}
+    decay = recipe.numbers.get("weight_decay", 0.0)
+    tried: dict[str, list[float | bool]] = {}
+    for name in rule.hyperparameters:
+        own = decay if name == "weight_decay" else source.get(name)
+        fits = own is not None and own in rule.ranges[name]
+        tried[name] = [own] if fits and own is not None else _worth_trying(recipe, rule, name, every)
+    for name, choice in rule.flags.items():
+        tried[name] = [source[name]] if name in source else [choice, not choice]
+    if decay and "weight_decay" not in rule.hyperparameters:
+        tried |= {"weight_decay": [decay], "decoupled": [recipe.options["decoupled"], not recipe.options["decoupled"]]}
+    tried |= {name: [recipe.options[name]] for name in ("cautious", "maximize")}
+    for values in sorted(itertools.product(*tried.values()), key=lambda values: _changes(values, tried)):
+        try:
+            settings: dict[str, Any] = dict(zip(tried, values, strict=True))
+            yield Recipe(rule, **settings)
+        except (TypeError, ValueError):  # a value that this rule does not take
+            continue
+
+
+def _changes(values: Sequence[float | bool], tried: Mapping[str, Sequence[float | bool]]) -> int:
+    """How many of the values are not the first ones to try."""
+    return sum(value != first for value, (first, *_) in zip(values, tried.values(), strict=True))
+
+
+def _worth_trying(recipe: Recipe, rule: Rule, name: str, every: bool) -> list[float | bool]:
+    left: list[float | None] = [v for other, v in recipe.numbers.items() if other not in rule.hyperparameters]
+    if name in rule.states.values():  # where a state starts
+        left += [recipe.program.initial(state, recipe.numbers) for state in recipe.program.states]
+    found = [rule.hyperparameters[name], *left, *((0.0, 1.0, *_constants(recipe)) if every else ())]
+    return list(dict.fromkeys(float(value) for value in found if value is not None and value in rule.ranges[name]))
+
+
+def _constants(recipe: Recipe) -> list[float]:
+    """The numbers in a formula that are not exponents."""
+    everything = in_order([*recipe.program.outputs.values(), *recipe.program.scalar_outputs.values()])
+    exponents: set[Expression] = {e.args[1] for e in everything if e.op == "pow"}
+    return [float(e.value or 0.0) for e in everything if e.op == "constant" and e not in exponents]
+
+
+def _walks(recipe: Recipe, candidate: Recipe) -> tuple[Walk, Walk]:
+    at_points = (recipe.rule.ahead is None) != (candidate.rule.ahead is None)
+    with forty_digits():
+        return walked(recipe, SWITCH, at_points), Walk(Training.begin(candidate), SWITCH, at_points)
+
+
+def _distance(a: Walk, b: Walk) -> tuple[int, float]:
+    """How many states one has more than the other, then how far apart they are early on, over all weights."""
+    more = abs(len(a.recipe.program.states) - len(b.recipe.program.states))
+    early = apart(a.after(GLANCE, changing=False), b.after(GLANCE, changing=False))
+    return more, sum(min(distance, 2.0) for distance in early)  # going another way counts the same, however far

@@ -1,0 +1,166 @@
+"""A rule with its settings: what one framework's line of code says, as a value that can be compared and converted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from downslope.dialects import DIALECTS
+from downslope.formula import Rule
+from downslope.plan import Plan
+from downslope.trace import Program
+
+OPTIONS = ("decoupled", "cautious", "maximize")
+"""The options that are a yes or no; `weight_decay` is a number."""
+
+
+class Recipe:
+    """A rule with all of its hyperparameters and flags, and with the options around it.
+
+    A recipe cannot be changed; `with_settings` gives another one. Two recipes are equal if all they hold is.
+
+    Args:
+        rule: The rule, one of downslope's, of a dialect or your own.
+        weight_decay: Adds `weight_decay * x` to the gradient, as for `downslope.Optimizer`; a rule that has a
+            hyperparameter of this name takes it for that.
+        decoupled: Applies the weight decay to the weights instead.
+        cautious: Holds every weight still whose step would climb the gradient the rule is given.
+        maximize: Walk up instead of down.
+        **settings: Hyperparameters, as numbers, and flags; the rest have the rule's defaults.
+
+    Attributes:
+        rule: The rule.
+        numbers: Its hyperparameters, and `weight_decay` where the option is used.
+        flags: Its boolean hyperparameters.
+        options: `decoupled`, `cautious` and `maximize`.
+        program: The formula with the options around it, read; where there is a look-ahead, `x` are the weights.
+
+    Raises:
+        TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
+        ValueError: A value is out of range.
+        FormulaError: The rule cannot be compiled, or an option does not fit it.
+
+    Example:
+        >>> from downslope import Recipe, dialects
+        >>> recipe = Recipe(dialects.keras.rmsprop, rho=0.95)
+        >>> recipe
+        Recipe(dialects.keras.rmsprop, lr=0.001, rho=0.95)
+        >>> recipe.dialect, recipe.numbers["eps"]
+        ('keras', 1e-07)
+    """
+
+    __slots__ = ("flags", "numbers", "options", "program", "rule")
+    rule: Rule
+    numbers: Mapping[str, float]
+    flags: Mapping[str, bool]
+    options: Mapping[str, bool]
+    program: Program
+
+    def __init__(
+        self,
+        rule: Rule,
+        *,
+        weight_decay: float | None = None,
+        decoupled: bool = False,
+        cautious: bool = False,
+        maximize: bool = False,
+        **settings: float | bool,
+    ):
+        if weight_decay is not None:
+            settings["weight_decay"] = weight_decay
+        for name, value in settings.items():
+            if callable(value):
+                raise TypeError(f"{name}={value!r}: a recipe holds numbers; give the schedule's value at one step")
+        if "averaging" in settings and isinstance(rule, Rule) and "averaging" not in rule.hyperparameters:
+            rule.checked("averaging", settings["averaging"])  # raises: it does not change the path
+        plan = Plan.make(
+            rule,
+            [[]],
+            [{}],
+            settings,
+            decoupled=decoupled,
+            cautious=cautious,
+            max_norm=None,
+            maximize=maximize,
+            stored_ahead=False,
+        )
+        numbers = {name: value for name, value in plan.groups[0].hyperparameters.items() if not callable(value)}
+        options = {"decoupled": bool(decoupled), "cautious": bool(cautious), "maximize": bool(maximize)}
+        found: dict[str, Any] = {
+            "rule": rule,
+            "numbers": MappingProxyType(numbers),
+            "flags": plan.flags,
+            "program": plan.program,
+        }
+        for attribute, part in {**found, "options": MappingProxyType(options)}.items():
+            object.__setattr__(self, attribute, part)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name}={value!r}: a recipe cannot be changed; use recipe.with_settings({name}=...)")
+
+    def with_settings(self, **settings: Any) -> Recipe:
+        """This recipe with other settings."""
+        return Recipe(self.rule, **{**self.settings, **settings})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that `Recipe` is given besides the rule: numbers, flags, and the options that are on."""
+        return {**self.numbers, **self.flags, **{name: True for name in OPTIONS if self.options[name]}}
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The settings without those that are the rule's defaults; a learning rate is always among them."""
+        defaults: dict[str, Any] = {**self.rule.hyperparameters, **self.rule.flags}
+        settings = self.settings
+        return {name: v for name, v in settings.items() if name == "lr" or defaults.get(name) != v}
+
+    @property
+    def dialect(self) -> str | None:
+        """The dialect that the rule is of; None for a rule of your own."""
+        return next((name for name, dialect in DIALECTS.items() if self.rule in dialect.rules.values()), None)
+
+    @property
+    def label(self) -> str:
+        """The rule's name after that of its dialect, as in `keras.adam`."""
+        return f"{self.dialect}.{self.rule.name}" if self.dialect else self.rule.name
+
+    @property
+    def decayed(self) -> bool:
+        """Whether the option `weight_decay` is used."""
+        return "weight_decay" in self.numbers and "weight_decay" not in self.rule.hyperparameters
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Recipe):
+            return NotImplemented
+        return self.rule is other.rule and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash((id(self.rule), self._key))
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return tuple(sorted(self.settings.items()))
+
+    def __reduce__(self) -> Any:
+        return _made, (self.rule, self.settings)
+
+    def __repr__(self) -> str:
+        place = {None: "", "note": "rules."}.get(self.dialect, f"dialects.{self.dialect}.")
+        return f"Recipe({', '.join([place + self.rule.name, *written(self.changed)])})"
+
+
+def _made(rule: Rule, settings: Mapping[str, Any]) -> Recipe:
+    return Recipe(rule, **settings)
+
+
+def written(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as they stand in a call, in Python."""
+    return [f"{name}={literal(value)}" for name, value in settings.items()]
+
+
+def literal(value: Any) -> str:
+    """A value in Python, with exponents as people write them."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(literal, value))})"
+    return repr(value).replace("e-0", "e-").replace("e+", "e") if isinstance(value, float) else repr(value)

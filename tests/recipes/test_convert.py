@@ -1,0 +1,398 @@
+"""From one framework's recipe to another's, and the command that does it."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import downslope
+from downslope import Recipe, convert, rules
+from downslope.cli import app
+from downslope.dialects import DIALECTS, keras, optax, tf1, torch
+from downslope.interpret import interpret
+from downslope.options import compose
+
+EXACT = [
+    (Recipe(torch.sgd_momentum, lr=0.1), "optax", Recipe(optax.sgd_momentum, lr=0.1, momentum=0.9)),
+    (Recipe(tf1.sgd_momentum, lr=0.1, momentum=0.8), "torch", Recipe(torch.sgd_momentum, lr=0.1, momentum=0.8)),
+    (Recipe(rules.momentum, mu=0.7), "keras", Recipe(keras.sgd_momentum, lr=0.01, momentum=0.7)),
+    (
+        Recipe(rules.nesterov),
+        "keras",
+        Recipe(keras.sgd_momentum, lr=0.01, momentum=0.9, nesterov=True),
+    ),
+    (
+        Recipe(torch.rmsprop, alpha=0.95, centered=True, weight_decay=0.1),
+        "optax",
+        Recipe(optax.rmsprop, lr=0.01, decay=0.95, eps_in_sqrt=False, centered=True, weight_decay=0.1),
+    ),
+    (Recipe(tf1.rmsprop, lr=0.1), "optax", Recipe(optax.rmsprop, lr=0.1, eps=1e-10, initial_scale=1.0)),
+    (
+        Recipe(keras.rmsprop_momentum, momentum=0.9, centered=True),
+        "optax",
+        Recipe(optax.rmsprop_momentum, lr=1e-3, eps=1e-7, momentum=0.9, centered=True),
+    ),
+    (Recipe(tf1.adagrad, lr=0.1), "torch", Recipe(torch.adagrad, lr=0.1, eps=0.0, initial_accumulator_value=0.1)),
+    (Recipe(keras.adagrad, eps=0.0), "tf1", Recipe(tf1.adagrad, lr=1e-3)),
+    (Recipe(tf1.adam), "keras", Recipe(keras.adam, eps=1e-8)),
+    (Recipe(keras.adam, amsgrad=True, eps=0.0), "torch", Recipe(torch.adam, eps=0.0, amsgrad=True)),
+    (
+        Recipe(rules.adamw),
+        "torch",
+        Recipe(torch.adam, weight_decay=0.01, decoupled_weight_decay=True),
+    ),
+    (
+        Recipe(torch.adam, weight_decay=0.1, decoupled_weight_decay=True, maximize=True),
+        "optax",
+        Recipe(optax.adam, lr=1e-3, weight_decay=0.1, decoupled=True, maximize=True),
+    ),
+    (Recipe(keras.nadam), "torch", Recipe(torch.nadam, lr=1e-3, eps=1e-7, momentum_decay=1.0)),
+    (Recipe(torch.radam), "note", Recipe(rules.radam, shortest=5.0)),
+    (Recipe(optax.adadelta, lr=1.0), "tf1", Recipe(tf1.adadelta, lr=1.0, rho=0.9, eps=1e-6)),
+    (
+        Recipe(keras.lion, weight_decay=0.1, decoupled=True),
+        "optax",
+        Recipe(optax.lion, lr=1e-3, weight_decay=0.1, decoupled=True),
+    ),
+]
+
+CONSTANT = [
+    (Recipe(torch.sgd_momentum, lr=0.1), "keras", Recipe(keras.sgd_momentum, lr=0.1, momentum=0.9), "-lr"),
+    (Recipe(rules.momentum, lr=0.1), "tf1", Recipe(tf1.sgd_momentum, lr=0.1, momentum=0.9), "-1/lr"),
+    (
+        Recipe(torch.sgd_momentum, lr=0.1, nesterov=True),
+        "note",
+        Recipe(rules.nesterov, lr=0.1),
+        "-lr",
+    ),
+    (
+        Recipe(torch.rmsprop_momentum),
+        "optax",
+        Recipe(optax.rmsprop_momentum, lr=0.01, decay=0.99, momentum=0.9, eps_in_sqrt=False),
+        "lr",
+    ),
+]
+
+INEXACT = [
+    (Recipe(keras.rmsprop), "torch", Recipe(torch.rmsprop, lr=1e-3, alpha=0.9, eps=1e-7)),
+    (Recipe(keras.rmsprop), "tf1", Recipe(tf1.rmsprop, lr=1e-3, eps=1e-7)),
+    (Recipe(keras.adam), "torch", Recipe(torch.adam, eps=1e-7)),
+    (Recipe(torch.adam, amsgrad=True), "optax", Recipe(optax.amsgrad, lr=1e-3)),
+    (Recipe(torch.adagrad), "tf1", Recipe(tf1.adagrad, lr=0.01, initial_accumulator_value=1e-10)),
+    (Recipe(optax.nadam, lr=0.1), "torch", Recipe(torch.nadam, lr=0.1)),
+]
+
+named = {"ids": lambda v: getattr(v, "label", v) if isinstance(v, (Recipe, str)) else None}
+
+
+def going_on(recipe, point, states, scalars, begun, steps, lr):
+    """What becomes of the point where gradients are taken, of states and scalar states, in double precision."""
+    program = compose(recipe.rule, stored_ahead=True, weight_decay=recipe.decayed, **recipe.options, **recipe.flags)
+    arrays, scalars = {"x": point, **states}, dict(scalars)
+    for t in range(begun + 1, begun + steps + 1):
+        known = {**recipe.numbers, "lr": lr(t), **scalars, "t": t}
+        known |= {f"{name} next": value for name, value in {**recipe.numbers, "lr": lr(t + 1)}.items()}
+        noise = np.random.default_rng(t).standard_normal(point.shape) * np.logspace(-4, 2, point.size)
+        new = interpret(program, {**arrays, "dx": 0.3 * arrays["x"] + noise}, known)
+        arrays, scalars = {name: new[name] for name in arrays}, {name: new[name] for name in scalars}
+    return arrays.pop("x"), arrays, scalars
+
+
+def begun(recipe, steps=15):
+    """A training after so many steps with a constant learning rate."""
+    point = np.linspace(-2, 2, 12)
+    states = {name: np.full_like(point, recipe.program.initial(name, recipe.numbers)) for name in recipe.program.states}
+    return going_on(recipe, point, states, recipe.program.scalar_states, 0, steps, lambda t: recipe.numbers["lr"])
+
+
+@pytest.mark.parametrize(("recipe", "to", "expected"), EXACT, **named)
+def test_there_and_back_is_the_identity(recipe, to, expected):
+    """Of recipe and states; and the training goes on with the same numbers while the learning rate changes."""
+    point, states, scalars = begun(recipe)
+    there = convert(recipe, to, states=states, scalar_states=scalars, t=15)
+    assert there.recipe == expected
+    assert there.exact
+    assert there.comparison.same == there.handover.same == "always"
+    assert not there.lost
+    assert "the same path" in str(there)
+    back = convert(there.recipe, recipe.dialect, states=there.states, scalar_states=there.scalar_states, t=15)
+    if recipe.rule is rules.adamw:
+        assert back.recipe == Recipe(rules.adam, weight_decay=0.01, decoupled=True)  # which is the same
+    else:
+        assert back.recipe == recipe
+    assert back.exact
+    for name, values in states.items():
+        np.testing.assert_array_equal(back.states[name], values)
+    assert back.scalar_states == pytest.approx(scalars, rel=1e-14)
+
+    def schedule(t):
+        return recipe.numbers["lr"] * (1 + t % 3)
+
+    ours, *_ = going_on(recipe, point, states, scalars, 15, 50, schedule)
+    theirs, *_ = going_on(expected, point, there.states, there.scalar_states, 15, 50, schedule)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("recipe", "to", "expected", "factor"), CONSTANT, **named)
+def test_a_learning_rate_in_the_buffer_goes_with_the_state(recipe, to, expected, factor):
+    point, states, scalars = begun(recipe)
+    there = convert(recipe, to, states=states, t=15)
+    assert there.recipe == expected
+    assert not there.exact
+    assert there.comparison.same == there.handover.same == "constant lr"
+    assert factor in [origin.factor for origin in there.origins.values()]
+    assert "as long as the learning rate is constant. When it changes they part at once" in str(there)
+    back = convert(there.recipe, recipe.dialect, states=there.states, t=15)
+    assert back.recipe == recipe
+    for name, values in states.items():
+        np.testing.assert_allclose(back.states[name], values, rtol=1e-15)
+    ours, *_ = going_on(recipe, point, states, scalars, 15, 50, lambda t: recipe.numbers["lr"])
+    theirs, *_ = going_on(expected, point, there.states, there.scalar_states, 15, 50, lambda t: recipe.numbers["lr"])
+    np.testing.assert_allclose(theirs, ours, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("recipe", "to", "expected"), INEXACT, **named)
+def test_what_is_not_exact_says_by_how_much(recipe, to, expected):
+    found = convert(recipe, to)
+    assert found.recipe == expected
+    assert not found.exact
+    assert found.comparison.same == "never"
+    assert found.comparison.at_last_step > 1e-3
+    assert f"{DIALECTS[to].framework} has no exact counterpart of" in str(found)
+    assert re.search(
+        r"part at step \d.* After 100 steps they are apart by .* of the way where gradients are near 1", str(found)
+    )
+    front = {
+        "torch": "downslope.torch.Optimizer(",
+        "optax": "downslope.optax.optimizer(",
+        "tf1": "downslope.keras.Optimizer(",
+    }
+    assert f"optimizer = {front[to]}" in found.snippet()
+    assert f"dialects.{recipe.dialect}.{recipe.rule.name}" in found.snippet()
+
+
+def test_states_may_go_on_exactly_where_the_start_is_another():
+    """TensorFlow 1 starts its mean square at one; later that makes no difference to how it goes on."""
+    recipe = Recipe(keras.rmsprop)
+    point, states, scalars = begun(recipe)
+    found = convert(recipe, "tf1", states=states, t=15)
+    assert found.comparison.same == "never"
+    assert found.exact
+    assert "Going on with them leads along the same path." in str(found)
+    ours, *_ = going_on(recipe, point, states, scalars, 15, 50, lambda t: 1e-3 * t)
+    theirs, *_ = going_on(found.recipe, point, found.states, found.scalar_states, 15, 50, lambda t: 1e-3 * t)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-12)
+
+
+def test_a_state_that_comes_from_nowhere_starts_anew_and_says_so():
+    states = {"exp_avg": np.ones(3), "exp_avg_sq": np.ones(3), "max_exp_avg_sq": np.ones(3)}
+    found = convert(Recipe(torch.adam, amsgrad=True), "optax", states=states, t=15)
+    assert found.lost == ["nu_max"]
+    np.testing.assert_array_equal(found.states["nu_max"], 0)
+    assert "nu_max starts anew. Going on with them leads off by" in str(found)
+
+
+def test_a_state_that_is_nearly_the_same_is_taken():
+    """Keras adds epsilon to the norm when it divides, PyTorch to the gradient that goes into it."""
+    found = convert(torch.adamax, "keras", states={"exp_avg": np.ones(3), "exp_inf": np.full(3, 2.0)}, t=15)
+    np.testing.assert_array_equal(found.states["norm"], 2.0)
+    assert "momentums = exp_avg, norm about exp_inf" in str(found)
+    assert found.handover.same == "never"
+
+
+def test_scalar_states_are_worked_out_where_they_come_from_nowhere():
+    _, states, scalars = begun(Recipe(rules.radam, shortest=5.0))
+    back = convert(torch.radam, "note", states={"exp_avg": states["m"], "exp_avg_sq": states["v"]}, t=15)
+    assert back.recipe == Recipe(rules.radam, shortest=5.0)
+    assert back.scalar_states == pytest.approx(scalars, rel=1e-14)
+
+
+def test_states_by_parameter_and_in_single_precision():
+    states = {"momentum_buffer": {"W": np.ones((2, 3), np.float32), "b": np.full(3, 2, np.float32)}}
+    found = convert(torch.sgd_momentum, "keras", lr=0.1, states=states, t=1).states["momentums"]
+    assert {name: (array.dtype, array.shape) for name, array in found.items()} == {
+        "W": (np.float32, (2, 3)),
+        "b": (np.float32, (3,)),
+    }
+    np.testing.assert_allclose(found["b"], -0.2, rtol=1e-7)
+
+
+def test_before_the_first_step_states_are_those_of_the_new_recipe():
+    states = {"velocity": np.zeros(3)}
+    np.testing.assert_array_equal(convert(keras.rmsprop, "tf1", states=states, t=0).states["rms"], 1)
+
+
+def test_what_has_no_counterpart_runs_with_downslope():
+    found = convert(keras.lion, "torch")
+    assert (found.recipe, found.comparison, found.exact, found.lost) == (None, None, False, [])
+    assert str(found) == "PyTorch has no counterpart of Keras's Lion; downslope runs the formula there."
+    assert found.snippet().endswith("Optimizer(\n    model.parameters(), dialects.keras.lion, lr=0.001\n)")
+
+
+def test_a_rule_of_ones_own_is_found_by_its_name_and_judged_by_its_path():
+    @downslope.rule
+    def adam(x, dx, first=0, second=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, tiny=1e-8):
+        first = first + (1 - beta1) * (dx - first)
+        second = second + (1 - beta2) * (dx**2 - second)
+        return x - lr * first / (1 - beta1**t) / (downslope.sqrt(second / (1 - beta2**t)) + tiny), first, second
+
+    found = convert(adam, "torch", tiny=1e-5)
+    assert found.exact
+    assert found.recipe == Recipe(torch.adam, eps=1e-5)
+    assert str(found) == "adam is PyTorch's Adam: the same path, also while the learning rate changes."
+
+
+def test_a_learning_rate_of_zero_does_not_make_all_rules_the_same():
+    assert convert(torch.adam, "optax", lr=0.0).recipe == Recipe(optax.adam, lr=0.0)
+    assert convert(keras.adam, "torch", lr=0.0).comparison.same == "never"
+    with pytest.raises(ValueError, match=r"lr=0.0: a state is -momentums / lr; give the learning rate"):
+        convert(keras.sgd_momentum, "torch", lr=0.0, momentum=0.9, states={"momentums": np.ones(3)}, t=1)
+
+
+def test_the_same_dialect_changes_nothing():
+    found = convert(torch.adam, "torch", lr=0.1)
+    assert found.exact
+    assert found.recipe == Recipe(torch.adam, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "error", "message"),
+    [
+        (("adam", "torch"), {}, TypeError, "recipe='adam' is neither a rule nor a recipe"),
+        (
+            (torch.adam, "jax"),
+            {},
+            ValueError,
+            "to='jax' is not a dialect; choose one of note, torch, keras, tf1, optax",
+        ),
+        ((torch.adam, "keras"), {"rho": 0.9}, TypeError, "adam has no hyperparameter 'rho'"),
+        ((torch.adam, "keras"), {"t": 3}, TypeError, "t go with states=..."),
+        ((torch.sgd_momentum, "keras"), {"states": {"momentum_buffer": 1.0}}, TypeError, "t=None: give the number of"),
+        (
+            (torch.adam, "keras"),
+            {"states": {"m": 1.0}, "t": 1},
+            ValueError,
+            "states has m; torch.adam with these settings",
+        ),
+        (
+            (torch.nadam, "keras"),
+            {"states": {"exp_avg": 1.0, "exp_avg_sq": 1.0}, "scalar_states": {}, "t": 1},
+            ValueError,
+            "scalar_states has nothing; torch.nadam with these settings has mu_product",
+        ),
+    ],
+)
+def test_bad_input(arguments, settings, error, message):
+    with pytest.raises(error) as raised:
+        convert(*arguments, **settings)
+    assert message in str(raised.value)
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["convert", *arguments])
+
+
+FRAMEWORKS = {"torch": "torch", "keras": "keras", "optax": "optax", "tf1": "tensorflow", "note": "numpy"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--from", "keras", "--to", "torch", "RMSprop", "lr=1e-3", "rho=0.9"),
+        (
+            "--from",
+            "tf1",
+            "--to",
+            "torch",
+            "MomentumOptimizer",
+            "learning_rate=0.1",
+            "momentum=0.9",
+            "use_nesterov=True",
+        ),
+        ("--from", "torch", "--to", "optax", "AdamW", "betas=(0.9,0.99)", "weight_decay=0.1"),
+        ("--from", "torch", "--to", "optax", "sgd", "lr=0.1", "momentum=0.9", "weight_decay=0.1"),
+        ("--from", "keras", "--to", "optax", "adam", "learning_rate=1e-4", "beta_1=0.8"),
+        ("--from", "torch", "--to", "keras", "SGD", "momentum=0.9", "nesterov=true"),
+        ("--from", "optax", "--to", "keras", "rmsprop", "learning_rate=0.1"),
+        ("--from", "keras", "--to", "tf1", "adam"),
+        ("--from", "torch", "--to", "tf1", "adam"),
+        ("--from", "torch", "--to", "note", "SGD", "momentum=0.9"),
+    ],
+    ids=" ".join,
+)
+def test_the_printed_code_runs(arguments):
+    """All that is printed is Python, and trains."""
+    to = arguments[3]
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    pytest.importorskip(FRAMEWORKS[to])
+    done = command(*arguments)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("# ")
+    assert max(map(len, done.output.split("\n\n")[0].splitlines())) <= 80
+    space = {"params": np.ones(3)}
+    if to == "torch":
+        import torch as framework
+
+        space["model"] = framework.nn.Linear(2, 1)
+    exec(done.output, space)
+    optimizer = space["optimizer"]
+    if to == "note":
+        optimizer.step(np.ones(3))
+        assert (space["params"] < 1).all()
+    if to == "torch":
+        before = space["model"].weight.detach().clone()
+        space["model"](framework.ones(1, 2)).sum().backward()
+        optimizer.step()
+        assert (space["model"].weight < before).all()
+
+
+def test_json_says_everything():
+    done = json.loads(command("--from", "torch", "--to", "keras", "SGD", "lr=0.1", "momentum=0.9", "--json").output)
+    assert done["from"] == {
+        "dialect": "torch",
+        "rule": "sgd_momentum",
+        "settings": {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False},
+    }
+    assert done["counterpart"]["settings"] == {"lr": 0.1, "momentum": 0.9, "nesterov": False}
+    assert (done["to"], done["exact"], done["same"], done["first_step"]) == ("keras", False, "constant lr", 21)
+    assert done["states"] == {"momentums": "-lr * momentum_buffer"}
+    assert 0.1 < done["at_last_step"] < 1
+    assert "downslope.keras.Optimizer(\n    dialects.torch.sgd_momentum, learning_rate=0.1" in done["snippet"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--from", "kers", "--to", "torch", "Adam"),
+            "--from kers: there is no such dialect; choose one of note, torch",
+        ),
+        (("--from", "keras", "--to", "jax", "Adam"), "--to jax: there is no such dialect; choose one of note, torch"),
+        (("--to", "torch", "Adam"), "--from is missing; choose one of note"),
+        (("--from", "keras", "--to", "torch"), "say which optimizer: SGD, Adagrad, RMSprop"),
+        (("--from", "keras", "--to", "torch", "Adamm"), "'Adamm' is not an optimizer of Keras; it has SGD"),
+        (("--from", "keras", "--to", "torch", "Adam", "rate=1"), "has no hyperparameter 'rate'; it has learning_rate"),
+        (("--from", "keras", "--to", "torch", "Adam", "lr=fast"), "lr=fast: fast is not a number"),
+        (("--from", "keras", "--to", "torch", "Adam", "lr"), "lr: give arguments as NAME=VALUE"),
+        (("--from", "keras", "--to", "torch", "Adam", "lr=-1"), "lr=-1 is out of range"),
+        (("--from", "keras", "--to", "torch", "Adam", "lr=1", "lr=2"), "lr is given twice"),
+        (("--from", "optax", "--to", "torch", "adam"), "adam has no default for lr; give lr=..."),
+        (("--from", "keras", "--to", "torch", "Adam", "--out", "x"), "--out goes only with --state"),
+        (("Adam", "--state", "x"), "Adam does not go with --state"),
+        (("--state", "x"), "--state: say where to write the training, with --out FILE"),
+        (("--state", "missing.safetensors", "--out", "x"), "there is no file missing.safetensors"),
+        (("--state", "x", "--out", "y", "--rename", "a"), "--rename a: give OLD=NEW"),
+        (("--state", "x", "--out", "y", "--transpose", "a=b"), "--transpose a=b: give the axes as numbers"),
+        (("--state", "x", "--out", "y", "--to", "jax"), "--to jax: there is no such dialect"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line(arguments, message):
+    done = command(*arguments)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("downslope convert: ")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
