@@ -1,9 +1,11 @@
 """A training step in a framework, with downslope's rule beside the framework's own, interleaved in one run.
 
-    python bench/frameworks.py [optax] [--rules adam ...] [--models mlp ...] [--rounds 31] [--json frameworks.json]
+    python bench/frameworks.py [optax] [keras] [--rules adam ...] [--models mlp ...] [--rounds 31] [--json found.json]
 
 - `optax`: the update of a transformation and `optax.apply_updates` under one `jax.jit`, with parameters and state
   donated; gradients are there already. `downslope.optax.adam` and so on against Optax's own.
+- `keras`: an epoch of `fit` with `downslope.keras.Adam` and so on against Keras's own, on each backend that is
+  installed, in a process of its own; see keras_fit.py. The models are its networks.
 
 Every round times both, in turned order, each after one untimed step of its own. Reported are the median times, and the
 median and quartiles over the rounds of the ratio ours / theirs within a round: below 1, downslope is faster. That both
@@ -17,10 +19,13 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +147,44 @@ def optax_rows(rules: list[str] | None = None, models: list[str] | None = None, 
     return rows
 
 
+# ---- Keras
+
+CLASSES = {"momentum": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "nadam": "Nadam"}
+
+
+def keras_rows(rules: list[str] | None = None, models: list[str] | None = None, rounds: int = 31) -> list[Row]:
+    """Optimizers of Keras, ours against its own, in `fit`; arguments as for `optax_rows`."""
+    rows = []
+    for backend in ("tensorflow", "jax", "torch"):
+        if find_spec(backend) is None:
+            continue
+        command = [sys.executable, str(Path(__file__).with_name("keras_fit.py")), "--json", "--backend", backend]
+        command += ["--rounds", str(rounds)]
+        for rule in rules or CLASSES:
+            command += ["--rule", CLASSES[rule]]
+        for model in models or ():
+            command += ["--network", model]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        for found in json.loads(done.stdout.splitlines()[-1]):
+            rule = next(name for name, own in CLASSES.items() if own == found["rule"])
+            median = {"ours": found["ms"] / 1e3, "theirs": found["ms_keras"] / 1e3}
+            quartiles = [found["low"], found["high"]]
+            row = {"part": f"keras on {backend}", "rule": rule, "model": found["network"], "median_s": median}
+            rows.append({**row, "ratio": found["ratio"], "quartiles": quartiles})
+            report(rows[-1])
+    return rows
+
+
 # ---- the whole
 
-PARTS: dict[str, Callable[..., list[Row]]] = {"optax": optax_rows}
+PARTS: dict[str, Callable[..., list[Row]]] = {"optax": optax_rows, "keras": keras_rows}
 
 
 def report(row: Row) -> None:
     ours, theirs = (row["median_s"][name] * 1e6 for name in ("ours", "theirs"))
     low, high = row["quartiles"]
     print(
-        f"{row['part']:<8}{row['rule']:<12}{row['model']:<8}{ours:12.1f} µs, theirs {theirs:12.1f} µs   "
+        f"{row['part']:<20}{row['rule']:<12}{row['model']:<8}{ours:12.1f} µs, theirs {theirs:12.1f} µs   "
         f"ours/theirs {row['ratio']:.3f} ({low:.3f} to {high:.3f})",
         flush=True,
     )

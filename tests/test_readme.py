@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import optax
 import pytest
 import torch
+
+import downslope
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -26,19 +29,21 @@ def test_the_python_in_it_runs(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     rule_file = tmp_path / "blocks.py"  # a formula's source is looked up in its file
     space = {"gradients": lambda weights: {name: np.ones_like(array) for name, array in weights.items()}}
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         rule_file.write_text(block)
         exec(compile(block, str(rule_file), "exec"), space)
     assert (tmp_path / "state.safetensors").is_file()
     assert isinstance(space["own"], torch.optim.Optimizer)
+    assert space["model"].optimizer.rule is downslope.adabelief
+    assert isinstance(space["transformation"], optax.GradientTransformation)
     assert space["rmsprop"].cost().read == 12
     assert space["rmsprop"].cost().written == 8
     assert space["rmsprop"].cost().arithmetic == 9
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/benchmarks.md", "docs/decisions.md", "docs/torch.md"]
+    "page", ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
 )
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):

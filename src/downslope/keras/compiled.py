@@ -1,0 +1,106 @@
+"""The step on tensors of PyTorch in main memory: compiled, all variables in one launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from downslope import torch as front
+from downslope.keras import points
+from downslope.torch.state import is_dense, same_order
+
+if TYPE_CHECKING:
+    from downslope.keras.optimizer import Optimizer
+
+Tensor = torch.Tensor
+
+
+class Compiled:
+    """A `downslope.torch.Optimizer` whose parameters and states are the tensors in an optimizer's variables.
+
+    Attributes:
+        variables: Every variable that a step reads or writes, and the tensor in it when this was made.
+    """
+
+    def __init__(self, optimizer: Optimizer):
+        states = optimizer._states
+        self._optimizer = optimizer
+        self._params = {id(v): v.value for v in optimizer._trainable_variables}
+        self.variables = [(v, v.value) for v in optimizer._trainable_variables]
+        given: dict[str, Any] = {**optimizer._settings.numbers, **optimizer._settings.flags}
+        if "weight_decay" in given and "weight_decay" not in optimizer.rule.hyperparameters:
+            given["decoupled"] = True
+        if "lr" in optimizer.rule.hyperparameters:
+            given["lr"] = 0.0
+        options: dict[str, Any] = {"cautious": optimizer.cautious, "lookahead": optimizer.lookahead}
+        self._inner = front.Optimizer(self._params.values(), optimizer.rule, **options, **given)
+        self._clocks: list[dict[str, Tensor]] = []
+        for k, p in enumerate(self._params.values()):
+            own = {name: variables[k] for name, variables in states.by_name.items()}
+            self.variables += [(v, v.value) for v in own.values()]
+            clock = {"step": torch.tensor(0.0, dtype=torch.float32)}
+            clock |= {name: torch.tensor(v.value.item(), dtype=torch.float64) for name, v in states.scalars.items()}
+            self._clocks.append(clock)
+            self._inner.state[p] = {**{name: v.value for name, v in own.items()}, **clock}
+        self._told = dict.fromkeys(self._clocks[0], 0.0)
+
+    @staticmethod
+    def fits(optimizer: Optimizer) -> bool:
+        """Whether compiled code can update these variables in place."""
+        variables = optimizer._trainable_variables
+        for k, variable in enumerate(variables):
+            states = [of[k] for of in optimizer._states.by_name.values()]
+            if any(state is None for state in states):
+                return False
+            x = variable.value
+            for tensor in (x, *(state.value for state in states)):
+                if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+                    return False
+                if not tensor.is_leaf or tensor.is_conj() or tensor.is_neg():
+                    return False
+                if tensor.dtype != x.dtype or not is_dense(tensor) or not same_order(tensor, x):
+                    return False
+        return bool(variables) and len({id(variable.value) for variable in variables}) == len(variables)
+
+    def holds(self) -> bool:
+        """Whether the variables still hold the same tensors."""
+        return all(variable.value is tensor for variable, tensor in self.variables)
+
+    def step(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> bool:
+        """Update the variables that have a gradient; False, with nothing changed, if compiled code cannot do it now."""
+        if torch.compiler.is_compiling() or not self.holds() or any(type(g) is not Tensor for g in grads):
+            return False
+        states = self._optimizer._states
+        if states.ahead is not None:
+            points.to_lookahead(self._optimizer)
+        told = {"step": points.number(self._optimizer.iterations)}
+        told |= {name: variable.value.item() for name, variable in states.scalars.items()}
+        if told != self._told:  # the first step, a state that was loaded, or variables without a gradient before
+            for clock in self._clocks:
+                for name, value in told.items():
+                    clock[name].fill_(value)
+        if "lr" in self._inner.param_groups[0]:
+            self._inner.param_groups[0]["lr"] = float(getattr(learning_rate, "value", learning_rate))
+        before = [p.grad for p in self._params.values()]
+        try:
+            if len(grads) < len(before):
+                for p in self._params.values():
+                    p.grad = None
+            for gradient, variable in zip(grads, variables, strict=True):
+                p = self._params[id(variable)]
+                if p.grad is not gradient:
+                    p.grad = gradient.detach().to(p.dtype)
+            self._inner.step()
+        finally:
+            for p, gradient in zip(self._params.values(), before, strict=True):
+                if p.grad is not gradient:
+                    p.grad = gradient
+        first = next(k for k, (v, _) in enumerate(self.variables) if v is variables[0])
+        self._told = {name: clock.item() for name, clock in self._clocks[first].items()}
+        for name, variable in states.scalars.items():
+            variable.assign(self._told[name])
+        if len(grads) < len(before):
+            self._told = {}
+        return True

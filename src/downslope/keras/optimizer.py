@@ -1,0 +1,422 @@
+"""The optimizer for Keras: a `keras.optimizers.Optimizer` for any rule, on whichever backend Keras runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import keras
+import numpy as np
+from keras import ops
+
+from downslope.expression import Expression
+from downslope.formula import Rule, check_number, usual_range
+from downslope.interpret import interpret_body, interpret_scalars
+from downslope.keras import points, saving
+from downslope.keras.precision import of_precision, plain, precision, tensor
+from downslope.keras.rule_names import find, name_of
+from downslope.keras.settings import Settings, check_options, rate_of
+from downslope.trace import Program
+
+Schedule = Callable[..., Any]
+
+
+@dataclass
+class States:
+    """The variables an optimizer keeps besides those of Keras's base class.
+
+    Attributes:
+        by_name: Per state a variable for each of the model's; None for one that Keras overwrites by itself.
+        scalars: The scalar states.
+        ahead: 1 while the model's variables hold the point ahead, 0 while they hold the weights; None for a rule
+            whose points are not stored.
+    """
+
+    by_name: dict[str, list[Any]] = field(default_factory=dict)
+    scalars: dict[str, Any] = field(default_factory=dict)
+    ahead: Any = None
+
+
+@keras.saving.register_keras_serializable(package="downslope")
+class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """Trains a Keras model by any rule.
+
+    A real `keras.optimizers.Optimizer`: `fit`, custom loops with `apply_gradients`, `apply` or `stateless_apply`,
+    compiled or not, callbacks, schedules, loss scaling, saving work as ever. Clipping, moving averages of the weights,
+    loss scaling and accumulation of gradients are those of Keras's base class, and so is weight decay (decoupled,
+    `x - lr * weight_decay * x` before the step) unless the rule's own formula has one.
+
+    Args:
+        rule: The rule, one of downslope's, of a dialect, or your own.
+        learning_rate: The rule's `lr`: a number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function
+            without arguments. By default the rule's own default. It may also be given as `lr`.
+        weight_decay: For a rule with a hyperparameter of this name, that hyperparameter; else Keras's weight decay.
+        clipnorm: The largest norm of each variable's gradient.
+        clipvalue: The largest absolute value in a gradient.
+        global_clipnorm: The largest norm of all gradients together.
+        use_ema: Keep a moving average of the weights.
+        ema_momentum: Its decay.
+        ema_overwrite_frequency: After how many steps the weights are overwritten by it, if at all.
+        loss_scale_factor: What the loss is multiplied by before, and the gradients divided by after backpropagation.
+        gradient_accumulation_steps: Over how many steps gradients are averaged before an update.
+        name: The optimizer's name.
+        cautious: Hold every weight still whose step would climb the gradient (Liang et al., 2024, without their
+            rescaling).
+        lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
+            model's variables, so that `fit` takes its gradient there; see `at_weights`. "explicit" keeps the weights,
+            and the gradient is to be taken inside `at_lookahead`.
+        **hyperparameters: The rule's other hyperparameters and choices. They are attributes too, and settled once the
+            optimizer has its variables, because a compiled training step keeps the numbers it was made with.
+
+    Raises:
+        TypeError: Something is of the wrong kind, a name is unknown, or a hyperparameter is missing.
+        ValueError: A value is out of range, or an option does not fit the rule.
+        FormulaError: The rule is not a formula that can be compiled.
+
+    Example:
+        >>> import keras, numpy as np, downslope, downslope.keras
+        >>> x = keras.Variable(np.array([3.0, -2.0], "float32"))
+        >>> optimizer = downslope.keras.Optimizer(downslope.momentum, learning_rate=0.1, mu=0.5)
+        >>> optimizer.apply([keras.ops.convert_to_tensor([1.0, 1.0])], [x])
+        >>> print(keras.ops.convert_to_numpy(x).round(4))
+        [ 2.9 -2.1]
+        >>> optimizer.mu
+        0.5
+    """
+
+    _NAMES: ClassVar[Mapping[str, str]] = {}
+    """The rule's name of each hyperparameter that has another one here."""
+
+    def __init__(
+        self,
+        rule: Rule,
+        learning_rate: float | Schedule | None = None,
+        *,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+        cautious: bool = False,
+        lookahead: Literal["stored", "explicit"] = "stored",
+        **hyperparameters: Any,
+    ):
+        if not isinstance(rule, Rule):
+            raise TypeError(
+                f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
+            )
+        if "lr" in hyperparameters and learning_rate is not None:
+            raise TypeError(f"lr={hyperparameters['lr']!r} is the same as learning_rate={learning_rate!r}; give one")
+        learning_rate = hyperparameters.pop("lr", learning_rate)
+        for key in hyperparameters:
+            if key not in rule.hyperparameters and key not in rule.flags:
+                rule.checked(key, None)  # raises, naming those that there are
+        chosen = {**rule.hyperparameters, **rule.flags, **hyperparameters}
+        chosen.pop("lr", None)
+        if "weight_decay" in rule.hyperparameters and weight_decay is not None:
+            chosen["weight_decay"] = weight_decay
+        self._begin(
+            rule,
+            chosen,
+            learning_rate,
+            cautious,
+            lookahead,
+            {
+                "weight_decay": weight_decay,
+                "clipnorm": clipnorm,
+                "clipvalue": clipvalue,
+                "global_clipnorm": global_clipnorm,
+                "use_ema": use_ema,
+                "ema_momentum": ema_momentum,
+                "ema_overwrite_frequency": ema_overwrite_frequency,
+                "loss_scale_factor": loss_scale_factor,
+                "gradient_accumulation_steps": gradient_accumulation_steps,
+                "name": name,
+            },
+        )
+
+    def _begin(
+        self,
+        rule: Rule,
+        chosen: Mapping[str, Any],
+        learning_rate: float | Schedule | None,
+        cautious: bool,
+        lookahead: str,
+        base: dict[str, Any],
+    ) -> None:
+        """Settle everything.
+
+        Args:
+            rule: The rule.
+            chosen: Its hyperparameters and flags but `lr`, by the names they have here.
+            learning_rate: Its `lr`.
+            cautious: The option.
+            lookahead: The option.
+            base: The arguments of Keras's base class.
+        """
+        check_options(rule, cautious, lookahead, base)
+        rate = rate_of(rule, learning_rate)
+        if base["weight_decay"] is not None and rule.ahead is not None and lookahead == "stored":
+            chosen = {"weight_decay": base["weight_decay"], **chosen}  # Keras would apply it to the point ahead
+        settings = Settings.make(rule, chosen, self._NAMES, cautious=cautious, stored=lookahead == "stored")
+        if "weight_decay" in settings.numbers:
+            base["weight_decay"] = settings.numbers["weight_decay"]
+        elif base["weight_decay"] is not None:
+            base["weight_decay"] = check_number("weight_decay", base["weight_decay"], usual_range("weight_decay"))
+        super().__init__(learning_rate=rate, **base)
+        self.cautious, self.lookahead = bool(cautious), lookahead
+        self._settings, self._states = settings, States()
+        self._compiled: Any = None
+        self._stateless = False
+
+    def _rule_for(self, chosen: Mapping[str, Any]) -> Rule:
+        """The rule that these hyperparameters ask for."""
+        return self.rule
+
+    @property
+    def rule(self) -> Rule:
+        """The rule."""
+        return self._settings.rule
+
+    def __getattr__(self, name: str) -> Any:
+        if "_settings" in self.__dict__ and name in self._settings.chosen:
+            return self._settings.chosen[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_settings" not in self.__dict__ or name not in self._settings.chosen:
+            super().__setattr__(name, value)
+            return
+        if self.built:
+            raise AttributeError(
+                f"{name}={value!r}: the hyperparameters of an optimizer that has its variables are settled, because a "
+                "compiled training step keeps the numbers it was made with; make a new optimizer. (learning_rate can "
+                "be changed at any time.)"
+            )
+        chosen = {**self._settings.chosen, name: value}
+        self._settings = Settings.make(
+            self._rule_for(chosen), chosen, self._NAMES, cautious=self.cautious, stored=self.lookahead == "stored"
+        )
+        if name == "weight_decay":  # what Keras's base class reports
+            super().__setattr__(name, self._settings.numbers[name])
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate of the next step; a number, a schedule or a function can be assigned."""
+        return super().learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        if "lr" not in self.rule.hyperparameters:
+            raise TypeError(f"learning_rate={value!r}: {self.rule.name} has no hyperparameter lr")
+        if isinstance(value, (int, float, np.integer, np.floating)):
+            value = check_number("learning_rate", value, self.rule.ranges["lr"])
+        keras.optimizers.Optimizer.learning_rate.fset(self, value)
+
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+        """Exclude variables from weight decay; see `keras.optimizers.Optimizer`.
+
+        Raises:
+            TypeError: The weight decay is a part of the formula, which is the same for all variables.
+        """
+        if "weight_decay" in self._settings.numbers:
+            raise TypeError(
+                f"the weight decay is a part of the formula of {self.rule.name}, which holds for all variables; choose "
+                "a rule without one, such as downslope.adam, and Keras applies it to the variables you want"
+            )
+        super().exclude_from_weight_decay(var_list, var_names)
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        # There is no public way to keep a base class from applying the decay that it also reports.
+        if "weight_decay" not in self._settings.numbers:
+            super()._apply_weight_decay(variables)
+
+    def _interleaved(self, states: Sequence[str]) -> list[tuple[str, ...]]:
+        """The order of the states' variables: sets of states, each set variable by variable."""
+        return [tuple(states)]
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Make the states of these variables, the model's trainable ones."""
+        if self.built:
+            return
+        variables = list(variables)
+        super().build(variables)
+        program = self._settings.program
+        states = States({name: [] for name in program.states})
+        for names in self._interleaved(tuple(program.states)):
+            for variable in variables:
+                for name in names:
+                    states.by_name[name].append(self._new_state(variable, name))
+        dtype = precision(variables)
+        for name, start in program.scalar_states.items():
+            states.scalars[name] = self._new_scalar(name, start, dtype)
+        if self._settings.move is not None:
+            states.ahead = self._new_scalar("ahead", 0.0, dtype)
+        self._states = states
+        if keras.backend.backend() == "torch":
+            from downslope.keras.compiled import Compiled
+
+            self._compiled = Compiled(self) if Compiled.fits(self) else None
+
+    def _new_state(self, variable: Any, name: str) -> Any:
+        if getattr(variable, "overwrite_with_gradient", False):
+            return None
+        start = self._settings.program.initial(name, self._settings.numbers)
+
+        def copied(shape: Any, dtype: Any = None) -> Any:
+            return ops.copy(tensor(variable, dtype))
+
+        initializer = copied if start is None else keras.initializers.Constant(start)
+        return self.add_variable_from_reference(variable, name=name, initializer=initializer)
+
+    def _new_scalar(self, name: str, start: float, dtype: str) -> Any:
+        initializer = keras.initializers.Constant(start)
+        if keras.backend.backend() == "torch":
+            dtype = "float64"  # where a step is compiled code, which has them so
+        # Every replica of a distributed training computes the same value.
+        return self.add_variable((), initializer, dtype, aggregation="only_first_replica", name=name)
+
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
+    ) -> None:
+        # Keras's own optimizers do here, once in a step, what is not a matter of one variable; nothing public is.
+        with contextlib.ExitStack() as around:
+            if keras.backend.backend() == "torch":
+                import torch
+
+                around.enter_context(torch.no_grad())
+                ready = self._compiled is not None and not self._stateless
+                if ready and self._compiled.step(grads, trainable_variables, learning_rate):
+                    return
+            self._interpreted_step(grads, trainable_variables, learning_rate)
+
+    def stateless_apply(self, optimizer_variables: Any, grads: Any, trainable_variables: Any) -> Any:
+        """The new values of the trainable and of the optimizer's variables; see `keras.optimizers.Optimizer`."""
+        self._stateless = True  # compiled code would write into the tensors it is given
+        try:
+            return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+        finally:
+            self._stateless = False
+
+    def _interpreted_step(self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any) -> None:
+        """One step, operation by operation; on TensorFlow and JAX this is what is compiled."""
+        coefficients, scalars = self._coefficients(learning_rate)
+        super()._backend_update_step(grads, trainable_variables, coefficients)
+        for name, value in scalars.items():
+            self.assign(self._states.scalars[name], value)
+        if self._states.ahead is not None:
+            self.assign(self._states.ahead, ops.ones((), self._states.ahead.dtype))
+
+    def _coefficients(self, learning_rate: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the variables' bodies need of this step, and the new scalar states.
+
+        The former are the coefficients, those of the move to the point ahead if there is one, and whether it has been
+        made.
+        """
+        dtype = precision(self._trainable_variables)
+        scalars: dict[str, Any] = {**self._settings.numbers, "lr": tensor(learning_rate, dtype)}
+        scalars["t"] = ops.cast(self.iterations, dtype) + 1
+        scalars |= {name: tensor(variable, dtype) for name, variable in self._states.scalars.items()}
+        found: list[Any] = []
+        new: dict[str, Any] = {}
+        for program in self._programs:
+            given = {name: scalars[name.removesuffix(" next")] for name in program.scalars}
+            values = interpret_scalars(program, given, ops)
+            found += [plain(values[e]) for e in program.coefficients]
+            new |= {name: values[e] for name, e in program.scalar_outputs.items()}
+        if self._states.ahead is not None:
+            found.append(tensor(self._states.ahead, dtype))
+        return tuple(found), new
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable and its states; in the place of the learning rate stand all coefficients of the step."""
+        k = self._get_variable_index(variable)
+        dtype = precision([variable])
+        states = {name: variables[k] for name, variables in self._states.by_name.items()}
+        arrays = {"x": tensor(variable, dtype), "dx": tensor(gradient, dtype)}
+        arrays |= {name: tensor(state, dtype) for name, state in states.items()}
+        given = [of_precision(value, dtype) for value in learning_rate]
+        parts: list[dict[Expression, Any]] = []
+        for program in self._programs:
+            count = len(program.coefficients)
+            parts.append(dict(zip(program.coefficients, given[:count], strict=True)))
+            given = given[count:]
+        if self._settings.move is not None:
+            moved = interpret_body(self._settings.move, arrays, parts[1], ops)["x"]
+            arrays["x"] = ops.where(given[0] > 0, arrays["x"], moved)
+        new = interpret_body(self._settings.program, arrays, parts[0], ops)
+        for name, state in states.items():
+            self.assign(state, new[name])
+        self.assign(variable, new["x"])
+
+    @property
+    def _programs(self) -> list[Program]:
+        program, move = self._settings.program, self._settings.move
+        return [program] if move is None else [program, move]
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Give the model its final values, as `fit` does when it is done: the weights of a rule with a look-ahead."""
+        super().finalize_variable_values(var_list)
+        points.to_weights(self)
+
+    @contextlib.contextmanager
+    def at_weights(self) -> Iterator[None]:
+        """Inside this block the variables hold the weights themselves, for evaluation and saving.
+
+        It makes a difference only for a rule with a look-ahead, while the variables hold the point ahead: during
+        training, that is; when `fit` is done, they hold the weights. Not for use inside compiled functions.
+
+        Example:
+            >>> import keras, downslope, downslope.keras
+            >>> x = keras.Variable([1.0])
+            >>> optimizer = downslope.keras.Optimizer(downslope.nesterov, lr=0.1, mu=0.5)
+            >>> optimizer.apply([keras.ops.convert_to_tensor([2.0])], [x])
+            >>> print(keras.ops.convert_to_numpy(x).round(4))
+            [0.7]
+            >>> with optimizer.at_weights():
+            ...     print(keras.ops.convert_to_numpy(x).round(4))
+            [0.8]
+        """
+        with points.away(self, points.weights(self)):
+            yield
+
+    @contextlib.contextmanager
+    def at_lookahead(self) -> Iterator[None]:
+        """Inside this block the variables hold the point where the gradient is to be taken (`lookahead="explicit"`)."""
+        with points.away(self, points.explicit(self)):
+            yield
+
+    def save(self, path: str | Path, model: Any = None, names: Any = None) -> None:  # noqa: D102
+        saving.save(self, path, model, names)
+
+    def load(self, path: str | Path, model: Any = None, names: Any = None) -> None:  # noqa: D102
+        saving.load(self, path, model, names)
+
+    save.__doc__, load.__doc__ = saving.save.__doc__, saving.load.__doc__
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` makes the same optimizer from; the rule is written as `module:name`."""
+        config: dict[str, Any] = {**super().get_config(), **self._settings.chosen}
+        if "lr" not in self.rule.hyperparameters:
+            del config["learning_rate"]
+        return {**config, "cautious": self.cautious, "lookahead": self.lookahead, "rule": name_of(self.rule)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """The optimizer of a configuration.
+
+        Raises:
+            ValueError: Its rule is not downslope's and neither imported nor among the custom objects.
+        """
+        config = dict(config)
+        if isinstance(config.get("rule"), str):
+            config["rule"] = find(config["rule"], custom_objects)
+        return super().from_config(config, custom_objects)

@@ -1,0 +1,38 @@
+"""In which precision a step is computed, and bringing values to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def precision(variables: Sequence[Any]) -> str:
+    """The precision to compute in: double if a variable has it, else single."""
+    dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in variables}
+    return "float64" if "float64" in dtypes else "float32"
+
+
+def tensor(value: Any, dtype: str) -> Any:
+    """A variable, gradient or number as a dense tensor of this dtype."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # keras.ops would leave gradients of embeddings sparse
+        return tf.cast(tf.convert_to_tensor(value), dtype)
+    return ops.convert_to_tensor(value, dtype, sparse=False)
+
+
+def plain(value: Any) -> Any:
+    """A number or truth value of NumPy's as Python's, which takes on the precision of what it meets."""
+    return float(value) if isinstance(value, np.number) else bool(value) if isinstance(value, np.bool_) else value
+
+
+def of_precision(value: Any, dtype: str) -> Any:
+    """A coefficient in this precision; numbers and truth values stay as they are."""
+    if isinstance(value, (bool, int, float)) or keras.backend.standardize_dtype(value.dtype) in (dtype, "bool"):
+        return value
+    return ops.cast(value, dtype)

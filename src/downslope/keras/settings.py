@@ -1,0 +1,117 @@
+"""What an optimizer is made with, checked and settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from downslope.formula import Rule, check_number, usual_range
+from downslope.options import compose, stored_point
+from downslope.trace import Program
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A rule with its hyperparameters and options, read.
+
+    Attributes:
+        rule: The rule.
+        chosen: Hyperparameters and flags but `lr`, by the names they have in Keras; a weight decay only if it is a part
+            of the program.
+        flags: The rule's flags.
+        numbers: The program's hyperparameters but `lr`.
+        program: The rule with its options, read.
+        move: From the weights to the point ahead, if that is what the variables hold.
+    """
+
+    rule: Rule
+    chosen: Mapping[str, Any]
+    flags: Mapping[str, bool]
+    numbers: Mapping[str, float]
+    program: Program
+    move: Program | None
+
+    @classmethod
+    def make(
+        cls, rule: Rule, chosen: Mapping[str, Any], names: Mapping[str, str], *, cautious: bool, stored: bool
+    ) -> Settings:
+        """Settle a rule with these hyperparameters.
+
+        Args:
+            rule: The rule.
+            chosen: See above; there may be some that this rule does not have.
+            names: The rule's name of each that has another one.
+            cautious: Hold weights still whose step would climb.
+            stored: Keep the point ahead in the variables, if the rule has one.
+
+        Raises:
+            TypeError: A value is of the wrong kind, or missing.
+            ValueError: A value is out of range.
+            FormulaError: The rule cannot be compiled, or an option does not fit it.
+        """
+        own = {*rule.hyperparameters, *rule.flags}
+        given = {names.get(name, name): value for name, value in chosen.items() if value is not None}
+        standing = {"lr": 0.0} if "lr" in own else {}
+        complete = rule.complete({**{name: value for name, value in given.items() if name in own}, **standing})
+        flags = {name: complete[name] for name in rule.flags}
+        numbers = {name: complete[name] for name in rule.hyperparameters if name != "lr"}
+        decay = "weight_decay" in given and "weight_decay" not in own
+        if decay:
+            numbers["weight_decay"] = check_number("weight_decay", given["weight_decay"], usual_range("weight_decay"))
+        stored = stored and rule.ahead is not None
+        program = compose(rule, cautious=cautious, weight_decay=decay, decoupled=decay, stored_ahead=stored, **flags)
+        move = stored_point(rule, to_weights=False, **flags) if stored else None
+        if move is not None and "lr" in move.scalars:
+            raise ValueError(
+                f"the look-ahead of {rule.name} depends on lr, which callbacks may change between two steps, while "
+                "stored points stay where they were; give lookahead='explicit'"
+            )
+        return cls(rule, dict(chosen), flags, numbers, program, move)
+
+
+def check_options(rule: Rule, cautious: Any, lookahead: Any, base: Mapping[str, Any]) -> None:
+    """Make sure that options fit a rule and each other.
+
+    Args:
+        rule: The rule.
+        cautious: The option.
+        lookahead: The option.
+        base: The arguments of Keras's base class.
+
+    Raises:
+        TypeError: A value is of the wrong kind, or the rule has no use for it.
+        ValueError: A value is unknown, or two do not go together.
+    """
+    if not isinstance(cautious, (bool, np.bool_)):
+        raise TypeError(f"cautious={cautious!r}: give True or False")
+    if lookahead not in ("stored", "explicit"):
+        raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
+    decay = base["weight_decay"]
+    if decay is not None and not {"lr", "weight_decay"} & {*rule.hyperparameters}:
+        raise TypeError(f"weight_decay={decay!r}: {rule.name} has no lr to multiply it with")
+    if base["use_ema"] and rule.ahead is not None and lookahead == "stored":
+        raise ValueError(
+            f"use_ema=True would average the points ahead that {rule.name} keeps in the variables, not the weights; "
+            "leave it out, or give lookahead='explicit'"
+        )
+
+
+def rate_of(rule: Rule, learning_rate: Any) -> Any:
+    """What Keras's base class takes as the learning rate of this rule.
+
+    Raises:
+        TypeError: The rule has no learning rate, or no default for it, or it is of the wrong kind.
+        ValueError: It is out of range.
+    """
+    if "lr" not in rule.hyperparameters:
+        if learning_rate is not None:
+            raise TypeError(f"learning_rate={learning_rate!r}: {rule.name} has no hyperparameter lr")
+        return 0.0
+    if learning_rate is None:
+        learning_rate = rule.hyperparameters["lr"]
+        if learning_rate is None:
+            raise TypeError(f"{rule.name} has no default for lr; give learning_rate=...")
+    return learning_rate if callable(learning_rate) else check_number("learning_rate", learning_rate, rule.ranges["lr"])

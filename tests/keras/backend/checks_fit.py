@@ -1,0 +1,326 @@
+"""Training with `fit`, callbacks, mixed precision, saving and loading."""
+
+import keras
+import numpy as np
+import pytest
+from network import Rates, fit, network, once, values_of
+
+import downslope
+import downslope.keras
+from downslope import rule
+
+BACKEND = keras.backend.backend()
+own_rules = {}
+
+
+@rule
+def halved(x, dx, v=0, *, lr=0.1, mu=0.5):
+    """A user's rule that other processes can import."""
+    v = mu * v - lr * dx
+    return x + v / 2, v
+
+
+def local_rule():
+    @rule
+    def inner(x, dx, *, lr=0.1):
+        return x - lr * dx
+
+    return inner
+
+
+def differences(mine, theirs):
+    return max(np.abs(a - b).max() for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("AdamW", {"global_clipnorm": 1.0}), ("Nadam", {"use_ema": True, "gradient_accumulation_steps": 2})],
+)
+def test_fit_is_that_of_keras(name, settings, data):
+    ours, theirs = (
+        fit(network(getattr(place, name)(learning_rate=0.01, **settings)), data, 3)
+        for place in (downslope.keras, keras.optimizers)
+    )
+    # 12 steps of at most 0.1 with a relative error of 1,200 roundings each (see checks_numbers), whose gradients follow
+    assert differences(ours, theirs) < 12 * 0.1 * 1200 * np.finfo("float32").eps
+    assert differences(ours, network("sgd").get_weights()) > 0.01
+
+
+def test_every_loop_takes_the_same_steps(data):
+    x, y = data
+    reference = fit(network(downslope.keras.Adam(0.01)), data, 1)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        def batch(model, optimizer, inputs, targets):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(model(inputs) - targets))
+            variables = model.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+
+        for wrap in (lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)):
+            model, optimizer = network("sgd"), downslope.keras.Adam(0.01)
+            optimizer.build(model.trainable_variables)
+            step = wrap(lambda a, b, m=model, o=optimizer: batch(m, o, a, b))
+            for k in range(0, 64, 16):
+                step(tf.constant(x[k : k + 16]), tf.constant(y[k : k + 16]))
+            assert int(optimizer.iterations) == 4
+            assert differences(model.get_weights(), reference) < 1e-5
+    eagerly = {"run_eagerly": True, "jit_compile": False}
+    for settings in (eagerly, {"jit_compile": True})[: 1 if BACKEND == "torch" else 2]:
+        assert differences(fit(network(downslope.keras.Adam(0.01), **settings), data, 1), reference) < 1e-5
+
+
+@pytest.mark.parametrize("formula", [downslope.schedule_free_adamw, halved], ids=lambda r: r.name)
+def test_a_saved_model_trains_on_with_the_same_numbers(formula, data, tmp_path):
+    path = tmp_path / "model.keras"
+    straight = network(downslope.keras.Optimizer(formula, lr=0.02, cautious=formula is halved))
+    straight.fit(*data, epochs=1, batch_size=16, shuffle=False, verbose=0)
+    straight.save(path)
+    resumed = keras.saving.load_model(path)
+    assert isinstance(resumed.optimizer, downslope.keras.Optimizer)
+    assert resumed.optimizer.rule is formula
+    assert resumed.optimizer.get_config() == straight.optimizer.get_config()
+    assert int(resumed.optimizer.iterations) == 4
+    straight.fit(*data, epochs=1, batch_size=16, shuffle=False, verbose=0)
+    resumed.fit(*data, epochs=1, batch_size=16, shuffle=False, verbose=0)
+    for a, b in zip(straight.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(straight.optimizer.variables, resumed.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(values_of(a), values_of(b))
+
+
+@once
+def test_a_drop_in_is_saved_under_its_own_name(data, tmp_path):
+    model = network(downslope.keras.RMSprop(Rates(), momentum=0.9, centered=True, weight_decay=0.01))
+    before = fit(model, data)
+    model.save(tmp_path / "model.keras")
+    resumed = keras.saving.load_model(tmp_path / "model.keras", custom_objects={"Rates": Rates})
+    assert type(resumed.optimizer) is downslope.keras.RMSprop
+    assert (resumed.optimizer.momentum, resumed.optimizer.centered) == (0.9, True)
+    assert resumed.optimizer.weight_decay == 0.01
+    assert differences(resumed.get_weights(), before) == 0
+
+
+def test_state_goes_to_keras_and_back(data):
+    ours, theirs = network(downslope.keras.Adam(0.01, amsgrad=True)), network(keras.optimizers.Adam(0.01, amsgrad=True))
+    fit(theirs, data)
+    ours.set_weights(theirs.get_weights())
+    ours.optimizer.build(ours.trainable_variables)
+    ours.optimizer.set_weights([values_of(v) for v in theirs.optimizer.variables])
+    assert differences(fit(ours, data), fit(theirs, data)) < 1e-5
+
+
+@once
+def test_a_rule_that_is_not_there_is_named(data, tmp_path):
+    formula = local_rule()
+    model = network(downslope.keras.Optimizer(formula))
+    before = fit(model, data, 1)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"inner.* is not known here: import the module.* or pass custom_objects"):
+        keras.saving.load_model(tmp_path / "model.keras")
+    resumed = keras.saving.load_model(tmp_path / "model.keras", custom_objects={"inner": formula})
+    assert resumed.optimizer.rule is formula
+    assert differences(resumed.get_weights(), before) == 0
+
+
+@once
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os:system",
+        "downslope.rules.no_such:adam",
+        "downslope.rules.adaptive:rule",
+        "antigravity:adam",
+        "adam",
+        ":",
+        "a.b:c.d",
+    ],
+)
+def test_a_file_cannot_have_anything_imported_or_called(name):
+    import sys
+
+    config = {**downslope.keras.Optimizer(downslope.adam).get_config(), "rule": name}
+    before = set(sys.modules)
+    with pytest.raises(ValueError, match=r"the rule|has no rules"):
+        downslope.keras.Optimizer.from_config(config)
+    assert set(sys.modules) <= {*before, "downslope.rules.no_such"}
+
+
+@once
+def test_callbacks_change_the_learning_rate(data):
+    seen = []
+    optimizer = downslope.keras.Adam(0.01)
+    model = network(optimizer)
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(float(optimizer.learning_rate))),
+    ]
+    fit(model, data, 3, callbacks=callbacks)
+    np.testing.assert_allclose(seen, [0.005, 0.0025, 0.00125], rtol=1e-6)
+    optimizer.learning_rate = 0.0
+    before = model.get_weights()
+    assert differences(fit(model, data, 1), before) == 0
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=0, factor=0.1)
+    optimizer.learning_rate = 1e-3
+    fit(network(optimizer := downslope.keras.SGD(1e-12)), data, 3, callbacks=[plateau])
+    assert float(optimizer.learning_rate) < 1e-12
+
+
+def test_mixed_precision_scales_the_loss(data):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        ours, theirs = (network(place.Adam(0.01)) for place in (downslope.keras, keras.optimizers))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert isinstance(ours.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(ours.optimizer.inner_optimizer, downslope.keras.Adam)
+    assert ours.trainable_variables[0].dtype == "float32"
+    # the gradients have eleven bits
+    assert differences(fit(ours, data), fit(theirs, data)) < 8 * 0.01 * 0.05
+    assert 0 < int(ours.optimizer.iterations) <= 8
+
+
+def test_half_precision_rounds_once(data):
+    optimizer = downslope.keras.Optimizer(downslope.adam, lr=0.5)
+    variable = keras.Variable(np.ones(3, "float32"), dtype="bfloat16")
+    optimizer.apply([keras.ops.cast([1.0, -1.0, 0.5], "bfloat16")], [variable])
+    np.testing.assert_array_equal(values_of(variable).astype("float32"), [0.5, 1.5, 0.5])
+    assert optimizer.variables[-1].dtype == "bfloat16"
+
+
+def test_gradients_that_are_missing(data):
+    shapes = [(3,), (2,)]
+    first, second = (keras.Variable(np.ones(shape, "float32")) for shape in shapes)
+    optimizer = downslope.keras.Optimizer(downslope.adam, lr=0.1)
+    optimizer.build([first, second])
+    gradient = keras.ops.convert_to_tensor(np.ones(3, "float32"))
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([gradient, None], [first, second])
+    np.testing.assert_array_equal(values_of(second), [1, 1])
+    optimizer.apply([gradient, gradient[:2]], [first, second])
+    # Keras counts steps for all variables together: t is 2 for both
+    m_hat, v_hat = 0.1 / (1 - 0.9**2), 0.001 / (1 - 0.999**2)
+    np.testing.assert_allclose(values_of(first), [0.8] * 3, rtol=1e-6)
+    np.testing.assert_allclose(values_of(second), [1 - 0.1 * m_hat / np.sqrt(v_hat)] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_an_embedding_is_updated_as_if_dense(repeated):
+    x, y = np.array([[0, 1], [1 if repeated else 3, 2]]), np.ones((2, 2, 1), "float32")
+    found = []
+    for place in (downslope.keras, keras.optimizers):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Embedding(5, 3), keras.layers.Dense(1)])
+        model.compile(place.Adam(0.01), "mse")
+        model.fit(x, y, epochs=3, verbose=0)
+        found.append(model.get_weights())
+    if repeated and BACKEND == "tensorflow":  # Keras squares the parts of a row's gradient there, not their sum
+        assert differences(*found) > 1e-3
+        dense = keras.ops.one_hot(x, 5)
+        model = keras.Sequential([keras.Input((2, 5)), keras.layers.Dense(3, use_bias=False), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.01), "mse")
+        keras.utils.set_random_seed(0)
+        start = keras.Sequential([keras.Input((2,)), keras.layers.Embedding(5, 3), keras.layers.Dense(1)])
+        model.set_weights(start.get_weights())
+        model.fit(dense, y, epochs=3, verbose=0)
+        found[1] = model.get_weights()
+    assert differences(*found) < 1e-5
+
+
+def test_validation_is_at_the_weights_with_the_callback(data):
+    def losses(**settings):
+        model = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05, mu=0.9))
+        at = downslope.keras.AtWeights(**settings)
+        seen = []
+        spy = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(model.get_weights()))
+        history = model.fit(
+            *data, epochs=3, batch_size=16, shuffle=False, verbose=0, validation_data=data, callbacks=[at, spy]
+        )
+        return model, history.history, seen
+
+    model, history, seen = losses()
+    final = float(model.evaluate(*data, verbose=0))
+    np.testing.assert_allclose(history["val_loss"][-1], final, rtol=1e-5)  # fit leaves the model at its weights
+    assert differences(seen[-1], model.get_weights()) > 1e-3  # during training it held the point ahead
+    swapped, other, at_weights = losses(swap_on_epoch=True)
+    assert differences(at_weights[-1], swapped.get_weights()) == 0
+    np.testing.assert_allclose(other["val_loss"], history["val_loss"], rtol=1e-6)
+    plain = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05, mu=0.9))
+    assert differences(fit(plain, data, 3), model.get_weights()) == 0
+
+
+def test_a_second_fit_goes_on_at_the_point_ahead(data):
+    whole, parts = (network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05)) for _ in range(2))
+    fit(whole, data, 2)
+    for _ in range(2):
+        fit(parts, data, 1, callbacks=[downslope.keras.AtWeights()])
+    # once to the weights and back: two roundings of weights below 2, which some steps may double
+    assert differences(whole.get_weights(), parts.get_weights()) < 2 * 2 * 10 * np.finfo("float32").eps
+
+
+@once
+def test_explicit_lookahead():
+    x = keras.Variable(np.array([1.0], "float32"))
+    optimizer = downslope.keras.Optimizer(downslope.nesterov, lr=0.1, mu=0.5, lookahead="explicit")
+    optimizer.apply([keras.ops.convert_to_tensor(np.array([2.0], "float32"))], [x])
+    np.testing.assert_allclose(values_of(x), [0.8], rtol=1e-6)
+    with optimizer.at_lookahead():
+        np.testing.assert_allclose(values_of(x), [0.7], rtol=1e-6)
+    np.testing.assert_allclose(values_of(x), [0.8], rtol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's")
+@pytest.mark.parametrize("formula", [downslope.nesterov, downslope.radam], ids=lambda r: r.name)
+def test_mirrored_over_two_devices(formula, data):
+    import tensorflow as tf
+
+    alone = fit(network(downslope.keras.Optimizer(formula, lr=0.01)), data, 1)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = network(downslope.keras.Optimizer(formula, lr=0.01))
+    assert differences(fit(model, data, 1), alone) < 1e-5
+
+
+@once
+def test_what_is_refused():
+    make, variable = downslope.keras.Optimizer, keras.Variable(np.ones(2, "float32"))
+    with pytest.raises(TypeError, match=r"no hyperparameter 'beta'; it has .*did you mean beta"):
+        make(downslope.adam, beta=0.9)
+    with pytest.raises(ValueError, match=r"beta1=1.5 is out of range"):
+        make(downslope.adam, beta1=1.5)
+    with pytest.raises(ValueError, match=r"beta1=1.5 is out of range"):
+        downslope.keras.Adam(beta_1=1.5)
+    with pytest.raises(TypeError, match="is not a rule"):
+        make("adam")
+    with pytest.raises(TypeError, match="give one"):
+        make(downslope.adam, 0.1, lr=0.1)
+    with pytest.raises(ValueError, match="lookahead='later' is unknown"):
+        make(downslope.nesterov, lookahead="later")
+    with pytest.raises(ValueError, match="use_ema=True would average the points ahead"):
+        make(downslope.nesterov, use_ema=True)
+    with pytest.raises(TypeError, match="give momentum="):
+        make(downslope.dialects.keras.sgd_momentum)
+    optimizer = make(downslope.adamw, weight_decay=0.5)
+    assert optimizer.weight_decay == 0.5
+    with pytest.raises(TypeError, match="part of the formula of adamw"):
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.beta1 = 0.8
+    assert optimizer.beta1 == 0.8
+    optimizer.build([variable])
+    with pytest.raises(AttributeError, match=r"beta1=0.7: .*make a new optimizer"):
+        optimizer.beta1 = 0.7
+    with pytest.raises(AttributeError, match="no attribute 'betta'"):
+        _ = optimizer.betta
+
+    @rule
+    def fixed(x, dx, *, size=0.1):
+        return x - size * dx
+
+    with pytest.raises(TypeError, match="fixed has no hyperparameter lr"):
+        make(fixed, learning_rate=0.1)
+    bare = make(fixed)
+    with pytest.raises(TypeError, match="fixed has no hyperparameter lr"):
+        bare.learning_rate = 0.5
+    assert "learning_rate" not in bare.get_config()
+    bare.apply([keras.ops.ones(2)], [variable])
+    np.testing.assert_allclose(values_of(variable), [0.9, 0.9], rtol=1e-6)

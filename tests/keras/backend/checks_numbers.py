@@ -1,0 +1,148 @@
+"""Two hundred steps of each optimizer against Keras's own, and against the formula in double precision.
+
+Both sides compute in single precision, with gradients that do not depend on the weights, so that errors add up and do
+not grow. One step makes fewer than 20 roundings of which each counts for at most 10 (a momentum of 0.9 sums up ten
+steps, and so do their errors): 200 roundings of the step. Keras works `1 - beta**t` out in single precision, where
+`beta**t` is wrong by up to `t * beta**t` half roundings, which of `1 - beta**t` is up to `1 / (1 - beta)`: for
+`beta_2 = 0.999` another 1,000.
+"""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from network import RATES, Bound, Rates, gradients_of, once, path_of, start_of, values_of, variables_of
+
+import downslope
+import downslope.keras
+from downslope import rule
+from downslope.interpret import interpret
+from downslope.options import compose, stored_point
+
+BACKEND = keras.backend.backend()
+SHAPES = [(6, 7), (5,)]
+BASE = {
+    "plain": {},
+    "decay": {"weight_decay": 0.02},
+    "clipnorm": {"clipnorm": 3.0},
+    "global_clipnorm": {"global_clipnorm": 5.0},
+    "clipvalue": {"clipvalue": 1.0},
+    "ema": {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": 30},
+    "loss_scale": {"loss_scale_factor": 1024.0},
+    "accumulation": {"gradient_accumulation_steps": 3},
+}
+EPS = {"epsilon": 0.1}
+CASES = [
+    ("SGD", {}, "decay"),
+    ("SGD", {"momentum": 0.9}, "global_clipnorm"),
+    ("SGD", {"momentum": 0.9, "nesterov": True}, "ema"),
+    ("RMSprop", {}, "accumulation"),
+    ("RMSprop", {"momentum": 0.9, "rho": 0.5}, "clipvalue"),
+    ("RMSprop", {"momentum": 0.8, "centered": True, **EPS}, "decay"),
+    ("Adam", {}, "plain"),
+    ("Adam", {"beta_1": 0.8, "beta_2": 0.9, **EPS}, "clipnorm"),
+    ("Adam", {"amsgrad": True}, "accumulation"),
+    ("Adam", {}, "ema"),
+    ("AdamW", {}, "loss_scale"),
+    ("AdamW", {"amsgrad": True, "weight_decay": 0.1}, "global_clipnorm"),
+    ("Adadelta", {"rho": 0.8, "epsilon": 1e-2}, "decay"),
+    ("Adagrad", {}, "clipnorm"),
+    ("Adagrad", {"initial_accumulator_value": 2.0, **EPS}, "plain"),
+    ("Adamax", EPS, "global_clipnorm"),
+    ("Nadam", {}, "plain"),
+    ("Nadam", {"beta_1": 0.8, **EPS}, "accumulation"),
+    ("Lion", {"beta_1": 0.8}, "decay"),
+]
+
+CASES = CASES[BACKEND == "jax" :: 2]  # TensorFlow and JAX run the same code: every case is seen on one of the two
+
+
+@pytest.mark.parametrize(("name", "options", "base"), CASES, ids=str)
+def test_two_hundred_steps_are_those_of_keras(name, options, base):
+    gradients = gradients_of(SHAPES[:1])
+    settings = {"learning_rate": Rates(), **options, **BASE[base]}
+    ours, theirs = (getattr(place, name)(**settings) for place in (downslope.keras, keras.optimizers))
+    mine, seen = (path_of(optimizer, variables_of(SHAPES[:1]), gradients) for optimizer in (ours, theirs))
+    corrected = name in ("Adam", "AdamW", "Nadam")
+    bound = Bound(start_of(SHAPES[:1]), 200 + corrected / (1 - options.get("beta_2", 0.999)))
+    for values, expected in zip(mine, seen, strict=True):
+        bound.check(values, expected)
+    assert [v.shape for v in ours.variables] == [v.shape for v in theirs.variables]
+
+
+@once
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW", "Adadelta", "Adagrad", "Adamax", "Nadam", "Lion"])
+def test_the_signature_is_that_of_keras(name):
+    theirs = inspect.signature(getattr(keras.optimizers, name)).parameters
+    ours = inspect.signature(getattr(downslope.keras, name)).parameters
+    expected = {key: p.default for key, p in theirs.items() if p.kind is not p.VAR_KEYWORD}
+    assert {key: p.default for key, p in ours.items()} == {**expected, "cautious": False}
+    assert list(ours)[:-1] == list(expected)
+
+
+@rule
+def own(x, dx, peak="start", best="x", *, t, lr=0.1, start=0.5, slow=False):
+    """A rule of a user's, with every kind of initial value."""
+    peak = downslope.maximum(0.9 * peak, abs(dx))
+    rate = downslope.where(t == 1, lr / 2, lr)
+    best = 0.5 * best + 0.5 * x
+    return x - rate * dx / (peak + 1) - (0 if slow else 0.01) * (x - best), peak, best
+
+
+RULES = [
+    (own, {"start": 2.0}, {"cautious": True}),
+    (downslope.nesterov, {"mu": 0.8}, {"weight_decay": 0.02}),
+    (downslope.schedule_free_adamw, {"warmup_steps": 5}, {"weight_decay": 0.1}),
+]
+if BACKEND == "jax":
+    RULES += [
+        (downslope.adam, {"eps": 1e-3}, {}),
+        (downslope.adamw, {}, {"weight_decay": 0.1}),
+        (downslope.radam, {}, {}),
+        (downslope.adan, {}, {}),
+        (downslope.momentum, {}, {"cautious": True}),
+        (own, {"slow": True}, {}),
+        (downslope.schedule_free_sgd, {"warmup_steps": 5}, {}),
+    ]
+
+
+@pytest.mark.parametrize(("formula", "settings", "options"), RULES, ids=str)
+def test_any_rule_takes_the_steps_of_its_formula(formula, settings, options):
+    gradients = gradients_of(SHAPES, 60)
+    optimizer = downslope.keras.Optimizer(formula, learning_rate=Rates(), **settings, **options)
+    variables = variables_of(SHAPES)
+    path = path_of(optimizer, variables, gradients, stateless=formula is not own)
+    weights, ahead = zip(*exact_path(formula, settings, options, gradients), strict=True)
+    bound = Bound(start_of(SHAPES), 200)
+    for seen, expected in zip(path, ahead, strict=True):
+        bound.check(seen, expected)
+    with optimizer.at_weights():
+        bound.hold(map(values_of, variables), weights[-1])
+    bound.hold(map(values_of, variables), ahead[-1])
+    optimizer.finalize_variable_values(variables)
+    bound.hold(map(values_of, variables), weights[-1])
+
+
+def exact_path(formula, settings, options, gradients):
+    """The weights after each step, and the points ahead of them, in double precision."""
+    flags = {name: value for name, value in settings.items() if name in formula.flags}
+    decay = "weight_decay" in options and "weight_decay" not in formula.hyperparameters
+    program = compose(formula, cautious=options.get("cautious", False), weight_decay=decay, decoupled=decay, **flags)
+    ahead = stored_point(formula, to_weights=False, **flags) if formula.ahead else None
+    numbers = {**formula.hyperparameters, **settings, **options}
+    members = []
+    for value in start_of(SHAPES):
+        x = value.astype("float64")
+        starts = {name: program.initial(name, numbers) for name in program.states}
+        members.append({"x": x} | {name: np.full_like(x, x if v is None else v) for name, v in starts.items()})
+    scalars = {**numbers, **program.scalar_states}
+    for t, gradient in enumerate(gradients, 1):
+        now = {**scalars, "lr": float(RATES[t - 1]), "t": t}
+        given = [{**arrays, "dx": dx.astype("float64")} for arrays, dx in zip(members, gradient, strict=True)]
+        new = [interpret(program, arrays, now) for arrays in given]
+        members = [{name: values[name] for name in arrays} for values, arrays in zip(new, members, strict=True)]
+        scalars |= {name: new[0][name] for name in program.scalar_states}
+        weights = [arrays["x"] for arrays in members]
+        then = {**scalars, "t": t + 1}
+        yield weights, [interpret(ahead, arrays, then)["x"] for arrays in members] if ahead else weights
