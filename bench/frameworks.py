@@ -72,25 +72,27 @@ def race(ours: Step, theirs: Step, rounds: int) -> Row:
 # ---- Optax
 
 
+OPTAX_RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sgd": ("sgd", {}),
+    "momentum": ("sgd", {"momentum": 0.9}),
+    "rmsprop": ("rmsprop", {}),
+    "adam": ("adam", {}),
+    "adamw": ("adamw", {}),
+    "nadam": ("nadam", {}),
+    "lion": ("lion", {}),
+    "adabelief": ("adabelief", {}),
+}
+
+
 def optax_pairs() -> dict[str, tuple[Any, Any]]:
     """By rule: ours, theirs."""
     import optax
 
     import downslope.optax
 
-    settings: dict[str, tuple[str, dict[str, Any]]] = {
-        "sgd": ("sgd", {}),
-        "momentum": ("sgd", {"momentum": 0.9}),
-        "rmsprop": ("rmsprop", {}),
-        "adam": ("adam", {}),
-        "adamw": ("adamw", {}),
-        "nadam": ("nadam", {}),
-        "lion": ("lion", {}),
-        "adabelief": ("adabelief", {}),
-    }
     return {
         rule: (getattr(downslope.optax, name)(LR, **given), getattr(optax, name)(LR, **given))
-        for rule, (name, given) in settings.items()
+        for rule, (name, given) in OPTAX_RULES.items()
     }
 
 
@@ -160,7 +162,7 @@ def keras_rows(rules: list[str] | None = None, models: list[str] | None = None, 
             continue
         command = [sys.executable, str(Path(__file__).with_name("keras_fit.py")), "--json", "--backend", backend]
         command += ["--rounds", str(rounds)]
-        for rule in rules or CLASSES:
+        for rule in [rule for rule in rules or CLASSES if rule in CLASSES]:
             command += ["--rule", CLASSES[rule]]
         for model in models or ():
             command += ["--network", model]
@@ -212,6 +214,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; give some of {', '.join(PARTS)}")
+    if arguments.rounds < 1:
+        parser.error(f"--rounds {arguments.rounds}: give at least 1")
+    if unknown := set(arguments.rules or ()) - {*OPTAX_RULES, *CLASSES}:
+        parser.error(f"no such rule: {', '.join(sorted(unknown))}; give some of {', '.join(OPTAX_RULES)}")
     results = environment()
     for part in arguments.parts:
         results[part] = PARTS[part](arguments.rules, arguments.models, arguments.rounds)

@@ -131,6 +131,28 @@ def test_one_array_and_what_a_mask_leaves(tmp_path):
     assert (found["a"].tolist(), found["b"].tolist()) == ([1, 1], [0, 0, 0])
 
 
+def test_numbers_and_numpy_arrays_as_parameters(tmp_path):
+    transformation = optimizer(downslope.nesterov)
+    params = {"scale": 2.0, "W": np.ones(2, np.float32)}
+    state = transformation.init(params)
+    save(tmp_path / "state", params, state, transformation)
+    found, _ = load(tmp_path / "state", params, jax.device_get(state), transformation)
+    assert found["scale"].dtype == jnp.float32
+    np.testing.assert_array_equal(found["scale"], 2)
+    np.testing.assert_array_equal(found["W"], [1, 1])
+
+
+def test_a_count_larger_than_steps_count_to(tmp_path):
+    in_numpy = downslope.Optimizer({"W": np.ones(2, np.float32)}, downslope.adam)
+    in_numpy.save(tmp_path / "state")
+    tensors, record = downslope.checkpoint.read(tmp_path / "state")
+    downslope.checkpoint.write(tmp_path / "state", tensors, {**record, "t": 2**40})
+    transformation, params = optimizer(downslope.adam), {"W": jnp.zeros(2)}
+    params, state = load(tmp_path / "state", params, transformation.init(params), transformation)
+    _, state = transformation.update(params, state, params)
+    assert state.count == 2**31 - 1
+
+
 def test_what_is_loaded_goes_where_the_parameters_are(tmp_path):
     transformation = optimizer(downslope.schedule_free_sgd)
     mesh = jax.sharding.NamedSharding(jax.make_mesh((1,), ("x",)), jax.sharding.PartitionSpec("x"))
@@ -197,6 +219,10 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
     transformation = optimizer(downslope.adam)
     with pytest.raises(ValueError, match=r"two parameters are named 'a\.b'"):
         save(path, two, transformation.init(two), transformation)
+    with pytest.raises(ValueError, match=r"'m/a' has shape \(3,\), its parameter \(2,\)"):
+        save(path, params, transformation.init({"a": jnp.ones(3)}), transformation)
+    with pytest.raises(ValueError, match=r"\(2,\) counts, as under vmap"):
+        save(path, params, jax.vmap(transformation.init)(params), transformation)
     assert not path.exists()
     # with the transformation inside, made with the same numbers, it can be
     save(path, params, injected.init(params), downslope.optax.adam(0.1))

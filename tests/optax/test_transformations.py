@@ -73,6 +73,18 @@ def test_nothing_is_compiled_after_the_first_step_and_buffers_are_reused(case):
     assert_same(params, train(transformation, PARAMS)[0], atol=2e-6)
 
 
+def test_a_state_is_placed_from_the_start_as_a_step_leaves_it():
+    """Or the second step would be compiled anew: for parameters that have been put on a device by hand."""
+    transformation = optimizer(downslope.nadam, averaging=0.9)
+    params = jax.device_put({"W": jnp.ones(2)}, jax.devices()[0])
+    start = transformation.init(params)
+    _, state = jax.jit(transformation.update)(params, start, params)
+    for before, after in zip(jax.tree.leaves(start), jax.tree.leaves(state), strict=True):
+        assert before.committed
+        assert after.committed
+        assert before.sharding == after.sharding
+
+
 def test_chained_masked_and_divided_it_computes_what_it_computes_alone():
     mask = {"layer": True, "scale": False}
     chained = optax.chain(optax.clip_by_global_norm(1.0), optimizer(downslope.adam, lr=0.1), optax.scale(0.5))
@@ -202,6 +214,20 @@ def test_its_state_is_one_that_tools_of_optax_understand():
     assert (marked.count, marked.scalars) == ("one number", {"product": "one number"})
 
 
+def test_a_look_ahead_that_reads_no_state():
+    @downslope.rule
+    def forward(x, dx, *, lr=0.5):
+        return x - lr * dx
+
+    @forward.lookahead
+    def ahead(lr):
+        return 2 * lr
+
+    transformation = optimizer(forward)
+    params = jnp.ones(2)
+    assert_same(downslope.optax.weights(transformation, params, transformation.init(params)), jnp.zeros(2))
+
+
 class StatefulSchedule:
     """A schedule as `optax.inject_hyperparams` alone takes it."""
 
@@ -240,6 +266,24 @@ REFUSED = [
     ),
     (lambda: optimizer(downslope.adam).init({"n": jnp.arange(3)}), TypeError, r"\['n'\] has dtype int32"),
     (lambda: optimizer(downslope.adam).init(jnp.ones(2, complex)), TypeError, "has dtype complex64"),
+    (
+        lambda: optimizer(downslope.sgd).update(jnp.arange(2), optimizer(downslope.sgd).init(jnp.ones(2))),
+        TypeError,
+        "a gradient has dtype int32",
+    ),
+    (
+        lambda: optimizer(downslope.sgd).update(jnp.ones(2, complex), RuleState(0, {}, {}), jnp.ones(2)),
+        TypeError,
+        "a gradient has dtype complex64",
+    ),
+    (lambda: downslope.optax.adam(0.1, mu_dtype="int8"), TypeError, "'int8' as the dtype of mu"),
+    (
+        lambda: downslope.optax.adamw(0.1, mask="no").update(
+            jnp.ones(2), downslope.optax.adamw(0.1).init(jnp.ones(2)), jnp.ones(2)
+        ),
+        TypeError,
+        "mask: 'no' stands in it",
+    ),
     (
         lambda: optimizer(downslope.adam).update(jnp.ones(2), optimizer(downslope.lion).init(jnp.ones(2))),
         TypeError,

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from downslope.dialects import optax as dialect
 from downslope.formula import Rule
@@ -412,6 +413,13 @@ def _made(
     dtypes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Transformation:
     """The transformation of a rule of the dialect, whose hyperparameters Optax calls by other names."""
-    kept = {state: jax.dtypes.canonicalize_dtype(dtype) for state, dtype in dtypes.items() if dtype is not None}
+    kept = {state: _floating(state, dtype) for state, dtype in dtypes.items() if dtype is not None}
     given = {"lr": learning_rate, **settings}
     return Transformation.of(Recipe.make(rule, given, decoupled=decoupled, mask=mask, dtypes=kept))
+
+
+def _floating(state: str, dtype: Any) -> Any:
+    """A dtype that a state can be kept in."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"{dtype!r} as the dtype of {state}: give one of real floating point numbers, such as bfloat16")
+    return jax.dtypes.canonicalize_dtype(dtype)

@@ -12,7 +12,6 @@ from downslope.interpret import interpret
 from downslope.optax.recipe import Recipe
 from downslope.optax.transformation import RuleState, Transformation, Tree
 from downslope.options import stored_point
-from downslope.trace import in_order
 
 
 def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:
@@ -134,17 +133,15 @@ def _moved(recipe: Recipe, params: Tree, state: Any, *, to_weights: bool) -> Tre
     mine = rule_state(recipe, state)
     program = stored_point(recipe.plan.rule, to_weights=to_weights, **recipe.plan.flags)
     scalars = recipe.scalars(program, mine.count, mine.scalars)
-    used = {e.value for e in in_order(program.outputs.values())}
-    names = [name for name in recipe.plan.program.states if name in used]
 
     def moved(*arrays: Any) -> Any:
         *states, x = arrays
-        if is_masked(states[0]):
+        if any(map(is_masked, states)):
             return x
         dtype = jnp.result_type(x)
         working = jnp.promote_types(dtype, jnp.float32)
-        named = {"x": x, **dict(zip(names, states, strict=True))}
+        named = {"x": x, **dict(zip(mine.states, states, strict=True))}
         given = {name: jnp.asarray(array, working) for name, array in named.items()}
         return interpret(program, given, scalars, jnp)["x"].astype(dtype)
 
-    return jax.tree.map(moved, *(mine.states[name] for name in names), params, is_leaf=is_masked)
+    return jax.tree.map(moved, *mine.states.values(), params, is_leaf=is_masked)

@@ -37,8 +37,8 @@ def save(path: str | Path, params: Tree, state: Any, transformation: Transformat
 
     Raises:
         TypeError: The transformation is not one of downslope's, or a hyperparameter is a traced value.
-        ValueError: There is not just one state of it in `state`, two parameters have one name, or some parameters only
-            have weight decay, which is more than a file can say.
+        ValueError: There is not just one state of it in `state`, or that is of other parameters; two parameters have
+            one name; or some parameters only have weight decay, which is more than a file can say.
         OSError: The file cannot be written.
 
     Example:
@@ -65,6 +65,10 @@ def save(path: str | Path, params: Tree, state: Any, transformation: Transformat
         for key, tree in {**points, **mine.states}.items()
         for name, leaf in _leaves(tree, mine)
     }
+    for key, tensor in tensors.items():
+        p = held[key.partition("/")[2]]
+        if tensor.shape != p.shape:
+            raise ValueError(f"{key!r} has shape {tensor.shape}, its parameter {p.shape}: state is of other parameters")
     t = int(mine.count)
     checkpoint.write(Path(path), tensors, {**plan.record(t), "t": t, "skipped": 0})
 
@@ -106,7 +110,7 @@ def load(path: str | Path, params: Tree, state: Any, transformation: Transformat
     if ahead:
         checkpoint.check_tensors(ahead, {f"lookahead/{name}": leaf for name, leaf in held.items()})
     restored = RuleState(
-        count=_like(mine.count, t),
+        count=_like(mine.count, min(t, 2**31 - 1)),  # where steps stop counting, too
         scalars={name: _like(old, saved["scalar_states"][name]) for name, old in mine.scalars.items()},
         states={key: _replaced(tree, mine, key, tensors) for key, tree in mine.states.items()},
     )
@@ -126,13 +130,16 @@ def _plan(recipe: Recipe, names: list[str], state: RuleState) -> Plan:
     if recipe.mask is not None:
         raise ValueError("a transformation with a mask computes two formulas, but a file is of one: use two, in "
                          "optax.multi_transform, and a file for each")  # fmt: skip
+    if jnp.ndim(state.count):
+        raise ValueError(f"state has {jnp.shape(state.count)} counts, as under vmap, but a file is of one training: "
+                         "take one of them out, and save or load it alone")  # fmt: skip
     plan = recipe.plan_for(names)
     plan.groups[0].scalar_states = {name: float(value) for name, value in state.scalars.items()}
     return plan
 
 
 def _leaves(tree: Tree, state: RuleState) -> Iterator[tuple[str, Any]]:
-    """The entries of a tree like the parameters that this state is about, with their names.
+    """The entries of a tree like the parameters that this state is about, as arrays, with their names.
 
     Raises:
         ValueError: Two have the same name.
@@ -142,7 +149,7 @@ def _leaves(tree: Tree, state: RuleState) -> Iterator[tuple[str, Any]]:
         name = ".".join(_word(key) for key in path) or "0"
         if name in seen:
             raise ValueError(f"two parameters are named {name!r}; rename one, as a file keeps them by name")
-        seen[name] = leaf
+        seen[name] = jnp.asarray(leaf)
     yield from seen.items()
 
 
@@ -173,8 +180,9 @@ def _replaced(tree: Tree, state: RuleState, key: str, tensors: Mapping[str, Arra
 
 def _like(old: Any, value: Any) -> jax.Array:
     """A value with the dtype, and on the devices, of the one in whose place it goes."""
-    new = jnp.asarray(value, jnp.asarray(old).dtype)
-    return jax.device_put(new, old.sharding) if isinstance(old, jax.Array) else new
+    old = jnp.asarray(old)
+    new: jax.Array = jax.device_put(jnp.asarray(value, old.dtype), old.sharding)
+    return new
 
 
 def _array(key: str, raw: Raw) -> Array:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -197,11 +198,13 @@ def _init(recipe: Recipe, params: Tree) -> RuleState:
 
 
 def _beside(params: Tree, numbers: Tree) -> Tree:
-    """Numbers on every device of a mesh that parameters are on, as a step leaves them, lest the second recompile."""
+    """Numbers where parameters have been put by hand, as a step leaves them, lest the second recompile."""
     for p in jax.tree.leaves(params):
-        known = isinstance(p, jax.Array) and not isinstance(p, jax.core.Tracer)
-        if known and isinstance(p.sharding, NamedSharding):
-            return jax.device_put(numbers, NamedSharding(p.sharding.mesh, PartitionSpec()))  # type: ignore[no-untyped-call]
+        if isinstance(p, jax.Array) and not isinstance(p, jax.core.Tracer) and p.committed:
+            if isinstance(p.sharding, NamedSharding):
+                return jax.device_put(numbers, NamedSharding(p.sharding.mesh, PartitionSpec()))  # type: ignore[no-untyped-call]
+            if len(p.devices()) == 1:
+                return jax.device_put(numbers, *p.devices())
     return numbers
 
 
@@ -261,8 +264,14 @@ def _programs(recipe: Recipe, updates: Tree, tree: Any) -> list[Program]:
     if recipe.mask is None:
         return [recipe.update] * tree.num_leaves
     mask = recipe.mask(updates) if callable(recipe.mask) else recipe.mask
-    whole = jax.tree.map(lambda m, part: jax.tree.map(lambda _: bool(m), part, is_leaf=_is_none), mask, updates)
+    whole = jax.tree.map(lambda m, part: jax.tree.map(lambda _: _truth(m), part, is_leaf=_is_none), mask, updates)
     return [recipe.update if decays else recipe.update_without_decay for decays in tree.flatten_up_to(whole)]
+
+
+def _truth(m: Any) -> bool:
+    if np.shape(m) or np.asarray(m).dtype != bool:
+        raise TypeError(f"mask: {m!r:.200} stands in it; expected True or False for each parameter or branch")
+    return bool(m)
 
 
 def _change(
@@ -274,6 +283,8 @@ def _change(
         raise ValueError(f"a gradient of shape {jnp.shape(dx)} does not fit its weights or states: {sorted(shapes)}")
     given = {"dx": dx, **states} if x is None else {"x": x, "dx": dx}
     dtype = jnp.result_type(*(jnp.asarray(value).dtype for value in given.values()))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"a gradient has dtype {jnp.result_type(dx)}; expected real floating point numbers")
     working = jnp.promote_types(dtype, jnp.float32)
     arrays = {name: jnp.asarray(value, working) for name, value in {"dx": dx, **states}.items()}
     arrays["x"] = arrays["dx"] if x is None else jnp.asarray(x, working)
