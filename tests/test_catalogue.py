@@ -250,6 +250,7 @@ def test_what_only_comes_close_does_not_stand_for_the_rule():
         ("torch.SGD", dialects.torch.sgd),
         ("note.lion", downslope.lion),
         ("keras.AdamW", dialects.keras.adam),
+        ("torch.optim.Adam", dialects.torch.adam),
     ],
 )
 def test_a_name_is_found_as_people_write_it(text, found):

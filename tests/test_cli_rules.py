@@ -35,6 +35,12 @@ def test_the_list_has_a_line_for_every_rule():
     assert rows["nesterov"] == ["yes"] + ["(yes)"] * 4 + ["1", "12", "8"]
 
 
+def test_a_narrow_list_leaves_out_what_does_not_fit():
+    done = run(width=60)
+    assert "…" not in done.stdout
+    assert done.stdout.splitlines()[0].split() == ["rule", "note", "torch", "keras", "tf1", "optax"]
+
+
 def test_a_wide_list_has_the_pictures():
     assert "A drunk man walks home in zigzags" in run(width=140).stdout
     assert "drunk" not in run().stdout

@@ -258,7 +258,8 @@ def find(text: str) -> str | Rule:
     """What a person means by the name of a rule: a family, or one dialect's form where the dialect is named.
 
     Args:
-        text: A name such as `adam`, `keras.adam`, or a framework's own, `NAdam`; in large or small letters.
+        text: A name such as `adam`, `keras.adam`, or a framework's own, `NAdam` or `torch.optim.NAdam`; in large or
+            small letters.
 
     Returns:
         The name of a family, or a rule.
@@ -271,7 +272,11 @@ def find(text: str) -> str | Rule:
         >>> catalogue.find("Adam"), catalogue.find("keras.Adam").hyperparameters["eps"]
         ('adam', 1e-07)
     """
-    dialect, dot, name = text.strip().lower().rpartition(".")
+    text = text.strip().lower()
+    calls = {s.call.lower(): s.rule for spoken in DIALECTS.values() for s in reversed(spoken.spellings)}
+    if text in calls:
+        return calls[text]
+    dialect, dot, name = text.rpartition(".")
     known = families()
     if dot and dialect not in DIALECTS:
         raise ValueError(f"there is no dialect {dialect}; there are {', '.join(closest(dialect, DIALECTS))}")

@@ -126,6 +126,20 @@ def test_the_difference_is_that_of_the_formulas():
     assert found.by_size[1000.0] < 1e-8
 
 
+def test_what_a_rule_has_no_default_for_is_that_of_the_recipe():
+    mine = Recipe(torch.sgd_momentum, lr=0.1, momentum=0.8)
+    assert equivalent(mine, optax.sgd_momentum)
+    assert equivalent(optax.sgd_momentum, mine)
+    assert equivalent(mine, optax.sgd_momentum, momentum=0.9).b.numbers["momentum"] == 0.9  # given for both
+    assert equivalent(Recipe(keras.sgd_momentum, momentum=0.8), optax.sgd_momentum).b.numbers["momentum"] == 0.8
+
+
+def test_few_steps_are_not_said_to_be_all():
+    found = equivalent(torch.sgd_momentum, torch.sgd, steps=1)
+    assert str(found) == "The same path for 1 step, also while the learning rate changes."
+    assert equivalent(torch.sgd_momentum, torch.sgd, steps=2).first_step == 2
+
+
 def test_hyperparameters_that_differ_are_named():
     found = equivalent(keras.sgd, torch.sgd)
     assert found.at_last_step == pytest.approx(0.9, rel=1e-3)

@@ -12,7 +12,7 @@ import pytest
 import downslope
 from downslope import Recipe, dialects, rules
 from downslope.dialects import DIALECTS
-from downslope.recipes.spelled import native, read_recipe, title, with_downslope
+from downslope.recipes.spelled import native, read_recipe, title
 
 SPELLINGS = [(name, spelling) for name, dialect in DIALECTS.items() for spelling in dialect.spellings]
 
@@ -196,6 +196,15 @@ def test_reading_takes_any_of_the_names():
     assert read_recipe("keras", "Adam", {"beta_1": 0.8}) == read_recipe("keras", "adam", {"beta1": 0.8})
     assert read_recipe("optax", "adamw", {"learning_rate": 0.1}).options["decoupled"]
     assert read_recipe("keras", "adam", {"weight_decay": None}) == Recipe(dialects.keras.adam)
+    assert read_recipe("optax", "adamaxw", {"learning_rate": 0.1}) == Recipe(
+        dialects.optax.adamax, lr=0.1, weight_decay=1e-4, decoupled=True
+    )
+
+
+def test_without_momentum_what_belongs_to_it_may_be_written_out():
+    """As `get_config` and the like do."""
+    assert read_recipe("keras", "SGD", {"momentum": 0.0, "nesterov": False}) == Recipe(dialects.keras.sgd)
+    assert read_recipe("torch", "SGD", {"momentum": 0, "dampening": 0, "nesterov": False}) == Recipe(dialects.torch.sgd)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +222,7 @@ def test_reading_takes_any_of_the_names():
         (("torch", "Adam", {"betas": (0.9, 0.9), "beta1": 0.9}), TypeError, "beta1 is given twice"),
         (("torch", "Adam", {"lr": "a"}), TypeError, "lr='a' is a str"),
         (("torch", "AdamW", {"decoupled_weight_decay": False}), ValueError, "AdamW means decoupled_weight_decay=True"),
+        (("keras", "Adam", {"momentum": 0}), TypeError, "keras.optimizers.Adam has no hyperparameter 'momentum'"),
         (("torch", "SGD", {"nesterov": True}), TypeError, "torch.optim.SGD has no hyperparameter 'nesterov'"),
         (("optax", "adam", {}), TypeError, "adam has no default for lr"),
     ],
@@ -221,11 +231,3 @@ def test_reading_says_what_is_wrong(arguments, error, message):
     with pytest.raises(error) as raised:
         read_recipe(*arguments)
     assert message in str(raised.value)
-
-
-def test_downslopes_own_call_runs_any_recipe():
-    imports, call = with_downslope(Recipe(dialects.keras.sgd_momentum, lr=0.1, momentum=0.9), "note")
-    space = {"params": np.array([1.0])}
-    exec("\n".join([*imports, f"optimizer = {call}"]), space)
-    space["optimizer"].step(np.array([2.0]))
-    assert space["params"] == 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import math
 import textwrap
@@ -112,17 +113,26 @@ def _moved(
         raise ValueError("--state: say where to write the training, with --out FILE")
     if to:
         _check_dialect("--to", to)
-    names = dict(_pair("--rename", text) for text in rename)
+    names: dict[str, str] = {}
+    for text in rename:
+        old, new = _pair("--rename", text)
+        if names.setdefault(old, new) != new:
+            raise ValueError(f"--rename {text}: {old} is given twice")
     axes: dict[str, list[int] | None] = {}
     for text in transpose:
         parameter, _, order = text.partition("=")
+        if parameter in axes:
+            raise ValueError(f"--transpose {text}: {parameter} is given twice")
         try:
             axes[parameter] = [int(axis) for axis in order.split(",")] if order else None
         except ValueError:
             raise ValueError(f"--transpose {text}: give the axes as numbers, NAME=1,0") from None
-    return downslope.convert_file(
-        state, out, to=to or None, names=names, axes=axes, closest=closest, **_settings(settings)
-    )
+    numbers = _settings(settings)
+    if taken := [name for name in numbers if name in inspect.signature(downslope.convert_file).parameters]:
+        raise ValueError(f"{taken[0]}={numbers[taken[0]]!r}: {taken[0]} is not a hyperparameter")
+    if numbers and not to:
+        raise ValueError(f"{next(iter(numbers))}=... goes only with --to")
+    return downslope.convert_file(state, out, to=to or None, names=names, axes=axes, closest=closest, **numbers)
 
 
 def _check_dialect(option: str, value: str) -> None:

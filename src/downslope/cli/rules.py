@@ -18,6 +18,9 @@ from downslope.cli.own_rule import names_a_file, own_rule
 from downslope.dialects import DIALECTS
 from downslope.recipes.spelled import FRONT_ENDS
 
+NARROW = 78
+"""Below this many columns, the list has no room for the costs."""
+
 WIDE = 110
 """From this many columns on, the list has room for the pictures."""
 
@@ -81,23 +84,27 @@ def _show(screen: RenderableType) -> None:
 
 
 def _overview(data: Facts) -> RenderableType:
-    wide = Console().width >= WIDE
-    table = _table("rule", *data["dialects"], "states", "read", "written")
+    wide, narrow = Console().width >= WIDE, Console().width < NARROW
+    table = _table("rule", *data["dialects"], *(() if narrow else ("states", "read", "written")))
     if wide:
         table.add_column("the picture", ratio=1)
     for entry in data["rules"]:
         forms = entry["forms"].values()
-        table.add_row(
-            entry["name"],
-            *(_mark(entry, dialect) for dialect in data["dialects"]),
+        costs = [
             _spread(len(form["states"]) for form in forms),
             _spread(form["cost"]["bytes_read"] for form in forms),
             _spread(form["cost"]["bytes_written"] for form in forms),
+        ]
+        table.add_row(
+            entry["name"],
+            *(_mark(entry, dialect) for dialect in data["dialects"]),
+            *([] if narrow else costs),
             *([Text(entry["intuition"])] if wide else []),
         )
+    explained = "" if narrow else " Per weight: states; bytes that a step reads and writes in float32."
     return Group(
         table,
-        Text("\n(yes): under another name. Per weight: states; bytes that a step reads and writes in float32."),
+        Text(f"\n(yes): under another name.{explained}"),
         Text("More: downslope rules adam (one rule), keras.adam (one form), keras (one dialect)."),
     )
 

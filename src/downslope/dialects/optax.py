@@ -4,9 +4,9 @@ Optax's `learning_rate`, `b1` and `b2` are `lr`, `beta1` and `beta2`, as in ever
 learning rate, and a rule with momentum its `momentum`: in Optax the default is to have none.
 
 Weight decay is in none of the formulas: in Optax it is a transformation of its own, here an option of every optimizer.
-Optax's `adamw` is `adam` with `weight_decay=1e-4, decoupled=True`, `nadamw` is `nadam` with the same, and `lion` has
-`weight_decay=1e-3, decoupled=True` unless told otherwise. The decay that `adadelta` can be given in Optax is added to
-the gradient, as the option is without `decoupled`.
+Optax's `adamw` is `adam` with `weight_decay=1e-4, decoupled=True`, `nadamw` and `adamaxw` are `nadam` and `adamax` with
+the same, and `lion` has `weight_decay=1e-3, decoupled=True` unless told otherwise. The decay that `adadelta` can be
+given in Optax is added to the gradient, as the option is without `decoupled`.
 """
 
 from downslope.dialects.spelling import Dialect, Spelling
@@ -172,7 +172,7 @@ def amsgrad(
 def adamax(x, dx, mu=0, nu=0, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-8):
     """Adam in the infinity norm, with epsilon added to the gradient's size.
 
-    Source: `optax.adamax`.
+    Source: `optax.adamax`; with decoupled weight decay `optax.adamaxw`.
     """
     mu = (1 - beta1) * dx + beta1 * mu
     nu = maximum(abs(dx) + eps, beta2 * nu)
@@ -268,6 +268,7 @@ DIALECT = Dialect(
         Spelling("optax.nadamw", nadam, {"weight_decay": 1e-4}, decay="decoupled"),
         Spelling("optax.amsgrad", amsgrad),
         Spelling("optax.adamax", adamax),
+        Spelling("optax.adamaxw", adamax, {"weight_decay": 1e-4}, decay="decoupled"),
         Spelling("optax.adadelta", adadelta, decay="coupled"),
         Spelling("optax.radam", radam),
         Spelling("optax.lion", lion, {"weight_decay": 1e-3}, decay="decoupled"),

@@ -13,11 +13,11 @@ import numpy as np
 from downslope.dialects import DIALECTS
 from downslope.formula import Rule
 from downslope.recipes.carrying import Origin, origins, scalar_states_after
-from downslope.recipes.counterpart import STEPS, SWITCH, counterpart, moving
+from downslope.recipes.counterpart import SWITCH, counterpart, moving
 from downslope.recipes.digits import forty_digits
-from downslope.recipes.equivalence import NONE, Comparison, Walk, compared, share
+from downslope.recipes.equivalence import NONE, STEPS, Comparison, Walk, compared, share
 from downslope.recipes.recipe import Recipe
-from downslope.recipes.spelled import dialect_of, native, title, with_downslope
+from downslope.recipes.spelled import beside, dialect_of, native, title, with_downslope
 from downslope.recipes.training import Training, gradient
 
 
@@ -106,8 +106,9 @@ class Conversion:
                 other = _laid_out("", line.replace("torch.optim.", "downslope.torch."))
                 lines += ["", "# The same with downslope:", *(f"# {part}" for part in other)]
             return "\n".join(lines)
-        imports, call = with_downslope(self.recipe if exact and self.recipe is not None else self.own, self.to)
-        lines = [*imports, "", *_laid_out("optimizer = ", call)]
+        recipe = self.recipe if exact and self.recipe is not None else self.own
+        imports, call = with_downslope(recipe, self.to)
+        lines = [*imports, "", *(f"# {what}" for what in beside(recipe, self.to)), *_laid_out("optimizer = ", call)]
         if not exact and line:
             constant = self.comparison is not None and self.comparison.same == "constant lr"
             how = "The same as long as the learning rate is constant" if constant else "The closest"

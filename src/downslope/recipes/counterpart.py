@@ -12,12 +12,11 @@ from downslope.dialects import ALSO_CALLED, DIALECTS
 from downslope.expression import Expression
 from downslope.formula import Rule
 from downslope.recipes.digits import forty_digits
-from downslope.recipes.equivalence import Comparison, Walk, apart, compared, one_formula, parted, walked
+from downslope.recipes.equivalence import STEPS, Comparison, Walk, apart, compared, one_formula, parted, walked
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.training import Training
 from downslope.trace import in_order
 
-STEPS = 100
 SWITCH = STEPS // 5
 GLANCE = 8
 """How many steps it takes to see which of several recipes that are not the same comes closest."""

@@ -16,6 +16,9 @@ from downslope.recipes.recipe import OPTIONS, Recipe, literal
 from downslope.recipes.training import SIZES, WEIGHTS, Training, gradient, rate
 from downslope.trace import in_order
 
+STEPS = 100
+"""How many steps are compared unless told otherwise."""
+
 NONE = 1e-20
 """Differences below this share of the way are those of rounding; see `equivalent`."""
 
@@ -55,7 +58,8 @@ class Comparison:
         if self.one_formula:
             text = "The same formula, and so the same path."
         elif self.same == "always":
-            text = "The same path, also while the learning rate changes."
+            short = f" for {self.steps} step{'s'[: self.steps > 1]}" if self.steps < STEPS else ""
+            text = f"The same path{short}, also while the learning rate changes."
         elif self.same == "constant lr":
             text = f"The same path as long as the learning rate is constant. {self.parting}"
         else:
@@ -101,7 +105,7 @@ def share(size: float) -> str:
     return f"{size:.2g} times the way".replace("e+0", "e").replace("e+", "e")
 
 
-def equivalent(a: Rule | Recipe, b: Rule | Recipe, *, steps: int = 100, **settings: Any) -> Comparison:
+def equivalent(a: Rule | Recipe, b: Rule | Recipe, *, steps: int = STEPS, **settings: Any) -> Comparison:
     """Decide whether two rules, or recipes, give the same path.
 
     Both formulas walk the training that `downslope.recipes.training` describes, first with a constant learning rate,
@@ -148,7 +152,7 @@ def equivalent(a: Rule | Recipe, b: Rule | Recipe, *, steps: int = 100, **settin
     return compared(walked(first, switch, at_points), walked(second, switch, at_points), steps)
 
 
-def one_formula(a: Recipe, b: Recipe, steps: int = 100) -> Comparison | None:
+def one_formula(a: Recipe, b: Recipe, steps: int = STEPS) -> Comparison | None:
     """The comparison of two recipes that are one formula but for names; None if they are not."""
     if _formula(a) != _formula(b):
         return None
@@ -169,8 +173,9 @@ def _recipes(a: Rule | Recipe, b: Rule | Recipe, settings: dict[str, Any]) -> tu
             raise TypeError(
                 f"neither {rules[0].name} nor {rules[1].name} has a hyperparameter {name!r}; there are {known}"
             )
+    lenders = [other.settings if isinstance(other, Recipe) else values for other, values in ((b, own[1]), (a, own[0]))]
     found = []
-    for recipe, rule, mine, other in zip((a, b), rules, own, (own[1], own[0]), strict=True):
+    for recipe, rule, mine, other in zip((a, b), rules, own, lenders, strict=True):
         fitting = {name: value for name, value in settings.items() if name in mine or name in options}
         if isinstance(recipe, Recipe):
             found.append(recipe.with_settings(**fitting))

@@ -72,8 +72,6 @@ def read_recipe(dialect: str, name: str, arguments: Mapping[str, Any]) -> Recipe
     by_rule = name.lower() == found[0].rule.name != found[0].name.lower()
     spelling = found[0] if by_rule else _with_or_without_momentum(found, arguments)
     settings = _ours(known, spelling, arguments)
-    if "momentum" not in spelling.rule.hyperparameters:
-        settings.pop("momentum", None)  # 0: none
     for fixed, value in spelling.fixed.items():
         if settings.setdefault(fixed, value) != value:
             raise ValueError(f"{fixed}={settings[fixed]!r}: {spelling.call} means {fixed}={value}")
@@ -110,6 +108,8 @@ def _ours(dialect: Dialect, spelling: Spelling, arguments: Mapping[str, Any]) ->
         if names[0] in own:
             there[there.index(names[0])] = pair
             there = [name for name in there if name not in names]
+    with_momentum = [s.rule for s in dialect.spellings if s.call == spelling.call and s.rule is not spelling.rule]
+    idle = {name for rule in with_momentum for name in (*rule.hyperparameters, *rule.flags)} - set(own)
     settings: dict[str, Any] = {}
     for given, value in arguments.items():
         parts = {ours.get(given, given): value}
@@ -119,8 +119,9 @@ def _ours(dialect: Dialect, spelling: Spelling, arguments: Mapping[str, Any]) ->
                 raise TypeError(f"{given}={value!r}: give {len(names)} numbers, such as (0.9, 0.999)")
             parts = dict(zip(names, value, strict=True))
         for name, part in parts.items():
-            allowed = {*own, *OPTIONS, "weight_decay", *(["momentum"] if part in (None, 0) else [])}
-            if name not in allowed:
+            if name in idle and part in (None, 0):  # without momentum it changes nothing
+                continue
+            if name not in {*own, *OPTIONS, "weight_decay"}:
                 raise unknown(spelling.call, given, there)
             if name in settings:
                 raise TypeError(f"{given}={value!r}: {name} is given twice")
@@ -190,11 +191,33 @@ def _arguments(recipe: Recipe, dialect: Dialect, spelling: Spelling) -> dict[str
 
 
 def with_downslope(recipe: Recipe, dialect: str) -> tuple[list[str], str]:
-    """What to import and how to call downslope, to run any recipe in the framework of a dialect."""
+    """What to import and how to call downslope, to run any recipe in the framework of a dialect.
+
+    Keras's optimizers have a weight decay of their own, which is decoupled, and no `maximize`; what is to be done
+    beside the call is what `beside` says.
+    """
     front = FRONT_ENDS[dialect]
     imports = [f"import {front.module}"]
     place = {None: "", "note": "downslope."}.get(recipe.dialect, f"dialects.{recipe.dialect}.")
     if place.startswith("dialects"):
         imports.append("from downslope import dialects")
     settings = {front.lr if name == "lr" else name: value for name, value in recipe.changed.items()}
+    if front is _KERAS:
+        left_out = {"decoupled", "maximize", *(["weight_decay"] if _coupled(recipe) else [])}
+        settings = {name: value for name, value in settings.items() if name not in left_out}
     return imports, f"{front.call}{', '.join([place + recipe.rule.name, *written(settings)])})"
+
+
+def beside(recipe: Recipe, dialect: str) -> list[str]:
+    """What has to be done to the loss for `with_downslope`'s call to run the recipe, in sentences; mostly nothing."""
+    if FRONT_ENDS[dialect] is not _KERAS:
+        return []
+    found = ["Keras has no maximize: train on the negative loss."] if recipe.options["maximize"] else []
+    if _coupled(recipe):
+        half = literal(float(f"{recipe.numbers['weight_decay'] / 2:.15g}"))
+        found.append(f"Keras has no coupled weight decay: add {half} * sum(x**2) to the loss.")
+    return found
+
+
+def _coupled(recipe: Recipe) -> bool:
+    return recipe.decayed and not recipe.options["decoupled"]

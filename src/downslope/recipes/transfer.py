@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,7 @@ def convert_file(
     for key, tensor in raw.items():
         what, _, name = key.partition("/")
         tensors.setdefault(what, {})[name] = tensor
-    groups = record.get("groups")
-    if not isinstance(groups, list) or not groups or not all(isinstance(group, dict) for group in groups):
-        raise CheckpointError(f"{source}: the groups in the file are {groups!r:.200}; expected records")
+    _check_groups(source, record, set(tensors.get("x", {})))
     found = [] if to is None else _convert(tensors, record, to, rule, settings, closest)
     known = set(tensors.get("x", {}))
     for argument, given in (("names", names or {}), ("axes", axes or {})):
@@ -100,6 +98,20 @@ def convert_file(
     flat = {f"{what}/{name}": tensor for what, by_name in tensors.items() for name, tensor in by_name.items()}
     checkpoint.write(Path(target), flat, record)
     return tuple(found)
+
+
+def _check_groups(source: str | Path, record: Mapping[str, Any], known: Collection[str]) -> None:
+    """Make sure that the groups of a file are records of what is read here."""
+    groups = record.get("groups")
+    if not isinstance(groups, list) or not groups or not all(isinstance(group, dict) for group in groups):
+        raise CheckpointError(f"{source}: the groups in the file are {groups!r:.200}; expected records")
+    for group in groups:
+        names = group.get("names")
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in known for name in names):
+            raise CheckpointError(f"{source}: a group's names are {names!r:.200}; expected parameters of the file")
+        for key in ("flags", "options", "hyperparameters", "scalar_states"):
+            if not isinstance(found := group.get(key, record.get(key)), dict):
+                raise CheckpointError(f"{source}: a group's {key} are {found!r:.200}; expected values by name")
 
 
 def _turn(tensors: Tensors, record: Mapping[str, Any], axes: Mapping[str, Sequence[int] | None]) -> None:
@@ -185,8 +197,10 @@ def _recipe(
             if own is None
             else f"rule={own!r} has not the formula of the file's {computed['rule']!r} with flags {flags}"
         )
-    numbers = {**group["hyperparameters"], **settings}
-    numbers.pop("averaging", None)
+    if fixed := [name for name in settings if name in OPTIONS or name in flags]:
+        raise TypeError(f"{fixed[0]}={settings[fixed[0]]!r}: the file settles this; only numbers can be given")
+    numbers = {name: value for name, value in group["hyperparameters"].items() if name != "averaging"}
+    numbers.update(settings)
     for name, value in numbers.items():
         if value is None:
             raise ValueError(f"{name} followed a schedule, and the file has no value of it; give it, as in {name}=0.01")
