@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ class Compiled:
             self._clocks.append(clock)
             self._inner.state[p] = {**{name: v.value for name, v in own.items()}, **clock}
         self._told = dict.fromkeys(self._clocks[0], 0.0)
+        self._lock = threading.RLock()  # reading a tensor's gradient while another thread sets it crashes PyTorch
 
     @staticmethod
     def fits(optimizer: Optimizer) -> bool:
@@ -70,12 +72,19 @@ class Compiled:
 
     def step(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> bool:
         """Update the variables that have a gradient; False, with nothing changed, if compiled code cannot do it now."""
+        with self._lock:
+            return self._step(grads, variables, learning_rate)
+
+    def _step(self, grads: Sequence[Any], variables: Sequence[Any], learning_rate: Any) -> bool:
         if torch.compiler.is_compiling() or not self.holds() or any(type(g) is not Tensor for g in grads):
             return False
+        if len({id(variable) for variable in variables}) < len(variables):
+            return False  # one that is there twice takes two steps
         states = self._optimizer._states
         if states.ahead is not None:
             points.to_lookahead(self._optimizer)
-        told = {"step": points.number(self._optimizer.iterations)}
+        iterations = self._optimizer.iterations
+        told = {"step": float(getattr(iterations, "value", iterations).item())}
         told |= {name: variable.value.item() for name, variable in states.scalars.items()}
         if told != self._told:  # the first step, a state that was loaded, or variables without a gradient before
             for clock in self._clocks:

@@ -16,9 +16,9 @@ from downslope.expression import Expression
 from downslope.formula import Rule, check_number, usual_range
 from downslope.interpret import interpret_body, interpret_scalars
 from downslope.keras import points, saving
-from downslope.keras.precision import of_precision, plain, precision, tensor
+from downslope.keras.precision import check_dtypes, of_precision, plain, precision, tensor
 from downslope.keras.rule_names import find, name_of
-from downslope.keras.settings import Settings, check_options, rate_of
+from downslope.keras.settings import BASE, Settings, check_options, rate_of
 from downslope.trace import Program
 
 Schedule = Callable[..., Any]
@@ -192,7 +192,9 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if "_settings" not in self.__dict__ or name not in self._settings.chosen:
+        settings = self.__dict__.get("_settings")
+        guarded = settings is not None and name in {*settings.chosen, *BASE, "cautious", "lookahead"}
+        if settings is None or not guarded or name == "loss_scale_factor":  # which a LossScaleOptimizer takes over
             super().__setattr__(name, value)
             return
         if self.built:
@@ -201,7 +203,18 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
                 "compiled training step keeps the numbers it was made with; make a new optimizer. (learning_rate can "
                 "be changed at any time.)"
             )
-        chosen = {**self._settings.chosen, name: value}
+        if name not in settings.chosen:
+            if name not in BASE or (name == "weight_decay" and settings.move is not None):
+                raise AttributeError(f"{name}={value!r}: make a new optimizer with it; it changes the formula")
+            if name == "weight_decay" and value is not None:
+                value = check_number(name, value, usual_range(name))
+            base = {option: getattr(self, option) for option in BASE}
+            check_options(self.rule, self.cautious, self.lookahead, {**base, name: value})
+            super().__setattr__(name, value)
+            return
+        if name == "weight_decay" and value is None:
+            raise ValueError("weight_decay=None: the weight decay is a part of the formula; give a number")
+        chosen = {**settings.chosen, name: value}
         self._settings = Settings.make(
             self._rule_for(chosen), chosen, self._NAMES, cautious=self.cautious, stored=self.lookahead == "stored"
         )
@@ -210,7 +223,11 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     @property
     def learning_rate(self) -> Any:
-        """The learning rate of the next step; a number, a schedule or a function can be assigned."""
+        """The learning rate of the next step; a number can be assigned at any time.
+
+        So can a schedule or a function, but a training step that has been compiled on TensorFlow goes on with what it
+        was compiled with: `compile` the model again after it.
+        """
         return super().learning_rate
 
     @learning_rate.setter
@@ -226,7 +243,10 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
         Raises:
             TypeError: The weight decay is a part of the formula, which is the same for all variables.
+            ValueError: The optimizer has its variables already, and its compiled step their weight decay.
         """
+        if self.built:
+            raise ValueError("exclude_from_weight_decay: the optimizer has its variables already; exclude them before")
         if "weight_decay" in self._settings.numbers:
             raise TypeError(
                 f"the weight decay is a part of the formula of {self.rule.name}, which holds for all variables; choose "
@@ -244,10 +264,15 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         return [tuple(states)]
 
     def build(self, variables: Sequence[Any]) -> None:
-        """Make the states of these variables, the model's trainable ones."""
+        """Make the states of these variables, the model's trainable ones.
+
+        Raises:
+            TypeError: A variable does not hold floating-point numbers.
+        """
         if self.built:
             return
         variables = list(variables)
+        check_dtypes(variables)
         super().build(variables)
         program = self._settings.program
         states = States({name: [] for name in program.states})

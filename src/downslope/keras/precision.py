@@ -16,6 +16,21 @@ def precision(variables: Sequence[Any]) -> str:
     return "float64" if "float64" in dtypes else "float32"
 
 
+def check_dtypes(variables: Sequence[Any]) -> None:
+    """Make sure that variables hold floating-point numbers, the only ones that a step is computed with.
+
+    Raises:
+        TypeError: One holds integers, truth values or complex numbers.
+    """
+    for variable in variables:
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            raise TypeError(
+                f"the variable {variable.name} is of dtype {dtype}; give variables of floating-point numbers (of a "
+                "complex number, its real and imaginary part as two)"
+            )
+
+
 def tensor(value: Any, dtype: str) -> Any:
     """A variable, gradient or number as a dense tensor of this dtype."""
     if keras.backend.backend() == "tensorflow":

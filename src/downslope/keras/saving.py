@@ -107,6 +107,9 @@ def load(optimizer: Optimizer, path: str | Path, model: Any = None, names: Any =
     restored = plan.restored(record)
     _check_numbers(plan, restored)
     t, _ = checkpoint.counts(record)
+    done = t * (optimizer.gradient_accumulation_steps or 1)
+    if done > np.iinfo(keras.backend.standardize_dtype(optimizer._iterations.dtype)).max:
+        raise CheckpointError(f"the file says t={t}, more steps than Keras counts on this backend")
     ahead = {key: tensors.pop(key) for key in list(tensors) if key.startswith("lookahead/")}
     states = optimizer._states.by_name
     mine = _flat({"x": variables, **states}, own)
@@ -124,7 +127,7 @@ def load(optimizer: Optimizer, path: str | Path, model: Any = None, names: Any =
         variable.assign(tensors[key].array())
     for name, value in scalar_states[0].items():
         optimizer._states.scalars[name].assign(value)
-    optimizer._iterations.assign(t * (optimizer.gradient_accumulation_steps or 1))
+    optimizer._iterations.assign(done)
     if saved_rate is not None and not callable(optimizer._learning_rate):
         optimizer.learning_rate = rate
     if optimizer.gradient_accumulation_steps:
@@ -146,7 +149,8 @@ def names_of(optimizer: Optimizer, names: Any = None) -> list[str]:
         TypeError: `names` is of another kind.
         ValueError: `names` does not fit the variables, or two have one name.
     """
-    found = default_names([variable.path for variable in optimizer._trainable_variables])
+    variables = optimizer._trainable_variables
+    found = default_names([getattr(variable, "path", variable.name) for variable in variables])  # or a tf.Variable's
     if isinstance(names, Mapping):
         unknown = [name for name in names if name not in found]
         if unknown:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from downslope.formula import Rule, check_number, usual_range
+from downslope.formula import Range, Rule, check_number, usual_range
 from downslope.options import compose, stored_point
 from downslope.trace import Program
+
+BASE = (
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
+"""The options of Keras's base class."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,13 @@ def check_options(rule: Rule, cautious: Any, lookahead: Any, base: Mapping[str, 
         raise TypeError(f"cautious={cautious!r}: give True or False")
     if lookahead not in ("stored", "explicit"):
         raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
+    for name in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"):
+        value = base[name]  # of which Keras leaves those that make no sense out of account
+        if value is not None and not check_number(name, value, Range(0.0, math.inf)) > 0:
+            raise ValueError(f"{name}={value!r} is out of range; give a number above 0, or None")
+    steps = base["gradient_accumulation_steps"]
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2):
+        raise ValueError(f"gradient_accumulation_steps={steps!r}: give a whole number of at least 2, or None")
     decay = base["weight_decay"]
     if decay is not None and not {"lr", "weight_decay"} & {*rule.hyperparameters}:
         raise TypeError(f"weight_decay={decay!r}: {rule.name} has no lr to multiply it with")

@@ -1,5 +1,7 @@
 """Training with `fit`, callbacks, mixed precision, saving and loading."""
 
+import concurrent.futures
+
 import keras
 import numpy as np
 import pytest
@@ -205,6 +207,13 @@ def test_gradients_that_are_missing(data):
     np.testing.assert_allclose(values_of(second), [1 - 0.1 * m_hat / np.sqrt(v_hat)] * 2, rtol=1e-6)
 
 
+def test_a_variable_with_two_gradients_takes_two_steps():
+    variable = keras.Variable(np.ones(3, "float32"))
+    optimizer = downslope.keras.SGD(0.25)
+    optimizer.apply_gradients([(keras.ops.ones(3), variable), (2 * keras.ops.ones(3), variable)])
+    np.testing.assert_array_equal(values_of(variable), [0.25] * 3)
+
+
 @pytest.mark.parametrize("repeated", [False, True])
 def test_an_embedding_is_updated_as_if_dense(repeated):
     x, y = np.array([[0, 1], [1 if repeated else 3, 2]]), np.ones((2, 2, 1), "float32")
@@ -270,6 +279,17 @@ def test_explicit_lookahead():
     np.testing.assert_allclose(values_of(x), [0.8], rtol=1e-6)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="the others compute out of place")
+def test_two_threads_take_every_step_once_with_a_whole_gradient():
+    variable = keras.Variable(np.zeros(5, "float32"))
+    optimizer = downslope.keras.SGD(1.0)
+    optimizer.build([variable])
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:  # setting gradients at once once crashed the interpreter
+        steps = [pool.submit(optimizer.apply, [keras.ops.ones(5)]) for _ in range(400)]
+    assert all(step.result() is None for step in steps)
+    np.testing.assert_array_equal(values_of(variable), np.full(5, -400))
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's")
 @pytest.mark.parametrize("formula", [downslope.nesterov, downslope.radam], ids=lambda r: r.name)
 def test_mirrored_over_two_devices(formula, data):
@@ -298,6 +318,22 @@ def test_what_is_refused():
         make(downslope.nesterov, lookahead="later")
     with pytest.raises(ValueError, match="use_ema=True would average the points ahead"):
         make(downslope.nesterov, use_ema=True)
+    for name, value in [("weight_decay", 0.1), ("cautious", True), ("lookahead", "explicit")]:
+        with pytest.raises(AttributeError, match=f"{name}={value!r}: make a new optimizer"):
+            setattr(make(downslope.nesterov), name, value)
+    with pytest.raises(ValueError, match="use_ema=True would average the points ahead"):
+        make(downslope.nesterov).use_ema = True
+    for formula in (downslope.nesterov, downslope.adamw):
+        with pytest.raises(ValueError, match=r"weight_decay=None: .*give a number"):
+            make(formula, weight_decay=0.1).weight_decay = None
+    for name, value in [("clipnorm", -1.0), ("global_clipnorm", 0), ("loss_scale_factor", 0.0), ("clipvalue", np.nan)]:
+        with pytest.raises(ValueError, match=f"{name}={value!r} is out of range"):
+            make(downslope.adam, **{name: value})
+    with pytest.raises(ValueError, match=r"gradient_accumulation_steps=2\.5: give a whole number"):
+        downslope.keras.Adam(gradient_accumulation_steps=2.5)
+    for dtype in ("int32", "complex64"):
+        with pytest.raises(TypeError, match=f"is of dtype {dtype}"):
+            make(downslope.adam).build([keras.Variable(np.ones(2), dtype=dtype)])
     with pytest.raises(TypeError, match="give momentum="):
         make(downslope.dialects.keras.sgd_momentum)
     optimizer = make(downslope.adamw, weight_decay=0.5)
@@ -309,6 +345,11 @@ def test_what_is_refused():
     optimizer.build([variable])
     with pytest.raises(AttributeError, match=r"beta1=0.7: .*make a new optimizer"):
         optimizer.beta1 = 0.7
+    with pytest.raises(ValueError, match="has its variables already"):
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+    for name, value in [("weight_decay", 0.1), ("clipnorm", 1.0), ("cautious", True)]:
+        with pytest.raises(AttributeError, match=f"{name}={value}: .*make a new optimizer"):
+            setattr(optimizer, name, value)
     with pytest.raises(AttributeError, match="no attribute 'betta'"):
         _ = optimizer.betta
 

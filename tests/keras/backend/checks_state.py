@@ -174,6 +174,32 @@ def test_files_that_do_not_fit_change_nothing(tmp_path):
 
 
 @once
+def test_variables_of_tensorflow_are_saved_too(tmp_path):
+    import tensorflow as tf
+
+    variable = tf.Variable([1.0, 2.0])
+    optimizer = downslope.keras.SGD(0.5)
+    optimizer.apply_gradients([(tf.ones(2), variable)])
+    optimizer.save(tmp_path / "state", names=["w"])
+    variable.assign([0.0, 0.0])
+    optimizer.load(tmp_path / "state", names=["w"])
+    np.testing.assert_array_equal(variable.numpy(), [0.5, 1.5])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="seen on one that counts in 32 bits")
+def test_more_steps_than_can_be_counted_change_nothing(tmp_path):
+    elsewhere = downslope.Optimizer({"w": np.ones(3, "float32")}, downslope.sgd)
+    elsewhere.t = 2**40
+    elsewhere.save(tmp_path / "state")
+    variable = keras.Variable(np.zeros(3, "float32"))
+    optimizer = downslope.keras.Optimizer(downslope.sgd)
+    optimizer.build([variable])
+    with pytest.raises(CheckpointError, match="more steps than Keras counts"):
+        optimizer.load(tmp_path / "state", names=["w"])
+    np.testing.assert_array_equal(values_of(variable), [0, 0, 0])
+
+
+@once
 def test_what_cannot_be_saved(tmp_path):
     for settings, message in [
         ({"clipvalue": 1.0}, "clipvalue=1.0 is Keras's own"),
