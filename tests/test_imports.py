@@ -21,6 +21,14 @@ def test_the_optimizer_loads_the_compiler_but_no_framework():
     assert loaded & HEAVY <= {"numba", "scipy"}  # numba looks for scipy itself
 
 
+def test_without_pytorch_the_error_says_what_to_install():
+    script = "import sys; sys.modules['torch'] = None\nimport downslope.torch"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.strip().splitlines()[-1] == (
+        'ImportError: downslope.torch needs PyTorch: pip install "downslope[torch]"'
+    )
+
+
 def test_every_public_name_is_there():
     import downslope
 

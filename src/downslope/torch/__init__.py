@@ -8,7 +8,14 @@ Example:
     >>> optimizer.step()
 """
 
+try:
+    import torch
+except ImportError as error:
+    raise ImportError('downslope.torch needs PyTorch: pip install "downslope[torch]"') from error
+
 from downslope.torch.classes import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop
 from downslope.torch.optimizer import Optimizer
 
 __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam", "RMSprop"]
+
+del torch
