@@ -57,9 +57,11 @@ def convert(
     ] = None,
     closest: Annotated[bool, typer.Option(help="Convert a training also where that is not exact.")] = False,
 ) -> None:
-    """Say what an optimizer of one framework is in another, with code; or move a saved training there.
+    """Say what an optimizer of one framework is in another.
 
     For example: downslope convert --from keras --to torch RMSprop lr=1e-3 rho=0.9
+
+    With --state and --out a saved training is moved there.
 
     Both are walked on a small, hard training. Differences are shares of the way that a weight has gone by then.
     """

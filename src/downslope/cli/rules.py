@@ -42,7 +42,10 @@ def rules(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
-    """List the rules, or show one: formula, differences, defaults in every framework, cost, source, use."""
+    """List the rules, or show one in every framework.
+
+    One rule: its formula, what differs, defaults, cost, source and use.
+    """
     try:
         data, screen = _chosen(name)
     except (ValueError, downslope.FormulaError) as error:
