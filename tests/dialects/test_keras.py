@@ -145,7 +145,6 @@ def test_weight_decay_is_off_but_in_adamw():
     ("name", "flags"),
     [
         ("rmsprop_momentum", {"centered": True}),
-        ("nadam", {}),
     ],
 )
 def test_the_formulas_are_certified(name, flags):

@@ -146,7 +146,6 @@ def test_weight_decay_has_the_default_that_is_documented():
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
-        ("rmsprop_momentum", {"centered": True, "nesterov": True}),
         ("adabelief", {"nesterov": True}),
     ],
 )

@@ -6,6 +6,8 @@ from torch import nn
 import downslope.torch
 
 CLASSES = ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "NAdam", "Adamax", "Adadelta", "RAdam")
+
+FEW = ("SGD", "AdamW", "NAdam")  # without states, with two, with a scalar state: for what no formula has a part in
 BOTH = (downslope.torch, torch.optim)
 
 

@@ -10,7 +10,7 @@ import pickle
 
 import pytest
 import torch
-from small_network import BOTH, CLASSES, batch, close, loss_of, network, step, trained, weights
+from small_network import BOTH, CLASSES, FEW, batch, close, loss_of, network, step, trained, weights
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
@@ -30,7 +30,7 @@ def same_as_torch(name, each=step, steps=20, **options):
 # Parameter groups
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", FEW)
 def test_groups_and_a_group_added_later(name):
     results = []
     for module in BOTH:
@@ -104,7 +104,7 @@ def test_a_parameter_given_twice_is_refused():
 # The step itself
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", FEW)
 def test_closures(name):
     def each(model, optimizer, t):
         def closure():
@@ -282,7 +282,7 @@ def scaled_step(model, optimizer, scaler, t, *, clip):
 
 
 @pytest.mark.parametrize("clip", [False, True], ids=["scaled", "unscaled and clipped"])
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", FEW)
 def test_a_gradient_scaler(name, clip):
     results = []
     for module in BOTH:
@@ -321,7 +321,7 @@ def copies():
 
 
 @pytest.mark.parametrize("how", dict(copies()))
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", FEW)
 def test_a_copy_of_model_and_optimizer_goes_on_bit_for_bit(name, how):
     model = network()
     optimizer = getattr(downslope.torch, name)(model.parameters(), lr=0.01, averaging=0.9)
@@ -349,7 +349,7 @@ def test_repr_is_that_of_torch(name):
 # Gradients that are late, missing, or not as expected
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", FEW)
 def test_parameters_whose_gradients_are_late_or_missing(name):
     """The second layer begins at step 5, and by chance a layer has no gradient; the first bias is frozen."""
 
@@ -436,7 +436,7 @@ def test_tied_parameters():
 # Parameters that move
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", FEW)
 def test_a_parameter_with_new_data(name):
     def each(model, optimizer, t):
         if t in (0, 4, 5):
@@ -446,7 +446,7 @@ def test_a_parameter_with_new_data(name):
     assert same_as_torch(name, each, lr=0.01)
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", FEW)
 def test_states_follow_a_model_into_another_precision(name):
     """In `torch.optim` most classes cannot go on; here the states are converted with the weights."""
     model = network().float()

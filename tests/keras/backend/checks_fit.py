@@ -104,6 +104,7 @@ def test_a_drop_in_is_saved_under_its_own_name(data, tmp_path):
     assert differences(resumed.get_weights(), before) == 0
 
 
+@once
 def test_state_goes_to_keras_and_back(data):
     ours, theirs = network(downslope.keras.Adam(0.01, amsgrad=True)), network(keras.optimizers.Adam(0.01, amsgrad=True))
     fit(theirs, data)
@@ -214,6 +215,7 @@ def test_a_variable_with_two_gradients_takes_two_steps():
     np.testing.assert_array_equal(values_of(variable), [0.25] * 3)
 
 
+@once
 @pytest.mark.parametrize("repeated", [False, True])
 def test_an_embedding_is_updated_as_if_dense(repeated):
     x, y = np.array([[0, 1], [1 if repeated else 3, 2]]), np.ones((2, 2, 1), "float32")
@@ -259,6 +261,7 @@ def test_validation_is_at_the_weights_with_the_callback(data):
     assert differences(fit(plain, data, 3), model.get_weights()) == 0
 
 
+@once
 def test_a_second_fit_goes_on_at_the_point_ahead(data):
     whole, parts = (network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05)) for _ in range(2))
     fit(whole, data, 2)

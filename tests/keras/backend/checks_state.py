@@ -146,6 +146,7 @@ def snapshot(optimizer, variables):
     return [values_of(v) for v in [*variables, *optimizer.variables]]
 
 
+@once
 def test_files_that_do_not_fit_change_nothing(tmp_path):
     def built(kind=downslope.keras.Adam, shapes=SHAPES, **settings):
         optimizer, variables = kind(**settings), variables_of(shapes)
