@@ -55,7 +55,9 @@ CASES = [
     ("Lion", {"beta_1": 0.8}, "decay"),
 ]
 
-CASES = CASES[BACKEND == "jax" :: 2]  # TensorFlow and JAX run the same code: every case is seen on one of the two
+CASES = CASES[
+    BACKEND == "jax" :: 4 if BACKEND == "torch" else 2
+]  # each is seen on TensorFlow or JAX, which run the same code
 
 
 @pytest.mark.parametrize(("name", "options", "base"), CASES, ids=str)
