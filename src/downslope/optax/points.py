@@ -24,7 +24,7 @@ def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:
 
     Raises:
         TypeError: The transformation is not one of downslope's.
-        ValueError: There is not just one state of such a transformation in `state`.
+        ValueError: The parameters have to be moved, and there is not just one state of the transformation in `state`.
 
     Example:
         >>> import jax.numpy as jnp, optax, downslope, downslope.optax
@@ -50,7 +50,7 @@ def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tre
 
     Raises:
         TypeError: The transformation is not one of downslope's.
-        ValueError: There is not just one state of such a transformation in `state`.
+        ValueError: The parameters have to be moved, and there is not just one state of the transformation in `state`.
     """
     recipe = recipe_of(transformation)
     explicit = recipe.plan.rule.ahead is not None and not recipe.plan.options["stored_ahead"]
