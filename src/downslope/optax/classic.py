@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from downslope.dialects import optax as dialect
 from downslope.formula import Rule
-from downslope.optax.recipe import Number, Recipe, Schedule
+from downslope.optax.computation import Computation, Number, Schedule
 from downslope.optax.transformation import Transformation
 
 Varying = Number | Schedule
@@ -415,7 +415,7 @@ def _made(
     """The transformation of a rule of the dialect, whose hyperparameters Optax calls by other names."""
     kept = {state: _floating(state, dtype) for state, dtype in dtypes.items() if dtype is not None}
     given = {"lr": learning_rate, **settings}
-    return Transformation.of(Recipe.make(rule, given, decoupled=decoupled, mask=mask, dtypes=kept))
+    return Transformation.of(Computation.make(rule, given, decoupled=decoupled, mask=mask, dtypes=kept))
 
 
 def _floating(state: str, dtype: Any) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from downslope.interpret import interpret
-from downslope.optax.recipe import Recipe
+from downslope.optax.computation import Computation
 from downslope.optax.transformation import RuleState, Transformation, Tree
 from downslope.options import stored_point
 
@@ -36,8 +36,8 @@ def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:
         >>> print(x, downslope.optax.weights(transformation, x, state))
         [0.7] [0.8]
     """
-    recipe = recipe_of(transformation)
-    return _moved(recipe, params, state, to_weights=True) if recipe.plan.options["stored_ahead"] else params
+    computation = computation_of(transformation)
+    return _moved(computation, params, state, to_weights=True) if computation.plan.options["stored_ahead"] else params
 
 
 def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tree:
@@ -52,9 +52,9 @@ def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tre
         TypeError: The transformation is not one of downslope's.
         ValueError: The parameters have to be moved, and there is not just one state of the transformation in `state`.
     """
-    recipe = recipe_of(transformation)
-    explicit = recipe.plan.rule.ahead is not None and not recipe.plan.options["stored_ahead"]
-    return _moved(recipe, params, state, to_weights=False) if explicit else params
+    computation = computation_of(transformation)
+    explicit = computation.plan.rule.ahead is not None and not computation.plan.options["stored_ahead"]
+    return _moved(computation, params, state, to_weights=False) if explicit else params
 
 
 def average(state: Any) -> Tree:
@@ -83,7 +83,7 @@ def average(state: Any) -> Tree:
     return found[0].states["average"]
 
 
-def recipe_of(transformation: Any) -> Recipe:
+def computation_of(transformation: Any) -> Computation:
     """What a transformation computes.
 
     Raises:
@@ -94,22 +94,22 @@ def recipe_of(transformation: Any) -> Recipe:
             f"transformation={transformation!r:.200} is not one that downslope.optax made; of a chain or a wrapper, "
             "such as that of optax.inject_hyperparams, pass what is inside, made with the same hyperparameters"
         )
-    return transformation.recipe
+    return transformation.computation
 
 
-def rule_state(recipe: Recipe, state: Any) -> RuleState:
+def rule_state(computation: Computation, state: Any) -> RuleState:
     """The state that belongs to what a transformation computes.
 
     Raises:
         ValueError: There is none, or more than one.
     """
-    program = recipe.plan.program
+    program = computation.plan.program
     wanted = program.states.keys(), program.scalar_states.keys()
     found = [one for one in _rule_states(state) if (one.states.keys(), one.scalars.keys()) == wanted]
     if len(found) != 1:
         raise ValueError(
-            f"there are {len(found)} states of {recipe.plan.rule.name} with these options in state={state!r:.200}; "
-            "expected one. Of several, pass the state that holds the one"
+            f"there are {len(found)} states of {computation.plan.rule.name} with these options in "
+            f"state={state!r:.200}; expected one. Of several, pass the state that holds the one"
         )
     return found[0]
 
@@ -128,11 +128,11 @@ def _rule_states(state: Any) -> list[RuleState]:
     return [node for node in jax.tree.leaves(state, is_leaf=is_rule_state) if is_rule_state(node)]
 
 
-def _moved(recipe: Recipe, params: Tree, state: Any, *, to_weights: bool) -> Tree:
+def _moved(computation: Computation, params: Tree, state: Any, *, to_weights: bool) -> Tree:
     """The parameters, moved between the weights and the point ahead."""
-    mine = rule_state(recipe, state)
-    program = stored_point(recipe.plan.rule, to_weights=to_weights, **recipe.plan.flags)
-    scalars = recipe.scalars(program, mine.count, mine.scalars)
+    mine = rule_state(computation, state)
+    program = stored_point(computation.plan.rule, to_weights=to_weights, **computation.plan.flags)
+    scalars = computation.scalars(program, mine.count, mine.scalars)
 
     def moved(*arrays: Any) -> Any:
         *states, x = arrays

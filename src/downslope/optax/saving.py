@@ -13,8 +13,8 @@ import numpy as np
 from downslope import checkpoint
 from downslope.checkpoint import CheckpointError, Raw
 from downslope.groups import Array
-from downslope.optax.points import is_masked, is_rule_state, recipe_of, rule_state, weights
-from downslope.optax.recipe import Recipe
+from downslope.optax.computation import Computation
+from downslope.optax.points import computation_of, is_masked, is_rule_state, rule_state, weights
 from downslope.optax.transformation import RuleState, Transformation, Tree
 from downslope.plan import Plan
 
@@ -53,10 +53,10 @@ def save(path: str | Path, params: Tree, state: Any, transformation: Transformat
         >>> print(in_numpy.params["W"], in_numpy.state["v"]["W"], in_numpy.groups[0]["lr"])
         [1. 1. 1.] [-0.1 -0.1 -0.1] 0.1
     """
-    recipe = recipe_of(transformation)
-    mine = rule_state(recipe, state)
+    computation = computation_of(transformation)
+    mine = rule_state(computation, state)
     held = dict(_leaves(params, mine))
-    plan = _plan(recipe, list(held), mine)
+    plan = _plan(computation, list(held), mine)
     points = {"x": params} if not plan.options["stored_ahead"] else {}
     if plan.options["stored_ahead"]:
         points = {"x": weights(transformation, params, mine), "lookahead": params}
@@ -93,10 +93,10 @@ def load(path: str | Path, params: Tree, state: Any, transformation: Transformat
         TypeError: The transformation is not one of downslope's, or a hyperparameter is a traced value.
         ValueError: There is not just one state of it in `state`, or a name or mask cannot be saved; see `save`.
     """
-    recipe = recipe_of(transformation)
-    mine = rule_state(recipe, state)
+    computation = computation_of(transformation)
+    mine = rule_state(computation, state)
     held = dict(_leaves(params, mine))
-    plan = _plan(recipe, list(held), mine)
+    plan = _plan(computation, list(held), mine)
     raw, record = checkpoint.read_raw(Path(path))
     checkpoint.check_same(record, plan.record(0), checkpoint.COMPUTED)
     (saved,) = checkpoint.check_groups(record, plan.record(0))
@@ -114,7 +114,7 @@ def load(path: str | Path, params: Tree, state: Any, transformation: Transformat
         scalars={name: _like(old, saved["scalar_states"][name]) for name, old in mine.scalars.items()},
         states={key: _replaced(tree, mine, key, tensors) for key, tree in mine.states.items()},
     )
-    plan = _plan(recipe, list(held), restored)
+    plan = _plan(computation, list(held), restored)
     points = {name: tensors[f"x/{name}"] for name in held}
     if plan.options["stored_ahead"]:
         states = {key: {name: tensors[f"{key}/{name}"] for name in held} for key in mine.states}
@@ -125,15 +125,15 @@ def load(path: str | Path, params: Tree, state: Any, transformation: Transformat
     return new, jax.tree.map(lambda node: restored if node is mine else node, state, is_leaf=is_rule_state)
 
 
-def _plan(recipe: Recipe, names: list[str], state: RuleState) -> Plan:
+def _plan(computation: Computation, names: list[str], state: RuleState) -> Plan:
     """The plan for parameters of these names, with the scalar states as they are now."""
-    if recipe.mask is not None:
+    if computation.mask is not None:
         raise ValueError("a transformation with a mask computes two formulas, but a file is of one: use two, in "
                          "optax.multi_transform, and a file for each")  # fmt: skip
     if jnp.ndim(state.count):
         raise ValueError(f"state has {jnp.shape(state.count)} counts, as under vmap, but a file is of one training: "
                          "take one of them out, and save or load it alone")  # fmt: skip
-    plan = recipe.plan_for(names)
+    plan = computation.plan_for(names)
     plan.groups[0].scalar_states = {name: float(value) for name, value in state.scalars.items()}
     return plan
 

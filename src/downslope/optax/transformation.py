@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from downslope.expression import Expression
 from downslope.formula import Rule
 from downslope.interpret import interpret_body, interpret_scalars
-from downslope.optax.recipe import Number, Recipe, Schedule, precision
+from downslope.optax.computation import Computation, Number, Schedule, precision
 from downslope.trace import Program, in_order
 
 Tree = Any
@@ -38,28 +38,28 @@ class RuleState(NamedTuple):
 class Transformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """A gradient transformation of Optax that knows what it computes."""
 
-    recipe: Recipe
+    computation: Computation
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Transformation:
+    def of(cls, computation: Computation) -> Transformation:
         """The transformation that computes this."""
 
         def init(params: Tree) -> RuleState:
-            return _init(recipe, params)
+            return _init(computation, params)
 
         def update(updates: Tree, state: Any, params: Tree = None, **extra_args: Any) -> tuple[Tree, RuleState]:
             del extra_args  # those of other transformations in a chain
-            return _update(recipe, updates, state, params)
+            return _update(computation, updates, state, params)
 
         made = cls(init, update)
-        made.recipe = recipe
+        made.computation = computation
         return made
 
     def __deepcopy__(self, memo: Any) -> Transformation:
         return self  # nothing in it changes
 
     def __repr__(self) -> str:
-        return f"<Transformation {self.recipe.plan.rule.name}>"
+        return f"<Transformation {self.computation.plan.rule.name}>"
 
 
 def optimizer(
@@ -121,7 +121,7 @@ def optimizer(
     optional = {"weight_decay": weight_decay, "averaging": averaging}
     given = {**hyperparameters, **{name: value for name, value in optional.items() if value is not None}}
     options: dict[str, Any] = {"decoupled": decoupled, "cautious": cautious, "maximize": maximize}
-    return Transformation.of(Recipe.make(rule, given, max_norm=max_norm, lookahead=lookahead, **options))
+    return Transformation.of(Computation.make(rule, given, max_norm=max_norm, lookahead=lookahead, **options))
 
 
 def factory(rule: Rule) -> Callable[..., Transformation]:
@@ -178,7 +178,7 @@ class _Factory:
         return f"<function {self.__name__}{self.__signature__}>"
 
 
-def _init(recipe: Recipe, params: Tree) -> RuleState:
+def _init(computation: Computation, params: Tree) -> RuleState:
     """The state before the first step."""
     for path, p in jax.tree.leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(p), jnp.floating):
@@ -188,10 +188,10 @@ def _init(recipe: Recipe, params: Tree) -> RuleState:
             )
 
     def tree(state: str) -> Tree:
-        start, dtype = recipe.start(state), recipe.dtypes.get(state)
+        start, dtype = computation.start(state), computation.dtypes.get(state)
         return jax.tree.map(lambda p: _filled(p, start, dtype), params)
 
-    rule, program = recipe.plan.rule, recipe.plan.program
+    rule, program = computation.plan.rule, computation.plan.program
     numbers = {name: jnp.asarray(start, precision()) for name, start in rule.scalar_states.items()}
     count, scalars = _beside(params, (jnp.zeros([], jnp.int32), numbers))
     return RuleState(count, scalars, {state: tree(state) for state in program.states})
@@ -215,26 +215,26 @@ def _filled(p: Any, start: Number | None, dtype: Any) -> jax.Array:
     return jnp.array(p, dtype, copy=True) if start is None else jnp.full_like(p, start, dtype)
 
 
-def _update(recipe: Recipe, updates: Tree, state: RuleState, params: Tree) -> tuple[Tree, RuleState]:
+def _update(computation: Computation, updates: Tree, state: RuleState, params: Tree) -> tuple[Tree, RuleState]:
     """The updates of one step, and the new state."""
-    rule, program = recipe.plan.rule, recipe.plan.program
+    rule, program = computation.plan.rule, computation.plan.program
     wanted = program.states.keys(), program.scalar_states.keys()
     if not isinstance(state, RuleState) or (state.states.keys(), state.scalars.keys()) != wanted:
         raise TypeError(f"state={state!r:.200} is not one that init made for the rule {rule.name} with these options")
     gradients: list[Any]
     tree: Any
     gradients, tree = jax.tree.flatten(updates, is_leaf=_is_none)
-    programs = _programs(recipe, updates, tree)
+    programs = _programs(computation, updates, tree)
     if params is None and any(_reads_weights(program) for program in programs):
         raise ValueError(f"{rule.name} with these options needs the weights: update(gradients, state, params)")
     weights = [None] * len(gradients) if params is None else tree.flatten_up_to(params)
     held = {name: tree.flatten_up_to(by_parameter) for name, by_parameter in state.states.items()}
 
     count = jnp.minimum(state.count, 2**31 - 2) + 1
-    others = {"t": count.astype(precision()), "grad_scale": _grad_scale(recipe, gradients), **state.scalars}
+    others = {"t": count.astype(precision()), "grad_scale": _grad_scale(computation, gradients), **state.scalars}
     settled = {
-        program: interpret_scalars(program, recipe.scalars(program, state.count, others), jnp)
-        for program in dict.fromkeys((recipe.update, *programs))
+        program: interpret_scalars(program, computation.scalars(program, state.count, others), jnp)
+        for program in dict.fromkeys((computation.update, *programs))
     }
     changes = list(gradients)
     for k, dx in enumerate(gradients):
@@ -243,7 +243,7 @@ def _update(recipe: Recipe, updates: Tree, state: RuleState, params: Tree) -> tu
             changes[k], new = _change(programs[k], settled[programs[k]], weights[k], dx, mine)
             for name, value in new.items():
                 held[name][k] = value
-    new_scalars = {name: settled[recipe.update][e] for name, e in recipe.update.scalar_outputs.items()}
+    new_scalars = {name: settled[computation.update][e] for name, e in computation.update.scalar_outputs.items()}
     return tree.unflatten(changes), RuleState(
         count=count,
         scalars={name: jnp.asarray(new_scalars[name], old.dtype) for name, old in state.scalars.items()},
@@ -259,13 +259,13 @@ def _reads_weights(program: Program) -> bool:
     return any(e.value == "x" for e in in_order(program.outputs.values()) if e.op == "input")
 
 
-def _programs(recipe: Recipe, updates: Tree, tree: Any) -> list[Program]:
+def _programs(computation: Computation, updates: Tree, tree: Any) -> list[Program]:
     """What is to be computed for each parameter: with weight decay or, where the mask says so, without."""
-    if recipe.mask is None:
-        return [recipe.update] * tree.num_leaves
-    mask = recipe.mask(updates) if callable(recipe.mask) else recipe.mask
+    if computation.mask is None:
+        return [computation.update] * tree.num_leaves
+    mask = computation.mask(updates) if callable(computation.mask) else computation.mask
     whole = jax.tree.map(lambda m, part: jax.tree.map(lambda _: _truth(m), part, is_leaf=_is_none), mask, updates)
-    return [recipe.update if decays else recipe.update_without_decay for decays in tree.flatten_up_to(whole)]
+    return [computation.update if decays else computation.update_without_decay for decays in tree.flatten_up_to(whole)]
 
 
 def _truth(m: Any) -> bool:
@@ -292,12 +292,12 @@ def _change(
     return new.pop("x").astype(dtype), {name: new[name].astype(states[name].dtype) for name in states}
 
 
-def _grad_scale(recipe: Recipe, gradients: Sequence[Any]) -> Any:
+def _grad_scale(computation: Computation, gradients: Sequence[Any]) -> Any:
     """1 where the norm of all gradients together is permitted, else what brings it down to the largest permitted."""
-    if recipe.max_norm is None:
+    if computation.max_norm is None:
         return 1.0
     norm = _norm([jnp.asarray(dx) for dx in gradients if dx is not None])
-    return jnp.where(norm <= recipe.max_norm, 1, recipe.max_norm / norm)
+    return jnp.where(norm <= computation.max_norm, 1, computation.max_norm / norm)
 
 
 def _norm(gradients: Sequence[jax.Array]) -> jax.Array:

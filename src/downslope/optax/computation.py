@@ -28,7 +28,7 @@ Setting = Number | Schedule
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class Computation:
     """What a transformation computes, and with which numbers.
 
     Attributes:
@@ -56,7 +56,7 @@ class Recipe:
         mask: Any = None,
         dtypes: Mapping[str, Any] = MappingProxyType({}),
         **options: bool,
-    ) -> Recipe:
+    ) -> Computation:
         """Settle a rule; the arguments are those of `downslope.optax.optimizer`.
 
         Raises:
