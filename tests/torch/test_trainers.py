@@ -35,6 +35,7 @@ SETTINGS = {
     "RAdam": {"lr": 0.01},
 }
 OWN_RULES = {
+    "schedule-free": {"rule": downslope.schedule_free_adamw, "lr": 0.05},
     "a rule": {"rule": downslope.sgd, "lr": 0.1},
     "a rule with a look-ahead": {"rule": downslope.nesterov, "lr": 0.02, "mu": 0.8},
 }
@@ -329,7 +330,8 @@ class TestHuggingFaceTrainer:
         trainer = self.transformers.Trainer(
             model,
             arguments,
-            train_dataset=[{"input_ids": sequence, "labels": sequence} for sequence in sequences],
+            train_dataset=(data := [{"input_ids": sequence, "labels": sequence} for sequence in sequences]),
+            eval_dataset=data[:6],
             optimizer_cls_and_kwargs=(make.func, dict(make.keywords)),
         )
         trainer.train(resume_from_checkpoint=resume)
@@ -355,6 +357,27 @@ class TestHuggingFaceTrainer:
 
         whole = train(tmp_path / "whole", save_strategy="steps", save_steps=8)
         assert torch.equal(train(tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-8")), whole)
+
+    @pytest.mark.parametrize("name", ["a rule with a look-ahead", "schedule-free"])
+    def test_it_evaluates_and_saves_the_weights_themselves(self, name, tmp_path):
+        from safetensors.torch import load_file
+
+        trainer = self.fit(
+            self.model(), ours(name), tmp_path, eval_strategy="steps", eval_steps=18, save_strategy="epoch"
+        )
+        model, optimizer = trainer.model, trainer.optimizer.optimizer
+        inputs = torch.stack([row["input_ids"] for row in trainer.eval_dataset])
+        evaluated = trainer.state.log_history[-2]["eval_loss"]
+        saved = load_file(tmp_path / "checkpoint-18" / "model.safetensors")
+        with optimizer.at_weights(), torch.no_grad():
+            model.eval()
+            at_weights = model(input_ids=inputs, labels=inputs).loss.item()
+            assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items() if key in saved)
+        optimizer.train()
+        with torch.no_grad():
+            ahead = model(input_ids=inputs, labels=inputs).loss.item()
+        assert evaluated == pytest.approx(at_weights, rel=1e-5)
+        assert abs(ahead - at_weights) > 1e-3
 
     def test_the_example(self, capsys):
         assert run_example("huggingface_trainer", capsys).endswith(": 13, 16, 19, 2, 5, 8, 11")

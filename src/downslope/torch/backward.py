@@ -74,6 +74,7 @@ def _step_one(optimizer: Optimizer, k: int, p: Tensor) -> None:
     with optimizer._progress.lock:
         if optimizer._progress.away:
             optimizer._progress.refuse("backward")
+        optimizer._refuse_at_weights("backward")
         group, state = optimizer.param_groups[k], optimizer.state
         if optimizer._options.stored_ahead and optimizer._choose(group).ahead is not None:
             wanted = placing(optimizer._check_group(group))

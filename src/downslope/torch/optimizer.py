@@ -18,7 +18,7 @@ from downslope.torch import backward, saving
 from downslope.torch.extras import Chosen, Extras
 from downslope.torch.gradients import describe_nonfinite, norm_and_nonfinite
 from downslope.torch.layout import Layout, lay_out, worst_of
-from downslope.torch.points import follow, placed, point
+from downslope.torch.points import at_weights, follow, move, placed, point
 from downslope.torch.progress import Progress
 from downslope.torch.settings import Group, Options, Reader, Settings, refuse_misspelt, settle
 from downslope.torch.state import check_storage, loaded, merged_groups
@@ -234,7 +234,8 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             ValueError: A setting is out of range, or a gradient or state does not fit its parameter.
             NonFiniteGradientError: A gradient holds nan or infinity, and `nonfinite` is "raise".
-            RuntimeError: The parameters do not hold the point where gradients are taken (inside `at_weights` and such).
+            RuntimeError: The parameters do not hold the point where gradients are taken (inside `at_weights` and such,
+                or after `eval`).
 
             In every case no parameter and no state has been changed.
         """
@@ -264,6 +265,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
+        self._refuse_at_weights("step")
         if closure is not None:
             self._follow()
             with torch.enable_grad():
@@ -345,9 +347,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def _follow(self) -> None:
         """Move points that are stored ahead to where the groups' settings now want them."""
-        if self._options.stored_ahead and any(self._choose(group).ahead for group in self.param_groups):
+        if groups := self._groups_ahead():
             with self._progress.lock:
-                for group in self.param_groups:
+                for group in groups:
                     follow(group, self.state, self._check_group(group))
 
     def _survey(self, launches: list[Any], scale: float) -> float | None:
@@ -390,6 +392,66 @@ class Optimizer(torch.optim.Optimizer):
         with self._progress.moved("at_lookahead", self._points(stored=False)):
             yield
 
+    def eval(self) -> None:
+        """Move the parameters to the weights themselves, for evaluation and saving, until `train` is called.
+
+        It makes a difference only for a rule with a look-ahead, whose parameters otherwise hold the point ahead.
+        Hugging Face's Trainer calls it by itself. A `state_dict` says which of the two the parameters hold, so that a
+        training saved in either mode, together with the model's own, goes on in that mode, and equal to the last bit
+        to one that went on without being saved.
+
+        For one block of code there is `at_weights`, which leaves the very bits of the parameters as they were; `eval`
+        and `train` keep no copy, and leave them rounded once more.
+
+        Raises:
+            RuntimeError: The parameters hold something else at the moment (inside `at_weights` and such).
+
+        Example:
+            >>> import torch, downslope, downslope.torch
+            >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+            >>> optimizer = downslope.torch.Optimizer([x], downslope.nesterov, lr=0.1, mu=0.5)
+            >>> x.grad = torch.tensor([2.0])
+            >>> optimizer.step()
+            >>> optimizer.eval()
+            >>> print(round(x.item(), 4))
+            0.8
+            >>> optimizer.train()
+            >>> print(round(x.item(), 4))
+            0.7
+        """
+        self._move("eval", to_weights=True)
+
+    def train(self) -> None:
+        """Move the parameters to where gradients are to be taken: the way back from `eval`.
+
+        Raises:
+            RuntimeError: The parameters hold something else at the moment (inside `at_weights` and such).
+        """
+        self._move("train", to_weights=False)
+
+    def _move(self, what: str, *, to_weights: bool) -> None:
+        groups = self._groups_ahead()
+        if all(at_weights(group) is to_weights for group in groups):
+            return
+        with self._progress.lock:
+            if self._progress.away:
+                self._progress.refuse(what)
+            self._progress.quick_step = None
+            move([(group, self._check_group(group)) for group in groups], self.state, to_weights=to_weights)
+
+    def _groups_ahead(self) -> list[Group]:
+        """The groups whose parameters hold the point ahead in training."""
+        if not self._options.stored_ahead:
+            return []
+        return [group for group in self.param_groups if self._choose(group).ahead is not None]
+
+    def _refuse_at_weights(self, what: str) -> None:
+        if any(map(at_weights, self.param_groups)):
+            raise RuntimeError(
+                f"{what}() after eval(): the parameters hold the weights themselves, not the points ahead. "
+                "Call optimizer.train() before the forward pass; nothing was changed"
+            )
+
     def _points(self, *, stored: bool) -> Mapping[Tensor, Tensor]:
         """Where the parameters of rules with a look-ahead are to go, if their points are stored in this way."""
         if self._options.stored_ahead is not stored:
@@ -397,7 +459,7 @@ class Optimizer(torch.optim.Optimizer):
         found: dict[Tensor, Tensor] = {}
         for group in self.param_groups:
             settings = self._check_group(group)
-            if settings.rule.ahead is not None:
+            if settings.rule.ahead is not None and not (stored and at_weights(group)):
                 settings = placed(group, settings) if stored else settings
                 began = [p for p in group["params"] if self.state.get(p)]
                 found |= {p: point(p, self.state[p], settings, to_weights=stored) for p in began}

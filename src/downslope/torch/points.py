@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +34,51 @@ def placing(settings: Settings) -> dict[str, float]:
 
 def placed(group: Group, settings: Settings) -> Settings:
     """The settings by which a group's points ahead were placed: its own may have changed since its last step."""
-    return replace(settings, numbers={**settings.numbers, **group.get(PLACED, {})})
+    return replace(settings, numbers={**settings.numbers, **(group.get(PLACED) or {})})
+
+
+def at_weights(group: Group) -> bool:
+    """Whether the parameters of a group hold the weights themselves where they could hold the point ahead."""
+    return PLACED in group and group[PLACED] is None
+
+
+@torch.no_grad()
+def move(
+    groups: Iterable[tuple[Group, Settings]], state: Mapping[Tensor, Mapping[str, Any]], *, to_weights: bool
+) -> None:
+    """Move the parameters of groups with a look-ahead to the weights themselves or to the point ahead, all or none.
+
+    Where a point is recorded in the groups, so that a saved state says what the weights saved with it are.
+
+    Raises:
+        ValueError: A state has another shape than its parameter.
+    """
+    points: dict[Tensor, Tensor] = {}
+    places: list[tuple[Group, dict[str, float] | None]] = []
+    for group, settings in groups:
+        if at_weights(group) is to_weights:
+            continue
+        places.append((group, None if to_weights else placing(settings)))
+        for p in group["params"]:
+            if state.get(p):
+                points[p] = point(p, state[p], placed(group, settings), to_weights=to_weights)
+                if points[p].shape != p.shape:
+                    raise ValueError(f"a parameter of shape {tuple(p.shape)} has states of {tuple(points[p].shape)}")
+    try:
+        _write(points, places)
+    finally:
+        _write(points, places)  # what a signal has interrupted is finished
+
+
+def _write(points: dict[Tensor, Tensor], places: list[tuple[Group, dict[str, float] | None]]) -> None:
+    while points:
+        p = next(iter(points))
+        p.copy_(points[p])
+        del points[p]
+    while places:
+        group, place = places[-1]
+        group[PLACED] = place
+        places.pop()
 
 
 @torch.no_grad()

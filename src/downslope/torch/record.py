@@ -12,7 +12,7 @@ from downslope import checkpoint
 from downslope.backends.numba import COMPENSATION
 from downslope.checkpoint import Clock
 from downslope.torch.launch import STORAGES
-from downslope.torch.points import placed, program_of_point
+from downslope.torch.points import at_weights, placed, program_of_point
 from downslope.torch.settings import Group, Settings, program_of
 from downslope.torch.state import is_distributed
 
@@ -49,8 +49,12 @@ class Member:
         return [*self.settings.program.states, *([COMPENSATION] if compensated else [])]
 
     def stored_ahead(self, optimizer: Optimizer) -> bool:
-        """Whether the parameter holds the point ahead."""
+        """Whether the parameter holds the point ahead in training."""
         return optimizer._options.stored_ahead and self.settings.rule.ahead is not None
+
+    def at_weights(self, optimizer: Optimizer) -> bool:
+        """Whether the parameter holds the weights themselves."""
+        return not self.stored_ahead(optimizer) or at_weights(optimizer.param_groups[self.group])
 
 
 def members_of(optimizer: Optimizer, model: torch.nn.Module) -> list[Member]:

@@ -11,7 +11,7 @@ import torch
 
 from downslope import checkpoint
 from downslope.checkpoint import CheckpointError, Clock, Raw
-from downslope.torch.points import placed, placing, point
+from downslope.torch.points import at_weights, placed, placing, point
 from downslope.torch.record import Member, lookahead_scalars, members_of, record_of
 from downslope.torch.settings import PLACED, Group, Settings
 from downslope.torch.state import complete_state, is_dense, same_order, state_dtype
@@ -117,9 +117,9 @@ def _contents(optimizer: Optimizer, members: Sequence[Member]) -> tuple[dict[str
         own, states = complete_state(p, optimizer.state[p], member.settings, optimizer._storage)
         tensors |= {f"{state}/{name}": own[state] for state in states}
         if member.stored_ahead(optimizer):
-            tensors[f"x/{name}"] = point(
-                p, own, placed(optimizer.param_groups[member.group], member.settings), to_weights=True
-            )
+            group = optimizer.param_groups[member.group]
+            settings, to_weights = placed(group, member.settings), not at_weights(group)
+            tensors[f"{'x' if to_weights else 'lookahead'}/{name}"] = point(p, own, settings, to_weights=to_weights)
         clocks[name] = _clock(member, own)
     return tensors, record_of(optimizer, members, clocks)
 
@@ -202,9 +202,9 @@ def _restored(
         x = _tensor(tensors[f"x/{name}"], p)
         own = {} if names is None else _begun(name, clocks[name])
         sources = {state: _tensor(tensors[f"{state}/{name}"], p) for state in names or ()}
-        if member.stored_ahead(optimizer) and same:
+        if same and not member.at_weights(optimizer):
             x = _tensor(tensors[f"lookahead/{name}"], p)
-        elif member.stored_ahead(optimizer) and own:
+        elif own and not member.at_weights(optimizer):
             x = point(p, {**own, **sources}, settings[member.group], to_weights=False, x=x)
         found.writes.append((p, x))
         for state, source in sources.items():
@@ -227,7 +227,7 @@ def _groups(optimizer: Optimizer, saved: Sequence[Mapping[str, Any]]) -> tuple[l
             raise CheckpointError(f"the file's {error}") from None
         if settings[-1].program is not optimizer._check_group(group).program:
             raise CheckpointError("the file's hyperparameters do not belong to the rule it names")
-        if settings[-1].rule.ahead is not None and optimizer._options.stored_ahead:
+        if settings[-1].rule.ahead is not None and optimizer._options.stored_ahead and not at_weights(new):
             new[PLACED] = placing(settings[-1])
     return groups, settings
 
