@@ -246,6 +246,19 @@ def test_a_rule_with_a_scalar_state_and_a_state_that_starts_at_the_weights():
     np.testing.assert_allclose(run.valid_loss, plain.valid_loss, rtol=1e-6)
 
 
+def test_a_state_may_start_from_the_learning_rate_of_its_run():
+    @downslope.rule
+    def settling(x, dx, size="lr", *, lr):
+        return x - size * dx, size
+
+    problem = small_problem(epochs=2)
+    entries = [("sgd", 0.1), ("sgd", 0.3)]
+    plain = train(Engine(problem, [downslope.sgd], threads=1), [Entry(name, lr, 0) for name, lr in entries])
+    runs = train(Engine(problem, [settling], threads=1), [Entry("settling", lr, 0) for _, lr in entries])
+    for name, lr in entries:
+        np.testing.assert_allclose(runs["settling", lr, 0].valid_loss, plain[name, lr, 0].valid_loss, rtol=1e-6)
+
+
 def test_hyperparameters_and_flags_reach_the_rule():
     problem = small_problem(epochs=2)
     settings = {"momentum": {"mu": 0.0}}

@@ -294,12 +294,20 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     def _new_state(self, variable: Any, name: str) -> Any:
         if getattr(variable, "overwrite_with_gradient", False):
             return None
-        start = self._settings.program.initial(name, self._settings.numbers)
+        start = self._settings.program.states[name]
 
         def copied(shape: Any, dtype: Any = None) -> Any:
             return ops.copy(tensor(variable, dtype))
 
-        initializer = copied if start is None else keras.initializers.Constant(start)
+        def at_rate(shape: Any, dtype: Any = None) -> Any:
+            return ops.full(shape, tensor(self.learning_rate, dtype or "float32"), dtype)
+
+        if start == "x":
+            initializer: Any = copied
+        elif start == "lr":  # which is a variable, or what a schedule gives for the first step
+            initializer = at_rate
+        else:
+            initializer = keras.initializers.Constant(self._settings.program.initial(name, self._settings.numbers))
         return self.add_variable_from_reference(variable, name=name, initializer=initializer)
 
     def _new_scalar(self, name: str, start: float, dtype: str) -> Any:

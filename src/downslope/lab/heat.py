@@ -120,7 +120,7 @@ class Heat:
         self.ground = trainer.ground
         self.tapes: list[_Tape | None] = [None] * self.ground.lanes
         self.lr = np.zeros(self.ground.lanes, np.float32)
-        self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * self.ground.lanes), trainer.lane(seed=0))
+        self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * self.ground.lanes), trainer.lane(seed=0, lr=1.0))
 
     def train(self, take: Callable[[], Entry | None]) -> Iterator[Progress]:
         """Train what `take` hands out until it has nothing left and every lane is done, an epoch at a time."""
@@ -137,7 +137,7 @@ class Heat:
             for lane, entry in entries:
                 self.tapes[lane] = _Tape(entry, [starts[entry.seed]])
                 self.lr[lane] = entry.lr
-                fresh = self.trainer.lane(entry.seed)
+                fresh = self.trainer.lane(entry.seed, entry.lr)
                 for array, value in zip(jax.tree.leaves(self.lanes), jax.tree.leaves(fresh), strict=True):
                     array[lane] = value
         return any(self.tapes)
@@ -319,10 +319,11 @@ class Trainer:
         self.lock = threading.Lock()
         self._compiled: Any = None
 
-    def lane(self, seed: int) -> Lanes:
+    def lane(self, seed: int, lr: float) -> Lanes:
         """A single lane before the first step."""
         weights = self.ground.network.initial(seed)
-        starts = {name: self.program.initial(name, self.scalars) for name in self.program.states}
+        settings = {**self.scalars, "lr": lr}  # from which a state may start too
+        starts = {name: self.program.initial(name, settings) for name in self.program.states}
         states = {
             name: tuple(w.copy() if start is None else np.full_like(w, start) for w in weights)
             for name, start in starts.items()

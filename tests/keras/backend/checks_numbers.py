@@ -126,6 +126,33 @@ def test_any_rule_takes_the_steps_of_its_formula(formula, settings, options):
     bound.hold(map(values_of, variables), weights[-1])
 
 
+@rule
+def sized(x, dx, size="lr", *, lr=0.01):
+    return x - size * downslope.sign(dx), size * 0.5
+
+
+@pytest.mark.parametrize("rate", [0.01, Rates(), lambda: 0.01], ids=["number", "schedule", "function"])
+def test_a_state_may_start_from_the_learning_rate(rate):
+    double = "float32" if BACKEND == "jax" else "float64"  # which JAX has only where it is told to
+    variables = [keras.Variable(np.zeros(2, "float32")), keras.Variable(np.zeros(1), dtype=double)]
+    optimizer = downslope.keras.Optimizer(sized, rate)
+    first = float(RATES[0]) if isinstance(rate, Rates) else 0.01
+    for _ in range(2):
+        optimizer.apply([keras.ops.convert_to_tensor(np.array([3.0, -2.0], "float32")), np.ones(1, double)], variables)
+    np.testing.assert_allclose(values_of(variables[0]), [-1.5 * first, 1.5 * first], rtol=1e-6)
+    np.testing.assert_allclose(values_of(variables[1]), [-1.5 * first], rtol=1e-6)
+
+
+@once
+def test_a_state_starts_from_the_rate_that_there_is_when_it_is_made():
+    optimizer, variable = downslope.keras.Optimizer(sized, 0.01), keras.Variable(np.zeros(1, "float32"))
+    optimizer.learning_rate = 0.5
+    optimizer.build([variable])
+    optimizer.learning_rate = 0.1
+    optimizer.apply([keras.ops.ones(1)])
+    np.testing.assert_allclose(values_of(variable), [-0.5], rtol=1e-6)
+
+
 def exact_path(formula, settings, options, gradients):
     """The weights after each step, and the points ahead of them, in double precision."""
     flags = {name: value for name, value in settings.items() if name in formula.flags}
