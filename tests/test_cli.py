@@ -72,6 +72,7 @@ def test_a_table_of_ones_own_and_a_rule_of_ones_own(tmp_path):
         (["digits", "--lrs", "a,b"], "--lrs"),
         (["digits", "--lrs", "-1"], "learning_rates"),
         (["digits", "--seeds", "0"], "verdict_seeds"),
+        (["digits", "--margin", "1"], "margin"),
         (["digits", "--epochs", "0"], "epochs"),
         (["digits", "--task", "ranking"], "ranking"),
         (["digits", "--out", "no/such/folder.html"], "--out"),

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
-from downslope.lab.results import Race, RuleResult, Run
-from downslope.lab.statistics import compare, interval, verdict
+from downslope.lab.results import Baseline, Race, RuleResult, Run
+from downslope.lab.statistics import against_baseline, compare, geometric_mean, interval
+from downslope.lab.verdict import verdict
 
 ADAM = r"""\begin{aligned}
 m_{t} &= \beta_1 \, m_{t-1} + (1 - \beta_1) \, dx_{t} \\
@@ -61,6 +62,12 @@ def make_race(
         result.rule: [run.final_loss for run in result.verdict] or [math.inf] * verdict_seeds for result in results
     }
     comparisons = compare(losses)
+    baseline = Baseline(
+        losses=(2.3,) * verdict_seeds,
+        loss=interval([2.3] * verdict_seeds),
+        accuracy=interval([0.1] * verdict_seeds, "arithmetic") if task == "classification" else None,
+    )
+    useful = against_baseline(losses, baseline.losses)
     return Race(
         problem="digits",
         title=title,
@@ -76,12 +83,17 @@ def make_race(
         tuning_seeds=tuple(range(tuning_seeds)),
         confirming_seeds=tuple(range(tuning_seeds, tuning_seeds + 7)),
         verdict_seeds=tuple(range(100, 100 + verdict_seeds)),
+        splits=1,
+        overlap=0.0,
+        margin=0.01,
         target_loss=0.15,
-        target_note="1.25 times the lowest median loss that any rule reached in tuning",
+        target_note="1.25 times the lowest mean loss that any rule reached in tuning",
         safe_factor=1.25,
-        rules=tuple(results),
+        rules=tuple(dataclasses.replace(one, against_baseline=useful[one.rule]) for one in results),
+        baseline=baseline,
         comparisons=comparisons,
-        verdict=verdict(losses, comparisons),
+        verdict=verdict(losses, comparisons, baseline=useful),
+        cautions=(),
         interrupted=False,
         seconds=41.8,
         environment={
@@ -102,6 +114,8 @@ def interrupt(race):
         "safe_range": None,
         "edge": None,
         "loss": None,
+        "finished_loss": None,
+        "against_baseline": None,
         "accuracy": None,
         "test_loss": None,
         "test_accuracy": None,
@@ -109,7 +123,15 @@ def interrupt(race):
     }
     rules = (
         dataclasses.replace(
-            first, verdict=(), loss=None, accuracy=None, test_loss=None, test_accuracy=None, steps_to_target=None
+            first,
+            verdict=(),
+            loss=None,
+            finished_loss=None,
+            against_baseline=None,
+            accuracy=None,
+            test_loss=None,
+            test_accuracy=None,
+            steps_to_target=None,
         ),
         dataclasses.replace(second, tuning=second.tuning[:10], **nothing),
         *(dataclasses.replace(rule, tuning=(), seconds=0.0, **nothing) for rule in rest),
@@ -146,14 +168,16 @@ def _result(rule, task, epochs, tuning_seeds, verdict_seeds, everything_diverges
         best_lr=best_lr,
         safe_range=(safe[0], safe[-1]) if best_lr is not None else None,
         edge="high" if rule == "adadelta" else None,
-        loss=interval([run.final_loss for run in verdict_runs], seed=0) if measured else None,
-        accuracy=interval([run.valid_accuracy[-1] for run in verdict_runs], seed=0)
+        loss=interval([run.final_loss for run in verdict_runs]) if measured else None,
+        finished_loss=geometric_mean([run.final_loss for run in verdict_runs]) if measured else None,
+        accuracy=interval([run.valid_accuracy[-1] for run in verdict_runs], "arithmetic")
         if measured and task == "classification"
         else None,
-        test_loss=float(np.median([run.test_loss for run in verdict_runs])) if measured else None,
-        test_accuracy=float(np.median([run.test_accuracy for run in verdict_runs]))
+        test_loss=interval([run.test_loss for run in verdict_runs]) if measured else None,
+        test_accuracy=interval([run.test_accuracy for run in verdict_runs], "arithmetic")
         if measured and task == "classification"
         else None,
+        against_baseline=None,
         steps_to_target=(math.inf if floor > 0.115 else 1000 * floor * 2) if measured else None,
         seconds=7.3 + key,
     )

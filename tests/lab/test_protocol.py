@@ -1,6 +1,7 @@
 """What makes a race fair, seen on real races of small networks."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import pytest
 import downslope
 from downslope import rule
 from downslope.lab import load_problem, race
+from downslope.lab.baseline import baseline
 from downslope.lab.course import Stage, beyond, choose
+from downslope.lab.problems import Split
 from downslope.lab.protocol import FIRST_VERDICT_SEED, GRID, safe_range, steps_to
 from downslope.lab.results import Run
 
@@ -187,6 +190,46 @@ def test_ctrl_c_keeps_what_is_finished():
     assert "no verdict" in found.verdict
 
 
+def test_a_race_stopped_while_judging_has_no_winner():
+    judged = []
+
+    def watch(event):
+        if not isinstance(event, Stage):
+            judged.extend(run.rule for run in event.finished if run.phase == "verdict")
+            if judged.count(judged[0] if judged else "") == 6:
+                raise KeyboardInterrupt
+
+    rules = [downslope.sgd, downslope.nesterov, downslope.adam]
+    settings = {"learning_rates": [0.01, 0.1], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 6}
+    found = race("parabola", rules, threads=1, watch=watch, **settings)
+    complete = [result.rule for result in found.rules if len(result.verdict) == 6]
+    assert 0 < len(complete) < 3
+    assert found.interrupted
+    assert found.verdict.startswith(f"There is no winner: of the {len(complete)} of 3 rules judged")
+
+
+def test_the_baseline_is_a_constant_prediction(result):
+    problem = load_problem("parabola")
+    mean = problem.train.y.astype(float).mean()
+    assert result.baseline.losses == pytest.approx([np.mean((problem.valid.y - mean) ** 2)] * 4, rel=1e-6)
+    assert result.baseline.accuracy is None
+    assert {r.against_baseline.second for r in result.rules} == {"baseline"}
+    assert all(r.against_baseline.ratio.estimate < 1 for r in result.rules)
+    shares = np.bincount(load_problem("digits").train.y) / len(load_problem("digits").train.y)
+    digits = load_problem("digits")
+    loss, accuracy = baseline("classification", digits.train, digits.valid)
+    assert loss == pytest.approx(-np.mean([math.log(shares[label]) for label in digits.valid.y]))
+    assert accuracy == np.mean(digits.valid.y == shares.argmax())
+
+
+def test_few_validation_rows_are_warned_of(result):
+    assert result.cautions == ()
+    problem = load_problem("parabola")
+    few = replace(problem, valid=Split(problem.valid.x[:8], problem.valid.y[:8]))
+    found = race(few, [downslope.sgd], learning_rates=[0.1], tuning_seeds=1, confirming_seeds=0, verdict_seeds=1)
+    assert "8 validation rows" in found.cautions[0]
+
+
 def test_no_reporting_seed_was_tuned_on():
     found = race(
         "parabola", [downslope.sgd], learning_rates=[0.1], tuning_seeds=1001, confirming_seeds=0, verdict_seeds=2
@@ -242,6 +285,8 @@ def test_settings_reach_the_rule():
         ({"tuning_seeds": 0}, "tuning_seeds"),
         ({"confirming_seeds": -1}, "confirming_seeds"),
         ({"verdict_seeds": 1.5}, "verdict_seeds"),
+        ({"margin": 1.0}, "margin=1.0"),
+        ({"margin": -0.1}, "margin=-0.1"),
         ({"target_loss": math.nan}, "target_loss"),
         ({"hyperparameters": {"adam": {"beta3": 1.0}}}, "beta3"),
     ],

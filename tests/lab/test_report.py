@@ -15,7 +15,7 @@ from race_fixture import GRID, RULES, interrupt, make_race
 from downslope.lab.drawing import COLOURS, looks
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report import report_page, write_report
-from downslope.lab.store import race_from_json
+from downslope.lab.store import race_from_json, race_to_json
 
 NASTY = '</script><img src=x onerror=alert(1)> "prices" & <b>more</b>.csv'
 RACES = {
@@ -96,8 +96,7 @@ def test_page_loads_nothing(pages, case):
 @pytest.mark.parametrize("case", RACES)
 def test_page_holds_the_whole_race(pages, case):
     found = race_from_json(json.dumps(Page(pages[case]).script("race")))
-    if case != "one seed":  # nan, which is in the intervals of a single run, equals nothing
-        assert found == RACES[case]
+    assert race_to_json(found) == race_to_json(RACES[case])  # nan, where runs are too few for intervals, equals nothing
     assert found.data_hash == RACES[case].data_hash
 
 
@@ -172,6 +171,7 @@ def test_summary_is_ranked_by_validation_loss(pages):
     page, race = Page(pages["finished"]), RACES["finished"]
     estimates = sorted(result.loss.estimate for result in race.rules)
     shown = column(page, "Validation loss")
+    assert shown.pop().startswith("2.3")  # the baseline
     assert [float(re.match(r"[\d.]+?(?=0\.\d+ –)", cell)[0]) for cell in shown] == pytest.approx(estimates, rel=5e-3)
     assert len(column(page, "Test accuracy")) == len(race.rules)
     assert "missed" in column(page, "Steps to target")
@@ -202,8 +202,8 @@ def test_summary_of_an_interrupted_race(pages):
 
 def test_summary_says_what_is_too_close_to_call(pages):
     heads = " ".join(text for tag, _, text in Page(pages["twelve rules"]).cells if tag == "th")
-    assert "adamlowest median" in heads
-    assert "nadamtoo close to call" in heads
+    assert "nadamlowest" in heads
+    assert "adamtoo close to call" in heads
 
 
 def test_matrix_shows_both_sides_and_greys_out_what_is_undecided(pages):

@@ -53,7 +53,9 @@ def test_settings_keep_their_kind(document):
 
 def test_numpy_scalars_become_plain_numbers():
     race = RACES["finished"]
-    first = dataclasses.replace(race.rules[0], loss=Interval(np.float32(0.5), np.float64(0.25), np.float64("nan")))
+    first = dataclasses.replace(
+        race.rules[0], loss=Interval(np.float32(0.5), np.float64(0.25), np.float64("nan"), 0.95)
+    )
     race = dataclasses.replace(race, weights=np.int64(7), rules=(first,), comparisons=())
     found = race_from_json(race_to_json(race))
     assert (found.weights, type(found.weights)) == (7, int)

@@ -42,6 +42,9 @@ def race(
     ] = "",
     tuning_seeds: Annotated[int, typer.Option(help="Runs per learning rate.")] = 3,
     seeds: Annotated[int, typer.Option(help="Fresh runs of each rule's best learning rate, for the verdict.")] = 10,
+    margin: Annotated[
+        float, typer.Option(help="The smallest difference in loss that matters, as a share: 0.01 is 1 %.")
+    ] = 0.01,
     target_loss: Annotated[float | None, typer.Option(help="Time the rules by this validation loss.")] = None,
     out: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.html"),
 ) -> None:
@@ -66,6 +69,7 @@ def race(
                 entrants,
                 tuning_seeds=tuning_seeds,
                 verdict_seeds=seeds,
+                margin=margin,
                 target_loss=target_loss,
                 watch=screen.watch,
                 **given,

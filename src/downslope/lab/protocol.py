@@ -12,16 +12,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 import downslope
 import downslope.rules
+from downslope.lab.baseline import NAMES, baseline
 from downslope.lab.course import PER_DECADE, Course, Stage
 from downslope.lab.problems import Problem, load_problem
-from downslope.lab.results import Interval, Race, RuleResult, Run
-from downslope.lab.statistics import compare, interval, verdict
+from downslope.lab.results import Baseline, Interval, Race, RuleResult, Run
+from downslope.lab.statistics import MARGIN, against_baseline, compare, geometric_mean, interval
+from downslope.lab.verdict import verdict
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
@@ -32,6 +34,9 @@ GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECA
 
 SAFE_FACTOR = 1.5
 """A learning rate is safe while its mean validation loss stays within this factor of the best."""
+
+FEW_ROWS = 50
+"""With fewer validation rows a loss says little, and a race warns of it."""
 
 FIRST_VERDICT_SEED = 1000
 """Reporting seeds count from here, tuning seeds from 0: no run is judged by luck it was chosen for."""
@@ -46,6 +51,7 @@ def race(
     confirming_seeds: int = 7,
     verdict_seeds: int = 10,
     hyperparameters: Mapping[str, Mapping[str, float | bool]] | None = None,
+    margin: float = MARGIN,
     target_loss: float | None = None,
     threads: int | None = None,
     watch: Callable[[Stage | Progress], None] | None = None,
@@ -65,9 +71,10 @@ def race(
         learning_rates: The grid to start from.
         tuning_seeds: Runs per learning rate.
         confirming_seeds: Further runs of the learning rates that look best.
-        verdict_seeds: Runs of each rule's best learning rate. Proving a difference needs at least 6 for two rules and
-            10 for six.
+        verdict_seeds: Runs of each rule's best learning rate. Proving a difference needs at least 6.
         hyperparameters: Per name of a rule, values other than its defaults.
+        margin: The smallest difference in loss that matters, as a share: 0.01 is 1 %. Rules that differ by less are
+            practically alike.
         target_loss: A validation loss to time the rules by; by default where the first rule ends.
         threads: Trainings at a time; by default one per processor.
         watch: Called with a `Stage` when a part of the race begins, and with the engine's progress after every epoch.
@@ -93,6 +100,8 @@ def race(
     entrants = list(rules) if rules is not None else _usual_rules()
     counts = {"tuning_seeds": tuning_seeds, "confirming_seeds": confirming_seeds, "verdict_seeds": verdict_seeds}
     rates = _checked(entrants, learning_rates, counts, target_loss)
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < 1:
+        raise ValueError(f"margin={margin!r}: give a share from 0 to less than 1, such as 0.01 for 1 %")
     engine = Engine(chosen, entrants, hyperparameters=hyperparameters, threads=threads)
     confirming = tuple(range(tuning_seeds, tuning_seeds + confirming_seeds))
     course = Course(engine, chosen, rates, tuple(range(tuning_seeds)), confirming, watch or (lambda _: None))
@@ -108,7 +117,8 @@ def race(
     settings = {rule.name: dict((hyperparameters or {}).get(rule.name, {})) for rule in entrants}
     while True:
         try:
-            return _result(course, entrants, settings, seeds, target_loss, interrupted, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            return _result(course, entrants, settings, seeds, margin, target_loss, interrupted, seconds)
         except KeyboardInterrupt:  # all that is left takes a second, and nobody wants to lose a race to it
             interrupted = True
 
@@ -173,6 +183,7 @@ def _result(
     rules: Sequence[Rule],
     settings: Mapping[str, Mapping[str, Any]],
     seeds: tuple[int, ...],
+    margin: float,
     target_loss: float | None,
     interrupted: bool,
     seconds: float,
@@ -182,14 +193,17 @@ def _result(
 
     problem, network = course.problem, Network.of(course.problem)
     steps, batch_size = batch_order(0, 1, len(problem.train.x), problem.batch_size).shape
-    results = [_rule_result(course, rule, settings[rule.name]) for rule in rules]
+    splits, overlap = 1, 0.0
+    by_constant = _baseline(problem, seeds, overlap)
+    results = [_rule_result(course, rule, settings[rule.name], overlap) for rule in rules]
     target, note = _target(results[0], seeds, target_loss)
     finals = {
         result.rule: [run.final_loss for run in result.verdict] or [math.inf] * len(seeds)
         for result in results
         if len(result.verdict) == len(seeds) or (result.edge == "low" and result.best_lr is None)
     }
-    comparisons = compare(finals)
+    comparisons = compare(finals, overlap=overlap, margin=margin)
+    useful = against_baseline(finals, by_constant.losses, overlap=overlap, margin=margin)
     return Race(
         problem=problem.name,
         title=problem.title,
@@ -205,12 +219,27 @@ def _result(
         tuning_seeds=course.tuning_seeds,
         confirming_seeds=course.confirming_seeds,
         verdict_seeds=seeds,
+        splits=splits,
+        overlap=overlap,
+        margin=margin,
         target_loss=target,
         target_note=note,
         safe_factor=SAFE_FACTOR,
-        rules=tuple(replace(r, steps_to_target=steps_to(target, r.verdict, steps)) for r in results),
+        rules=tuple(
+            replace(r, steps_to_target=steps_to(target, r.verdict, steps), against_baseline=useful.get(r.rule))
+            for r in results
+        ),
+        baseline=by_constant,
         comparisons=comparisons,
-        verdict=verdict(finals, comparisons),
+        verdict=verdict(
+            finals,
+            comparisons,
+            raced=len(rules),
+            splits=splits,
+            baseline=useful,
+            baseline_name=NAMES[problem.task],
+        ),
+        cautions=_cautions(len(problem.valid.x)),
         interrupted=interrupted,
         seconds=seconds,
         environment=_environment(course.engine.threads),
@@ -220,7 +249,21 @@ def _result(
 _ACTIVATIONS = {"relu": "ReLU"}
 
 
-def _rule_result(course: Course, rule: Rule, settings: Mapping[str, Any]) -> RuleResult:
+def _baseline(problem: Problem, seeds: Sequence[int], overlap: float) -> Baseline:
+    found = [baseline(problem.task, problem.train, problem.valid) for _ in seeds]
+    losses = tuple(loss for loss, _ in found)
+    accuracies = [accuracy for _, accuracy in found if accuracy is not None]
+    return Baseline(losses, interval(losses, overlap=overlap), _mean(accuracies, overlap, "arithmetic"))
+
+
+def _cautions(valid_rows: int) -> tuple[str, ...]:
+    if valid_rows >= FEW_ROWS:
+        return ()
+    rows = "is one validation row" if valid_rows == 1 else f"are {valid_rows} validation rows"
+    return (f"There {rows}, on which learning rates were chosen and rules judged: a few rows more could change both.",)
+
+
+def _rule_result(course: Course, rule: Rule, settings: Mapping[str, Any], overlap: float) -> RuleResult:
     name = rule.name
     verdict_runs = course.of(name, "verdict")
     losses = course.losses(name)
@@ -236,22 +279,22 @@ def _rule_result(course: Course, rule: Rule, settings: Mapping[str, Any]) -> Rul
         best_lr=best,
         safe_range=safe_range(losses, best),
         edge=course.edges.get(name),
-        loss=_interval([run.final_loss for run in verdict_runs]),
-        accuracy=_interval([run.valid_accuracy[-1] for run in verdict_runs if run.valid_accuracy is not None]),
-        test_loss=_median([run.test_loss for run in verdict_runs]),
-        test_accuracy=_median([run.test_accuracy for run in verdict_runs]),
+        loss=_mean([run.final_loss for run in verdict_runs], overlap),
+        finished_loss=geometric_mean([run.final_loss for run in verdict_runs]) if verdict_runs else None,
+        accuracy=_mean([run.valid_accuracy[-1] for run in verdict_runs if run.valid_accuracy], overlap, "arithmetic"),
+        test_loss=_mean([run.test_loss for run in verdict_runs], overlap),
+        test_accuracy=_mean([run.test_accuracy for run in verdict_runs], overlap, "arithmetic"),
+        against_baseline=None,
         steps_to_target=None,
         seconds=course.engine.seconds[name],
     )
 
 
-def _interval(values: Sequence[float]) -> Interval | None:
-    return interval(values, seed=0) if values else None
-
-
-def _median(values: Sequence[float | None]) -> float | None:
+def _mean(
+    values: Sequence[float | None], overlap: float, mean: Literal["geometric", "arithmetic"] = "geometric"
+) -> Interval | None:
     known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+    return interval(known, mean, overlap=overlap) if known else None
 
 
 def _target(first: RuleResult, seeds: Sequence[int], given: float | None) -> tuple[float | None, str]:

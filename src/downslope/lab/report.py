@@ -98,6 +98,7 @@ def _header(race: Race) -> str:
     about = f"{race.task.capitalize()} of {rows:,} rows with a {race.network}, {race.weights:,} weights"
     sentence = race.verdict or "The race was stopped before a verdict."
     stopped = '<p class="stopped">This race was stopped early. The page shows what was known by then.</p>\n'
+    cautions = "".join(f'<p class="caution">{html.escape(caution)}</p>\n' for caution in race.cautions)
     runs = [run for result in race.rules for run in (*result.tuning, *result.verdict)]
     facts = (
         (_plural("rule", len(race.rules)), len(race.rules)),
@@ -113,7 +114,7 @@ def _header(race: Race) -> str:
 <h1>{html.escape(race.title)}</h1>
 <p class="about">{html.escape(about)}</p>
 {stopped if race.interrupted else ""}<p class="verdict">{html.escape(sentence)}</p>
-<dl class="facts">{shown}</dl>
+{cautions}<dl class="facts">{shown}</dl>
 </header>
 """
 
@@ -128,8 +129,8 @@ def _results(race: Race, look: dict[str, Look]) -> str:
     return _section(
         "results",
         "The result",
-        "Each rule at the learning rate that suited it best, run again on fresh seeds. Medians over these seeds, with "
-        "95 % intervals.",
+        f"Each rule at the learning rate that suited it best, run again on {_seeds(len(race.verdict_seeds))} it was "
+        f"not tuned on{_splits(race)}. Means over these seeds, geometric ones of the losses{_level(race)}.",
         f'{summary(race, look)}\n<p class="small">Safe range: the learning rates around the best one that stay within '
         f"{race.safe_factor:g} times its loss. At the edge: the best value was the last one tried on that side."
         f"{target} Failures: runs that diverged.</p>",
@@ -204,13 +205,17 @@ def _who_beats_whom(race: Race, look: dict[str, Look]) -> str:
             '<span><i style="background:var(--win)"></i>row wins</span>'
             '<span><i style="background:var(--loss)"></i>column wins</span>'
             '<span><i style="background:var(--even)"></i>undecided</span></p>\n'
-            f"<details><summary>All pairs in numbers</summary>{pairs(race)}</details>"
+            f"<details><summary>All pairs in numbers</summary>{pairs(race)}\n"
+            '<p class="small">In brackets the interval of the difference, at the level beside it. That is the level at '
+            "which its pair was tested, so that it leaves out the margin exactly where the pair is decided.</p>"
+            "</details>"
         )
     return _section(
         "pairs",
         "Who beats whom",
-        "How often the rule of the row ends below the rule of the column on the same seed. Grey: the seeds cannot "
-        "tell the two apart.",
+        "How often the rule of the row ends below the rule of the column on the same seed. A colour means that the "
+        f"mean loss is shown to be lower by more than {100 * race.margin:g} %. Grey: the seeds cannot tell the two "
+        "apart, or show that they are practically alike.",
         content,
     )
 
@@ -252,8 +257,22 @@ def _method(race: Race) -> str:
         ("Reporting seeds", f"{_listed(race.verdict_seeds)}; no rule was tuned on them"),
         ("Shared luck", "For each seed, every rule got the same initial weights and the same order of batches"),
         ("Divergence", "Counts as an infinite loss: never left out, never clipped"),
-        ("Intervals", "95 % bootstrap (BCa) over the reporting seeds"),
-        ("Tests", "Paired sign-flip permutation test on each pair, Holm’s correction over all pairs, level 0.05"),
+        (
+            "Statistic",
+            "Mean logarithm of the final validation loss over the reporting seeds; a loss below 1e-12 counts as it",
+        ),
+        ("Margin", f"Losses that differ by less than {100 * race.margin:g} % are practically alike"),
+        (
+            "Tests",
+            "Paired sign-flip test of each pair against the margin, level 0.05: that the lowest is lower than all "
+            "others as one claim, all other pairs with Holm’s correction",
+        ),
+        (
+            "Intervals",
+            "The same test inverted: exact if the logarithms, of a difference or of one rule’s runs, are symmetric "
+            "about their centre",
+        ),
+        ("Splits", _about_splits(race)),
         ("Test data", "Seen once, by the runs of the verdict, after every choice was made"),
         *_flat(race.environment),
     ]
@@ -329,6 +348,24 @@ def _seeds(count: int) -> str:
 def _listed(seeds: tuple[int, ...]) -> str:
     run_on = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]} to {seeds[-1]}" if run_on else ", ".join(map(str, seeds)) or "none"
+
+
+def _splits(race: Race) -> str:
+    return ", each with its own split of the data" if race.splits > 1 else ", all on one split of the data"
+
+
+def _about_splits(race: Race) -> str:
+    if race.splits == 1:
+        return "One for all seeds: what is significant here is so for this split of the data, not for others"
+    return (
+        f"{race.splits}, one for each reporting seed; intervals and tests allow for the rows that splits share (Nadeau "
+        f"and Bengio, {race.overlap:.3g} validation rows per training row)"
+    )
+
+
+def _level(race: Race) -> str:
+    levels = [r.loss.level for r in race.rules if r.loss is not None and not math.isnan(r.loss.level)]
+    return f", with their {100 * levels[0]:.3g} % intervals" if levels else ""
 
 
 def _edges(widened: list[str]) -> str:

@@ -6,8 +6,11 @@ import html
 import math
 from collections.abc import Iterable
 
+from downslope.lab.baseline import NAMES
 from downslope.lab.drawing import SHAPES, Look, number
 from downslope.lab.results import Comparison, Interval, Race, RuleResult, Run
+from downslope.lab.statistics import geometric_mean, ranked
+from downslope.lab.verdict import difference
 
 DASHES = {
     "solid": "",
@@ -17,11 +20,6 @@ DASHES = {
     "longdash": "10 4",
     "longdashdot": "10 3 1.5 3",
 }
-
-
-def ranked(race: Race) -> list[RuleResult]:
-    """The rules from the lowest median validation loss to the highest; those without a result last."""
-    return sorted(race.rules, key=lambda result: math.inf if result.loss is None else result.loss.estimate)
 
 
 def rule_name(rule: str, look: Look) -> str:
@@ -37,26 +35,25 @@ def rule_name(rule: str, look: Look) -> str:
 
 
 def summary(race: Race, look: dict[str, Look]) -> str:
-    """The table of all rules, best first."""
+    """The table of all rules, best first, and what a constant prediction reaches."""
     columns = ["Rule", "Best learning rate", "Safe range", "Validation loss"]
     columns += ["Accuracy"] if race.task == "classification" else []
     columns += ["Test loss"] + (["Test accuracy"] if race.task == "classification" else [])
     columns += ["Steps to target", "Seconds", "Failures"]
     order = ranked(race)
-    finished = [result for result in order if result.loss is not None and math.isfinite(result.loss.estimate)]
-    leader = finished[0].rule if len(finished) > 1 else None
+    leader = order[0].rule if len(order) > 1 and order[0].finished_loss not in (None, math.inf) else None
     rows = "".join(_summary_row(result, race, look, columns, leader) for result in order)
-    return _table("summary", _heads(columns), rows)
+    return _table("summary", _heads(columns), rows + _baseline_row(race, columns))
 
 
 def matrix(race: Race, look: dict[str, Look]) -> str:
     """Win probabilities of every rule over every other, best rule first."""
-    chances = _chances(race.comparisons)
-    rules = [result.rule for result in ranked(race) if any(result.rule in pair for pair in chances)]
+    both_ways = {(one.first, one.second): one for pair in race.comparisons for one in (pair, pair.turned())}
+    rules = [result.rule for result in ranked(race) if any(result.rule in pair for pair in both_ways)]
     head = "<td></td>" + "".join(f'<th scope="col"><span>{html.escape(rule)}</span></th>' for rule in rules)
     rows = "".join(
         f'<tr><th scope="row">{rule_name(row, look[row])}</th>'
-        + "".join(_matrix_cell(row, column, chances) for column in rules)
+        + "".join(_matrix_cell(both_ways.get((row, column))) for column in rules)
         + "</tr>\n"
         for row in rules
     )
@@ -64,16 +61,17 @@ def matrix(race: Race, look: dict[str, Look]) -> str:
 
 
 def pairs(race: Race) -> str:
-    """Every comparison with its difference and p-values."""
+    """Every comparison with its difference in words, its interval's level and its p-values."""
     rows = "".join(
         f"<tr><th>{html.escape(one.first)} against {html.escape(one.second)}</th>"
-        f'<td class="number">{_with_interval(one.difference)}</td>'
+        f"<td>{html.escape(difference(one))}</td>"
+        f'<td class="number">{_level(one.ratio)}</td>'
         f'<td class="number">{_percent(one.win_probability)}</td>'
         f'<td class="number">{number(one.p_value)}</td><td class="number">{number(one.p_adjusted)}</td>'
-        f"<td>{'yes' if one.decided else 'no'}</td></tr>\n"
+        f"<td>{html.escape(_decision(one))}</td></tr>\n"
         for one in race.comparisons
     )
-    columns = ("Pair", "Mean difference in loss", "First wins", "p", "p, Holm", "Decided")
+    columns = ("Pair", "Mean difference in loss", "Level", "First ends lower", "p", "p, adjusted", "Decision")
     return _table("pairs", _heads(columns), rows)
 
 
@@ -88,15 +86,15 @@ def _heads(columns: Iterable[str]) -> str:
 
 
 def _summary_row(result: RuleResult, race: Race, look: dict[str, Look], columns: list[str], leader: str | None) -> str:
-    standing = _standing(result.rule, leader, race.comparisons)
+    standing = _standing(result, leader, race)
     small = f"<small>{standing}</small>" if standing else ""
     cells = {
         "Best learning rate": _best_lr(result),
         "Safe range": _safe_range(result.safe_range),
-        "Validation loss": _with_interval(result.loss),
+        "Validation loss": _loss(result),
         "Accuracy": _with_interval(result.accuracy, percent=True),
-        "Test loss": number(result.test_loss),
-        "Test accuracy": _percent(result.test_accuracy),
+        "Test loss": _with_interval(result.test_loss, finished=_finished(result.verdict)),
+        "Test accuracy": _with_interval(result.test_accuracy, percent=True),
         "Steps to target": _steps(result.steps_to_target, race.target_loss),
         "Seconds": number(result.seconds),
         "Failures": _failures(result.tuning, "tuning") + _failures(result.verdict, "reporting"),
@@ -106,11 +104,50 @@ def _summary_row(result: RuleResult, race: Race, look: dict[str, Look], columns:
     return f'<tr{kind}><th scope="row">{rule_name(result.rule, look[result.rule])}{small}</th>{shown}</tr>\n'
 
 
-def _standing(rule: str, leader: str | None, comparisons: tuple[Comparison, ...]) -> str:
-    if rule == leader:
-        return "lowest median"
-    undecided = any({rule, leader} == {one.first, one.second} and not one.decided for one in comparisons)
-    return "too close to call" if undecided else ""
+def _baseline_row(race: Race, columns: list[str]) -> str:
+    if race.baseline is None:
+        return ""
+    cells = {"Validation loss": _with_interval(race.baseline.loss)}
+    if race.baseline.accuracy is not None:
+        cells["Accuracy"] = _with_interval(race.baseline.accuracy, percent=True)
+    shown = "".join(
+        f'<td class="number" data-label="{column}">{cells[column]}</td>' if column in cells else "<td></td>"
+        for column in columns[1:]
+    )
+    return f'<tr class="baseline"><th scope="row">{NAMES[race.task]}</th>{shown}</tr>\n'
+
+
+def _standing(result: RuleResult, leader: str | None, race: Race) -> str:
+    words = []
+    if result.rule == leader:
+        words.append("lowest")
+    outcomes = {one.outcome for one in race.comparisons if {result.rule, leader} == {one.first, one.second}}
+    words += [{"undecided": "too close to call", "alike": "practically as low"}[o] for o in outcomes & _OPEN]
+    if result.against_baseline is not None and result.against_baseline.outcome != "first":
+        words.append("not shown to beat the baseline")
+    return ", ".join(words)
+
+
+_OPEN = {"undecided", "alike"}
+
+
+def _decision(comparison: Comparison) -> str:
+    lower = {"first": comparison.first, "second": comparison.second}.get(comparison.outcome)
+    return f"{lower} is lower" if lower else comparison.outcome
+
+
+def _loss(result: RuleResult) -> str:
+    return _with_interval(result.loss, finished=_finished(result.verdict, result.finished_loss))
+
+
+def _finished(runs: tuple[Run, ...], loss: float | None = None) -> str:
+    """What to say of runs of which some diverged, whose mean is infinite."""
+    lost = sum(run.diverged_at is not None for run in runs)
+    if not 0 < lost < len(runs):
+        return ""
+    if loss is None:
+        loss = geometric_mean([run.test_loss for run in runs if run.test_loss is not None])
+    return f"<strong>{number(loss)}</strong><small>in {len(runs) - lost} of {len(runs)} runs, {lost} diverged</small>"
 
 
 def _best_lr(result: RuleResult) -> str:
@@ -132,9 +169,15 @@ def _safe_range(safe: tuple[float, float] | None) -> str:
     return f"{number(low)} – {number(high)}<small>a factor of {number(high / low)}</small>"
 
 
-def _with_interval(interval: Interval | None, *, percent: bool = False) -> str:
+def _level(interval: Interval) -> str:
+    return "–" if math.isnan(interval.level) else f"{100 * interval.level:.3g} %"
+
+
+def _with_interval(interval: Interval | None, *, percent: bool = False, finished: str = "") -> str:
     if interval is None:
         return "–"
+    if finished:
+        return finished
     write = _percent if percent else number
     if math.isnan(interval.low) or math.isnan(interval.high):
         return f"<strong>{write(interval.estimate)}</strong>"
@@ -158,15 +201,13 @@ def _failures(runs: tuple[Run, ...], phase: str) -> str:
     return f"<small>{phase} {failed} of {len(runs)}</small>"
 
 
-def _chances(comparisons: tuple[Comparison, ...]) -> dict[tuple[str, str], tuple[float, Comparison]]:
-    chances = {(one.first, one.second): (one.win_probability, one) for one in comparisons}
-    return chances | {(one.second, one.first): (1 - one.win_probability, one) for one in comparisons}
-
-
-def _matrix_cell(row: str, column: str, chances: dict[tuple[str, str], tuple[float, Comparison]]) -> str:
-    if (row, column) not in chances:
+def _matrix_cell(comparison: Comparison | None) -> str:
+    if comparison is None:
         return "<td></td>"
-    chance, comparison = chances[row, column]
-    kind = ("win" if chance > 0.5 else "loss") if comparison.decided else "even"
-    hint = html.escape(f"{row} against {column}: adjusted p = {number(comparison.p_adjusted)}")
-    return f'<td class="{kind}" title="{hint}">{_percent(chance)}</td>'
+    kind = {"first": "win", "second": "loss"}.get(comparison.outcome, "even")
+    alike = "<small>alike</small>" if comparison.outcome == "alike" else ""
+    hint = html.escape(
+        f"{comparison.first} against {comparison.second}: {_decision(comparison)}, "
+        f"adjusted p = {number(comparison.p_adjusted)}"
+    )
+    return f'<td class="{kind}" title="{hint}">{_percent(comparison.win_probability)}{alike}</td>'

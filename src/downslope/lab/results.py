@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Phase = Literal["tuning", "verdict"]
@@ -36,11 +36,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate and its 95 % confidence interval; `low` and `high` are nan when too few runs allow none."""
+    """A point estimate and its confidence interval; all but the estimate is nan when too few runs allow none."""
 
     estimate: float
     low: float
     high: float
+    level: float  # the confidence that the interval reaches, such as 0.96875
+
+
+Outcome = Literal["first", "second", "alike", "undecided"]
+"""Which of two rules is lower, by more than the margin; `"alike"` if they are shown to differ by less."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,44 @@ class Comparison:
 
     first: str
     second: str
-    difference: Interval  # mean of first - second over the seeds where both finished
+    ratio: Interval  # geometric mean of the losses of `first` / `second`; 0 or infinite if one diverged more often
     win_probability: float  # share of the seeds on which `first` ends lower; ties count half
-    p_value: float  # sign-flip permutation test, two-sided
-    p_adjusted: float  # after Holm's correction over all pairs of the race
-    decided: bool  # p_adjusted < 0.05
+    p_value: float  # sign-flip test against all ratios within the margin, two-sided
+    p_adjusted: float  # after correction for all pairs of the race
+    outcome: Outcome  # what table, matrix and sentence go by
+
+    @property
+    def decided(self) -> bool:
+        """Whether one rule is lower than the other."""
+        return self.outcome in ("first", "second")
+
+    def turned(self) -> Comparison:
+        """The same comparison with the second rule first."""
+        swapped: dict[Outcome, Outcome] = {"first": "second", "second": "first"}
+        estimate, low, high = (
+            math.inf if ratio == 0 else 1 / ratio for ratio in (self.ratio.estimate, self.ratio.high, self.ratio.low)
+        )
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            ratio=Interval(estimate, low, high, self.ratio.level),
+            win_probability=1 - self.win_probability,
+            outcome=swapped.get(self.outcome, self.outcome),
+        )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What predicting the same for every row gives, on the validation rows of the reporting seeds.
+
+    For a regression that is the mean of the training targets, for a classification the frequencies of the classes among
+    the training rows and, for the accuracy, the most frequent one.
+    """
+
+    losses: tuple[float, ...]  # one per reporting seed
+    loss: Interval  # their geometric mean
+    accuracy: Interval | None
 
 
 @dataclass(frozen=True)
@@ -68,10 +106,12 @@ class RuleResult:
     best_lr: float | None  # None: every learning rate diverged, or the race stopped before tuning was done
     safe_range: tuple[float, float] | None  # learning rates that stay within `safe_factor` of the best
     edge: Literal["low", "high"] | None  # the side on which the best value still lay on the edge when widening stopped
-    loss: Interval | None  # final validation loss over the reporting seeds: median and interval
-    accuracy: Interval | None
-    test_loss: float | None  # medians over the reporting seeds
-    test_accuracy: float | None
+    loss: Interval | None  # final validation loss: geometric mean over the reporting seeds, infinite if one diverged
+    finished_loss: float | None  # the same over those runs that finished
+    accuracy: Interval | None  # arithmetic mean over the reporting seeds; a run that diverged has accuracy 0
+    test_loss: Interval | None  # geometric mean
+    test_accuracy: Interval | None
+    against_baseline: Comparison | None
     steps_to_target: float | None  # median over the reporting seeds, infinite where the median run misses it
     seconds: float  # wall-clock seconds spent on training all runs of this rule
 
@@ -94,12 +134,17 @@ class Race:
     tuning_seeds: tuple[int, ...]
     confirming_seeds: tuple[int, ...]  # more tuning seeds, for the learning rates that looked best
     verdict_seeds: tuple[int, ...]
+    splits: int  # different splits of the data among the reporting seeds; 1: all have the same
+    overlap: float  # validation rows per training row if every reporting seed has its own split, otherwise 0
+    margin: float  # the smallest difference in loss that matters, as a share
     target_loss: float | None
     target_note: str  # where the target comes from, in one sentence
     safe_factor: float
     rules: tuple[RuleResult, ...]
+    baseline: Baseline | None
     comparisons: tuple[Comparison, ...]
     verdict: str  # one sentence
+    cautions: tuple[str, ...]  # what to bear in mind with it, in sentences
     interrupted: bool
     seconds: float
     environment: dict[str, Any]  # versions, machine, date

@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from downslope.lab.baseline import NAMES
 from downslope.lab.course import Stage
+from downslope.lab.statistics import ranked
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
@@ -90,13 +92,15 @@ class Screen:
         if race.target_loss is not None:
             self.console.print(f"Target: validation loss {race.target_loss:.3g}, {race.target_note}.", style="dim")
         self.console.print(
-            f"Safe: learning rates within {race.safe_factor:g} times the best loss. Brackets: 95 % intervals of "
-            f"medians over {len(race.verdict_seeds)} fresh seeds.",
+            f"Safe: learning rates within {race.safe_factor:g} times the best loss. Losses: geometric means over "
+            f"{len(race.verdict_seeds)} fresh seeds{_level(race)}.",
             style="dim",
         )
         if race.interrupted:
             self.console.print("\nInterrupted: only what had finished is shown.", style="yellow")
         self.console.print(f"\n{race.verdict}", style="bold", markup=False)
+        for caution in race.cautions:
+            self.console.print(caution, style="yellow", markup=False)
         self.console.print(f"{race.seconds:.1f} s in all.")
 
 
@@ -114,9 +118,20 @@ def table(race: Race, width: int = 120) -> Table:
     columns = _columns(race.task == "classification", wide)
     for title in columns:
         result.add_column(title, justify="right", no_wrap=True)
-    for rule in sorted(race.rules, key=lambda r: math.inf if r.loss is None else r.loss.estimate):
+    for rule in ranked(race):
         result.add_row(rule.rule, *(write(rule) for write in columns.values()))
+    if race.baseline is not None:
+        loss, accuracy = race.baseline.loss, race.baseline.accuracy
+        cells = {"validation loss": _interval(loss, " "), "valid. loss": _interval(loss, "\n")}
+        cells["accuracy"] = _interval(accuracy, " " if wide else "\n", percent=True)
+        result.add_row("(baseline)", *(cells.get(title, "") for title in columns), style="dim")
     return result
+
+
+def _level(race: Race) -> str:
+    levels = [r.loss.level for r in race.rules if r.loss is not None and not math.isnan(r.loss.level)]
+    baseline = f"; baseline: {NAMES[race.task]}" if race.baseline is not None else ""
+    return (f", in brackets their {100 * levels[0]:.3g} % intervals" if levels else "") + baseline
 
 
 def _columns(with_accuracy: bool, wide: bool) -> dict[str, Callable[[RuleResult], str]]:
@@ -124,14 +139,14 @@ def _columns(with_accuracy: bool, wide: bool) -> dict[str, Callable[[RuleResult]
     columns: dict[str, Callable[[RuleResult], str]] = {
         "best lr": lambda r: _best(r, between),
         "safe lr": lambda r: _safe(r, between),
-        "validation loss" if wide else "valid. loss": lambda r: _interval(r.loss, between),
+        "validation loss" if wide else "valid. loss": lambda r: _loss(r, between),
     }
     if with_accuracy:
         columns["accuracy"] = lambda r: _interval(r.accuracy, between, percent=True)
     if wide:
-        columns["test loss"] = lambda r: _number(r.test_loss)
+        columns["test loss"] = lambda r: _interval(r.test_loss, between)
     if wide and with_accuracy:
-        columns["test acc."] = lambda r: "" if r.test_accuracy is None else f"{r.test_accuracy:.1%}"
+        columns["test acc."] = lambda r: _interval(r.test_accuracy, between, percent=True)
     columns["steps to target" if wide else "to target"] = lambda r: _steps(r.steps_to_target)
     columns["seconds"] = lambda r: f"{r.seconds:.1f}"
     return columns
@@ -158,6 +173,13 @@ def _number(value: float | None) -> str:
     if value is None:
         return ""
     return "diverged" if math.isinf(value) else f"{value:.3g}"
+
+
+def _loss(result: RuleResult, between: str) -> str:
+    lost = sum(run.diverged_at is not None for run in result.verdict)
+    if 0 < lost < len(result.verdict):
+        return f"{_number(result.finished_loss)}{between}({lost} diverged)"
+    return _interval(result.loss, between)
 
 
 def _interval(interval: Interval | None, between: str, *, percent: bool = False) -> str:

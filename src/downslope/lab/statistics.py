@@ -1,148 +1,168 @@
-"""How sure a race may be: intervals, paired tests, and the sentence they add up to.
+"""How sure a race may be: one statistic, its test and its interval.
 
-A run that diverged has an infinite loss. It is a failure and counts as one: infinities are never dropped from a median
-or a test, and where a mean would make no sense of them, ranks are used instead.
+The statistic is the mean over reporting seeds of the logarithm of the final validation loss, shown as the geometric
+mean. Two rules differ by the mean of their differences in it, shown as a ratio. Order, test, interval, table and
+sentence all rest on that one mean, so that none can contradict another.
+
+A run that diverged counts as an infinite loss, formally: as a number H larger than all others. A sum is then a pair,
+how many times H and how much besides, and the first decides. So a rule that diverges on more seeds stands behind, no
+seed is left out, and where both rules diverge the difference is zero.
+
+Test and interval are one thing (Hartigan, 1969): if independent differences are symmetric about their centre, the means
+of their 2ⁿ - 1 non-empty subsets cut the line into 2ⁿ parts that hold the centre with equal probability. Counting
+subset means on one side of a value is the sign-flip test of that value, exact for light and heavy tails.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.results import Comparison, Interval
+from downslope.lab.results import Comparison, Interval, Outcome, Race, RuleResult
 
-LEVEL = 0.95
 SIGNIFICANCE = 0.05
-RESAMPLES = 9999
-MOST_EXACT = 12  # up to as many differences, all 2**n patterns of signs are tried
-PATTERNS = 19_999  # with more differences, as many are drawn at random
+MARGIN = 0.01
+"""Rules whose losses differ by less than this share are alike for all practical purposes."""
+
+FLOOR = 1e-12
+"""A lower loss counts as this: 32-bit training cannot tell it from zero, whose logarithm would outweigh all else."""
+
+MOST_EXACT = 16
+"""Up to as many seeds all subsets are looked at; beyond, as many as these have, drawn at random."""
 
 
-def interval(values: Sequence[float], statistic: Literal["median", "mean"] = "median", *, seed: int) -> Interval:
-    """Estimate a median or a mean over runs, with its 95 % bootstrap interval.
+def interval(
+    values: Sequence[float],
+    mean: Literal["geometric", "arithmetic"] = "geometric",
+    *,
+    overlap: float = 0.0,
+    significance: float = SIGNIFICANCE,
+) -> Interval:
+    """A mean over runs, with the interval that inverts the sign-flip test of it.
 
-    The interval is the bias-corrected and accelerated one (BCa; Efron, 1987) of `scipy.stats.bootstrap`. Where it is
-    not defined, the percentiles of the same resamples take its place: with infinite values among the runs, whose
-    acceleration would be inf - inf, and when leaving out any one run leaves the statistic as it was.
+    The interval reaches from the k-th lowest to the k-th highest mean of a subset of the runs and has exactly the level
+    1 - 2k/2ⁿ, if runs (for the geometric mean their logarithms) are symmetric about their centre.
 
     Args:
         values: One number per run; `inf` for a run that diverged.
-        statistic: What to estimate. The mean is infinite when one value is.
-        seed: Seeds the resampling, so that a report can be made again to the last digit.
+        mean: Of losses the geometric mean, of accuracies the arithmetic one.
+        overlap: Validation rows per training row if every run has a random split of its own, 0 if all have the same.
+            Such runs share data; the interval is wider by √(1 + n·overlap) (Nadeau and Bengio, 2003).
+        significance: The level is the lowest that is at least 1 minus this.
 
     Returns:
-        The estimate; `low` and `high` are nan for fewer than three values, equal to the estimate when all values are
-        equal, and `high` is infinite when enough runs diverged.
+        The estimate, infinite if a run diverged, with interval and level; no interval for fewer than 6 runs.
 
     Raises:
-        ValueError: There is no value, or one is nan or `-inf`.
+        ValueError: There is no value, or one is nan or negative.
 
     Example:
-        >>> interval([1.0, 1.0, 1.0], seed=0)
-        Interval(estimate=1.0, low=1.0, high=1.0)
-        >>> interval([0.5, float("inf")], seed=0)
-        Interval(estimate=inf, low=nan, high=nan)
+        >>> interval([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+        Interval(estimate=1.0, low=1.0, high=1.0, level=0.96875)
+        >>> interval([0.5, float("inf")])
+        Interval(estimate=inf, low=nan, high=nan, level=nan)
     """
     sample = _checked(values, "values")
-    if np.isneginf(sample).any():
-        raise ValueError("values: -inf is no result of a run; a run that diverged is +inf.")
-    estimator: Any = {"median": np.median, "mean": np.mean}[statistic]
-    estimate = float(estimator(sample))
-    if len(sample) < 3:
-        return Interval(estimate, math.nan, math.nan)
-    if (sample == sample[0]).all():
-        return Interval(estimate, estimate, estimate)
-    if np.isfinite(sample).all():
-        low, high = _bca(sample, estimator, seed)
-        if not math.isnan(low + high):
-            return Interval(estimate, low, high)
-    low, high = _percentiles(sample, estimator, seed)
-    return Interval(estimate, low, high)
+    if mean == "arithmetic":
+        return _Means(np.stack([np.zeros(len(sample)), sample], axis=1), overlap).interval(significance)
+    return _exp(_Means(_amounts(sample), overlap).interval(significance))
 
 
-def _bca(sample: NDArray[np.float64], estimator: Any, seed: int) -> tuple[float, float]:
-    from scipy.stats import bootstrap
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # SciPy warns where the interval is degenerate and returns nan, which the caller handles.
-        warnings.simplefilter("ignore")
-        found = bootstrap(
-            (sample,),
-            estimator,
-            confidence_level=LEVEL,
-            n_resamples=RESAMPLES,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(found.low), float(found.high)
-
-
-def _percentiles(sample: NDArray[np.float64], estimator: Any, seed: int) -> tuple[float, float]:
-    resamples = np.random.default_rng(seed).choice(sample, size=(RESAMPLES, len(sample)))
-    estimates = estimator(resamples, axis=1)
-    # Interpolating between a finite estimate and an infinite one would give nan or inf: take one that occurred.
-    tail = (1 - LEVEL) / 2
-    low = np.quantile(estimates, tail, method="lower")
-    high = np.quantile(estimates, 1 - tail, method="higher")
-    return float(low), float(high)
-
-
-def sign_flip_test(differences: Sequence[float], *, seed: int = 0) -> float:
-    """Test whether paired differences are symmetric about zero; two-sided.
-
-    If two rules were alike, each seed's difference could as well have had the other sign. The p-value is the share of
-    all sign patterns whose mean is as far from zero as the observed one; with more than 12 differences, of
-    20,000 patterns: the observed one and others drawn at random (`scipy.stats.permutation_test`).
-
-    Where a difference is infinite, because one of the two runs diverged, a mean would be infinite whatever the other
-    seeds say. Then the sum of signed ranks takes its place (Wilcoxon, 1945): the seed is lost by the largest rank there
-    is, and by no more.
-
-    Args:
-        differences: One per seed; `inf` where the first rule diverged, `-inf` where the second did, 0 where both did.
-        seed: Seeds the random patterns.
-
-    Returns:
-        The p-value, 1.0 for fewer than two differences.
-
-    Raises:
-        ValueError: There is no difference, or one is nan.
+def geometric_mean(losses: Sequence[float]) -> float:
+    """The geometric mean of the losses of those runs that finished; infinite if none did.
 
     Example:
-        >>> sign_flip_test([0.3, 0.1, 0.2, 0.5, 0.4])  # all five have one sign: 2 of 32 patterns
-        0.0625
+        >>> geometric_mean([0.5, 2.0, float("inf")])
+        1.0
     """
-    sample = _checked(differences, "differences")
-    if len(sample) < 2:
-        return 1.0
-    from scipy.stats import permutation_test
-
-    exact = len(sample) <= MOST_EXACT
-    found = permutation_test(
-        (_weights(sample),),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=2 ** len(sample) if exact else PATTERNS,
-        alternative="two-sided",
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.pvalue)
+    return math.exp(standing(losses)[1])
 
 
-def _weights(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    if np.isfinite(differences).all():
-        largest = np.abs(differences).max()
-        return differences / largest if largest > 0 else differences
-    from scipy.stats import rankdata
+def standing(losses: Sequence[float]) -> tuple[int, float]:
+    """What rules are put in order by: how many runs diverged, then the mean logarithm of the others.
 
-    ranks: NDArray[np.float64] = np.asarray(rankdata(np.abs(differences)))
-    return np.sign(differences) * ranks
+    Example:
+        >>> standing([1.0, float("inf")])
+        (1, 0.0)
+    """
+    amounts = _amounts(np.asarray(losses, dtype=np.float64))
+    lost = int(amounts[:, 0].sum())
+    return lost, float(amounts[:, 1].sum() / (len(losses) - lost)) if lost < len(losses) else math.inf
+
+
+def ranked(race: Race) -> list[RuleResult]:
+    """The rules of a race from the lowest loss to the highest; last those that were not run on all reporting seeds."""
+
+    def place(result: RuleResult) -> tuple[bool, tuple[int, float]]:
+        losses = [run.final_loss for run in result.verdict] or [math.inf]
+        return len(losses) < len(race.verdict_seeds), standing(losses)
+
+    return sorted(race.rules, key=place)
+
+
+class _Means:
+    """The sorted means of the subsets of some amounts, each a row of (times infinity, finite part)."""
+
+    def __init__(self, amounts: NDArray[np.float64], overlap: float):
+        chosen = _subsets(len(amounts))
+        centre = amounts.mean(axis=0)
+        means = (chosen @ amounts) / chosen.sum(axis=1, keepdims=True)
+        moved = centre + math.sqrt(1 + len(amounts) * overlap) * (means - centre)
+        self.sorted = np.sort(_limits(moved))
+        self.estimate = float(_limits(centre))
+        self.patterns = len(chosen) + 1
+        self.rounding = 1e-12 * (1 + float(np.abs(amounts[:, 1]).max()))
+
+    def p_at_most(self, value: float) -> float:
+        """How probable so low amounts are, if their centre is at this value or above; one-sided."""
+        above = len(self.sorted) - np.searchsorted(self.sorted, value - self.rounding, "left")
+        return float(above + 1) / self.patterns
+
+    def p_at_least(self, value: float) -> float:
+        """How probable so high amounts are, if their centre is at this value or below; one-sided."""
+        return float(np.searchsorted(self.sorted, value + self.rounding, "right") + 1) / self.patterns
+
+    def interval(self, significance: float) -> Interval:
+        place = int(significance * self.patterns / 2)
+        if place < 1:
+            return Interval(self.estimate, math.nan, math.nan, math.nan)
+        low, high = self.sorted[place - 1], self.sorted[-place]
+        return Interval(self.estimate, float(low), float(high), 1 - 2 * place / self.patterns)
+
+
+@functools.lru_cache(maxsize=4)
+def _subsets(n: int) -> NDArray[np.float64]:
+    """Non-empty subsets of n things, as rows of zeros and ones."""
+    if n <= MOST_EXACT:
+        numbers = np.arange(1, 2**n)
+        return ((numbers[:, None] >> np.arange(n)) & 1).astype(np.float64)
+    drawn = np.random.default_rng(0).integers(0, 2, size=(2**MOST_EXACT - 1, n)).astype(np.float64)
+    drawn[~drawn.any(axis=1)] = 1
+    return drawn
+
+
+def _amounts(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    lost = np.isinf(losses)
+    finite = np.log(np.maximum(np.where(lost, 1.0, losses), FLOOR))
+    return np.stack([lost, finite], axis=1)
+
+
+def _limits(amounts: NDArray[np.float64]) -> NDArray[np.float64]:
+    times, finite = amounts[..., 0], amounts[..., 1]
+    limits: NDArray[np.float64] = np.where(np.abs(times) < 1e-9, finite, np.copysign(np.inf, times))
+    return limits
+
+
+def _exp(found: Interval) -> Interval:
+    with np.errstate(over="ignore"):
+        estimate, low, high = (float(np.exp(value)) for value in (found.estimate, found.low, found.high))
+    return Interval(estimate, low, high, found.level)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -176,152 +196,156 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def compare(losses: Mapping[str, Sequence[float]], *, seed: int = 0) -> tuple[Comparison, ...]:
+def compare(
+    losses: Mapping[str, Sequence[float]], *, overlap: float = 0.0, margin: float = MARGIN
+) -> tuple[Comparison, ...]:
     """Compare every two rules of a race, seed by seed.
+
+    A rule is lower than another if it is so by more than the margin; the p-value is two-sided against all ratios within
+    it. That the leader is lower than *every* other rule is one claim, whose p-value is the largest of theirs: it needs
+    no correction for the number of rules (Gutmann and Maymin, 1987; Hung and Fithian, 2019). All other pairs are
+    adjusted by Holm's method. Intervals have the level at which their pair was decided or left undecided: one excludes
+    the margin exactly where its pair is decided.
 
     Args:
         losses: For each rule the final validation losses of its reporting runs, in the same order of seeds for all;
             `inf` for a run that diverged, and on every seed for a rule without a learning rate that works.
-        seed: Seeds the resampling.
+        overlap: Validation rows per training row if every seed has a random split of its own, 0 for one fixed split;
+            see `interval`.
+        margin: The smallest difference that matters, as a share of the loss.
 
     Returns:
         One comparison per pair, in the order of `losses`; none for fewer than two rules or when there are no runs.
 
     Raises:
-        ValueError: The rules have different numbers of runs, or a loss is nan or `-inf`.
+        ValueError: The rules have different numbers of runs, a loss is nan or negative, or the margin or overlap is out
+            of range.
+
+    Example:
+        >>> (found,) = compare({"a": [0.5, 0.6, 0.4, 0.5, 0.6, 0.4], "b": [1.0, 1.2, 0.8, 1.0, 1.2, 0.8]})
+        >>> found.outcome, round(found.ratio.estimate, 3), found.p_value
+        ('first', 0.5, 0.03125)
     """
-    runs = {rule: np.asarray(values, dtype=np.float64) for rule, values in losses.items()}
-    if len({len(values) for values in runs.values()}) > 1:
-        counts = ", ".join(f"{rule} {len(values)}" for rule, values in runs.items())
-        raise ValueError(f"losses: every rule needs the same seeds, but the numbers of runs differ: {counts}.")
-    for rule, values in runs.items():
-        if np.isnan(values).any() or np.isneginf(values).any():
-            raise ValueError(f"losses: {rule} has nan or -inf among {values.tolist()}; a run that diverged is +inf.")
+    runs = _runs(losses, overlap, margin)
     pairs = [pair for pair in itertools.combinations(runs, 2) if len(runs[pair[0]])]
-    p_values = [sign_flip_test(_differences(runs[a], runs[b]).tolist(), seed=seed) for a, b in pairs]
-    return tuple(
-        _comparison(a, b, runs[a], runs[b], p, adjusted, seed)
-        for (a, b), p, adjusted in zip(pairs, p_values, holm(p_values), strict=True)
-    )
+    if not pairs:
+        return ()
+    means = [_Means(_amounts(runs[a]) - _amounts(runs[b]), overlap) for a, b in pairs]
+    p_values = [_p_value(one, margin) for one in means]
+    by_holm = holm(p_values)
+    leader = min(runs, key=lambda rule: standing(runs[rule].tolist()))
+    claim = max(p for p, pair in zip(p_values, pairs, strict=True) if leader in pair)
+    left = SIGNIFICANCE / max(1, sum(p > SIGNIFICANCE for p in by_holm))
+    found = []
+    for pair, one, p, adjusted in zip(pairs, means, p_values, by_holm, strict=True):
+        claimed = leader in pair and claim <= SIGNIFICANCE
+        found.append(
+            _comparison(
+                pair,
+                (runs[pair[0]], runs[pair[1]]),
+                (p, min(adjusted, claim) if leader in pair else adjusted),
+                one,
+                SIGNIFICANCE if claimed else left,
+                margin,
+            )
+        )
+    return tuple(found)
 
 
-def _comparison(
-    first: str, second: str, a: NDArray[np.float64], b: NDArray[np.float64], p: float, adjusted: float, seed: int
-) -> Comparison:
-    both = np.isfinite(a) & np.isfinite(b)
-    nothing = Interval(math.nan, math.nan, math.nan)
-    return Comparison(
-        first=first,
-        second=second,
-        difference=interval((a[both] - b[both]).tolist(), "mean", seed=seed) if both.any() else nothing,
-        win_probability=float(np.mean(a < b) + np.mean(a == b) / 2),
-        p_value=p,
-        p_adjusted=adjusted,
-        decided=adjusted < SIGNIFICANCE,
-    )
+def seeds_needed(rules: int) -> int:
+    """The fewest reporting seeds with which every pair among so many rules can be decided.
 
-
-def _differences(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.subtract(a, b, out=np.zeros(len(a)), where=a != b)
-
-
-def smallest_p(n_seeds: int, n_pairs: int) -> float:
-    """The smallest adjusted p-value that so many seeds could give, if one rule won on all of them.
-
-    If it is not below 0.05, no comparison of the race can be significant, however clear the outcome looks.
-
-    Args:
-        n_seeds: Reporting seeds per rule.
-        n_pairs: Comparisons in the race.
-
-    Returns:
-        The smallest value that `sign_flip_test` followed by `holm` can reach, at most 1.
+    With fewer, even an outcome without exception has a p-value above 0.05 after correction for all pairs. That the
+    best is lower than all others takes no more seeds than with two rules.
 
     Example:
-        >>> smallest_p(5, 1), smallest_p(6, 1)
-        (0.0625, 0.03125)
+        >>> seeds_needed(2), seeds_needed(6), seeds_needed(12)
+        (6, 10, 12)
     """
-    if n_seeds < 2:
-        return 1.0
-    flips = 2 / 2**n_seeds if n_seeds <= MOST_EXACT else 2 / (PATTERNS + 1)
-    return min(1.0, max(1, n_pairs) * flips)
+    pairs = math.comb(rules, 2)
+    return next(n for n in itertools.count(2) if pairs * 2 / 2**n <= SIGNIFICANCE or n > MOST_EXACT)
 
 
-def seeds_needed(n_pairs: int) -> int:
-    """The fewest reporting seeds with which a comparison among `n_pairs` can be significant at all.
+def against_baseline(
+    losses: Mapping[str, Sequence[float]], baseline: Sequence[float], *, overlap: float = 0.0, margin: float = MARGIN
+) -> dict[str, Comparison]:
+    """Compare every rule of a race with predicting the same for every row.
 
-    Example:
-        >>> seeds_needed(1), seeds_needed(15)
-        (6, 10)
-    """
-    return next(n for n in itertools.count(2) if smallest_p(n, n_pairs) < SIGNIFICANCE or n > MOST_EXACT)
-
-
-def verdict(losses: Mapping[str, Sequence[float]], comparisons: Sequence[Comparison]) -> str:
-    """Say in one sentence which rule a race recommends, and how sure that is.
-
-    The best rule is the one with the lowest median loss among those that no decided comparison puts below another. It
-    wins alone only if all its comparisons are decided; otherwise the sentence names the rules that the race could not
-    tell from it.
+    Each comparison stands for itself, without correction: a winner has to pass it in addition to all others.
 
     Args:
         losses: As for `compare`.
-        comparisons: What `compare` made of them.
+        baseline: The baseline's validation losses on the same seeds.
+        overlap: As for `compare`.
+        margin: As for `compare`.
 
     Returns:
-        One sentence in plain English.
+        For every rule with runs its comparison with the baseline, whose name is "baseline".
+
+    Raises:
+        ValueError: As for `compare`.
     """
-    losses = {rule: values for rule, values in losses.items() if len(values)}
-    if not losses:
-        return "No rule has been run on the reporting seeds, so there is no verdict."
-    n_seeds = min(len(values) for values in losses.values())
-    if all(math.isinf(value) for values in losses.values() for value in values):
-        return "Every run diverged, so no rule can be recommended: try smaller learning rates, or check the data."
-    beaten = {loser for comparison in comparisons if (loser := _loser(comparison, losses)) is not None}
-    medians = {rule: float(np.median(values)) for rule, values in losses.items()}
-    best = min([rule for rule in losses if rule not in beaten] or losses, key=lambda rule: medians[rule])
-    failures = sum(math.isinf(value) for value in losses[best])
-    result = f"median validation loss {medians[best]:.3g} over {n_seeds} {'seed' if n_seeds == 1 else 'seeds'}" + (
-        f", of which {failures} diverged" if failures else ""
+    runs = _runs({**losses, "": baseline}, overlap, margin)
+    constant = runs.pop("")
+    found = {}
+    for rule, values in runs.items():
+        if len(values):
+            one = _Means(_amounts(values) - _amounts(constant), overlap)
+            p = _p_value(one, margin)
+            found[rule] = _comparison((rule, "baseline"), (values, constant), (p, p), one, SIGNIFICANCE, margin)
+    return found
+
+
+def _runs(losses: Mapping[str, Sequence[float]], overlap: float, margin: float) -> dict[str, NDArray[np.float64]]:
+    if not 0 <= margin < 1:
+        raise ValueError(f"margin={margin!r}: give a share from 0 to less than 1, such as 0.01 for 1 %.")
+    if not 0 <= overlap < math.inf:
+        raise ValueError(f"overlap={overlap!r}: give validation rows per training row, 0 for one fixed split.")
+    runs = {rule: _checked(values, rule) if len(values) else np.empty(0) for rule, values in losses.items()}
+    if len({len(values) for values in runs.values()}) > 1:
+        counts = ", ".join(f"{rule or 'baseline'} {len(values)}" for rule, values in runs.items())
+        raise ValueError(f"losses: every rule needs the same seeds, but the numbers of runs differ: {counts}.")
+    return runs
+
+
+def _p_value(means: _Means, margin: float) -> float:
+    edge = -math.log1p(-margin)
+    return min(1.0, 2 * min(means.p_at_most(-edge), means.p_at_least(edge)))
+
+
+def _comparison(
+    pair: tuple[str, str],
+    runs: tuple[NDArray[np.float64], NDArray[np.float64]],
+    p_values: tuple[float, float],
+    means: _Means,
+    significance: float,
+    margin: float,
+) -> Comparison:
+    a, b = runs
+    logs = means.interval(significance)
+    edge = -math.log1p(-margin)
+    outcome: Outcome = "undecided"
+    if p_values[1] <= SIGNIFICANCE:
+        outcome = "first" if means.estimate < 0 else "second"
+    elif -edge <= logs.low <= logs.high <= edge:
+        outcome = "alike"
+    return Comparison(
+        first=pair[0],
+        second=pair[1],
+        ratio=_exp(logs),
+        win_probability=float(np.mean(a < b) + np.mean(a == b) / 2),
+        p_value=p_values[0],
+        p_adjusted=p_values[1],
+        outcome=outcome,
     )
-    if len(losses) == 1:
-        return f"Only {best} was raced, with a {result}; a verdict needs a second rule."
-    if smallest_p(n_seeds, len(comparisons)) >= SIGNIFICANCE:
-        return (
-            f"{best} ended lowest ({result}), but {'one seed' if n_seeds == 1 else f'{n_seeds} seeds'} cannot prove "
-            f"a difference between {len(losses)} rules: run at least {seeds_needed(len(comparisons))}."
-        )
-    undecided = {
-        other
-        for comparison in comparisons
-        if best in (comparison.first, comparison.second)
-        for other in (comparison.first, comparison.second)
-        if other != best and _loser(comparison, losses) != other
-    }
-    if not undecided:
-        others = len(losses) - 1
-        rest = {1: "the other rule", 2: "both other rules"}.get(others, f"all {others} other rules")
-        return f"{best} wins: {result}, significantly lower than {rest}."
-    close = _listed(sorted(undecided, key=lambda rule: medians[rule]))
-    return f"{best} ended lowest ({result}), but {close} cannot be told apart from it."
-
-
-def _loser(comparison: Comparison, losses: Mapping[str, Sequence[float]]) -> str | None:
-    if not comparison.decided or comparison.first not in losses or comparison.second not in losses:
-        return None
-    a, b = (np.asarray(losses[rule], dtype=np.float64) for rule in (comparison.first, comparison.second))
-    return comparison.first if _weights(_differences(a, b)).mean() > 0 else comparison.second
-
-
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    shown = list(names) if len(names) <= most else [*names[: most - 1], f"{len(names) - most + 1} other rules"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _checked(values: Sequence[float], name: str) -> NDArray[np.float64]:
     sample = np.asarray(values, dtype=np.float64)
     if not len(sample):
         raise ValueError(f"{name}: there is none; give at least one.")
-    if np.isnan(sample).any():
-        raise ValueError(f"{name}: {sample.tolist()} contains nan; a run that diverged is infinite, not missing.")
+    if np.isnan(sample).any() or (sample < 0).any():
+        raise ValueError(
+            f"{name}: {sample.tolist()} contains nan or a negative number; a run that diverged is infinite."
+        )
     return sample

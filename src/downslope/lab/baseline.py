@@ -1,0 +1,40 @@
+"""What a rule has to beat to be of any use: predicting the same for every row, without a look at its features."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from downslope.lab.problems import Split, Task
+
+NAMES: dict[Task, str] = {
+    "regression": "predicting the mean of the training targets",
+    "classification": "predicting the class frequencies of the training rows",
+}
+
+
+def baseline(task: Task, train: Split, valid: Split) -> tuple[float, float | None]:
+    """The validation loss and accuracy of a constant prediction that is learned from the training targets alone.
+
+    Args:
+        task: For `"regression"` the mean of the training targets is predicted; for `"classification"` the frequencies
+            of the classes, and for the accuracy the most frequent one.
+        train: The training rows.
+        valid: The validation rows.
+
+    Returns:
+        The mean squared error and None, or the mean cross-entropy in nats, infinite if there is a class without a
+        training row, and the accuracy.
+
+    Example:
+        >>> rows = Split(np.zeros((4, 1)), np.array([0, 0, 0, 1]))
+        >>> loss, accuracy = baseline("classification", rows, rows)
+        >>> round(loss, 3), accuracy
+        (0.562, 0.75)
+    """
+    if task == "regression":
+        targets = valid.y.astype(np.float64)
+        return float(np.mean((targets - train.y.mean(axis=0, dtype=np.float64)) ** 2)), None
+    counts = np.bincount(train.y, minlength=int(valid.y.max()) + 1)
+    with np.errstate(divide="ignore"):
+        losses = -np.log(counts / len(train.y))
+    return float(losses[valid.y].mean()), float(np.mean(valid.y == counts.argmax()))
