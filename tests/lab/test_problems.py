@@ -108,7 +108,7 @@ def test_predicting_the_mean_of_diabetes_costs_one():
 
 
 def test_unknown_problem_lists_the_names():
-    with pytest.raises(DataError, match=r"'didgits'.*digits, breast-cancer, diabetes, parabola.*--target"):
+    with pytest.raises(DataError, match=r"'didgits'.*digits, breast-cancer, diabetes, parabola.*target=COLUMN"):
         load_problem("didgits")
 
 
@@ -213,7 +213,8 @@ def test_column_constant_in_training_becomes_zero_everywhere(tmp_path):
 def test_a_value_out_of_the_range_of_float32_is_refused(tmp_path):
     spike = np.arange(100.0) % 7
     spike[a_validation_row(tmp_path)] = 1e300
-    with pytest.raises(DataError, match="column 'c': a value is too far from the others"):
+    row = int(np.argmax(spike)) + 1
+    with pytest.raises(DataError, match=rf"column 'c', row {row} below the header: 1e\+300 is too far from the other"):
         load_table(write(tmp_path, columns(c=spike)), target="y")
 
 
@@ -259,10 +260,15 @@ REFUSED_COLUMNS = {
     "unknown target": (columns(), {"target": "Yy"}, r"target: there is no column 'Yy'.*'a', 'b', 'y'.*mean 'y'\?"),
     "unknown drop": (columns(), {"drop": ("bb",)}, r"drop: there is no column 'bb'.*Did you mean 'b'\?"),
     "dropped target": (columns(), {"drop": ("y",)}, "drop: 'y' is the target"),
-    "missing": (columns(b=[None] * 3 + [1.0] * 97, y=[None] + [1.0, 2.0] * 49 + [3.0]), {}, r"'b' \(3\), 'y' \(1\)"),
-    "nan": (columns(b=[np.nan, -np.inf] + [1.0] * 98), {}, r"NaN or infinite: 'b' \(2\), of 100 rows"),
-    "nan target": (columns(y=[np.inf] + [1.0, 2.0] * 49 + [3.0]), {}, "target: 'y' is NaN or infinite in 1 row"),
-    "text": (columns(c=["?"] + ["1"] * 99), {}, r"'c' \(text, e\.g\. '\?'\).*--drop NAME"),
+    "missing": (
+        columns(b=[None] * 3 + [1.0] * 97, y=[None] + [1.0, 2.0] * 49 + [3.0]),
+        {},
+        r"'b' \(3, first in row 1\), 'y' \(1, first",
+    ),
+    "nan": (columns(b=[np.nan, -np.inf] + [1.0] * 98), {}, r"missing values: 'b' \(1, first in row 1\), of 100"),
+    "infinite": (columns(b=[1.0, -np.inf] + [1.0] * 98), {}, r"column 'b', row 2: the value is infinite"),
+    "nan target": (columns(y=[np.inf] + [1.0, 2.0] * 49 + [3.0]), {}, "column 'y', row 1: the value is infinite"),
+    "text": (columns(c=["x"] + ["1"] * 99), {}, r"'c' \(text, e\.g\. 'x' in row 1\).*drop=NAME.*encode=True"),
     "dates": (columns(c=[datetime.date(2024, 1, 1)] * 100), {}, r"'c' \(dates or times\)"),
     "no feature": (columns(), {"drop": ("a", "b")}, "no feature is left"),
     "one class": (columns(y=["yes"] * 100), {}, "target: 'y' is 'yes' in every row"),
@@ -297,13 +303,14 @@ def test_refused_table(tmp_path, case):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.txt", b"a,y\n", "ends neither in .csv nor in .parquet"),
+        ("t.xls", b"a,y\n", "ends in none of .csv, .tsv, .txt, .csv.gz"),
         ("t.csv", None, "there is no file"),
         ("t.csv", b"", "is empty"),
-        ("t.csv", b"a,y\n1,2,3\n", "cannot be read as csv"),
-        ("t.csv", b"\xff\xfe\x00\x01", "cannot be read as csv"),
-        ("t.csv", b"a,b,y,a\n1,2,3,4\n", "header repeats 'a';"),
-        ("t.csv", b"a;y\n1;2\n", "does not seem to be separated by commas"),
+        ("t.csv", b"a,y\n1,2,3\n", "row 1 below the header: it has 3 cells where the header has 2"),
+        ("t.csv", b"\xff\xfe\x00\x01", "there is no column 'y'"),
+        ("t.csv", b"a,b,y,a\n1,2,3,4\n", "header of 't.csv' repeats 'a';"),
+        ("t.csv", b"a:y\n1:2\n", "separated by something else, say by what with separator=CHARACTER"),
+        ("t.csv", b"1,2\n1,2\n", "needs a line with the names of the columns"),
         ("t.csv", b"a,y\n", "0 rows cannot be split"),
         ("t.parquet", b"PAR1 this is not parquet PAR1", "cannot be read as parquet"),
         ("t.parquet", b"", "cannot be read as parquet|is empty"),

@@ -8,17 +8,20 @@ test rows leaks into training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.tables import DataError, Task, read_table
+from downslope.lab.columns import Columns, DataError, Kind
+from downslope.lab.tables import SUFFIXES, Task, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import polars as pl
 
 __all__ = ["PROBLEMS", "DataError", "Problem", "Split", "Task", "load_problem", "load_table"]
 
@@ -59,6 +62,7 @@ class Problem:
         data_hash: SHA-256 over the arrays of all three splits; two races with the same hash saw the same numbers.
         classes: The names of the classes in the order of their numbers; None for regression.
         features: The names of the columns of `x`.
+        remarks: Sentences on how the table was read, where that was not the plain way.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Problem:
     classes: tuple[str, ...] | None
     features: tuple[str, ...]
     activation: str = "relu"
+    remarks: tuple[str, ...] = ()
 
 
 def load_problem(name: str) -> Problem:
@@ -97,33 +102,55 @@ def load_problem(name: str) -> Problem:
     if name not in PROBLEMS:
         raise DataError(
             f"problem: there is none named {name!r}; the names are {', '.join(PROBLEMS)}. "
-            "To race on a table of your own, give a path that ends in .csv or .parquet, and --target COLUMN."
+            f"To race on a table of your own, give a path that ends in {', '.join(SUFFIXES)}, and its target=COLUMN."
         )
     return PROBLEMS[name]()
 
 
 def load_table(
-    path: str | Path,
+    path: str | Path | pl.DataFrame | Any,
     *,
     target: str,
     hidden: tuple[int, ...] = (64,),
     task: Task | None = None,
     drop: Sequence[str] = (),
+    separator: str | None = None,
+    decimal_comma: bool | None = None,
+    encoding: str | None = None,
+    missing: Sequence[str] | None = None,
+    keep_index: bool = False,
+    impute: bool = False,
+    encode: bool = False,
     batch_size: int | None = None,
     epochs: int = 30,
 ) -> Problem:
-    """Make a problem from a table of numbers.
+    """Make a problem from a table.
 
     Features are standardised, and so is the target of a regression: a loss of 1 there is what predicting the mean
     gives. Columns of booleans become 0 and 1; a column that is constant in the training rows becomes 0 everywhere.
 
+    A file may be separated by commas, semicolons, tabs or vertical bars, have decimal commas, and be encoded in UTF-8,
+    UTF-16 or cp1252: which of these is found out, and said in the problem's `remarks`. Where two readings fit, the file
+    is refused until an argument says which is meant. A first column without name that only counts the rows is left out.
+
     Args:
-        path: A `.csv` file (comma-separated, with a header) or a `.parquet` file.
+        path: A file with a header that ends in `.csv`, `.tsv` or `.txt`, perhaps compressed (`.gz`, `.zst`); or a
+            `.parquet` file; or a data frame of Polars or pandas, or an Arrow table.
         target: The column to predict.
         hidden: The sizes of the hidden layers; `()` gives a linear model.
         task: Whether to predict a class or a number. By default a target of text or booleans, or of integers with at
             most 20 distinct values, means classification, and any other target regression.
         drop: Columns to leave out.
+        separator: The character between the cells of a text file, or the word `"tab"`; None to find out.
+        decimal_comma: Whether the numbers of a text file are written as 1,5; None to find out.
+        encoding: The encoding of a text file, such as `"utf-8"`; None to find out.
+        missing: The words that stand for a missing value, instead of NA, N/A, nan, null, None, ? and - in their usual
+            spellings; an empty cell always does.
+        keep_index: Whether to keep a first column that only counts the rows.
+        impute: Whether to fill the gaps of features: of numbers with the median of the training rows, of booleans with
+            their more frequent value, of text with a category of its own. Rows without a target are left out.
+        encode: Whether to turn each feature of text into one column of zeros and ones per category, at most 100. A
+            category that is not in the training rows is 0 in all of them.
         batch_size: Rows per step; by default a power of two between 4 and 128, about a sixteenth of the training rows.
         epochs: Passes over the training rows in one run.
 
@@ -132,21 +159,41 @@ def load_table(
 
     Raises:
         DataError: The file, a column or an argument does not allow it; the message names it and says what to do.
+
+    Example:
+        >>> import polars as pl
+        >>> rows = range(60)
+        >>> columns = {"size": [k / 7 for k in rows], "town": ["A", "B"] * 30, "price": [k % 9 / 2 for k in rows]}
+        >>> houses = pl.DataFrame(columns)
+        >>> problem = load_table(houses, target="price", encode=True)
+        >>> problem.task, problem.features
+        ('regression', ('size', 'town=A', 'town=B'))
     """
     check_sizes(hidden=hidden, batch_size=batch_size, epochs=epochs)
-    table = read_table(path, target=target, task=task, drop=drop)
+    table = read_table(
+        path,
+        target=target,
+        task=task,
+        drop=drop,
+        separator=separator,
+        decimal_comma=decimal_comma,
+        encoding=encoding,
+        missing=missing,
+        keep_index=keep_index,
+        impute=impute,
+        encode=encode,
+    )
     return assemble(
         name=table.name,
         title=f"{table.file}: {target}",
         task=table.task,
         x=table.x,
         y=table.y,
-        features=table.features,
         classes=table.classes,
         hidden=tuple(hidden),
         batch_size=batch_size,
         epochs=epochs,
-        scale_target=table.task == "regression",
+        remarks=table.remarks,
     )
 
 
@@ -155,50 +202,44 @@ def assemble(
     name: str,
     title: str,
     task: Task,
-    x: NDArray[np.float64],
-    y: NDArray[Any],
-    features: tuple[str, ...],
+    x: Columns,
+    y: NDArray[Any] | Columns,
     classes: tuple[str, ...] | None,
     hidden: tuple[int, ...],
     batch_size: int | None,
     epochs: int,
-    scale_features: bool = True,
-    scale_target: bool = False,
+    remarks: tuple[str, ...] = (),
 ) -> Problem:
-    """Split, scale and hash: the way from whole columns to a `Problem`.
+    """Split, prepare and hash: the way from whole columns to a `Problem`.
 
     Args:
         name: See `Problem`, like every argument that is not explained here.
         title: The name for people.
         task: Classification or regression.
-        x: All features in double precision, shape `(rows, features)`.
-        y: All classes as integers from 0, or all targets in double precision; shape `(rows,)`.
-        features: The names of the columns of `x`.
+        x: All features.
+        y: All classes as integers from 0, shape `(rows,)`, or one column of all targets.
         classes: The names of the classes, or None.
         hidden: The sizes of the hidden layers.
         batch_size: Rows per step, or None to choose by the number of training rows.
         epochs: Passes over the training rows.
-        scale_features: Whether to bring each feature to mean 0 and standard deviation 1 over the training rows.
-        scale_target: Whether to do the same to the target.
+        remarks: Sentences on how the table was read.
 
     Raises:
         DataError: A value is too far from the others for 32-bit floats, or the target is constant in the training
             rows, or `batch_size` exceeds their number.
     """
-    parts = _split_rows(y, task)
+    targets = y.values[:, 0] if isinstance(y, Columns) else y
+    parts = _split_rows(targets, task)
     rows = len(parts[0])
     if batch_size is not None and batch_size > rows:
         raise DataError(f"batch_size: {batch_size} is more than the {rows} training rows; give at most {rows}.")
-    if scale_features:
-        x = _standardised(x, parts[0], features)
-    if task == "regression":
-        y = np.asarray(y, dtype=np.float64).reshape(-1, 1)
-        if scale_target:
-            if (y[parts[0]] == y[parts[0][0]]).all():
-                raise DataError(f"target: all {rows} training rows have the same value, {y[parts[0][0], 0]:g}.")
-            y = _standardised(y, parts[0], ("target",))
+    if isinstance(y, Columns):
+        if (targets[parts[0]] == targets[parts[0][0]]).all():
+            raise DataError(f"target: all {rows} training rows have the same value, {targets[parts[0][0]]:g}.")
+        y = y.prepared(parts[0])
+    ready = x.prepared(parts[0])
     label_type = np.int32 if task == "classification" else np.float32
-    train, valid, test = (Split(x[part].astype(np.float32), y[part].astype(label_type)) for part in parts)
+    train, valid, test = (Split(ready[part].astype(np.float32), y[part].astype(label_type)) for part in parts)
     return Problem(
         name=name,
         title=title,
@@ -212,7 +253,8 @@ def assemble(
         epochs=epochs,
         data_hash=_hash((train, valid, test)),
         classes=classes,
-        features=features,
+        features=x.names,
+        remarks=remarks,
     )
 
 
@@ -241,22 +283,6 @@ def _split_rows(y: NDArray[Any], task: Task) -> tuple[NDArray[np.intp], NDArray[
     return np.sort(np.concatenate(folds[2:])), folds[1], folds[0]
 
 
-def _standardised(x: NDArray[Any], train: NDArray[np.intp], names: tuple[str, ...]) -> NDArray[np.float64]:
-    x = np.asarray(x, dtype=np.float64)
-    # Dividing by the largest value first keeps the squares in the standard deviation from overflowing.
-    largest = np.abs(x[train]).max(axis=0)
-    with np.errstate(over="ignore"):
-        x = x / np.where(largest > 0, largest, 1.0)
-        constant = np.ptp(x[train], axis=0) == 0
-        spread = np.where(constant, 1.0, x[train].std(axis=0))
-        scaled = np.where(constant, 0.0, (x - x[train].mean(axis=0)) / spread)
-    too_far = np.abs(scaled).max(axis=0) > np.finfo(np.float32).max
-    if too_far.any():
-        name = names[int(np.argmax(too_far))]
-        raise DataError(f"column {name!r}: a value is too far from the others for 32-bit floats; remove its row.")
-    return scaled
-
-
 def _usual_batch_size(rows: int) -> int:
     return int(min(2 ** np.clip(np.floor(np.log2(rows / 16)), 2, 7), rows))
 
@@ -270,6 +296,10 @@ def _hash(splits: Sequence[Split]) -> str:
     return digest.hexdigest()
 
 
+def _columns(values: NDArray[Any], names: Iterable[str], kind: Kind) -> Columns:
+    return Columns(np.asarray(values, dtype=np.float64), tuple(map(str, names)), (kind,) * values.shape[1])
+
+
 def _digits() -> Problem:
     from sklearn.datasets import load_digits
 
@@ -280,14 +310,12 @@ def _digits() -> Problem:
         name="digits",
         title="Handwritten digits, 8 × 8 pixels",
         task="classification",
-        x=data.data / 16,
+        x=_columns(data.data / 16, data.feature_names, "ready"),
         y=data.target,
-        features=tuple(data.feature_names),
         classes=tuple(str(name) for name in data.target_names),
         hidden=(64,),
         batch_size=64,
         epochs=30,
-        scale_features=False,
     )
 
 
@@ -299,9 +327,8 @@ def _breast_cancer() -> Problem:
         name="breast-cancer",
         title="Breast cancer, benign or malignant",
         task="classification",
-        x=data.data,
+        x=_columns(data.data, data.feature_names, "number"),
         y=data.target,
-        features=tuple(str(name) for name in data.feature_names),
         classes=tuple(str(name) for name in data.target_names),
         hidden=(32,),
         batch_size=32,
@@ -317,14 +344,12 @@ def _diabetes() -> Problem:
         name="diabetes",
         title="Diabetes, progression after one year",
         task="regression",
-        x=data.data,
-        y=data.target,
-        features=tuple(data.feature_names),
+        x=_columns(data.data, data.feature_names, "number"),
+        y=_columns(data.target[:, None], ["progression"], "number"),
         classes=None,
         hidden=(32,),
         batch_size=32,
         epochs=30,
-        scale_target=True,
     )
 
 
@@ -335,14 +360,12 @@ def _parabola() -> Problem:
         name="parabola",
         title="A noisy parabola, y = x² + 0.1 · noise",
         task="regression",
-        x=x[:, None],
-        y=x**2 + 0.1 * noise,
-        features=("x",),
+        x=_columns(x[:, None], ["x"], "ready"),
+        y=_columns((x**2 + 0.1 * noise)[:, None], ["y"], "ready"),
         classes=None,
         hidden=(20,),
         batch_size=32,
         epochs=12,
-        scale_features=False,
     )
 
 
