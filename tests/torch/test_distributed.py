@@ -180,3 +180,12 @@ def test_the_example(tmp_path):
     [loss] = re.findall(r"2 processes, steps 0 to 200: loss (.*)", printed)
     assert float(loss) < 0.1
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000200"]
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"), [({"max_norm": 1.0}, True), ({"nonfinite": "skip"}, True), ({"averaging": 0.9}, False)]
+)
+def test_what_needs_all_gradients_is_refused_where_a_process_has_its_share(options, refused):
+    """Each process would clip by the norm of its own part, and skip steps that the others take."""
+    for said in run_on(2, trainings.sharing, options):
+        assert ("clip_grad_norm_" in said) == refused, said

@@ -157,6 +157,32 @@ def test_states_in_bfloat16_are_kept_in_it(name):
         assert p.dtype == torch.float32
 
 
+@pytest.mark.parametrize("saved_in", [torch.bfloat16, torch.float32, None])
+@pytest.mark.parametrize("kept_in", [torch.bfloat16, None])
+@pytest.mark.parametrize("name", [*FEW, "SGD, momentum off"])
+def test_loaded_states_are_kept_as_this_optimizer_keeps_its_own(name, kept_in, saved_in):
+    """Those too that the settings of the moment do not use, such as a buffer whose momentum is switched off."""
+    model, go = single_network()
+    options = {"momentum": 0.9} if name.startswith("SGD") else {"averaging": 0.9}
+    kind = getattr(downslope.torch, name.split(",")[0])
+    optimizer = kind(model.parameters(), lr=0.01, state_dtype=saved_in, **options)
+    go(optimizer, 0)
+    saved = optimizer.state_dict()
+    if name == "SGD, momentum off":
+        saved["param_groups"][0]["momentum"] = 0
+    loaded = kind(model.parameters(), lr=0.01, state_dtype=kept_in, **options)
+    loaded.load_state_dict(saved)
+    for again in (False, True):
+        if again:
+            loaded.param_groups[0]["momentum"] = 0.9
+            go(loaded, 1)
+        for p in model.parameters():
+            arrays = {key: v for key, v in loaded.state[p].items() if v.dim()}
+            assert arrays
+            for key, value in arrays.items():
+                assert value.dtype == (torch.float32 if key == "average" else kept_in or torch.float32)
+
+
 def test_what_states_in_bfloat16_cost_in_accuracy():
     """With both decays 0.9 a state errs by at most 10 roundings of 2**-9 of the largest, the second under a root.
 

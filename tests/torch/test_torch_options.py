@@ -270,6 +270,24 @@ def test_a_learning_rate_that_is_a_tensor_is_read_at_every_step():
 # Gradient scalers
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adagrad", "Adam", "AdamW"])
+@pytest.mark.parametrize("given", [("grad_scale",), ("found_inf",), ("grad_scale", "found_inf")], ids=" and ".join)
+def test_what_a_scaler_sets_is_heeded_alone_and_together(name, given):
+    """As in the fused optimizers of `torch.optim`, from the first step on and between ordinary ones."""
+
+    def each(model, optimizer, t):
+        optimizer.zero_grad()
+        (loss_of(model, t) * (8 if "grad_scale" in given and t % 3 == 0 else 1)).backward()
+        if t % 3 == 0:
+            values = {"grad_scale": torch.tensor(8.0).float(), "found_inf": torch.tensor(float(t == 6)).float()}
+            optimizer.__dict__.update({key: values[key] for key in given})
+        optimizer.step()
+        for key in given if t % 3 == 0 else ():
+            delattr(optimizer, key)
+
+    assert same_as_torch(name, each, lr=0.01, fused=True)
+
+
 def scaled_step(model, optimizer, scaler, t, *, clip):
     optimizer.zero_grad()
     loss = scaler.scale(loss_of(model, t))
@@ -506,10 +524,28 @@ def test_refused_when_made(options, error, message):
         downslope.torch.Adam(network().parameters(), **options)
 
 
-def test_a_misspelt_setting_of_a_group_is_refused_and_others_are_kept():
+@pytest.mark.parametrize(
+    ("name", "meant"), [("weight_decy", "weight_decay"), ("beta", "betas"), ("maximise", "maximize")]
+)
+def test_a_misspelt_setting_of_a_group_is_warned_of(name, meant):
     model = network()
-    with pytest.raises(TypeError, match="did you mean weight_decay"):
-        downslope.torch.AdamW([{"params": model.parameters(), "weight_decy": 0.1}])
+    with pytest.warns(UserWarning, match=f"has {name}=0.1, which .* did you mean {meant}") as caught:
+        optimizer = downslope.torch.AdamW([{"params": model.parameters(), name: 0.1}])
+    assert caught[0].filename == __file__
+    assert optimizer.param_groups[0][name] == 0.1
+
+
+def test_entries_of_ones_own_are_carried_as_in_torch():
+    """Those too that begin or end like a setting; warnings are errors here."""
+    own = {"role": "first", "no_weight_decay": True, "eps1": 1, "betas_end": 2, "lr_scale": 3.0, 7: "number"}
+    for module in BOTH:
+        optimizer = module.AdamW([{"params": network().parameters(), **own}])
+        saved = optimizer.state_dict()["param_groups"][0]
+        assert {key: saved[key] for key in own} == own
+
+
+def test_settings_of_a_refused_group_change_nothing():
+    model = network()
     optimizer = downslope.torch.AdamW([{"params": model[0].parameters(), "role": "first"}])
     assert optimizer.param_groups[0]["role"] == "first"
     with pytest.raises(ValueError, match="eps=-1"):
@@ -539,3 +575,115 @@ def test_nesterov_needs_a_momentum_and_no_dampening(momentum, dampening):
     for module in BOTH:
         with pytest.raises(ValueError, match=r"[Nn]esterov"):
             module.SGD(network().parameters(), nesterov=True, momentum=momentum, dampening=dampening)
+
+
+# What torch.optim makes when it is made, and where
+
+
+@pytest.mark.parametrize("begun", [0.0, 0.5])
+def test_adagrads_sums_are_there_from_the_start(begun):
+    """Also those of parameters that have no gradient yet, and in `torch.optim` after they were loaded there."""
+    found = []
+    for module in BOTH:
+        model = network()
+        optimizer = module.Adagrad(model.parameters(), lr=0.1, initial_accumulator_value=begun)
+        saved = optimizer.state_dict()
+        assert len(saved["state"]) == 6
+        reference = torch.optim.Adagrad(model.parameters(), lr=0.1)
+        reference.load_state_dict(copy.deepcopy(saved))
+        for t in range(5):
+            if t > 2:
+                step(model, reference, t)
+            else:
+                reference.zero_grad()
+                model[:3](batch(t)).square().mean().backward()
+                reference.step()
+        found.append(weights(model))
+    assert close(*found)
+
+
+def test_adagrads_sums_can_be_shared_among_processes():
+    p = nn.Parameter(torch.ones(3))
+    optimizer = downslope.torch.Adagrad([p])
+    optimizer.share_memory()
+    assert optimizer.state[p]["sum"].is_shared()
+    p.grad = torch.ones(3)
+    optimizer.step()
+    assert optimizer.state[p]["sum"].is_shared()
+    assert optimizer.state[p]["sum"].tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "a rule"])
+def test_another_default_device_is_none_of_a_steps_business(name, tmp_path):
+    """What is made for a parameter is on its device, and clocks are in main memory."""
+
+    def make(model):
+        if name == "a rule":
+            return downslope.torch.Optimizer(model.parameters(), downslope.nesterov, lr=0.01, max_norm=1.0)
+        return getattr(downslope.torch, name)(model.parameters(), lr=0.01, max_norm=1.0)
+
+    model, other = network(), network()
+    gradients = [torch.ones_like(p) for p in model.parameters()]
+    for on, device in ((model, None), (other, "meta")):
+        torch.set_default_device(device)
+        try:
+            optimizer = make(on)
+            for _ in range(3):
+                for p, gradient in zip(on.parameters(), gradients, strict=True):
+                    p.grad = gradient
+                optimizer.step()
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            optimizer.save(tmp_path / "state.safetensors", on)
+            optimizer.load(tmp_path / "state.safetensors", on)
+            optimizer.step()
+            optimizer.eval()
+        finally:
+            torch.set_default_device(None)
+    assert torch.equal(weights(model), weights(other))
+
+
+# Loading in the middle of things
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("when", ["before", "after", "in the closure"])
+@pytest.mark.parametrize("copied", [False, True], ids=["what is there", "a copy of the start"])
+def test_a_state_loaded_in_a_step_hook(name, when, copied):
+    """A state_dict refers to the states themselves: loading it again later changes nothing, in `torch.optim` too."""
+    found = []
+    for module in BOTH:
+        model = network()
+        optimizer = getattr(module, name)(model.parameters(), lr=0.01, **({"momentum": 0.9} if name == "SGD" else {}))
+        step(model, optimizer, 0)
+        saved = optimizer.state_dict()
+        saved = copy.deepcopy(saved) if copied else saved
+
+        def load(optimizer, *_, saved=saved):
+            optimizer.load_state_dict(copy.deepcopy(saved) if copied else saved)
+
+        if when == "before":
+            optimizer.register_step_pre_hook(load)
+        if when == "after":
+            optimizer.register_step_post_hook(load)
+        for t in range(1, 8):
+            if when == "in the closure":
+                optimizer.zero_grad()
+                loss_of(model, t).backward()
+                optimizer.step(functools.partial(load, optimizer))
+            else:
+                step(model, optimizer, t)
+        found.append(weights(model))
+    assert close(*found)
+
+
+def test_a_loaded_state_is_a_copy_unless_it_is_ones_own():
+    p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    one, other = downslope.torch.Adam([p]), downslope.torch.Adam([q])
+    for optimizer, parameter in ((one, p), (other, q)):
+        parameter.grad = torch.ones(2)
+        optimizer.step()
+    other.load_state_dict(one.state_dict())
+    moment = one.state[p]["exp_avg"]
+    assert other.state[q]["exp_avg"] is not moment
+    one.load_state_dict(one.state_dict())
+    assert one.state[p]["exp_avg"] is moment

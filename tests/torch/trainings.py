@@ -295,3 +295,19 @@ def _checkpoint(trainings, flat):
 def _finished(training, at, steps):
     training.run(range(at, steps))
     return training.everything()
+
+
+def sharing(options):
+    """What `ZeroRedundancyOptimizer` says to these options; an empty text if it trains."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer  # warns of what it uses itself
+
+    model = Network()
+    try:
+        optimizer = ZeroRedundancyOptimizer(
+            model.parameters(), optimizer_class=downslope.torch.AdamW, lr=0.1, **options
+        )
+    except ValueError as error:
+        return str(error)
+    model(model.batch(0)).mean().backward()
+    optimizer.step()
+    return ""

@@ -69,7 +69,7 @@ def step_in_backward(optimizer: Optimizer) -> contextlib.ExitStack:
 
 def _step_one(optimizer: Optimizer, k: int, p: Tensor) -> None:
     """Update one parameter of group `k`, whose gradient has just arrived."""
-    if "found_inf" in optimizer.__dict__:
+    if not optimizer.__dict__.keys().isdisjoint(("grad_scale", "found_inf")):
         raise RuntimeError("a gradient scaler needs all gradients before the first update; not in step_in_backward")
     with optimizer._progress.lock:
         if optimizer._progress.away:

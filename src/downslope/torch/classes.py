@@ -18,8 +18,10 @@ import torch
 from downslope.dialects import torch as dialect
 from downslope.formula import Rule
 from downslope.torch.extras import Extras
+from downslope.torch.launch import STORAGES
 from downslope.torch.optimizer import Optimizer
 from downslope.torch.settings import Group
+from downslope.torch.state import complete_state
 
 Number = float | torch.Tensor
 
@@ -165,6 +167,27 @@ class Adagrad(_Classic):
 
     def _choose(self, group: Group) -> Rule:
         return dialect.adagrad
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with settings of their own, and begin their sums.
+
+        Raises:
+            TypeError: A setting is of the wrong kind or missing.
+            ValueError: A setting is out of range, or a parameter is there twice. Nothing has been changed.
+        """
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        settings = self._check_group(group)
+        with torch.inference_mode(False), torch.no_grad():
+            for p in group["params"]:
+                if p.dtype in STORAGES and not p.is_meta and not p.is_inference():
+                    self.state[p] = complete_state(p, {}, settings, self._storage)[0]
+
+    def share_memory(self) -> None:
+        """Move the sums to memory that processes share, before they are started, as in `torch.optim.Adagrad`."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["sum"].share_memory_()
 
 
 class RMSprop(_Classic):

@@ -51,11 +51,11 @@ def _over_processes(launches: Sequence[Launch | Interpreted], norms: list[float]
 
     found = []
     for launch, norm in zip(launches, norms, strict=True):
-        largest = torch.tensor([norm], dtype=torch.float64)
+        largest = torch.tensor([norm], dtype=torch.float64, device="cpu")
         for group in launch.mesh:
             dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
         unit = largest.item() if 0 < largest.item() < math.inf else 1.0  # or squares would overflow or vanish
-        sums = torch.tensor([(norm / unit) ** 2, float(bad)], dtype=torch.float64)
+        sums = torch.tensor([(norm / unit) ** 2, float(bad)], dtype=torch.float64, device="cpu")
         for group in launch.mesh:
             dist.all_reduce(sums, group=group)
         found.append(math.sqrt(sums[0].item()) * unit)

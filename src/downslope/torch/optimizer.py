@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from downslope.optimizer import NonFiniteGradientError
 from downslope.torch import backward, saving
 from downslope.torch.extras import Chosen, Extras
 from downslope.torch.gradients import describe_nonfinite, norm_and_nonfinite
+from downslope.torch.groups import ScheduledGroup, refuse_contradiction, schedule_names
 from downslope.torch.layout import Layout, lay_out, worst_of
 from downslope.torch.points import at_weights, follow, move, placed, point
 from downslope.torch.progress import Progress
-from downslope.torch.settings import Group, Options, Reader, Settings, refuse_misspelt, settle
+from downslope.torch.settings import Group, Options, Reader, Settings, settle, warn_of_misspelt
 from downslope.torch.state import check_storage, loaded, merged_groups
 
 Tensor = torch.Tensor
@@ -77,6 +79,7 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     rule: Rule
+    _scheduled: Mapping[str, tuple[str, ...]] = {}
 
     def __init__(
         self,
@@ -115,9 +118,10 @@ class Optimizer(torch.optim.Optimizer):
         if weight_decay is not None or "weight_decay" in own:
             defaults["weight_decay"] = weight_decay if weight_decay is not None else defaults["weight_decay"]
         self.rule = rule
+        self._scheduled = schedule_names(rule)
         self._begin(
             params,
-            {**defaults, "maximize": maximize},
+            dict(ScheduledGroup({**defaults, "maximize": maximize}, self._scheduled)),
             {
                 "cautious": cautious,
                 "max_norm": max_norm,
@@ -151,6 +155,13 @@ class Optimizer(torch.optim.Optimizer):
             weight_decay, decoupled, chosen.cautious, chosen.averaging is not None, chosen.max_norm, stored_ahead
         )
         self._storage, self._nonfinite, self._threads = chosen.storage, chosen.nonfinite, chosen.threads
+        if (chosen.max_norm is not None or chosen.nonfinite != "keep") and _of_a_share():
+            raise ValueError(
+                f"max_norm={chosen.max_norm} and nonfinite={chosen.nonfinite!r} need all gradients, but inside a "
+                "ZeroRedundancyOptimizer every process has those of its own share only. Leave them out, and call "
+                "torch.nn.utils.clip_grad_norm_ before the step; or shard with FSDP2 (fully_shard), where max_norm is "
+                "the norm over all processes"
+            )
         if defaults.get("fused"):
             self._step_supports_amp_scaling = True  # a gradient scaler then leaves unscaling and skipping to the step
         self._ready(0)
@@ -180,9 +191,12 @@ class Optimizer(torch.optim.Optimizer):
         """
         if isinstance(param_group, dict):
             admitted = self._admitted(param_group)
-            refuse_misspelt(param_group, {**self.defaults, "weight_decay": 0.0})
+            refuse_contradiction(param_group, self._scheduled)
+            warn_of_misspelt(param_group, {**self.defaults, "weight_decay": 0.0})
             if not isinstance(param_group.get("params"), (Tensor, set)):
                 param_group["params"] = list(param_group["params"])
+            if self._scheduled:
+                param_group = ScheduledGroup(param_group, self._scheduled)
             trial = {**self.defaults, **param_group}
             self._check_group(trial, admitted)
             entries = param_group["params"] if isinstance(param_group["params"], list) else [param_group["params"]]
@@ -247,8 +261,8 @@ class Optimizer(torch.optim.Optimizer):
             or _profiler._is_profiler_enabled
         ):
             return self._hooked_step(closure) if closure is not None else self._hooked_step()
-        progress = self._progress
-        if closure is None and progress.quick_step is not None and "found_inf" not in self.__dict__:
+        progress, own = self._progress, self.__dict__
+        if closure is None and progress.quick_step is not None and "grad_scale" not in own and "found_inf" not in own:
             with progress.lock:
                 quick_step = progress.quick_step
                 if quick_step is not None and not progress.away:
@@ -291,12 +305,12 @@ class Optimizer(torch.optim.Optimizer):
     def _update(self, key: Tensor | None, groups: list[Group], state: dict[Tensor, dict[str, Any]]) -> Layout | None:
         """One step of the parameters in these groups, whose layout is kept under this key; None if it is left out."""
         own, scale, scaled = self.__dict__, 1.0, self._options.max_norm is not None
-        if "found_inf" in own:  # a gradient scaler sets it, and grad_scale, for the length of a step
-            if own["found_inf"] is not None and float(own["found_inf"]):
-                self._progress.skipped += 1
-                return None
-            if own.get("grad_scale") is not None:
-                scale, scaled = 1.0 / float(own["grad_scale"]), True
+        # a gradient scaler sets found_inf and grad_scale for the length of a step
+        if own.get("found_inf") is not None and float(own["found_inf"]):
+            self._progress.skipped += 1
+            return None
+        if own.get("grad_scale") is not None:
+            scale, scaled = 1.0 / float(own["grad_scale"]), True
         layout = self._current(key, groups, state, scaled, scale)
         gradients = layout.gradients()
         factor = None if self._surveys else scale
@@ -518,7 +532,7 @@ class Optimizer(torch.optim.Optimizer):
         for group in groups if options.weight_decay and not self._options.weight_decay else ():
             group.setdefault("weight_decay", 0.0)
         settings = [self._check_group(group, options) for group in groups]
-        state = loaded(groups, settings, state_dict, self._storage)
+        state = loaded(groups, settings, state_dict, self._storage, self.state)
         self._admit(options)
         self.__setstate__({"state": state, "param_groups": groups})
         for after in self._optimizer_load_state_dict_post_hooks.values():
@@ -538,7 +552,7 @@ class Optimizer(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         if self._progress.away and self._progress.away != "step":
             self._progress.refuse("copying or pickling")
-        own = ("rule", "_options", "_storage", "_nonfinite", "_threads", "_step_supports_amp_scaling")
+        own = ("rule", "_options", "_storage", "_nonfinite", "_threads", "_scheduled", "_step_supports_amp_scaling")
         kept = {name: self.__dict__[name] for name in own if name in self.__dict__}
         return {**super().__getstate__(), **kept, "_skipped": self.skipped}
 
@@ -546,4 +560,17 @@ class Optimizer(torch.optim.Optimizer):
         state = dict(state)
         skipped = state.pop("_skipped", self._progress.skipped if "_progress" in self.__dict__ else 0)
         super().__setstate__(state)
+        if self._scheduled:
+            self.param_groups = [ScheduledGroup(group, self._scheduled) for group in self.param_groups]
         self._ready(skipped)
+
+
+def _of_a_share() -> bool:
+    """Whether it is a ZeroRedundancyOptimizer that is making an optimizer, of its process's share of the parameters."""
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    frame = sys._getframe() if module is not None else None
+    while frame is not None:
+        if module is not None and isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):
+            return True
+        frame = frame.f_back
+    return False

@@ -234,7 +234,7 @@ def _groups(optimizer: Optimizer, saved: Sequence[Mapping[str, Any]]) -> tuple[l
 
 def _with_numbers(group: Group, numbers: Mapping[str, float | None]) -> Group:
     """A group with other hyperparameters, each where and as it stands there; None leaves one as it is."""
-    new = dict(group)
+    new = group.copy()
     for name, value in numbers.items():
         if value is None:
             continue
@@ -302,10 +302,11 @@ def _check_tensors(
 
 def _begun(name: str, clock: Clock) -> dict[str, Any]:
     """The clocks of a parameter that has a state."""
-    step = torch.tensor(float(clock.t), dtype=torch.float32)
+    step = torch.tensor(float(clock.t), dtype=torch.float32, device="cpu")
     if step.item() != clock.t:
         raise CheckpointError(f"the file's t of {name} is {clock.t}, more than a step in single precision can be")
-    return {"step": step} | {s: torch.tensor(v, dtype=torch.float64) for s, v in clock.scalar_states.items()}
+    scalars = clock.scalar_states.items()
+    return {"step": step} | {s: torch.tensor(v, dtype=torch.float64, device="cpu") for s, v in scalars}
 
 
 def _room(p: Tensor, old: Any, source: Tensor) -> Tensor:

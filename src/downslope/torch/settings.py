@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import operator
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -179,14 +181,25 @@ def checked(name: str, value: Any, allowed: Range) -> float:
     return check_number(name, _plain(value), allowed)
 
 
-def refuse_misspelt(group: Group, known: Mapping[str, Any]) -> None:
-    """Refuse an entry that is almost one of those that mean something; others are the user's own business.
+def warn_of_misspelt(group: Group, known: Mapping[str, Any]) -> None:
+    """Warn of an entry that is almost one of those that mean something; it is carried, as in `torch.optim`.
 
-    Raises:
-        TypeError: There is such an entry.
+    An entry that contains such a name whole, as `no_weight_decay` does, is taken for the user's own.
     """
-    for key in group:
+    for key in map(str, group):
         if key not in known and key not in ("params", "param_names", PLACED):
-            close = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.85)
-            if close:
-                raise TypeError(f"the parameter group has {key}={group[key]!r}; did you mean {close[0]}?")
+            close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.85)
+            if close and close[0] not in key:
+                warnings.warn(
+                    f"the parameter group has {key}={group[key]!r}, which this optimizer does not use; did you mean "
+                    f"{close[0]}?",
+                    stacklevel=_outside(),
+                )
+
+
+def _outside() -> int:
+    """How far up the stack from the caller the code is that is neither downslope's nor PyTorch's."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("downslope", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -83,12 +83,13 @@ def complete_state(
     if remembered and not any(new.get(name) is not None for name in remembered):
         new["step"] = 0.0  # as when SGD is given a momentum on the way: for the rule this is the beginning
     if not _is_clock(new.get("step"), torch.float32):
-        done = torch.tensor(float(new.pop("step", 0.0)), dtype=torch.float32)
+        done = torch.tensor(float(new.pop("step", 0.0)), dtype=torch.float32, device="cpu")
         new = {"step": done, **new}
     for name, start in program.scalar_states.items():
         if not _is_clock(new.get(name), torch.float64):
             value = new.get(name)
-            new[name] = torch.tensor(start if value is None else float(value), dtype=torch.float64)
+            number = start if value is None else float(value)
+            new[name] = torch.tensor(number, dtype=torch.float64, device="cpu")
     for name in names:
         value = new.get(name)
         if value is None:
@@ -178,7 +179,11 @@ def merged_groups(groups: Sequence[Group], saved: Sequence[Any]) -> list[Group]:
 
 
 def loaded(
-    groups: Sequence[Group], settings: Sequence[Settings], state_dict: Mapping[str, Any], storage: Storage
+    groups: Sequence[Group],
+    settings: Sequence[Settings],
+    state_dict: Mapping[str, Any],
+    storage: Storage,
+    current: Mapping[Any, Mapping[str, Any]],
 ) -> dict[Any, Any]:
     """The states of a state_dict, by parameter; what belongs to no parameter stays under its own key.
 
@@ -187,6 +192,8 @@ def loaded(
         settings: Their settings.
         state_dict: The state_dict.
         storage: How states are kept.
+        current: The states as they are; a state_dict may refer to the very same tensors, which then stay in place, so
+            that it goes on describing them.
 
     Raises:
         TypeError: A state is not a floating-point tensor.
@@ -199,29 +206,46 @@ def loaded(
     for key, values in state_dict["state"].items():
         if key not in members:
             state[key] = copy.deepcopy(values)
-        elif own_state := _loaded_state(members[key][0], values, members[key][1], storage):
-            state[members[key][0]] = own_state
+        else:
+            p, own = members[key]
+            if own_state := _loaded_state(p, values, own, storage, current.get(p, {})):
+                state[p] = own_state
     return state
 
 
-def _loaded_state(p: Tensor, saved: Any, settings: Settings, storage: Storage) -> dict[str, Any]:
+def _loaded_state(
+    p: Tensor, saved: Any, settings: Settings, storage: Storage, current: Mapping[str, Any]
+) -> dict[str, Any]:
     """A parameter's state from a saved one, of downslope or of `torch.optim`, whatever its age.
 
-    Tensors are copied. Those of this rule get the dtypes they are kept in here; others stay as they are.
+    Tensors are copied, unless they are the current ones. Those of the parameter's shape get the dtypes they are kept in
+    here, whether the rule uses them with its present settings or not.
 
     Raises:
         TypeError: A state is not a floating-point tensor.
         ValueError: A state has another shape than the parameter.
     """
-    own = {name: _copied(value) for name, value in saved.items() if value is not None}
+    own = {
+        name: value if value is current.get(name) else _copied(value)
+        for name, value in saved.items()
+        if value is not None
+    }
     arrays = [name for name in settings.program.states if name in own]
-    for name in arrays:
-        if isinstance(own[name], Tensor) and not is_distributed(own[name]):
-            own[name] = own[name].to(device=p.device, dtype=state_dtype(p, name, storage))
+    for name, value in own.items():
+        if name in arrays or (isinstance(value, Tensor) and value.is_floating_point() and value.shape == p.shape):
+            own[name] = _as_kept(p, name, value, settings, storage)
     if arrays and "step" not in own:
         own["step"] = 1.0  # SGD of torch.optim does not count steps; what matters is that this is not the first
     with torch.no_grad(), torch.inference_mode(False):
         return complete_state(p, own, settings, storage)[0] if own else {}
+
+
+def _as_kept(p: Tensor, name: str, value: Any, settings: Settings, storage: Storage) -> Any:
+    """A state in the dtype and on the device it is kept in here; counts of steps and scalar states as they are."""
+    if not isinstance(value, Tensor) or name in ("step", *settings.program.scalar_states):
+        return value
+    dtype = state_dtype(p, name, storage)
+    return value.to(dtype=dtype) if is_distributed(value) else value.to(device=p.device, dtype=dtype)
 
 
 def _copied(value: Any) -> Any:

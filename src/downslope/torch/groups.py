@@ -1,0 +1,103 @@
+"""Parameter groups of any rule that say its momentum under the names which PyTorch's schedules look for as well."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from downslope.formula import Rule
+
+
+def schedule_names(rule: Rule) -> dict[str, tuple[str, ...]]:
+    """What schedules that cycle momentum look for, and the rule's own names for it.
+
+    Example:
+        >>> import downslope
+        >>> schedule_names(downslope.nesterov), schedule_names(downslope.adan)
+        ({'momentum': ('mu',)}, {'betas': ('beta1', 'beta2', 'beta3')})
+    """
+    own = {*rule.hyperparameters, *rule.flags}
+    found: dict[str, tuple[str, ...]] = {}
+    if "mu" in own and "momentum" not in own:
+        found["momentum"] = ("mu",)
+    betas = tuple(itertools.takewhile(own.__contains__, (f"beta{k}" for k in itertools.count(1))))
+    if betas and "betas" not in own:
+        found["betas"] = betas
+    return found
+
+
+class ScheduledGroup(dict[str, Any]):
+    """A parameter group with two names for one thing: whichever is set, the other follows.
+
+    Args:
+        entries: The entries. Where both names are given, it is the rule's own that counts.
+        names: As `schedule_names` gives them.
+    """
+
+    names: Mapping[str, tuple[str, ...]] = {}
+
+    def __init__(self, entries: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]):
+        super().__init__()
+        self.names = names
+        for key in sorted(entries, key=lambda key: key not in names):
+            self[key] = entries[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in self.names:
+            own = self.names[key]
+            super().update(zip(own, parts(key, value, len(own)), strict=True))
+        super().__setitem__(key, value)
+        for name, own in self.names.items():
+            if key in own and all(part in self for part in own):
+                values = tuple(self[part] for part in own)
+                super().__setitem__(name, values if name == "betas" else values[0])
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """As that of a dict."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others: Any, **entries: Any) -> None:
+        """As that of a dict."""
+        for key, value in dict(*others, **entries).items():
+            self[key] = value
+
+    def __ior__(self, other: Any) -> ScheduledGroup:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+    def copy(self) -> ScheduledGroup:
+        """Another group with the same entries."""
+        return ScheduledGroup(self, self.names)
+
+
+def parts(name: str, value: Any, count: int) -> Iterable[Any]:
+    """The rule's own values from that of a schedule's name.
+
+    Raises:
+        TypeError: It is `betas`, and not as many numbers as the rule has.
+    """
+    if name != "betas":
+        return (value,)
+    if not isinstance(value, (tuple, list)) or len(value) != count:
+        raise TypeError(f"betas={value!r}: give {count} number(s), such as {(0.9, 0.999, 0.99)[:count]}")
+    return value
+
+
+def refuse_contradiction(entries: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse entries that say one thing twice, and not the same.
+
+    Raises:
+        ValueError: They do.
+        TypeError: `betas` are not as many numbers as the rule has.
+    """
+    for name, own in names.items():
+        if name in entries:
+            for part, value in zip(own, parts(name, entries[name], len(own)), strict=True):
+                if part in entries and entries[part] is not value and entries[part] != value:
+                    raise ValueError(
+                        f"the parameter group has {part}={entries[part]!r} and {name}={entries[name]!r}, which are two "
+                        "names for one thing; give one of them"
+                    )
