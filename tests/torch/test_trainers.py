@@ -11,6 +11,7 @@ A training that is saved, loaded and continued ends at the very bits of the unin
 import functools
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,110 @@ class TestLightning:
                 return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
         return Module()
+
+    @pytest.fixture
+    def entry_points(self, monkeypatch, tmp_path_factory):
+        """The package's entry points, as an installation writes them, where an older one may lack them."""
+        declared = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]["entry-points"]
+        lines = [line for group, names in declared.items() for line in (f"[{group}]", *map(" = ".join, names.items()))]
+        installed = tmp_path_factory.mktemp("installed")
+        folder = installed / f"downslope-{downslope.__version__}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: downslope\nVersion: {downslope.__version__}\n")
+        (folder / "entry_points.txt").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(installed)
+
+    def watched(self, name, tmp_path, epochs=EPOCHS, resume=None, callbacks=()):
+        """A training with validation, a checkpoint each epoch and after ten steps, and what a callback saw."""
+        seen = []
+
+        class Watch(self.lightning.Callback):
+            def on_validation_end(self, trainer, module):
+                with trainer.optimizers[0].at_weights():
+                    seen.append((trainer.callback_metrics["loss"].item(), parameters_of(module)))
+
+        def validation_step(batch, batch_idx):
+            module.log("loss", nn.functional.mse_loss(module.network(batch[0]), batch[1]))
+
+        module = self.module(ours(name))
+        module.validation_step = validation_step
+        save = functools.partial(self.lightning.callbacks.ModelCheckpoint, tmp_path, save_top_k=-1)
+        stopping = self.lightning.callbacks.EarlyStopping("loss", patience=1, min_delta=1.0)
+        trainer = self.lightning.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=1,
+            callbacks=[
+                *callbacks,
+                Watch(),
+                save(filename="{epoch}"),
+                save(filename="{step}", every_n_train_steps=10),
+                *([stopping] if epochs > EPOCHS else []),
+            ],
+        )
+        loaders = [DataLoader(regression(torch.float32), batch_size=size) for size in (8, 64)]
+        trainer.fit(module, *loaders, ckpt_path=resume, weights_only=True)
+        return trainer, module, seen[1 if resume is None else 0 :]
+
+    @pytest.mark.usefixtures("entry_points")
+    @pytest.mark.parametrize("name", ["a rule with a look-ahead", "schedule-free"])
+    def test_it_evaluates_and_saves_the_weights_themselves(self, name, tmp_path):
+        trainer, module, seen = self.watched(name, tmp_path)
+        data = regression(torch.float32).tensors
+        other = self.module(ours(name))
+        assert len(seen) == EPOCHS
+        for epoch, (loss, weights) in enumerate(seen):
+            saved = torch.load(tmp_path / f"epoch={epoch}.ckpt", weights_only=True)["state_dict"]
+            other.load_state_dict(saved)
+            assert torch.equal(parameters_of(other), weights)
+            assert nn.functional.mse_loss(other.network(data[0]), data[1]).item() == pytest.approx(loss, rel=1e-5)
+        assert torch.equal(parameters_of(module), seen[-1][1])
+        optimizer = trainer.optimizers[0]
+        optimizer.train()
+        assert (parameters_of(module) - seen[-1][1]).abs().max() > 1e-4
+
+        other, resumed = network(), ours(name)
+        state = torch.load(tmp_path / "step=10.ckpt", weights_only=True)
+        other.load_state_dict({key.removeprefix("network."): value for key, value in state["state_dict"].items()})
+        resumed = resumed(other.parameters())
+        resumed.load_state_dict(state["optimizer_states"][0])
+        with resumed.at_weights():
+            assert torch.equal(
+                parameters_of(other), torch.cat([v.double().flatten() for v in state["state_dict"].values()])
+            )
+
+    @pytest.mark.usefixtures("entry_points")
+    @pytest.mark.filterwarnings("ignore:The dirpath has changed")
+    def test_it_resumes_at_the_weights_bit_for_bit(self, tmp_path):
+        _, whole, seen = self.watched("schedule-free", tmp_path / "whole")
+        resume = tmp_path / "whole" / "epoch=1.ckpt"
+        _, resumed, later = self.watched("schedule-free", tmp_path / "resumed", resume=resume)
+        assert torch.equal(parameters_of(resumed), parameters_of(whole))
+        assert later[-1][0] == seen[-1][0]
+
+    @pytest.mark.usefixtures("entry_points")
+    def test_early_stopping_leaves_the_weights(self, tmp_path):
+        trainer, module, seen = self.watched("schedule-free", tmp_path, epochs=50)
+        assert trainer.current_epoch < 10
+        assert torch.equal(parameters_of(module), seen[-1][1])
+
+    @pytest.mark.usefixtures("entry_points")
+    @pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+    def test_averages_are_of_the_weights(self, tmp_path):
+        swa = self.lightning.callbacks.StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=2, device=None)
+        _, module, seen = self.watched("schedule-free", tmp_path, callbacks=[swa])
+        mean = torch.stack([weights for _, weights in seen[0:3]]).mean(0)
+        torch.testing.assert_close(parameters_of(module), mean, rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.usefixtures("entry_points")
+    def test_other_optimizers_see_nothing_of_it(self, tmp_path):
+        trainer, module, seen = self.watched("AdamW", tmp_path)
+        assert torch.equal(parameters_of(module), seen[-1][1])
+        assert "placed_by" not in trainer.optimizers[0].param_groups[0]
 
     def fit(self, module, dtype=torch.float32, epochs=EPOCHS, resume=None, **settings):
         trainer = self.lightning.Trainer(
