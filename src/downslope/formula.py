@@ -266,6 +266,8 @@ def unknown(owner: str, name: str, valid: Sequence[str]) -> TypeError:
 
 def check_number(name: str, value: Any, allowed: Range) -> float:
     """The value as a float, or an error that names the hyperparameter, shows the value and says what would do."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected {allowed}")
     try:

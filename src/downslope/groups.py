@@ -68,10 +68,10 @@ class Group:
         values, moving = [], []
         for index, name in enumerate(program.scalars):
             setting = self.hyperparameters.get(name, self.hyperparameters.get(name.removesuffix(" next")))
-            fixed = setting is not None and not callable(setting)
-            values.append(setting if isinstance(setting, float) else 0.0)
-            if not fixed:
+            if setting is None or callable(setting):
                 moving.append((index, name))
+                setting = 0.0
+            values.append(float(setting))
         return program, values, moving
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 import torch
 
 from downslope.backends.numba import ROUNDINGS
@@ -61,12 +62,12 @@ class Chosen:
                 names = ", ".join([*defaults, *Extras.__annotations__])
                 raise TypeError(f"{optimizer} has no option {name!r}; it has {names}")
         cautious, max_norm, threads = extras.get("cautious", False), extras.get("max_norm"), extras.get("threads")
-        if not isinstance(cautious, bool):
+        if not isinstance(cautious, (bool, np.bool_)):
             raise TypeError(f"cautious={cautious!r}: give True or False")
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ValueError(f"threads={threads!r} must be a whole number of at least 1")
         return cls(
-            cautious=cautious,
+            cautious=bool(cautious),
             max_norm=None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, math.inf)),
             averaging=extras.get("averaging"),
             nonfinite=_one_of("nonfinite", extras.get("nonfinite", "keep"), POLICIES),

@@ -24,7 +24,6 @@ from downslope.torch.state import (
     same_order,
     state_dtype,
 )
-from downslope.trace import Program
 
 Tensor = torch.Tensor
 _PARAMS = itemgetter("params")
@@ -51,6 +50,7 @@ class Layout:
     Attributes:
         params: All parameters, group by group.
         readers: One for each group.
+        settings: Every group's settings, as they were laid out or last taken over.
         scaled: Whether gradients are multiplied by a scale.
         launches: The launches.
         sharded: Whether there are distributed tensors.
@@ -59,11 +59,11 @@ class Layout:
         staged: Parameters that are views with gaps, with dense tensors that stand in for them.
         weights: What is updated of each parameter: the part of it that this process holds, or what stands in for it.
         buffers: Copies of gradients that no kernel can read as they are, by the number of their parameter.
-        programs: What each group's settings asked for when this was laid out.
     """
 
     params: list[Tensor]
     readers: list[Reader]
+    settings: list[Settings]
     scaled: bool
     launches: list[Launch | Interpreted] = field(default_factory=list)
     sharded: bool = False
@@ -73,19 +73,6 @@ class Layout:
     state_ids: list[int] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
     buffers: dict[int, Tensor] = field(default_factory=dict)
-    programs: list[Program] = field(default_factory=list)
-
-    @property
-    def settings(self) -> list[Settings]:
-        """Every group's settings."""
-        return [reader.settings for reader in self.readers]
-
-    @property
-    def outdated(self) -> bool:
-        """Whether the settings now ask for other programs than were laid out."""
-        return any(
-            reader.settings.program is not program for reader, program in zip(self.readers, self.programs, strict=True)
-        )
 
     def holds(self, groups: Sequence[dict[str, Any]], state: State, scaled: bool) -> bool:
         """Whether this is still the layout of these parameters and states."""
@@ -99,17 +86,19 @@ class Layout:
             return False
         return identities(state, self.sharded) == self.state_ids
 
-    def changed(self, groups: Sequence[dict[str, Any]]) -> bool:
-        """Read the groups; whether their settings are others than before."""
-        found = False
-        for reader, group in zip(self.readers, groups, strict=True):
-            found |= reader.changed(group)
-        return found
+    def read(self, groups: Sequence[dict[str, Any]]) -> list[Settings]:
+        """What the groups' settings are now."""
+        return [reader.read(group) for reader, group in zip(self.readers, groups, strict=True)]
 
-    def settle(self, scale: float) -> None:
-        """Have the launches take over the settings of all groups."""
+    def settle(self, settings: list[Settings], scale: float) -> None:
+        """Have the launches take over these settings; no other program may be asked for than was laid out."""
         for launch in self.launches:
-            launch.settle(self.settings, scale)
+            launch.settle(settings, scale)
+        self.settings = settings
+
+    def suits(self, settings: Sequence[Settings]) -> bool:
+        """Whether these settings ask for the programs that were laid out."""
+        return all(new.program is old.program for new, old in zip(settings, self.settings, strict=True))
 
     def take(self, gradients: Sequence[Tensor | None]) -> list[int]:
         """Look whether all tensors are as they should be: the launches' codes."""
@@ -165,13 +154,12 @@ class Layout:
         params, weights, param_ids, state_ids = self.params, self.weights, self.param_ids, self.state_ids
 
         def resettled(groups: Sequence[dict[str, Any]]) -> bool:
-            before = self.settings
-            if any(old.rule.ahead for old in before) or not self.changed(groups):
+            settings = self.read(groups)
+            picked = [reader.picked for reader in readers if reader.picked]
+            if any(new.rule.ahead for new in settings) or len(picked) < len(readers) or not self.suits(settings):
                 return False
-            picks[:] = [reader.picked for reader in readers if reader.picked]
-            if self.outdated or len(picks) < len(readers):
-                return False
-            self.settle(1.0)
+            self.settle(settings, 1.0)
+            picks[:] = picked
             return True
 
         def step(groups: Sequence[dict[str, Any]], state: State) -> bool:
@@ -284,14 +272,14 @@ def lay_out(
         ValueError: A state does not fit, or shares memory with something else.
         RuntimeError: A parameter was made in inference mode.
     """
-    layout = Layout([p for group in groups for p in group["params"]], readers, scaled)
+    settled = [reader.read(group) for reader, group in zip(readers, groups, strict=True)]
+    layout = Layout([p for group in groups for p in group["params"]], readers, settled, scaled)
     layout.param_ids = [*map(id, layout.params)]
-    layout.programs = [settings.program for settings in layout.settings]
     members = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
     sets: dict[Any, tuple[list[int], list[int], list[list[Any]]]] = {}
     for i, (k, p) in enumerate(members):
         _check_parameter(i, p)
-        settings = readers[k].settings
+        settings = settled[k]
         own, tensors = local(p), []
         if own.device.type == "cpu" and (not is_dense(own) or own.is_conj() or own.is_neg()):
             own = _stand_in(p, layout)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch.optim import optimizer as torch_optimizer
 
@@ -107,7 +108,7 @@ class Optimizer(torch.optim.Optimizer):
         if lookahead not in ("stored", "explicit"):
             raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
         for name, value in (("decoupled", decoupled), ("maximize", maximize)):
-            if not isinstance(value, bool):
+            if not isinstance(value, (bool, np.bool_)):
                 raise TypeError(f"{name}={value!r}: give True or False")
         for name in hyperparameters:
             if name not in rule.hyperparameters and name not in rule.flags:
@@ -338,20 +339,23 @@ class Optimizer(torch.optim.Optimizer):
         layout = self._progress.layouts.get(key)
         if layout is None or not layout.holds(groups, state, scaled):
             layout = self._laid_out(key, groups, state, scaled, scale)
-        elif layout.changed(groups):
-            layout.settle(scale)
+        settings = layout.read(groups)
         if self._options.stored_ahead:
-            for group, settings in zip(groups, layout.settings, strict=True):
-                if settings.rule.ahead is not None:
-                    follow(group, state, settings)
-        return self._laid_out(key, groups, state, scaled, scale) if layout.outdated else layout
+            for group, wanted in zip(groups, settings, strict=True):
+                if wanted.rule.ahead is not None:
+                    follow(group, state, wanted)
+        if not layout.suits(settings):
+            return self._laid_out(key, groups, state, scaled, scale)
+        if any(new is not old for new, old in zip(settings, layout.settings, strict=True)):
+            layout.settle(settings, scale)
+        return layout
 
     def _laid_out(self, key: Tensor | None, groups: list[Group], state: Any, scaled: bool, scale: float) -> Layout:
         self._progress.layouts.pop(key, None)
         readers = [Reader(group, self._choose, self._options, scaled) for group in groups]
         first = 0 if key is None else [id(p) for group in self.param_groups for p in group["params"]].index(id(key))
         layout = self._progress.layouts[key] = lay_out(groups, state, readers, scaled, self._storage, first)
-        layout.settle(scale)
+        layout.settle(layout.settings, scale)
         return layout
 
     def step_in_backward(self) -> contextlib.ExitStack:  # noqa: D102

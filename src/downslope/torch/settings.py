@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from downslope.formula import Range, Rule, check_number
@@ -93,47 +94,55 @@ class Settings:
 class Reader:
     """Reads a parameter group at every step, and works out only what has changed.
 
-    Attributes:
-        settings: What the group came to when it was last read.
+    Whoever uses the settings keeps those he has used; the reader only answers what the group comes to now.
     """
 
     def __init__(self, group: Group, choose: Callable[[Group], Rule], options: Options, scaled: bool):
         self._choose, self._options, self._scaled = choose, options, scaled
-        self.settings = settle(group, choose(group), options, scaled)
-        keys = [key for key in group if key not in ("params", "param_names", PLACED, *CARRIED)]
-        self._pick = operator.itemgetter(*keys) if len(keys) > 1 else lambda group: [group[key] for key in keys]
-        self._seen, self._plain = self._look(group)
+        self._settings = settle(group, choose(group), options, scaled)
+        self._look(group)
 
     @property
     def picked(self) -> tuple[Callable[[Group], Any], Any] | None:
         """What picks a group's entries, and what it gives as long as nothing has changed; None if one cannot tell."""
-        return (self._pick, self._seen) if self._plain else None
+        return (self._pick, self._seen) if self._fixed else None
 
-    def _look(self, group: Group) -> tuple[Any, bool]:
+    def _look(self, group: Group) -> None:
+        """Remember the entries by which the settings were read."""
+        names = tuple(group)
+        keys = [key for key in names if key not in ("params", "param_names", PLACED, *CARRIED)]
+        entries: Callable[[Group], Any] = operator.itemgetter(*keys, "params")
+
+        def pick(group: Group) -> Any:
+            return entries(group)[:-1] if tuple(group) == names else None
+
+        self._pick = pick
         seen = self._pick(group)
-        flat = [part for value in seen for part in (value if isinstance(value, (tuple, list)) else [value])]
-        return seen, all(value is None or type(value) in (int, float, bool, str) for value in flat)
+        flat = [part for value in seen for part in (value if isinstance(value, tuple) else [value])]
+        self._fixed = all(value is None or isinstance(value, (int, float, str, np.generic)) for value in flat)
+        self._seen = seen  # of what is not fixed, a tensor or a list, the value may become another one in place
 
-    def changed(self, group: Group) -> bool:
-        """Read the group; whether its settings are others than before."""
-        if self._plain:
-            seen = self._pick(group)
-            if alike(seen, self._seen):
-                return False
-        seen, self._plain = self._look(group)
+    def read(self, group: Group) -> Settings:
+        """What the group comes to now: the very same settings as long as nothing has changed.
+
+        Raises:
+            TypeError: A setting is missing or of the wrong kind.
+            ValueError: A setting is out of range.
+        """
+        if self._fixed and alike(self._pick(group), self._seen):
+            return self._settings
         settings = settle(group, self._choose(group), self._options, self._scaled)
-        self._seen = seen if self._plain else None
-        same = settings.program is self.settings.program and settings.numbers == self.settings.numbers
-        if not same:
-            self.settings = settings
-        return not same
+        if settings.program is not self._settings.program or settings.numbers != self._settings.numbers:
+            self._settings = settings
+        self._look(group)
+        return self._settings
 
 
 def alike(seen: Any, before: Any) -> bool:
     """Whether a group's entries are those of before."""
     try:
         return bool(seen == before)
-    except ValueError:  # an array has been put where a number was
+    except (ValueError, RuntimeError):  # an array or a tensor of several elements has been put where a number was
         return False
 
 
@@ -146,9 +155,7 @@ def settle(group: Group, rule: Rule, options: Options, scaled: bool) -> Settings
         FormulaError: The rule cannot be compiled, or an option does not fit it.
     """
     flags = frozenset((name, rule.checked(name, _plain(look_up(group, name, rule)))) for name in rule.flags)
-    maximize = group.get("maximize", False)
-    if not isinstance(maximize, bool):
-        raise TypeError(f"maximize={maximize!r}: give True or False")
+    maximize = _yes("maximize", group.get("maximize", False))
     program = program_of(rule, flags, maximize, scaled, options)
     numbers = {
         name: checked(name, look_up(group, name, rule), program.ranges[name]) for name in program.hyperparameters
@@ -170,6 +177,12 @@ def look_up(group: Group, name: str, rule: Rule) -> Any:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+
+
+def _yes(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}={value!r}: give True or False")
+    return bool(value)
 
 
 def checked(name: str, value: Any, allowed: Range) -> float:
