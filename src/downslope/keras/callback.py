@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,18 +11,32 @@ import keras
 from downslope.keras import points
 from downslope.keras.optimizer import Optimizer
 
+LENT = (
+    "get_weights",
+    "set_weights",
+    "get_state_tree",
+    "set_state_tree",
+    "save",
+    "save_weights",
+    "load_weights",
+    "export",
+    "evaluate",
+    "predict",
+)
+"""The methods of a model that are about its weights, and that callbacks call in the middle of a training."""
+
 
 class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
-    """Has `fit` validate at the weights, for a rule that takes its gradients ahead of them.
+    """Has whatever looks at the model during `fit` see the weights, for a rule that takes its gradients ahead of them.
 
     During training the model's variables hold the point ahead. This callback moves them to the weights for every
-    validation, and back before training goes on. It also makes a second `fit` start exactly where the first one left
-    off: without it, the first gradient of the second is taken at the weights, where every `fit` leaves the model. With
-    rules that have no look-ahead it does nothing.
+    validation and from the end of an epoch to the beginning of the next, and back before training goes on. In the
+    middle of an epoch, too, what `model.get_weights`, `save`, `save_weights`, `export`, `evaluate` and `predict` see
+    are the weights, and what `set_weights` and `load_weights` set. So `EarlyStopping`, `ModelCheckpoint`,
+    `BackupAndRestore` and others need nothing, wherever they stand among the callbacks. One that reads the variables
+    themselves finds the weights at the end of an epoch, if it comes after this one.
 
-    Args:
-        swap_on_epoch: Also hold the weights from the end of an epoch to the beginning of the next, for callbacks that
-            come after this one, such as `keras.callbacks.ModelCheckpoint`.
+    A second `fit` starts exactly where the first one left off. With rules that have no look-ahead it does nothing.
 
     Example:
         >>> import keras, numpy as np, downslope, downslope.keras
@@ -34,13 +50,12 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
         True
     """
 
-    def __init__(self, swap_on_epoch: bool = False):
+    def __init__(self) -> None:
         super().__init__()
-        self.swap_on_epoch = swap_on_epoch
         self._kept: points.Kept | None = None
 
     def _optimizer(self) -> Optimizer:
-        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        optimizer = _inner(self.model)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
                 f"AtWeights is for downslope's optimizers; the model was compiled with a {type(optimizer).__name__}"
@@ -53,20 +68,26 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
             self._kept = points.leave(optimizer, points.weights(optimizer))
 
     def _leave(self) -> None:
-        points.come_back(self._optimizer(), self._kept)
-        self._kept = None
+        if self._kept is not None:
+            points.come_back(self._optimizer(), self._kept)
+            self._kept = None
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: D102
-        optimizer = self._optimizer()
-        if optimizer.built:
-            points.to_lookahead(optimizer)
+        self._kept = None
+        self._optimizer()._minded = True
+        for name in LENT:
+            _lend(self.model, name)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: D102
         self._leave()
+        if self._optimizer().built:
+            points.to_lookahead(self._optimizer())  # from a finished fit, or a state that was loaded
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: D102
+        self._leave()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: D102
-        if self.swap_on_epoch:
-            self._enter()
+        self._enter()
 
     def on_test_begin(self, logs: Any = None) -> None:  # noqa: D102
         self._enter()
@@ -82,3 +103,39 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Any = None) -> None:  # noqa: D102
         self._kept = None  # fit has already given the model its final values
+        self._optimizer()._minded = False
+        for name in LENT:
+            _take_back(self.model, name)
+
+
+def _inner(model: Any) -> Any:
+    """The optimizer a model was compiled with, inside of what scales its loss."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
+def _lend(model: Any, name: str) -> None:
+    """Have one method of this model called at the weights, also while the variables hold the point ahead of them."""
+    method = getattr(model, name, None)
+    if method is None or hasattr(method, "_lent"):  # by a fit that was interrupted
+        return
+
+    @functools.wraps(method)
+    def called(*args: Any, **keywords: Any) -> Any:
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()  # as Keras does before a callback looks at a model
+        optimizer = _inner(model)
+        if not isinstance(optimizer, Optimizer) or not points.are_ahead(optimizer):
+            return method(*args, **keywords)
+        with optimizer.at_weights():
+            found = method(*args, **keywords)
+        points.to_lookahead(optimizer)  # where a state was loaded
+        return found
+
+    lent: Callable[..., Any] = called
+    lent._lent = method  # type: ignore[attr-defined]
+    setattr(model, name, lent)
+
+
+def _take_back(model: Any, name: str) -> None:
+    if hasattr(vars(model).get(name), "_lent"):
+        delattr(model, name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,9 +67,10 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         name: The optimizer's name.
         cautious: Hold every weight still whose step would climb the gradient (Liang et al., 2024, without their
             rescaling).
-        lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
-            model's variables, so that `fit` takes its gradient there; see `at_weights`. "explicit" keeps the weights,
-            and the gradient is to be taken inside `at_lookahead`.
+        lookahead: For a rule that takes its gradient ahead of the weights: None keeps the point ahead in the model's
+            variables, so that `fit` takes its gradient there, and has `fit` insist on the callback `AtWeights`, without
+            which other callbacks would take that point for the weights. "stored" does not insist, for code that minds
+            it with `at_weights`. "explicit" keeps the weights, and the gradient is to be taken inside `at_lookahead`.
         **hyperparameters: The rule's other hyperparameters and choices. They are attributes too, and settled once the
             optimizer has its variables, because a compiled training step keeps the numbers it was made with.
 
@@ -106,7 +109,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         gradient_accumulation_steps: int | None = None,
         name: str | None = None,
         cautious: bool = False,
-        lookahead: Literal["stored", "explicit"] = "stored",
+        lookahead: Literal["stored", "explicit"] | None = None,
         **hyperparameters: Any,
     ):
         if not isinstance(rule, Rule):
@@ -149,7 +152,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         chosen: Mapping[str, Any],
         learning_rate: float | Schedule | None,
         cautious: bool,
-        lookahead: str,
+        lookahead: str | None,
         base: dict[str, Any],
     ) -> None:
         """Settle everything.
@@ -162,6 +165,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             lookahead: The option.
             base: The arguments of Keras's base class.
         """
+        insisting, lookahead = lookahead is None, lookahead or "stored"
         check_options(rule, cautious, lookahead, base)
         rate = rate_of(rule, learning_rate)
         if base["weight_decay"] is not None and rule.ahead is not None and lookahead == "stored":
@@ -176,6 +180,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         self._settings, self._states = settings, States()
         self._compiled: Any = None
         self._stateless = False
+        self._insisting, self._minded = insisting, False
 
     def _rule_for(self, chosen: Mapping[str, Any]) -> Rule:
         """The rule that these hyperparameters ask for."""
@@ -395,10 +400,58 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         program, move = self._settings.program, self._settings.move
         return [program] if move is None else [program, move]
 
+    def scale_loss(self, loss: Any) -> Any:
+        """What backpropagation starts from; see `keras.optimizers.Optimizer`.
+
+        Raises:
+            RuntimeError: This is `fit` with a rule that looks ahead, and without the callback `AtWeights`. (On JAX,
+                where an error in a training step costs the model its values, `fit` warns of it, and raises at its end.)
+        """
+        if self._unminded:  # loops of one's own have no reason to come here
+            if keras.backend.backend() != "jax":
+                raise RuntimeError(self._minding())
+            warnings.warn(self._minding(), stacklevel=2)
+        return super().scale_loss(loss)
+
+    @property
+    def _unminded(self) -> bool:
+        return self._settings.move is not None and self._insisting and not self._minded
+
+    def _minding(self) -> str:
+        return (
+            f"{self.rule.name} keeps the point ahead in the model's variables while it trains, where EarlyStopping, "
+            "ModelCheckpoint, validation and others take it for the weights: give the callback, "
+            "fit(..., callbacks=[downslope.keras.AtWeights()]). If your own code minds it with "
+            "optimizer.at_weights(), as train_on_batch needs, make the optimizer with lookahead='stored'"
+        )
+
     def finalize_variable_values(self, var_list: Any) -> None:
-        """Give the model its final values, as `fit` does when it is done: the weights of a rule with a look-ahead."""
+        """Give the model its final values, as `fit` does when it is done: the weights of a rule with a look-ahead.
+
+        Raises:
+            RuntimeError: That `fit` went without the callback `AtWeights`. The model has its weights.
+        """
+        if keras.backend.backend() == "jax" and self._iterations._value is None:
+            return  # a step has failed, and Keras had taken the values away for it
         super().finalize_variable_values(var_list)
+        unminded = self._unminded and points.are_ahead(self)
         points.to_weights(self)
+        if unminded and sys.exc_info()[0] is None:  # fit also comes here from an error
+            raise RuntimeError(f"the model has its weights, but {self._minding()}")
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the optimizer's variables into a file that Keras saves.
+
+        Raises:
+            ValueError: The model's variables hold the points ahead of the weights, which it would save as weights.
+        """
+        if points.are_ahead(self):
+            raise ValueError(
+                f"the model's variables hold the points ahead of the weights, where {self.rule.name} takes its "
+                "gradients: save inside `with optimizer.at_weights():`, or give fit the callback "
+                "downslope.keras.AtWeights(), with which whatever it saves are the weights"
+            )
+        super().save_own_variables(store)
 
     @contextlib.contextmanager
     def at_weights(self) -> Iterator[None]:
@@ -440,7 +493,8 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         config: dict[str, Any] = {**super().get_config(), **self._settings.chosen}
         if "lr" not in self.rule.hyperparameters:
             del config["learning_rate"]
-        return {**config, "cautious": self.cautious, "lookahead": self.lookahead, "rule": name_of(self.rule)}
+        lookahead = None if self._insisting else self.lookahead
+        return {**config, "cautious": self.cautious, "lookahead": lookahead, "rule": name_of(self.rule)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:

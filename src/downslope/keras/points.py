@@ -98,9 +98,10 @@ def explicit(optimizer: Optimizer) -> list[Array] | None:
 
 @dataclass(frozen=True)
 class Kept:
-    """What variables held before they were given other values, and how many steps had been done."""
+    """What variables held before they were given other values, these values, and how many steps had been done."""
 
     arrays: list[Array]
+    placed: list[Array]
     done: float
     ahead: bool
 
@@ -110,7 +111,7 @@ def leave(optimizer: Optimizer, arrays: list[Array] | None) -> Kept | None:
     if arrays is None:
         return None
     held = [array_of(variable) for variable in optimizer._trainable_variables]
-    kept = Kept(held, number(optimizer._iterations), are_ahead(optimizer))
+    kept = Kept(held, arrays, number(optimizer._iterations), are_ahead(optimizer))
     place(optimizer, arrays)
     if kept.ahead:
         optimizer._states.ahead.assign(0.0)
@@ -118,11 +119,23 @@ def leave(optimizer: Optimizer, arrays: list[Array] | None) -> Kept | None:
 
 
 def come_back(optimizer: Optimizer, kept: Kept | None) -> None:
-    """Put back exactly what the variables held, unless there have been steps, which went on from the other values."""
-    if kept is not None and number(optimizer._iterations) == kept.done:
-        place(optimizer, kept.arrays)
-        if kept.ahead:
-            optimizer._states.ahead.assign(1.0)
+    """Put back exactly what the variables held, unless there have been steps, which went on from the other values.
+
+    Weights that somebody has set meanwhile stay what training goes on from.
+    """
+    if kept is None or number(optimizer._iterations) != kept.done:
+        return
+    if kept.ahead and (are_ahead(optimizer) or not _hold(optimizer, kept.placed)):
+        to_lookahead(optimizer)
+        return
+    place(optimizer, kept.arrays)
+    if kept.ahead:
+        optimizer._states.ahead.assign(1.0)
+
+
+def _hold(optimizer: Optimizer, arrays: list[Array]) -> bool:
+    held = zip(optimizer._trainable_variables, arrays, strict=True)
+    return all(array_of(variable).tobytes() == array.tobytes() for variable, array in held)
 
 
 @contextlib.contextmanager

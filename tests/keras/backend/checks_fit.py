@@ -77,15 +77,16 @@ def test_every_loop_takes_the_same_steps(data):
 def test_a_saved_model_trains_on_with_the_same_numbers(formula, data, tmp_path):
     path = tmp_path / "model.keras"
     straight = network(downslope.keras.Optimizer(formula, lr=0.02, cautious=formula is halved))
-    straight.fit(*data, epochs=1, batch_size=16, shuffle=False, verbose=0)
+    callbacks = [downslope.keras.AtWeights()]
+    fit(straight, data, 1, callbacks=callbacks)
     straight.save(path)
     resumed = keras.saving.load_model(path)
     assert isinstance(resumed.optimizer, downslope.keras.Optimizer)
     assert resumed.optimizer.rule is formula
     assert resumed.optimizer.get_config() == straight.optimizer.get_config()
     assert int(resumed.optimizer.iterations) == 4
-    straight.fit(*data, epochs=1, batch_size=16, shuffle=False, verbose=0)
-    resumed.fit(*data, epochs=1, batch_size=16, shuffle=False, verbose=0)
+    fit(straight, data, 1, callbacks=callbacks)
+    fit(resumed, data, 1, callbacks=callbacks)
     for a, b in zip(straight.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(straight.optimizer.variables, resumed.optimizer.variables, strict=True):
@@ -240,31 +241,189 @@ def test_an_embedding_is_updated_as_if_dense(repeated):
 
 
 def test_validation_is_at_the_weights_with_the_callback(data):
-    def losses(**settings):
-        model = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05, mu=0.9))
-        at = downslope.keras.AtWeights(**settings)
-        seen = []
-        spy = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(model.get_weights()))
-        history = model.fit(
-            *data, epochs=3, batch_size=16, shuffle=False, verbose=0, validation_data=data, callbacks=[at, spy]
-        )
-        return model, history.history, seen
+    model = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05, mu=0.9))
+    ahead = []
 
-    model, history, seen = losses()
+    class Batches(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ahead.append([values_of(v) for v in self.model.trainable_variables])
+
+    callbacks = [downslope.keras.AtWeights(), Batches()]
+    settings = {"epochs": 3, "batch_size": 16, "shuffle": False, "verbose": 0}
+    history = model.fit(*data, validation_data=data, callbacks=callbacks, **settings).history
     final = float(model.evaluate(*data, verbose=0))
     np.testing.assert_allclose(history["val_loss"][-1], final, rtol=1e-5)  # fit leaves the model at its weights
-    assert differences(seen[-1], model.get_weights()) > 1e-3  # during training it held the point ahead
-    swapped, other, at_weights = losses(swap_on_epoch=True)
-    assert differences(at_weights[-1], swapped.get_weights()) == 0
-    np.testing.assert_allclose(other["val_loss"], history["val_loss"], rtol=1e-6)
-    plain = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05, mu=0.9))
+    assert differences(ahead[-1], model.get_weights()) > 1e-3  # during training it held the point ahead
+    plain = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05, mu=0.9, lookahead="stored"))
     assert differences(fit(plain, data, 3), model.get_weights()) == 0
+
+
+class Looking(keras.callbacks.Callback):
+    """Keeps what it finds of a model's weights, as callbacks that average them do."""
+
+    def __init__(self):
+        super().__init__()
+        self.after_batches, self.after_epochs, self.variables = [], [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.after_batches.append(self.model.get_weights())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.after_epochs.append(self.model.get_weights())
+        self.variables.append([values_of(v) for v in self.model.trainable_variables])
+
+
+@pytest.mark.parametrize(
+    ("formula", "first"), [(downslope.nesterov, True), (downslope.schedule_free_adamw, False)], ids=["first", "last"]
+)
+def test_callbacks_keep_save_and_restore_the_weights(formula, first, data, tmp_path):
+    """Wherever they stand among the callbacks, at the end of an epoch and in the middle of it."""
+
+    def model():
+        return network(downslope.keras.Optimizer(formula, lr=0.05))
+
+    weights = [fit(model(), data, n, callbacks=[downslope.keras.AtWeights()]) for n in (1, 2)]
+    looking = Looking()
+    others = [
+        looking,
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}-{batch}.weights.h5", save_weights_only=True, save_freq=2),
+        keras.callbacks.EarlyStopping("val_loss", patience=1, mode="max", restore_best_weights=True),
+    ]
+    at = downslope.keras.AtWeights()
+    trained = model()
+    callbacks = [at, *others] if first else [*others, at]
+    restored = fit(trained, data, 9, validation_data=data, callbacks=callbacks)
+    assert len(looking.after_epochs) == 2
+    assert differences(restored, weights[0]) == 0
+    for k, expected in enumerate(weights):
+        assert differences(looking.after_epochs[k], expected) == 0
+        assert differences(looking.after_batches[4 * k + 3], expected) == 0
+        assert not first or differences(looking.variables[k], expected) == 0
+        assert differences(keras.saving.load_model(tmp_path / f"{k + 1}.keras").get_weights(), expected) == 0
+        other = model()
+        other.optimizer.build(other.trainable_variables)
+        other.load_weights(tmp_path / f"{k + 1}-4.weights.h5")
+        assert differences(other.get_weights(), expected) == 0
+    assert trained.get_weights.__func__ is keras.Model.get_weights  # nothing is left behind
+
+
+def test_a_training_goes_on_from_a_backup(data, tmp_path):
+    class Power(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 6:
+                raise ConnectionError("gone")
+
+    def model():
+        return network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05))
+
+    whole = fit(model(), data, 3, callbacks=[downslope.keras.AtWeights()])
+    for first in (True, False):
+        at, backup = downslope.keras.AtWeights(), keras.callbacks.BackupAndRestore(tmp_path / str(first))
+        callbacks = [at, backup] if first else [backup, at]
+        with pytest.raises(ConnectionError):
+            fit(model(), data, 3, callbacks=[*callbacks, Power()])
+        gone_on = fit(model(), data, 3, callbacks=callbacks)
+        # once to the weights and back: two roundings of weights below 2, which some steps may double
+        assert differences(gone_on, whole) < 2 * 2 * 10 * np.finfo("float32").eps
+
+
+@pytest.mark.parametrize("middle", [True, False], ids=["in an epoch", "between epochs"])
+def test_weights_that_a_callback_sets_are_gone_on_from(middle, data):
+    start = [np.full_like(w, 0.25) for w in network("sgd").get_weights()]
+
+    class Setting(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if middle and int(self.model.optimizer.iterations) == 4:
+                self.model.set_weights(start)
+
+        def on_epoch_end(self, epoch, logs=None):
+            if not middle and epoch == 0:
+                self.model.set_weights(start)
+
+    class Still(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                self.model.optimizer.learning_rate = 0.0
+
+    found = fit(
+        network(downslope.keras.Optimizer(halted, lr=0.05)),
+        data,
+        2,
+        callbacks=[downslope.keras.AtWeights(), Setting(), Still()],
+    )
+    assert differences(found, start) < 1e-6
+
+
+@rule
+def halted(x, dx, v=0, *, lr=0.1):
+    """Moves only while it has a learning rate, and looks half a step ahead."""
+    v = -lr * dx
+    return x + v, v
+
+
+@halted.lookahead
+def halted_ahead(v):
+    return 0.5 * v
+
+
+def test_fit_insists_on_the_callback(data, tmp_path):
+    """So that no other callback takes the points ahead for the weights."""
+    model = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05))
+    before = model.get_weights()
+    if BACKEND == "jax":
+        warned = pytest.warns(UserWarning, match=r"nesterov keeps the point ahead.*AtWeights\(\)")
+        with warned, pytest.raises(RuntimeError, match=r"the model has its weights, but nesterov"):
+            fit(model, data)
+        assert differences(model.get_weights(), before) > 1e-3
+    else:
+        with pytest.raises(RuntimeError, match=r"nesterov keeps the point ahead.*AtWeights\(\)"):
+            fit(model, data)
+        assert differences(model.get_weights(), before) == 0
+    model = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05))
+    fit(model, data, callbacks=[downslope.keras.AtWeights()])
+    with pytest.raises(RuntimeError, match=r"nesterov keeps the point ahead"):
+        fit(model, data)  # whose step is compiled already, except on PyTorch
+    model = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05, lookahead="stored"))
+    with pytest.raises(ValueError, match=r"hold the points ahead of the weights.*at_weights\(\)"):
+        fit(model, data, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")])
+    assert keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(downslope.keras.Optimizer(downslope.nesterov))
+    )._insisting
+
+
+def test_what_a_loop_of_ones_own_saves_are_the_weights(data, tmp_path):
+    model = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05, lookahead="stored"))
+    for _ in range(3):
+        model.train_on_batch(*data)
+    with pytest.raises(ValueError, match=r"hold the points ahead of the weights.*at_weights\(\)"):
+        model.save(tmp_path / "model.keras")
+    with model.optimizer.at_weights():
+        model.save(tmp_path / "model.keras")
+        weights = model.get_weights()
+    assert differences(model.get_weights(), weights) > 1e-3
+    assert differences(keras.saving.load_model(tmp_path / "model.keras").get_weights(), weights) == 0
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras takes the values away only there")
+def test_an_error_in_a_step_is_the_one_that_is_seen(data):
+    calls = []
+
+    def failing(targets, outputs):
+        calls.append(targets)
+        if len(calls) > 1:  # the first is to find out about shapes
+            raise ArithmeticError("of the loss")
+        return keras.ops.mean(targets - outputs)
+
+    model = network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05), loss=failing)
+    with pytest.raises(ArithmeticError, match="of the loss"):
+        fit(model, data, callbacks=[downslope.keras.AtWeights()])
 
 
 @once
 def test_a_second_fit_goes_on_at_the_point_ahead(data):
     whole, parts = (network(downslope.keras.Optimizer(downslope.nesterov, lr=0.05)) for _ in range(2))
-    fit(whole, data, 2)
+    fit(whole, data, 2, callbacks=[downslope.keras.AtWeights()])
     for _ in range(2):
         fit(parts, data, 1, callbacks=[downslope.keras.AtWeights()])
     # once to the weights and back: two roundings of weights below 2, which some steps may double
@@ -298,10 +457,11 @@ def test_two_threads_take_every_step_once_with_a_whole_gradient():
 def test_mirrored_over_two_devices(formula, data):
     import tensorflow as tf
 
-    alone = fit(network(downslope.keras.Optimizer(formula, lr=0.01)), data, 1)
+    settings = {"callbacks": [downslope.keras.AtWeights()]}
+    alone = fit(network(downslope.keras.Optimizer(formula, lr=0.01)), data, 1, **settings)
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         model = network(downslope.keras.Optimizer(formula, lr=0.01))
-    assert differences(fit(model, data, 1), alone) < 1e-5
+    assert differences(fit(model, data, 1, **settings), alone) < 1e-5
 
 
 @once

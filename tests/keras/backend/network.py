@@ -24,7 +24,7 @@ def network(optimizer, **compiled):
     """A compiled network of two layers, with the same weights every time."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(1)])
-    model.compile(optimizer, loss="mse", **{"jit_compile": keras.backend.backend() == "jax", **compiled})
+    model.compile(optimizer, **{"loss": "mse", "jit_compile": keras.backend.backend() == "jax", **compiled})
     return model
 
 
