@@ -22,12 +22,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
-import numba
 import numpy as np
 import optax
 import torch
 
 import downslope
+from downslope.backends.compiler import int64
+from downslope.backends.machine import Library
+from downslope.backends.memory import access, address
 
 RULES = {
     "sgd": (downslope.sgd, torch.optim.SGD, {}, lambda: optax.sgd(1e-3)),
@@ -95,32 +97,40 @@ def optax_step(rule: str, shapes: dict[str, tuple[int, ...]]) -> Step:
     return step
 
 
-@numba.njit(nogil=True)
-def touch2(x, dx):
-    for i in range(x.size):
-        x[i] += dx[i]
+library = Library(__file__)
+load_x, store_x = access("float32", 0)
+load_dx, _ = access("float32", 1)
+load_a, store_a = access("float32", 2)
+load_b, store_b = access("float32", 3)
 
 
-@numba.njit(nogil=True)
-def touch3(x, dx, a):
-    for i in range(x.size):
-        x[i] += dx[i]
-        a[i] += dx[i]
+@library.function(python=True, release=True)
+def touch2(count: int64, x: int64, dx: int64) -> None:
+    for i in range(count):
+        store_x(x, i, load_x(x, i) + load_dx(dx, i))
 
 
-@numba.njit(nogil=True)
-def touch4(x, dx, a, b):
-    for i in range(x.size):
-        x[i] += dx[i]
-        a[i] += dx[i]
-        b[i] += dx[i]
+@library.function(python=True, release=True)
+def touch3(count: int64, x: int64, dx: int64, a: int64) -> None:
+    for i in range(count):
+        store_x(x, i, load_x(x, i) + load_dx(dx, i))
+        store_a(a, i, load_a(a, i) + load_dx(dx, i))
+
+
+@library.function(python=True, release=True)
+def touch4(count: int64, x: int64, dx: int64, a: int64, b: int64) -> None:
+    for i in range(count):
+        store_x(x, i, load_x(x, i) + load_dx(dx, i))
+        store_a(a, i, load_a(a, i) + load_dx(dx, i))
+        store_b(b, i, load_b(b, i) + load_dx(dx, i))
 
 
 def pure_traffic(states: int, count: int) -> Step:
     """Read, modify and write the bytes that a rule with so many states must, with next to no arithmetic."""
     held = [np.ones(count, np.float32) for _ in range(2 + states)]
     held[1][:] = 1e-9
-    kernel = (touch2, touch3, touch4)[states]
+    addresses = [address(array) for array in held]
+    kernel = (touch2, touch3, touch4)[states].call
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     piece = 1 << 20
     pool = ThreadPoolExecutor(max(threads - 1, 1))
@@ -130,7 +140,7 @@ def pure_traffic(states: int, count: int) -> Step:
 
         def work() -> None:
             for begin in begins:
-                kernel(*(array[begin : begin + piece] for array in held))
+                kernel(min(piece, count - begin), *(at + 4 * begin for at in addresses))
 
         others = [pool.submit(work) for _ in range(threads - 1)]
         work()
@@ -213,7 +223,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json")
     arguments = parser.parse_args()
-    packages = ("numpy", "numba", "torch", "jax", "optax")
+    packages = ("numpy", "llvmlite", "torch", "jax", "optax")
     results: dict[str, object] = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {"python": sys.version.split()[0], "downslope": downslope.__version__}

@@ -385,7 +385,7 @@ def environment() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     versions = {"python": platform.python_version(), "downslope": downslope.__version__}
-    for name in ("numpy", "numba", "torch", "jax", "optax", "deepspeed"):
+    for name in ("numpy", "llvmlite", "torch", "jax", "optax", "deepspeed"):
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     machine = {"processor": processor, "cores": os.cpu_count(), "torch threads": THREADS}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import downslope
 from downslope import rule, scalar, sqrt, where
 from downslope.dialects import keras, torch
-from downslope.emit import body, coefficients_source, identifier, numba_target
+from downslope.emit import body, coefficients_source, cpu_target, identifier
 from downslope.expression import Expression, maximum, minimum, sign
 from downslope.interpret import interpret, interpret_coefficients
 from downslope.notation import formula
@@ -72,7 +72,7 @@ def evaluate(formula, values):
 
 def numpys(word):
     """The word for the text of a body, which runs on doubles here."""
-    return lambda *args: float(getattr(np, word)(*args))
+    return lambda *args: np.float64(getattr(np, word)(*args))
 
 
 def traced(some):
@@ -113,7 +113,7 @@ def test_the_text_of_a_body_computes_the_formula(formula, numbers):
         return x, evaluate(formula, {"a": dx, "b": b, "c": c})
 
     program = traced(some)
-    text = body(program, numba_target("float64"), ())
+    text = body(program, cpu_target("float64"), ())
     a, b, c = map(np.float64, numbers)
     arrays = {"x": a, "dx": a, "b": b}
     scope = {name: arrays[array] for name, array in text.loads}
@@ -154,7 +154,7 @@ def test_and_or_and_not_keep_their_brackets(first, second, third):
 
 
 def test_the_text_of_adam_reads_like_adam():
-    text = body(trace(downslope.adam), numba_target("float32"), ())
+    text = body(trace(downslope.adam), cpu_target("float32"), ())
     names = [line.partition(" = ")[0] for line in text.lines]
     assert [name for name in names if name in ("new_m", "m_hat")] == ["new_m", "m_hat"]
     assert [name for name in names if name in ("new_v", "v_hat")] == ["new_v", "v_hat"]
@@ -173,7 +173,7 @@ def test_a_state_that_does_not_change_is_not_written():
     def keeps(x, dx, anchor="x"):
         return x - (x - anchor) * dx, anchor
 
-    assert [array for array, _ in body(trace(keeps), numba_target("float32"), ()).stores] == ["x"]
+    assert [array for array, _ in body(trace(keeps), cpu_target("float32"), ()).stores] == ["x"]
 
 
 # LaTeX

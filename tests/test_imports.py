@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-HEAVY = {"numba", "jax", "torch", "tensorflow", "keras", "optax", "pandas", "polars", "scipy", "sklearn", "plotly"}
+HEAVY = {"llvmlite", "jax", "torch", "tensorflow", "keras", "optax", "pandas", "polars", "scipy", "sklearn", "plotly"}
 
 
 def modules_after(statements):
@@ -17,8 +17,13 @@ def test_importing_downslope_loads_no_framework_and_no_compiler():
 
 def test_the_optimizer_loads_the_compiler_but_no_framework():
     loaded = modules_after("import numpy, downslope; downslope.Optimizer(numpy.ones(2), downslope.sgd)")
-    assert "numba" in loaded
-    assert loaded & HEAVY <= {"numba", "scipy"}  # numba looks for scipy itself
+    assert loaded & HEAVY == {"llvmlite"}
+
+
+def test_importing_the_torch_front_end_loads_no_compiler():
+    loaded = modules_after("import downslope.torch; downslope.torch.Adam")
+    assert "torch" in loaded
+    assert "llvmlite" not in loaded
 
 
 def test_without_pytorch_the_error_says_what_to_install():

@@ -102,8 +102,8 @@ PYTHON = Target(OPERATIONS | _HOST, repr)
 """Double precision on the host, for coefficients."""
 
 
-def numba_target(scalar: str) -> Target:
-    """Numba, for a body whose weights are of this scalar type (`float32` or `float64`)."""
+def cpu_target(scalar: str) -> Target:
+    """The subset of Python that kernels are written in, for weights of this scalar type (`float32` or `float64`)."""
     return Target(OPERATIONS, lambda value: f"{scalar}({value!r})")
 
 

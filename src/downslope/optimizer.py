@@ -127,7 +127,7 @@ class Optimizer:
     def _prepare(self, dtype: np.dtype[Any], threads: int | None) -> None:
         """Make the states, compile the kernel and lay out the slot table."""
         from downslope.backends import threads as pool
-        from downslope.backends.numba import Coefficients, Kernel, SlotTable
+        from downslope.backends.cpu import Coefficients, Kernel, SlotTable
 
         whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
         if threads is not None and not (whole and threads >= 1):
@@ -208,7 +208,7 @@ class Optimizer:
         done = self._done
         done.value = 0
         try:
-            self._kernel.launch(table.slots, self._coefficients, table.total, self._workers, self._done_at)
+            self._kernel.launch(table.whereabouts, self._coefficients, table.total, self._workers, self._done_at)
         finally:  # a signal may have been raised before the work, or when all of it was done
             if done.value:
                 self.t = t

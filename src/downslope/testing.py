@@ -131,7 +131,7 @@ def targets() -> Iterator[Target]:
     """Every target that is installed."""
     for dtype in (np.float32, np.float64):
         yield Target(f"numpy {dtype.__name__}", dtype, interpret)
-        yield Target(f"numba {dtype.__name__}", dtype, _compiled)
+        yield Target(f"cpu {dtype.__name__}", dtype, _compiled)
     if importlib.util.find_spec("jax"):
         yield Target("jax float32", np.float32, _jax, flush=True, coefficient_ulps=8)
     if importlib.util.find_spec("torch"):
@@ -140,7 +140,7 @@ def targets() -> Iterator[Target]:
 
 
 def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
-    from downslope.backends.numba import Coefficients, Kernel, SlotTable
+    from downslope.backends.cpu import Coefficients, Kernel, SlotTable
 
     copies = {name: array.copy() for name, array in arrays.items()}
     dtype = copies["x"].dtype
@@ -149,7 +149,7 @@ def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[st
     assert table.take([copies["dx"]]) == 0
     coefficients = Coefficients(kernel, rows=1)
     coefficients.fill(0, [scalars[name] for name in program.scalars])
-    kernel.launch(table.slots, coefficients, table.total, 1)
+    kernel.launch(table.whereabouts, coefficients, table.total, 1)
     return {name: copies[name] for name in program.outputs}
 
 
@@ -250,7 +250,7 @@ def _check_options(rule: Rule, flags: Mapping[str, bool], settings: Mapping[str,
     more = {"weight_decay": 0.01, "averaging": 0.9, "grad_scale": 0.5}
     full = {**more, **settings}
     for target in targets():
-        if target.name.startswith("numba"):
+        if target.name.startswith("cpu"):
             check = _check_target(target, program, full)
             if not check.passed:
                 return Check(f"with options, {check.name}", False, check.seen)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from downslope.backends.cpu import SlotTable
 from downslope.backends.memory import FIRST, address, known_layout
-from downslope.backends.numba import SlotTable
 
 RNG = np.random.default_rng(5)
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import downslope
+from downslope.backends.cpu import Coefficients, Kernel, whereabouts
 from downslope.backends.memory import FIRST, KEY, LENGTH
-from downslope.backends.numba import Coefficients, Kernel
 from downslope.interpret import interpret
 from downslope.testing import hard_values
 from downslope.trace import trace
@@ -49,7 +49,7 @@ def launched(rule, storages, values, scalars, rounding="nearest", key=0):
     before = dict(
         zip(program.arrays, (STORE[s][1](a).copy() for s, a in zip(storages, stored, strict=True)), strict=True)
     )
-    kernel.launch(slots, coefficients, stored[0].size, 1)
+    kernel.launch(whereabouts(slots), coefficients, stored[0].size, 1)
     return program, before, dict(zip((*program.arrays, "compensation"), kept, strict=False))
 
 
@@ -111,7 +111,7 @@ def test_what_rounding_takes_is_kept_for_the_next_step():
         coefficients = Coefficients(kernel, 1)
         coefficients.fill(0, [2.0**-13])
         for _ in range(1000):
-            kernel.launch(slots, coefficients, 8, 1)
+            kernel.launch(whereabouts(slots), coefficients, 8, 1)
         ends[kind] = widened(arrays[0])[0] + widened(arrays[2])[0]
     assert ends["nearest"] == 1.0
     assert ends["compensated"] == pytest.approx(1 - 1000 * 2.0**-13, abs=2.0**-16)

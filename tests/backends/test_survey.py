@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from downslope.backends.numba import THREADED_FROM, SlotTable
+from downslope.backends.cpu import THREADED_FROM, SlotTable
 from downslope.backends.survey import PIECE
 
 RNG = np.random.default_rng(5)

@@ -8,12 +8,13 @@ compiled extensions read through `PyArray_DATA` and friends) since 1.7; `_known_
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import boolean, float32, int32, int64, njit, types
-from numba.extending import intrinsic
+
+from downslope.backends.compiler import Value, Word, Writer, boolean, halves, int64, number, words
+from downslope.backends.machine import Library
 
 START, LENGTH, ROW, KEY, DTYPE, ACTIVE, FIRST = 0, 1, 2, 3, 4, 5, 6
 """Columns of a slot table: the slot's first weight among all, its number of weights, its row of coefficients, the key
@@ -27,101 +28,94 @@ _WRITABLE = _READABLE | 0x0400
 _SCOPES = 32
 
 
-def _scope(module: Any, which: int) -> tuple[Any, Any]:
-    """LLVM metadata that tells the arrays of a slot apart: they never overlap, which `take` has checked."""
-    domain = module.add_metadata([ir.MetaDataString(module, "downslope")])
-    scopes = [module.add_metadata([ir.MetaDataString(module, f"downslope.{k}"), domain]) for k in range(_SCOPES)]
-    return module.add_metadata([scopes[which]]), module.add_metadata(scopes[:which] + scopes[which + 1 :])
+def _mark(writer: Writer, which: int | None) -> str:
+    """What is added to a load or store to tell the arrays of a slot apart: they never overlap, as `take` makes sure."""
+    if which is None:
+        return ""
+    numbers = range(1, _SCOPES + 1)
+    writer.metadata["scopes"] = "\n".join(
+        [
+            '!0 = distinct !{!0, !"downslope"}',
+            *(f'!{k} = distinct !{{!{k}, !0, !"downslope.{k}"}}' for k in numbers),
+            *(f"!{_SCOPES + k} = !{{!{k}}}" for k in numbers),
+            *(f"!{2 * _SCOPES + k} = !{{{', '.join(f'!{j}' for j in numbers if j != k)}}}" for k in numbers),
+        ]
+    )
+    return f", !alias.scope !{_SCOPES + 1 + which}, !noalias !{2 * _SCOPES + 1 + which}"
 
 
-def _mark(instruction: Any, module: Any, which: int | None) -> Any:
-    if which is not None:
-        own, others = _scope(module, which)
-        instruction.set_metadata("alias.scope", own)
-        instruction.set_metadata("noalias", others)
-    return instruction
+_STORED = {"float32": "float", "float64": "double", "int64": "i64", "bfloat16": "i16", "float16": "half"}
 
 
-def access(scalar: Any, which: int | None = None, storage: str = "") -> tuple[Any, Any]:
-    """Functions for compiled code: `load(address, i)` and `store(address, i, value)`.
+def access(scalar: str, which: int | None = None, storage: str = "") -> tuple[Word, Word]:
+    """Words for compiled code: `load(address, i)` and `store(address, i, value)`.
 
     Args:
-        scalar: Numba's type of one element, as compiled code works with it.
+        scalar: The type of one element, as compiled code works with it: "float32", "float64" or "int64".
         which: Which array of a slot this is, so that the compiler knows that the others do not overlap it; None
             makes no such promise.
         storage: What stands in memory: "bfloat16" or "float16", read exactly and written rounded to the nearest, ties
             to even, for a `scalar` of float32; otherwise the scalar itself.
     """
+    kind, stored = _STORED[scalar], _STORED[storage or scalar]
 
-    @intrinsic
-    def load(typing_context: Any, address: Any, i: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = builder.inttoptr(args[0], _stored(context, scalar, storage).as_pointer())
-            value = _mark(builder.load(builder.gep(pointer, [args[1]], inbounds=True)), builder.module, which)
-            return _widened(builder, value, storage)
+    def load(writer: Writer, arguments: Sequence[Value]) -> Value:
+        address, i = arguments
+        text = f"load {stored}, {writer.pointer(address, stored, i)}{_mark(writer, which)}"
+        return _widened(writer, writer.new(stored if storage else kind, text), storage)
 
-        return scalar(int64, int64), generate
+    def store(writer: Writer, arguments: Sequence[Value]) -> None:
+        address, i, value = arguments
+        narrow = _narrowed(writer, writer.cast(value, kind), storage)
+        writer.put(f"store {narrow}, {writer.pointer(address, stored, i)}{_mark(writer, which)}")
 
-    @intrinsic
-    def store(typing_context: Any, address: Any, i: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            pointer = builder.inttoptr(args[0], _stored(context, scalar, storage).as_pointer())
-            value = _narrowed(builder, args[2], storage)
-            _mark(builder.store(value, builder.gep(pointer, [args[1]], inbounds=True)), builder.module, which)
-            return context.get_dummy_value()
-
-        return types.void(int64, int64, scalar), generate
-
-    return load, store
+    return Word(load), Word(store)
 
 
-def _stored(context: Any, scalar: Any, storage: str) -> Any:
-    """The LLVM type of what stands in memory."""
-    return {"bfloat16": ir.IntType(16), "float16": ir.HalfType()}.get(storage) or context.get_value_type(scalar)
-
-
-def _widened(builder: Any, value: Any, storage: str) -> Any:
+def _widened(writer: Writer, value: Value, storage: str) -> Value:
     if storage == "float16":
-        return builder.fpext(value, ir.FloatType())
+        return writer.new("float", f"fpext {value} to float")
     if storage == "bfloat16":  # the upper half of a float32
-        bits = builder.shl(builder.zext(value, ir.IntType(32)), ir.IntType(32)(16))
-        return builder.bitcast(bits, ir.FloatType())
+        wide = writer.new("i32", f"zext {value} to i32")
+        bits = writer.new("i32", f"shl {wide}, 16")
+        return writer.new("float", f"bitcast {bits} to float")
     return value
 
 
-def _narrowed(builder: Any, value: Any, storage: str, noise: Any = None) -> Any:
+def _narrowed(writer: Writer, value: Value, storage: str, noise: Value | None = None) -> Value:
     """The value as it is stored: rounded to the nearest, or up with a probability that noise of 16 bits decides."""
     if storage == "float16":
-        return builder.fptrunc(value, ir.HalfType())
+        return writer.new("half", f"fptrunc {value} to half")
     if storage != "bfloat16":
         return value
-    word = ir.IntType(32)
-    bits = builder.bitcast(value, word)
-    last = builder.and_(builder.lshr(bits, word(16)), word(1))
-    to_add = builder.add(last, word(0x7FFF))
+    new = writer.new
+    bits = new("i32", f"bitcast {value} to i32")
+    upper = new("i32", f"lshr {bits}, 16")
+    last = new("i32", f"and {upper}, 1")
+    to_add = new("i32", f"add {last}, {0x7FFF}")
     if noise is not None:
-        infinite = builder.icmp_unsigned("==", builder.and_(bits, word(0x7FFFFFFF)), word(0x7F800000))
-        to_add = builder.select(infinite, word(0), builder.and_(noise, word(0xFFFF)))
-    rounded = builder.lshr(builder.add(bits, to_add), word(16))
-    quiet = builder.or_(builder.lshr(bits, word(16)), word(0x40))
-    not_a_number = builder.fcmp_unordered("uno", value, value)
-    return builder.trunc(builder.select(not_a_number, quiet, rounded), ir.IntType(16))
+        magnitude = new("i32", f"and {bits}, {0x7FFFFFFF}")
+        infinite = new("i1", f"icmp eq {magnitude}, {0x7F800000}")
+        lower = new("i32", f"and {noise}, {0xFFFF}")
+        to_add = new("i32", f"select {infinite}, i32 0, {lower}")
+    sum_ = new("i32", f"add {bits}, {to_add.text}")
+    rounded = new("i32", f"lshr {sum_}, 16")
+    quiet = new("i32", f"or {upper}, {0x40}")
+    not_a_number = new("i1", f"fcmp uno {value}, {value.text}")
+    chosen = new("i32", f"select {not_a_number}, {quiet}, {rounded}")
+    return new("i16", f"trunc {chosen} to i16")
 
 
-def rounding(storage: str) -> Any:
-    """For compiled code: a function that gives a float32 the value it will have once stored."""
+def rounding(storage: str) -> Word:
+    """For compiled code: a word that gives a float32 the value it will have once stored."""
 
-    @intrinsic
-    def rounded(typing_context: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _widened(builder, _narrowed(builder, args[0], storage), storage)
+    def rounded(writer: Writer, arguments: Sequence[Value]) -> Value:
+        return _widened(writer, _narrowed(writer, arguments[0], storage), storage)
 
-        return float32(float32), generate
-
-    return rounded
+    return Word(rounded)
 
 
-def dithered_store(which: int) -> Any:
+def dithered_store(which: int) -> Word:
     """For compiled code: `store(address, i, value, key)` of a bfloat16, rounded up or down at random.
 
     The probability of either neighbour is how near it is, so that the mean of what is stored is the value itself. The
@@ -129,115 +123,119 @@ def dithered_store(which: int) -> Any:
     rounding: implementation, error analysis and applications", 2022.
     """
 
-    @intrinsic
-    def store(typing_context: Any, address: Any, i: Any, value: Any, key: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            word, long = ir.IntType(32), ir.IntType(64)
-            mixed = builder.xor(args[1], builder.lshr(args[3], long(32)))
-            bits = builder.xor(builder.trunc(mixed, word), builder.trunc(builder.lshr(args[1], long(32)), word))
-            bits = builder.add(builder.mul(bits, word(0x9E3779B1)), builder.trunc(args[3], word))
-            for shift, factor in ((16, 0x21F0AAAD), (15, 0xD35A2D97), (15, 0)):
-                bits = builder.xor(bits, builder.lshr(bits, word(shift)))
-                bits = builder.mul(bits, word(factor)) if factor else bits
-            pointer = builder.inttoptr(args[0], ir.IntType(16).as_pointer())
-            stored = _narrowed(builder, args[2], "bfloat16", bits)
-            _mark(builder.store(stored, builder.gep(pointer, [args[1]], inbounds=True)), builder.module, which)
-            return context.get_dummy_value()
+    def store(writer: Writer, arguments: Sequence[Value]) -> None:
+        address, i, value, key = arguments
+        new = writer.new
+        mixed = new("i64", f"xor {i}, {new('i64', f'lshr {key}, 32').text}")
+        lower, upper = new("i32", f"trunc {mixed} to i32"), new("i64", f"lshr {i}, 32")
+        bits = new("i32", f"xor {lower}, {new('i32', f'trunc {upper} to i32').text}")
+        bits = new("i32", f"mul {bits}, {0x9E3779B1}")
+        bits = new("i32", f"add {bits}, {new('i32', f'trunc {key} to i32').text}")
+        for shift, factor in ((16, 0x21F0AAAD), (15, 0xD35A2D97), (15, 0)):
+            bits = new("i32", f"xor {bits}, {new('i32', f'lshr {bits}, {shift}').text}")
+            bits = new("i32", f"mul {bits}, {factor}") if factor else bits
+        narrow = _narrowed(writer, writer.cast(value, "float"), "bfloat16", bits)
+        writer.put(f"store {narrow}, {writer.pointer(address, 'i16', i)}{_mark(writer, which)}")
 
-        return types.void(int64, int64, float32, int64), generate
-
-    return store
+    return Word(store)
 
 
-@intrinsic
-def prefetch(typing_context: Any, address: Any) -> Any:
-    """For compiled code: ask for the cache line of an address, which need not be one that may be read."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        reading, keep, data = number(0), number(3), number(1)
-        builder.call(function, [builder.inttoptr(args[0], byte), reading, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(int64), generate
+def _ask(writer: Writer, arguments: Sequence[Value]) -> None:
+    at = writer.new("ptr", f"inttoptr {arguments[0]} to ptr")
+    flags = [number(value, "i32") for value in (0, 3, 1)]  # to read, to be kept, data
+    writer.call("void", "llvm.prefetch.p0", [at, *flags], "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
 
 
-_word, put_word = access(int64)
-_half, _ = access(int32)
+prefetch = Word(_ask)
+"""For compiled code: ask for the cache line of an address, which need not be one that may be read."""
+
+_, put_word = access("int64")
+
+_library = Library(__file__)
+
+COUNT, WIDTH, TABLE, INTERVALS, SPANS, ARRAY_TYPE, ARRAY_DTYPE, ITEMSIZE = range(8)
+"""What `take` is told of a slot table: the number of its rows and columns, where it is, how many intervals of held
+memory there are and where (first and last byte of every held array, in ascending order), the identity of the array
+type, the identity of the dtype object that states have, and gradients too unless they have the weights', and the bytes
+of one element."""
 
 
-@njit(boolean(int64, int64, int64, int64, int64), cache=True)
-def _sound(array, model, dtype, other_dtype, flags):  # type: ignore[no-untyped-def]
+@_library.function()
+def _sound(array: int64, model: int64, dtype: int64, other_dtype: int64, flags: int64) -> boolean:
     """Whether the array has one of these two dtype objects, these flags, and the shape of the model."""
-    found = _word(array + _DTYPE, 0)
+    found = words(array + _DTYPE)[0]
     if found != dtype and found != other_dtype:
         return False
-    if _half(array + _FLAGS, 0) & flags != flags:
+    if halves(array + _FLAGS)[0] & flags != flags:
         return False
-    dimensions = _half(array + _NDIM, 0)
-    if dimensions != _half(model + _NDIM, 0):
+    dimensions = halves(array + _NDIM)[0]
+    if dimensions != halves(model + _NDIM)[0]:
         return False
-    for axis in range(dimensions):
-        if _word(_word(array + _SHAPE, 0), axis) != _word(_word(model + _SHAPE, 0), axis):
+    own, expected = words(words(array + _SHAPE)[0]), words(words(model + _SHAPE)[0])
+    for axis in range(dimensions):  # noqa: SIM110
+        if own[axis] != expected[axis]:
             return False
     return True
 
 
-@njit(int64(int64), cache=True)
-def _size(array):  # type: ignore[no-untyped-def]
+@_library.function()
+def _size(array: int64) -> int64:
     size = 1
-    for axis in range(_half(array + _NDIM, 0)):
-        size *= _word(_word(array + _SHAPE, 0), axis)
+    shape = words(words(array + _SHAPE)[0])
+    for axis in range(halves(array + _NDIM)[0]):
+        size = size * shape[axis]
     return size
 
 
-@njit(int64(int64[:, ::1], int64[::1], int64[:, ::1], int64, int64, int64), cache=True)
-def take(slots, gradients, intervals, array_type, dtype, itemsize):  # type: ignore[no-untyped-def]
+@_library.function(objects=True)
+def take(told: words, gradients: words, given: int64) -> int64:
     """Check every array of a launch and put the addresses of the gradients into the slot table.
 
     Runs with the interpreter's lock held, so that no other thread changes an array in the meantime.
 
     Args:
-        slots: The slot table; the addresses and identities of weights and states, which the caller holds, are in it.
+        told: What there is to know; see `COUNT`. The addresses and identities of weights and states, which the caller
+            holds, are in the slot table.
         gradients: The identities of the gradients, objects the caller holds.
-        intervals: First and last byte of every held array, in ascending order.
-        array_type: The identity of the array type.
-        dtype: The identity of the dtype object that states have, and gradients too unless they have the weights'.
-        itemsize: Bytes of one element.
+        given: How many there are.
 
     Returns:
         0 if all is well, else 1 + the number of the first slot with something to be looked into; the table's
         gradients are then not to be used.
     """
-    held = (slots.shape[1] - FIRST) // 2  # weights and states; the gradient makes the addresses one more
-    for s in range(slots.shape[0]):
-        model = slots[s, FIRST + held + 1]
+    width, dtype = told[WIDTH], told[ARRAY_DTYPE]
+    intervals = words(told[SPANS])
+    held = (width - FIRST) // 2  # weights and states; the gradient makes the addresses one more
+    if given != told[COUNT]:
+        return 1
+    for s in range(given):
+        slot = words(told[TABLE]) + s * width
+        model = slot[FIRST + held + 1]
         for k in range(held):
-            array = slots[s, FIRST + held + 1 + k]
+            array = slot[FIRST + held + 1 + k]
             column = FIRST + k + (k > 0)
-            own_dtype = slots[s, DTYPE] if k == 0 else dtype
-            if _word(array + _DATA, 0) != slots[s, column] or not _sound(array, model, own_dtype, own_dtype, _WRITABLE):
+            own_dtype = slot[DTYPE] if k == 0 else dtype
+            if words(array + _DATA)[0] != slot[column] or not _sound(array, model, own_dtype, own_dtype, _WRITABLE):
                 return s + 1
-        if _size(model) != slots[s, LENGTH]:
+        if _size(model) != slot[LENGTH]:
             return s + 1
-        if _word(gradients[s] + _TYPE, 0) != array_type:  # of an object that may be anything, only this is known
+        gradient = gradients[s]
+        if words(gradient + _TYPE)[0] != told[ARRAY_TYPE]:  # of an object that may be anything, only this is known
             return s + 1
-        if not _sound(gradients[s], model, dtype, slots[s, DTYPE], _READABLE):
+        if not _sound(gradient, model, dtype, slot[DTYPE], _READABLE):
             return s + 1
-        begin = _word(gradients[s] + _DATA, 0)
-        end = begin + slots[s, LENGTH] * itemsize
-        low, high = 0, intervals.shape[0]
+        begin = words(gradient + _DATA)[0]
+        end = begin + slot[LENGTH] * told[ITEMSIZE]
+        low, high = 0, told[INTERVALS]
         while low < high:  # the first interval that ends after the gradient begins
             middle = (low + high) // 2
-            if intervals[middle, 1] > begin:
+            if intervals[2 * middle + 1] > begin:
                 high = middle
             else:
                 low = middle + 1
-        if begin < end and low < intervals.shape[0] and intervals[low, 0] < end:
+        if begin < end and low < told[INTERVALS] and intervals[2 * low] < end:
             return s + 1
-        slots[s, FIRST + 1] = begin
+        slot[FIRST + 1] = begin
     return 0
 
 
@@ -273,9 +271,11 @@ def known_layout() -> bool:
     other = np.zeros((2, 3), np.float32)
     begin = address(array)
     slots = np.array([[0, 6, 0, 0, id(array.dtype), 1, begin, 0, id(array)]], np.int64)
-    intervals = np.array([[begin, begin + 24]], np.int64)
-    ids = (id(np.ndarray), id(array.dtype), 4)
-    if take(slots, np.array([id(other)]), intervals, *ids) != 0 or slots[0, FIRST + 1] != address(other):
+    spans = np.array([[begin, begin + 24]], np.int64)
+    told = np.array(
+        [1, slots.shape[1], address(slots), 1, address(spans), id(np.ndarray), id(array.dtype), 4], np.int64
+    )
+    if take.bound(address(told))(other) != 0 or slots[0, FIRST + 1] != address(other):
         raise RuntimeError(
             f"NumPy {np.__version__} lays out its arrays in a way this version of downslope does not know"
         )

@@ -1,7 +1,7 @@
 """Where generated code lives: content-hashed files in a directory that only the user can write.
 
-A file is imported like any module, so that Numba keeps its compiled code beside it for the next process, and a person
-can open and read what runs.
+A file is imported like any module, and a person can open and read what runs. The machine code made of it is kept beside
+it for the next process.
 """
 
 from __future__ import annotations
@@ -84,13 +84,24 @@ def _load(stem: str, source: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # Numba finds the module of a function it is to cache by its name
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def kept(name: str) -> bytes | None:
+    """What has been kept under this name, or None."""
+    path = directory() / name
+    return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+
+
+def keep(name: str, content: bytes) -> None:
+    """Keep something for the next process."""
+    _write(directory() / name, content)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
-from numba import float32, float64, int64, njit, types
 
 from downslope.backends import threads
-from downslope.backends.memory import FIRST, LENGTH, START, access
-
-assert (FIRST, LENGTH, START) == (6, 1, 0)  # compiled code is cached by the text of this file alone
+from downslope.backends.compiler import doubles, float64, int64, words
+from downslope.backends.machine import Library
+from downslope.backends.memory import FIRST, LENGTH, START, access, address
 
 STORAGES = ("float32", "float64", "bfloat16", "float16")
 """What gradients can be stored as."""
@@ -22,24 +21,25 @@ PIECE = 1 << 16
 SHARED_FROM = 1 << 18
 """Weights from which the survey is shared out among threads."""
 
-_load32, _ = access(float32)
-_load64, _ = access(float64)
-_load_brain, _ = access(float32, storage="bfloat16")
-_load_half, _ = access(float32, storage="float16")
+_load32, _ = access("float32")
+_load64, _ = access("float64")
+_load_brain, _ = access("float32", storage="bfloat16")
+_load_half, _ = access("float32", storage="float16")
 
 
-@njit(
-    types.void(int64[:, ::1], float64[:, ::1], float64, int64, int64, int64),
-    nogil=True,
-    cache=True,
-    fastmath={"reassoc"},
-    error_model="numpy",
-)
-def _sum_squares(slots, found, scale, storage, begin, end):  # type: ignore[no-untyped-def]
+_library = Library(__file__)
+
+
+@_library.function(python=True, release=True, flags="reassoc")
+def _sum_squares(
+    slots: words, count: int64, width: int64, found: doubles, scale: float64, storage: int64, begin: int64, end: int64
+) -> None:
     """Look at the gradients of the weights number `begin` to `end`, counted over all slots, piece by piece.
 
     Args:
         slots: The slot table, with addresses just taken.
+        count: The number of its rows.
+        width: And of its columns.
         found: For each piece of `PIECE` weights, receives the sum of squares of the scaled gradients, and how many
             gradients are not finite.
         scale: What gradients are multiplied by before they are squared.
@@ -50,32 +50,33 @@ def _sum_squares(slots, found, scale, storage, begin, end):  # type: ignore[no-u
     for piece in range(begin // PIECE, (end + PIECE - 1) // PIECE):
         total = 0.0
         bad = 0
-        for s in range(slots.shape[0]):
-            first = max(piece * PIECE - slots[s, START], 0)
-            last = min(min((piece + 1) * PIECE, end) - slots[s, START], slots[s, LENGTH])
-            where = slots[s, FIRST + 1]
+        for s in range(count):
+            slot = slots + s * width
+            first = max(piece * PIECE - slot[START], 0)
+            last = min(min((piece + 1) * PIECE, end) - slot[START], slot[LENGTH])
+            where = slot[FIRST + 1]
             if storage == 0:
                 for i in range(first, last):
                     g = float64(_load32(where, i)) * scale
                     total += g * g
-                    bad += not (abs(g) < np.inf)
+                    bad += not (abs(g) < inf)
             elif storage == 1:
                 for i in range(first, last):
                     g = _load64(where, i) * scale
                     total += g * g
-                    bad += not (abs(g) < np.inf)
+                    bad += not (abs(g) < inf)
             elif storage == 2:
                 for i in range(first, last):
                     g = float64(_load_brain(where, i)) * scale
                     total += g * g
-                    bad += not (abs(g) < np.inf)
+                    bad += not (abs(g) < inf)
             else:
                 for i in range(first, last):
                     g = float64(_load_half(where, i)) * scale
                     total += g * g
-                    bad += not (abs(g) < np.inf)
-        found[piece, 0] = total
-        found[piece, 1] = bad
+                    bad += not (abs(g) < inf)
+        found[2 * piece] = total
+        found[2 * piece + 1] = bad
 
 
 def survey(slots: Any, total: int, storage: str, workers: int) -> tuple[float, float, int]:
@@ -92,21 +93,20 @@ def survey(slots: Any, total: int, storage: str, workers: int) -> tuple[float, f
         scale is 1 unless squares in double precision would overflow or vanish.
     """
     norm, bad = _surveyed(slots, total, storage, 1.0, workers)
-    if bad == 0 and storage == "float64" and not 2.0**-400 < norm < math.inf:
-        scale = 2.0**-600 if norm == math.inf else 2.0**600
+    if bad == 0 and storage == "float64" and not 2.0**-400 < norm < inf:
+        scale = 2.0**-600 if norm == inf else 2.0**600
         return _surveyed(slots, total, storage, scale, workers)[0], scale, 0
     return norm, 1.0, bad
 
 
 def _surveyed(slots: Any, total: int, storage: str, scale: float, workers: int) -> tuple[float, int]:
     found = np.zeros((-(-total // PIECE), 2))
-    kind = STORAGES.index(storage)
+    told = address(slots), *slots.shape, address(found), scale, STORAGES.index(storage)
+    look = _sum_squares.call
     if workers == 1 or total < SHARED_FROM:
-        _sum_squares(slots, found, scale, kind, 0, total)
+        look(*told, 0, total)
     else:
-        threads.share_out(
-            lambda begin, end, _: _sum_squares(slots, found, scale, kind, begin, end), total, 4 * PIECE, workers
-        )
+        threads.share_out(lambda begin, end, _: look(*told, begin, end), total, 4 * PIECE, workers)
     with np.errstate(over="ignore", invalid="ignore"):
         squares = float(found[:, 0].sum())
-    return math.sqrt(squares), int(found[:, 1].sum())
+    return sqrt(squares), int(found[:, 1].sum())

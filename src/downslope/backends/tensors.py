@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import struct
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import boolean, float32, float64, int32, int64, njit, types
-from numba.extending import intrinsic
 
-from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH, ROW, START, access
-from downslope.backends.numba import SIZES
+from downslope.backends.compiler import (
+    boolean,
+    call,
+    doubles,
+    float64,
+    int64,
+    singles,
+    words,
+)
+from downslope.backends.cpu import SIZES
+from downslope.backends.machine import Library
+from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH, ROW, START, address
 from downslope.backends.survey import survey
 
 KINDS = {
@@ -39,192 +46,178 @@ ALL, SOME, OTHER_CLOCKS = 0, -1, -2
 """What `take` returns when all is well: every slot takes part, or only some have a gradient; or when a slot's count of
 steps or scalar states are not those of its row. A positive number is 1 + that of a slot to be looked into."""
 
-assert (ACTIVE, FIRST, KEY, LENGTH, ROW, START) == (
-    5,
-    6,
-    3,
-    1,
-    2,
-    0,
-)  # compiled code is cached by the text of this file alone
-
 _DATA, _DEVICE, _KIND, _SHAPE, _STRIDES, _OFFSET = range(6)  # a DLTensor as six words
 _CPU = 1
 
-_COUNT, _WIDTH, _CLOCKS, _ARRAYS, _INTERVALS, _FUNCTION, _CLEAR, _NONE, _SEED, _AT = range(10)
-_SLOTS_AT, _OBJECTS_AT, _GRADIENTS_AT, _SIZES_AT, _KINDS_AT, _INTERVALS_AT, _ACTIVE_AT, _SCRATCH_AT = range(
-    _AT, _AT + 8
-)
-_HEADER = _AT + 8
-"""A table is one array of words, since every array that compiled code is called with costs time: this header, and the
-sections whose beginnings it names."""
+(
+    _COUNT,
+    _WIDTH,
+    _CLOCKS,
+    _ARRAYS,
+    _INTERVALS,
+    _FUNCTION,
+    _CLEAR,
+    _NONE,
+    _SEED,
+    _ROWS,
+    _CLOCKS_AT,
+    _SCALARS_AT,
+    _SCALARS,
+    _COEFFICIENTS_AT,
+    _WORK_OUT,
+    _UPDATE,
+    _TOTAL,
+    _AT,
+) = range(18)
+_SLOTS_AT, _OBJECTS_AT, _SIZES_AT, _KINDS_AT, _INTERVALS_AT, _ACTIVE_AT, _SCRATCH_AT = range(_AT, _AT + 7)
+_HEADER = _AT + 7
+"""A table is one array of words: this header, and the sections whose beginnings it names."""
 
-_word, _ = access(int64)
-_load32, _store32 = access(float32)
-_load64, _store64 = access(float64)
-
-
-@intrinsic
-def _describe(typing_context: Any, function: Any, tensor: Any, description: Any) -> Any:
-    """Call `int function(PyObject *tensor, DLTensor *description)`."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(32), [ir.IntType(64), ir.IntType(64)])
-        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1], args[2]])
-
-    return int32(int64, int64, int64), generate
-
-
-@intrinsic
-def _call(typing_context: Any, function: Any) -> Any:
-    """Call `void function(void)`."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [])
-        return context.get_dummy_value()
-
-    return types.void(int64), generate
+_library = Library(__file__)
 
 
-@njit(int64(int64[::1], int64, int64), cache=True)
-def _look(book, tensor, at):  # type: ignore[no-untyped-def]
+@_library.function()
+def _look(book: words, tensor: int64, at: words) -> int64:
     """Describe a tensor at `at`, and return its address; -1 if it is not one in main memory that can be described."""
-    if _describe(book[_FUNCTION], tensor, at) != 0:  # type: ignore[call-arg]
-        _call(book[_CLEAR])
+    if call(book[_FUNCTION], tensor, at) & 0xFFFFFFFF != 0:
+        call(book[_CLEAR])
         return -1
-    if _word(at, _DEVICE) & 0xFFFFFFFF != _CPU:
+    if at[_DEVICE] & 0xFFFFFFFF != _CPU:
         return -1
-    return _word(at, _DATA) + _word(at, _OFFSET)
+    return at[_DATA] + at[_OFFSET]
 
 
-@njit(int64(int64), cache=True)
-def _elements(at):  # type: ignore[no-untyped-def]
+@_library.function()
+def _elements(at: words) -> int64:
     count = 1
-    for axis in range(_word(at, _KIND) & 0xFFFFFFFF):
-        count *= _word(_word(at, _SHAPE), axis)
+    shape = words(at[_SHAPE])
+    for axis in range(at[_KIND] & 0xFFFFFFFF):
+        count *= shape[axis]
     return count
 
 
-@njit(boolean(int64), cache=True)
-def _fills(at):  # type: ignore[no-untyped-def]
+@_library.function()
+def _fills(at: words) -> boolean:
     """Whether the elements reach exactly as far in memory as there are elements."""
     last = 0
-    for axis in range(_word(at, _KIND) & 0xFFFFFFFF):
-        length = _word(_word(at, _SHAPE), axis)
+    shape, strides = words(at[_SHAPE]), words(at[_STRIDES])
+    for axis in range(at[_KIND] & 0xFFFFFFFF):
+        length = shape[axis]
         if length == 0:
             return True
-        last += (length - 1) * _word(_word(at, _STRIDES), axis)
+        last += (length - 1) * strides[axis]
     return last + 1 == _elements(at)
 
 
-@njit(boolean(int64, int64), cache=True)
-def _alike(at, other):  # type: ignore[no-untyped-def]
+@_library.function()
+def _alike(at: words, other: words) -> boolean:
     """Whether two descriptions have the same shape and the same order in memory."""
-    axes = _word(at, _KIND) & 0xFFFFFFFF
-    if _word(other, _KIND) & 0xFFFFFFFF != axes:
+    axes = at[_KIND] & 0xFFFFFFFF
+    if other[_KIND] & 0xFFFFFFFF != axes:
         return False
+    shape, strides = words(at[_SHAPE]), words(at[_STRIDES])
+    other_shape, other_strides = words(other[_SHAPE]), words(other[_STRIDES])
     for axis in range(axes):
-        length = _word(_word(at, _SHAPE), axis)
-        if _word(_word(other, _SHAPE), axis) != length:
+        if other_shape[axis] != shape[axis]:
             return False
-        if length > 1 and _word(_word(at, _STRIDES), axis) != _word(_word(other, _STRIDES), axis):
+        if shape[axis] > 1 and strides[axis] != other_strides[axis]:
             return False
     return True
 
 
-@njit(int64(int64, int64, int64), cache=True)
-def _key(seed, number, t):  # type: ignore[no-untyped-def]
+@_library.function()
+def _key(seed: int64, number: int64, t: int64) -> int64:
     """A key of the random numbers of one tensor at one step, all bits of it mixed."""
-    key = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(number + 1) * np.uint64(0xD1B54A32D192ED03)
-    key += np.uint64(t) * np.uint64(0x8CB92BA72F3D8DD7)
-    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.int64(key ^ (key >> np.uint64(31)))
+    key = seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xD1B54A32D192ED03 + t * 0x8CB92BA72F3D8DD7
+    key = (key ^ (key >> 30)) * 0xBF58476D1CE4E5B9
+    key = (key ^ (key >> 27)) * 0x94D049BB133111EB
+    return key ^ (key >> 31)
 
 
-@njit(int64[:, ::1](int64[::1]), cache=True)
-def slots_of(book):  # type: ignore[no-untyped-def]
-    """The slot table of a table."""
-    return book[book[_SLOTS_AT] : book[_OBJECTS_AT]].reshape(book[_COUNT], book[_WIDTH])
+@_library.function(objects=True)
+def look(book: words, objects: words, given: int64) -> int64:
+    """Describe one tensor at the table's place for it, and return its address; see `_look`."""
+    return _look(book, objects[0], book + book[_SCRATCH_AT])
 
 
-@njit(int64(int64[::1], float64[:, ::1]), cache=True)
-def take(book, clocks):  # type: ignore[no-untyped-def]
+@_library.function(objects=True)
+def take(book: words, gradients: words, given: int64) -> int64:
     """Check every tensor of a launch and put the addresses of gradients and clocks into the slot table.
 
     Runs with the interpreter's lock held, so that no other thread changes a tensor in the meantime.
 
     Args:
         book: A table, whose sections are: the slots, with the addresses of weights and states; the identities of each
-            slot's tensors, which the caller holds (weights, nothing, states, clocks; 0 where there is none yet); those
-            of the gradients or of None; sizes (the number of weights, and of the tensor among all); DLPack's dtypes of
-            weights, gradients, states, clocks; first and last byte of every held tensor, in ascending order; how many
-            slots of every row take part; two descriptions to work with.
-        clocks: What the clocks of every row should say.
+            slot's tensors, which the caller holds (weights, nothing, states, clocks; 0 where there is none yet); sizes
+            (the number of weights, and of the tensor among all); DLPack's dtypes of weights, gradients, states, clocks;
+            first and last byte of every held tensor, in ascending order; how many slots of every row take part; two
+            descriptions to work with.
+        gradients: The identities of the gradients or of None, objects that the caller holds.
+        given: How many there are.
 
     Returns:
         `ALL`, `SOME`, `OTHER_CLOCKS`, or 1 + the number of the first slot with something to be looked into; in the last
         two cases nothing may be launched.
     """
-    count, counts, arrays = book[_COUNT], book[_CLOCKS], book[_ARRAYS]
-    slots = slots_of(book)
-    objects = book[book[_OBJECTS_AT] : book[_GRADIENTS_AT]].reshape(count, arrays + counts)
-    gradients = book[book[_GRADIENTS_AT] : book[_SIZES_AT]]
-    sizes = book[book[_SIZES_AT] : book[_KINDS_AT]].reshape(count, 2)
-    kinds = book[book[_KINDS_AT] : book[_INTERVALS_AT]]
-    intervals = book[book[_INTERVALS_AT] : book[_INTERVALS_AT] + 2 * book[_INTERVALS]].reshape(book[_INTERVALS], 2)
-    active = book[book[_ACTIVE_AT] : book[_SCRATCH_AT]]
-    x = book[book[_SCRATCH_AT] :].ctypes.data
-    other = x + 48
-    active[:] = 0
+    count, counts, arrays, width = book[_COUNT], book[_CLOCKS], book[_ARRAYS], book[_WIDTH]
+    kinds, intervals, active = book + book[_KINDS_AT], book + book[_INTERVALS_AT], book + book[_ACTIVE_AT]
+    x = book + book[_SCRATCH_AT]
+    other = x + 6
+    if given != count:
+        return 1
+    for row in range(book[_ROWS]):
+        active[row] = 0
     taking_part = 0
     same_clocks = True
     pair = 2 if kinds[0] & 0xFF == 5 else 1
     gradient_size = (kinds[1] >> 8 & 0xFF) // 8 // pair
     for s in range(count):
-        slots[s, ACTIVE] = 0
-        slots[s, LENGTH] = 0
+        slot = book + book[_SLOTS_AT] + s * width
+        objects = book + book[_OBJECTS_AT] + s * (arrays + counts)
+        size = book[book[_SIZES_AT] + 2 * s]
+        slot[ACTIVE] = 0
+        slot[LENGTH] = 0
         if gradients[s] == book[_NONE]:
             continue
-        if objects[s, 0] == 0:
+        if objects[0] == 0:
             return s + 1
-        if _look(book, objects[s, 0], x) != slots[s, FIRST] or _word(x, _KIND) >> 32 != kinds[0]:
+        if _look(book, objects[0], x) != slot[FIRST] or x[_KIND] >> 32 != kinds[0]:
             return s + 1
-        if _elements(x) * pair != sizes[s, 0] or not _fills(x) or (slots[s, FIRST] <= 0 and sizes[s, 0] > 0):
+        if _elements(x) * pair != size or not _fills(x) or (slot[FIRST] <= 0 and size > 0):
             return s + 1
         for k in range(2, arrays):
-            if _look(book, objects[s, k], other) != slots[s, FIRST + k] or (
-                slots[s, FIRST + k] <= 0 and sizes[s, 0] > 0
-            ):
+            if _look(book, objects[k], other) != slot[FIRST + k] or (slot[FIRST + k] <= 0 and size > 0):
                 return s + 1
-            if _word(other, _KIND) >> 32 != kinds[k] or not _alike(x, other):
+            if other[_KIND] >> 32 != kinds[k] or not _alike(x, other):
                 return s + 1
-        row = slots[s, ROW]
+        row = slot[ROW]
+        clocks = doubles(book[_CLOCKS_AT]) + row * counts
         for j in range(counts):
-            at = _look(book, objects[s, arrays + j], other)
-            if at <= 0 or _word(other, _KIND) >> 32 != kinds[arrays + j] or _elements(other) != 1:
+            at = _look(book, objects[arrays + j], other)
+            if at <= 0 or other[_KIND] >> 32 != kinds[arrays + j] or _elements(other) != 1:
                 return s + 1
-            slots[s, FIRST + arrays + j] = at
-            value = float64(_load32(at, 0)) if j == 0 else _load64(at, 0)
-            same_clocks &= value == clocks[row, j] or (value != value and clocks[row, j] != clocks[row, j])
+            slot[FIRST + arrays + j] = at
+            value = float64(singles(at)[0]) if j == 0 else doubles(at)[0]
+            due = clocks[j]
+            if not (value == due or (value != value and due != due)):
+                same_clocks = False
         at = _look(book, gradients[s], other)
-        if _word(other, _KIND) >> 32 != kinds[1] or not _alike(x, other) or (at <= 0 and sizes[s, 0] > 0):
+        if other[_KIND] >> 32 != kinds[1] or not _alike(x, other) or (at <= 0 and size > 0):
             return s + 1
-        end = at + sizes[s, 0] * gradient_size
-        low, high = 0, intervals.shape[0]
+        end = at + size * gradient_size
+        low, high = 0, book[_INTERVALS]
         while low < high:  # the first interval that ends after the gradient begins
             middle = (low + high) // 2
-            if intervals[middle, 1] > at:
+            if intervals[2 * middle + 1] > at:
                 high = middle
             else:
                 low = middle + 1
-        if at < end and low < intervals.shape[0] and intervals[low, 0] < end:
+        if at < end and low < book[_INTERVALS] and intervals[2 * low] < end:
             return s + 1
-        slots[s, FIRST + 1] = at
-        slots[s, LENGTH] = sizes[s, 0]
-        slots[s, KEY] = _key(book[_SEED], sizes[s, 1], int64(clocks[row, 0]))
-        slots[s, ACTIVE] = 1
+        slot[FIRST + 1] = at
+        slot[LENGTH] = size
+        slot[KEY] = _key(book[_SEED], book[book[_SIZES_AT] + 2 * s + 1], int64(clocks[0]))
+        slot[ACTIVE] = 1
         active[row] += 1
         taking_part += 1
     if not same_clocks:
@@ -232,27 +225,44 @@ def take(book, clocks):  # type: ignore[no-untyped-def]
     return ALL if taking_part == count else SOME
 
 
-@njit(types.void(int64[::1], float64[:, ::1], float64[:, ::1]), cache=True)
-def advance(book, clocks, scalars):  # type: ignore[no-untyped-def]
-    """Count the step in every row that has just taken part, and write its clocks to the tensors of its slots.
-
-    Args:
-        book: A table.
-        clocks: The clocks of every row.
-        scalars: Every row's new scalar states, in the last columns.
-    """
-    arrays, states = book[_ARRAYS], clocks.shape[1] - 1
-    slots = slots_of(book)
-    for row in range(clocks.shape[0]):
+@_library.function(python=True)
+def advance(book: words) -> None:
+    """Count the step in every row that has just taken part, and write its clocks to the tensors of its slots."""
+    arrays, counts, width = book[_ARRAYS], book[_CLOCKS], book[_SCALARS]
+    for row in range(book[_ROWS]):
         if book[book[_ACTIVE_AT] + row] > 0:
-            clocks[row, 0] += 1
-            for j in range(states):
-                clocks[row, 1 + j] = scalars[row, scalars.shape[1] - states + j]
-    for s in range(slots.shape[0]):
-        if slots[s, ACTIVE] == 1:
-            _store32(slots[s, FIRST + arrays], 0, float32(clocks[slots[s, ROW], 0]))
-            for j in range(1, clocks.shape[1]):
-                _store64(slots[s, FIRST + arrays + j], 0, clocks[slots[s, ROW], j])
+            clocks = doubles(book[_CLOCKS_AT]) + row * counts
+            new = doubles(book[_SCALARS_AT]) + ((row + 1) * width - counts)
+            clocks[0] += 1
+            for j in range(1, counts):
+                clocks[j] = new[j]
+    for s in range(book[_COUNT]):
+        slot = book + book[_SLOTS_AT] + s * book[_WIDTH]
+        if slot[ACTIVE] == 1:
+            clocks = doubles(book[_CLOCKS_AT]) + slot[ROW] * counts
+            singles(slot[FIRST + arrays])[0] = clocks[0]
+            for j in range(1, counts):
+                doubles(slot[FIRST + arrays + j])[0] = clocks[j]
+
+
+@_library.function(objects=True)
+def begin(book: words, gradients: words, given: int64) -> int64:
+    """Take all tensors, and have the kernel work out the coefficients of every row and its new scalar states."""
+    found = take(book, gradients, given)
+    if found <= 0 and found != OTHER_CLOCKS:
+        call(book[_WORK_OUT], book[_ROWS], book[_CLOCKS_AT], book[_SCALARS_AT], book[_COEFFICIENTS_AT])
+    return found
+
+
+@_library.function(objects=True)
+def step(book: words, gradients: words, given: int64) -> int64:
+    """A whole step on one thread; see `take`."""
+    found = begin(book, gradients, given)
+    if found <= 0 and found != OTHER_CLOCKS:
+        slots = book + book[_SLOTS_AT]
+        call(book[_UPDATE], slots, book[_COUNT], book[_WIDTH], book[_COEFFICIENTS_AT], 0, book[_TOTAL], 0)
+        advance(book)
+    return found
 
 
 @functools.cache
@@ -330,36 +340,37 @@ class TensorTable:
         count, arrays, counts = len(held), len(storages), 1 + scalars
         self.held, self.storages = held, storages
         width = FIRST + arrays + counts
-        lengths = [count * width, count * (arrays + counts), count, count * 2, arrays + counts]
+        lengths = [count * width, count * (arrays + counts), count * 2, arrays + counts]
         lengths += [2 * sum(len(tensors) for tensors in held), count]
         at = np.cumsum([_HEADER, *lengths])
         book = self.book = np.zeros(at[-1] + 12, np.int64)
         book[_AT:_HEADER] = at
-        book[:_AT] = count, width, counts, arrays, 0, describer(kind), _CLEAR_ERROR, id(None), seed
+        book[:_ROWS] = count, width, counts, arrays, 0, describer(kind), _CLEAR_ERROR, id(None), seed
+        self.address = address(book)
+        self._look, self._take = look.bound(self.address), take.bound(self.address)
         self.slots = book[at[0] : at[1]].reshape(count, width)
         self._objects = book[at[1] : at[2]].reshape(count, arrays + counts)
-        self._sizes = book[at[3] : at[4]].reshape(count, 2)
+        self._sizes = book[at[2] : at[3]].reshape(count, 2)
         self._sizes[:, 1] = numbers
-        words = [kind_word(storage, pairs) for storage in storages]
-        book[at[4] : at[5]] = [*words, kind_word("float32", False), *[kind_word("float64", False)] * scalars]
-        self.pack_ids = functools.partial(struct.Struct(f"{count}q").pack_into, book.data, 8 * int(at[2]))
+        kinds = [kind_word(storage, pairs) for storage in storages]
+        book[at[3] : at[4]] = [*kinds, kind_word("float32", False), *[kind_word("float64", False)] * scalars]
         spans, self.shared = self._locate(2 if pairs else 1)
         book[_INTERVALS] = len(spans)
-        book[at[5] : at[5] + 2 * len(spans)] = np.array(spans, np.int64).reshape(-1)
+        book[at[4] : at[4] + 2 * len(spans)] = np.array(spans, np.int64).reshape(-1)
         self.slots[:, START] = np.cumsum(self._sizes[:, 0]) - self._sizes[:, 0]
-        self.total = int(self._sizes[:, 0].sum())
+        self.total = book[_TOTAL] = int(self._sizes[:, 0].sum())
         self.group_rows([0] * count, np.zeros((1, counts)))
 
     def _locate(self, parts: int) -> tuple[list[tuple[int, int]], bool]:
         """Note where weights and states are; return their first and last bytes, and whether weights overlap."""
-        book, arrays = self.book, len(self.storages)
-        at = book[book[_SCRATCH_AT] :].ctypes.data
+        arrays = len(self.storages)
         spans = []
         for s, tensors in enumerate(self.held):
             for k, tensor in enumerate(tensors):
                 column = k + (k > 0)
                 self._objects[s, column] = id(tensor)
-                begin, size = _look(book, id(tensor), at), _elements(at)
+                begin = self._look(tensor)
+                size = 0 if begin == -1 else math.prod(tensor.shape)
                 if begin == -1 or (begin <= 0 and size):
                     kind, what = type(tensor).__name__, f"of shape {tuple(tensor.shape)} on {tensor.device}"
                     raise ValueError(f"a {kind} {what} has no memory that could be updated; it may have been released")
@@ -391,21 +402,21 @@ class TensorTable:
     def group_rows(self, rows: Sequence[int], clocks: np.ndarray[Any, Any]) -> None:
         """Assign every slot to a row of coefficients, whose clocks are these."""
         self.slots[:, ROW] = rows
-        self.clocks = clocks
+        self.clocks = np.ascontiguousarray(clocks, np.float64)
+        self.book[[_ROWS, _CLOCKS_AT]] = len(clocks), address(self.clocks)
 
-    def pack(self, gradients: Sequence[Any]) -> None:
-        """Note which gradients there are, None for a slot that does not take part; the caller holds them."""
-        self.pack_ids(*map(id, gradients))
+    def compute_with(self, work_out: int, update: int, scalars: np.ndarray[Any, Any], coefficients: Any) -> None:
+        """Have steps use a kernel's functions at these addresses, and these arrays, which the caller holds."""
+        held = [_SCALARS_AT, _SCALARS, _COEFFICIENTS_AT, _WORK_OUT, _UPDATE]
+        self.book[held] = address(scalars), scalars.shape[1], address(coefficients), work_out, update
 
     def take(self, gradients: Sequence[Any]) -> int:
         """Take the addresses of the gradients; see `take`."""
-        self.pack(gradients)
-        found: int = take(self.book, self.clocks)
-        return found
+        return self._take(*gradients)
 
-    def advance(self, scalars: np.ndarray[Any, Any]) -> None:
+    def advance(self) -> None:
         """Count the step in the rows that have just been updated, and in the tensors of their slots."""
-        advance(self.book, self.clocks, scalars)
+        advance(self.address)
 
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients whose addresses have just been taken, and how many are not finite: see `survey`."""

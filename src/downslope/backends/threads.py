@@ -22,7 +22,7 @@ def available() -> int:
 class _Shared:
     """Work that is shared out: the pieces still to be begun, those under way, and those that have ended."""
 
-    def __init__(self, work: Callable[[int, int, int], None], total: int, piece: int):
+    def __init__(self, work: Callable[[int, int, int], object], total: int, piece: int):
         self.work, self.total, self.piece = work, total, piece
         self.begins = iter(range(0, total, piece))
         self.marks = (ctypes.c_int64 * -(-total // piece))()
@@ -63,7 +63,7 @@ class _Shared:
                 self.do(k * self.piece)
 
 
-def share_out(work: Callable[[int, int, int], None], total: int, piece: int, threads: int, done: int = 0) -> None:
+def share_out(work: Callable[[int, int, int], object], total: int, piece: int, threads: int, done: int = 0) -> None:
     """Call `work(begin, end, mark)` for every piece of `range(total)`, on so many threads, this one among them.
 
     Returns, or raises, only after every call has ended: nothing touches the arrays afterwards. A signal that arrives

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import torch
 
-from downslope.backends.numba import ROUNDINGS
+from downslope.backends.cpu import ROUNDINGS
 from downslope.formula import Range, check_number
 from downslope.optimizer import POLICIES
 from downslope.torch.launch import Storage

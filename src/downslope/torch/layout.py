@@ -171,7 +171,7 @@ class Layout:
                 if not alike(pick(group), seen) and not resettled(groups):
                     return False
             gradients = [p.grad for p in params]
-            code = update(*map(id, gradients))
+            code = update(*gradients)
             if code > 0 or code == OTHER_CLOCKS:
                 return False
             increase(weights if code == ALL else [w for w, g in zip(weights, gradients, strict=True) if g is not None])

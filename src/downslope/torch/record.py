@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from downslope import checkpoint
-from downslope.backends.numba import COMPENSATION
+from downslope.backends.cpu import COMPENSATION
 from downslope.checkpoint import Clock
 from downslope.torch.launch import STORAGES
 from downslope.torch.points import at_weights, placed, program_of_point

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from downslope.backends.numba import COMPENSATION, HALVES
+from downslope.backends.cpu import COMPENSATION, HALVES
 from downslope.torch.launch import Storage
 from downslope.torch.settings import Group, Settings
 

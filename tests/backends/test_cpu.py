@@ -11,7 +11,7 @@ import pytest
 
 import downslope
 from downslope import Optimizer, maximum, rule, scalar, where
-from downslope.backends.numba import SlotTable, kernel_source
+from downslope.backends.cpu import SlotTable, kernel_source
 from downslope.interpret import interpret
 from downslope.options import compose
 from downslope.trace import trace
