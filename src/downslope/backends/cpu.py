@@ -267,7 +267,6 @@ class Kernel:
             storages: What each of the program's arrays is stored as.
             rounding: How new weights are rounded to their storage, one of `ROUNDINGS`.
         """
-        memory.known_layout()
         self.program = program
         self.dtype = np.dtype(body_scalar(storages))
         self.source = kernel_source(program, storages, rounding)
@@ -375,6 +374,7 @@ class SlotTable:
             rows: Per slot the row of its coefficients.
             dtype: The dtype of all arrays.
         """
+        memory.known_layout()
         self.held = [list(arrays) for arrays in held]
         self.dtype = dtype
         self._dtype, self._itemsize = id(dtype), dtype.itemsize
