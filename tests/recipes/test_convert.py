@@ -337,19 +337,19 @@ def test_the_printed_code_runs(arguments):
         (
             Recipe(keras.adam, weight_decay=0.004, decoupled=True),
             "tf1",
-            "dialects.tf1.adam, learning_rate=0.001, eps=1e-7, weight_decay=0.004\n",
+            "dialects.keras.adam, learning_rate=0.001, weight_decay=0.004\n",
             None,
         ),
         (
             Recipe(optax.adadelta, lr=0.1, weight_decay=0.3),
             "keras",
-            "dialects.keras.adadelta, learning_rate=0.1, rho=0.9, eps=1e-6\n",
+            "dialects.optax.adadelta, learning_rate=0.1",
             "# Keras has no coupled weight decay: add 0.15 * sum(x**2) to the loss.\n",
         ),
         (
-            Recipe(torch.sgd, maximize=True, weight_decay=0.1),
+            Recipe(optax.sgd, lr=0.1, maximize=True, weight_decay=0.1),
             "keras",
-            "optimizer = downslope.keras.Optimizer(dialects.keras.sgd, learning_rate=0.001)",
+            "optimizer = downslope.keras.Optimizer(dialects.optax.sgd, learning_rate=0.1)",
             "# Keras has no maximize: train on the negative loss.\n# Keras has no coupled weight decay: add 0.05",
         ),
     ],

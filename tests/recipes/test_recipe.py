@@ -176,11 +176,14 @@ def test_what_a_framework_cannot_say_has_no_line():
     assert native(adam) is None  # coupled
     assert native(adam.with_settings(decoupled=True)) == "keras.optimizers.Adam(learning_rate=0.001, weight_decay=0.1)"
     assert native(Recipe(dialects.torch.adam, cautious=True)) is None
-    assert native(Recipe(dialects.optax.adam, lr=1.0, maximize=True)) is None
+    assert native(Recipe(dialects.tf1.adam, maximize=True)) is None
     assert native(Recipe(dialects.tf1.adam, weight_decay=0.1)) is None
     assert native(Recipe(rules.adam)) is None
     assert native(Recipe(dialects.torch.sgd, maximize=True)) == (
         "torch.optim.SGD(model.parameters(), lr=0.001, maximize=True)"
+    )
+    assert native(Recipe(dialects.optax.adam, lr=1.0, maximize=True)) == (
+        "optax.chain(optax.scale(-1.0), optax.adam(learning_rate=1.0))"
     )
     assert native(Recipe(dialects.optax.sgd, lr=1.0, weight_decay=0.1)) == (
         "optax.chain(optax.add_decayed_weights(0.1), optax.sgd(learning_rate=1.0))"

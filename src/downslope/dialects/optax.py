@@ -276,5 +276,6 @@ DIALECT = Dialect(
     ),
     arguments={"lr": "learning_rate", "beta1": "b1", "beta2": "b2"},
     coupled="optax.chain(optax.add_decayed_weights({decay}), {call})",
+    uphill="optax.chain(optax.scale(-1.0), {call})",
 )
 """How Optax writes these rules."""

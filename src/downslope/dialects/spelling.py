@@ -54,6 +54,7 @@ class Dialect:
         options: The options of every optimizer that the framework has too.
         first: What stands before the settings in a call.
         coupled: How a weight decay that is added to the gradient is put around a call that has no argument for it.
+        uphill: How walking up is put around a call, where it is not an argument.
     """
 
     framework: str
@@ -64,6 +65,7 @@ class Dialect:
     options: frozenset[str] = frozenset()
     first: str = ""
     coupled: str = ""
+    uphill: str = ""
 
     @property
     def rules(self) -> dict[str, Rule]:

@@ -14,6 +14,7 @@ from downslope.formula import Rule
 from downslope.recipes.digits import forty_digits
 from downslope.recipes.equivalence import STEPS, Comparison, Walk, apart, compared, one_formula, parted, walked
 from downslope.recipes.recipe import Recipe
+from downslope.recipes.spelled import can_be_said
 from downslope.recipes.training import Training
 from downslope.trace import in_order
 
@@ -26,7 +27,8 @@ GLANCE = 8
 def counterpart(recipe: Recipe, to: str) -> Comparison | None:
     """The recipe of another dialect whose path is that of this one, else the closest, and how the two compare.
 
-    Every rule of the dialect that may be it by its name is tried. Hyperparameters and flags of the same name keep their
+    It is one that the framework itself can be asked for: a decay that it does not have makes no counterpart. Every rule
+    of the dialect that may be it by its name is tried. Hyperparameters and flags of the same name keep their
     values. Each of the rest tries its default, what the rule leaves over, where its states start if it is such a start
     itself, 0, 1, and the numbers in the rule's formula; each flag both of its values. Of all with the same path the one
     that changes the fewest defaults is taken. If there is none, it is one that keeps as many states as the rule, if it
@@ -36,7 +38,7 @@ def counterpart(recipe: Recipe, to: str) -> Comparison | None:
     Returns:
         The comparison of the two; None where the dialect has no rule that might be it.
     """
-    if recipe.dialect == to:
+    if recipe.dialect == to and can_be_said(recipe):
         return one_formula(recipe, recipe)
     if moving(recipe) is not recipe:
         found = counterpart(moving(recipe), to)
@@ -86,9 +88,11 @@ def _recipes(recipe: Recipe, rule: Rule, every: bool) -> Iterator[Recipe]:
     for values in sorted(itertools.product(*tried.values()), key=lambda values: _changes(values, tried)):
         try:
             settings: dict[str, Any] = dict(zip(tried, values, strict=True))
-            yield Recipe(rule, **settings)
+            found = Recipe(rule, **settings)
         except (TypeError, ValueError):  # a value that this rule does not take
             continue
+        if can_be_said(found):
+            yield found
 
 
 def _changes(values: Sequence[float | bool], tried: Mapping[str, Sequence[float | bool]]) -> int:

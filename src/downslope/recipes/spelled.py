@@ -150,18 +150,33 @@ def native(recipe: Recipe) -> str | None:
             line = f"{spelling.call}({', '.join([*first, *written(arguments)])})"
     if line and recipe.decayed and not recipe.options["decoupled"] and "weight_decay" not in (best or {}):
         line = dialect.coupled.format(decay=literal(recipe.numbers["weight_decay"]), call=line)
+    if line and recipe.options["maximize"] and dialect.uphill:
+        line = dialect.uphill.format(call=line)
     return line
 
 
+def can_be_said(recipe: Recipe) -> bool:
+    """Whether the framework of a dialect has a call for a recipe of it; the textbook's are downslope's own."""
+    return recipe.dialect == "note" or native(recipe) is not None
+
+
 def title(recipe: Recipe) -> str:
-    """What people call a recipe, such as `Keras's RMSprop`."""
+    """What people call a recipe, such as `Keras's RMSprop`, and what it has that its framework has not."""
     if recipe.dialect is None:
-        return recipe.rule.name
+        return recipe.rule.name + _besides(recipe)
     dialect = DIALECTS[recipe.dialect]
     line = native(recipe) or ""
     own = [spelling.name for spelling in dialect.spellings if spelling.rule is recipe.rule]
     named = next((name for name in own if f".{name}(" in line), own[0])
-    return f"{dialect.framework}'s {named}"
+    return f"{dialect.framework}'s {named}" + ("" if line else _besides(recipe))
+
+
+def _besides(recipe: Recipe) -> str:
+    """The options around a rule, in words."""
+    decay = "decoupled weight decay" if recipe.options["decoupled"] else "coupled weight decay"
+    words = {"cautious": "cautious steps", "maximize": "the sign of maximize"}
+    found = [*([decay] if recipe.decayed else []), *(words[name] for name in words if recipe.options[name])]
+    return f" with {' and '.join(found)}" if found else ""
 
 
 def _arguments(recipe: Recipe, dialect: Dialect, spelling: Spelling) -> dict[str, Any] | None:
@@ -169,7 +184,7 @@ def _arguments(recipe: Recipe, dialect: Dialect, spelling: Spelling) -> dict[str
     settings = recipe.settings
     if any(settings[name] != value for name, value in spelling.fixed.items()):
         return None
-    on = {name for name in OPTIONS if recipe.options[name]} - {"decoupled"}
+    on = {name for name in OPTIONS if recipe.options[name]} - {"decoupled", *(["maximize"] if dialect.uphill else [])}
     kind = ("decoupled" if recipe.options["decoupled"] else "coupled") if recipe.decayed else ""
     if not on <= dialect.options or (kind and kind != spelling.decay and not (kind == "coupled" and dialect.coupled)):
         return None
