@@ -491,12 +491,12 @@ def test_a_record_forged_into_what_it_was_loads(tmp_path):
 # Killed at any moment
 
 KILLED = """
-import os, pathlib, random, signal, sys, time
+import json, os, pathlib, signal, sys
 import numpy as np
 import downslope
+from downslope import files
 
 path = pathlib.Path(sys.argv[1])
-kills = int(sys.argv[2])
 
 def made():
     x = np.zeros(50_000, np.float32), np.zeros(7, np.float32)
@@ -505,38 +505,50 @@ def made():
 def exact(t):  # v(t) = -2 + 2**(1-t), x(t) = -2 t + 2 - 2**(1-t), all exact in single precision while t is small
     return sum(-2 + 2.0 ** (1 - k) for k in range(1, t + 1)), (-2 + 2.0 ** (1 - t) if t else 0.0)
 
-optimizer = made()
-optimizer.save(path)
-random.seed(0)
-saved = set()
-for _ in range(kills):
+left = 0
+
+def kill_before_line(frame, event, argument):
+    global left
+    if frame.f_code.co_filename == files.__file__ and event == "line":
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return kill_before_line
+
+saved, kills, leftovers = set(), 0, 0
+while True:
+    optimizer = made()
+    optimizer.save(path)
     child = os.fork()
     if not child:
-        gradients = [np.ones(50_000, np.float32), np.ones(7, np.float32)]
-        while True:
-            if optimizer.t == 20:
-                optimizer = made()
-            optimizer.step(gradients)
-            optimizer.save(path)
-    time.sleep(random.uniform(0.001, 0.02))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+        optimizer.step([np.ones(50_000, np.float32), np.ones(7, np.float32)])
+        left = kills + 1
+        sys.settrace(kill_before_line)
+        optimizer.save(path)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    leftovers += len(list(path.parent.iterdir())) - 1
     optimizer.load(path)
     x, v = exact(optimizer.t)
     for name, array in optimizer.params.items():
         assert (array == np.float32(x)).all() and (optimizer.state["v"][name] == np.float32(v)).all(), optimizer.t
     saved.add(optimizer.t)
-leftover = [file for file in path.parent.iterdir() if file != path]
-print(len(saved), len(leftover))
+    if not status:
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    kills += 1
+print(json.dumps([sorted(saved), kills, leftovers, len(list(path.parent.iterdir()))]))
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killing_the_process_at_any_moment_of_save_leaves_a_whole_file(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(tmp_path / "file"), "60"]
-    states, leftovers = map(int, subprocess.check_output(command, text=True, timeout=120).split())
-    assert states > 1  # it did save in between
-    assert leftovers > 0  # and was caught in the middle of it
+def test_killing_the_process_before_any_line_of_the_writer_leaves_a_whole_file(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED), str(tmp_path / "file")]
+    saved, kills, leftovers, files = json.loads(subprocess.check_output(command))
+    assert saved == [0, 1]  # the old file, and the new one
+    assert kills > 20
+    assert leftovers > 5  # it was caught in the middle of it
+    assert files == 1  # and the next start cleaned up
 
 
 def test_an_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):

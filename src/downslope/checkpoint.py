@@ -16,11 +16,8 @@ The record:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import downslope
+from downslope import files
 from downslope.trace import Program, in_order
 
 FORMAT = "downslope-1"
@@ -107,10 +105,8 @@ def write(path: Path, tensors: Mapping[str, Array | Raw], record: Mapping[str, A
     The tensors go from where they are to the file, without a copy of all of them in between.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be written, or there is something that is no file; see `files.write`.
     """
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"cannot save to {path}: give a file name in a folder that exists")
     raw = {key: tensor if isinstance(tensor, Raw) else Raw.of(tensor) for key, tensor in tensors.items()}
     raw = {key: raw[key] for key in sorted(raw, key=lambda key: (-_WIDTHS[raw[key].dtype], key))}  # all then aligned
     metadata = {
@@ -119,27 +115,7 @@ def write(path: Path, tensors: Mapping[str, Array | Raw], record: Mapping[str, A
         "record": json.dumps(record),
         "checksum": _checksum(raw, record),
     }
-    header = _header(raw, metadata)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(header)
-            for tensor in raw.values():
-                file.write(tensor.data.data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp's 0600 would surprise whoever shares the file
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108
-        raise
-    with contextlib.suppress(OSError):  # not every system can make the directory's entry durable
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    files.write(path, (_header(raw, metadata), *(tensor.data.data for tensor in raw.values())))
 
 
 def _header(tensors: Mapping[str, Raw], metadata: Mapping[str, str]) -> bytes:
@@ -152,12 +128,6 @@ def _header(tensors: Mapping[str, Raw], metadata: Mapping[str, str]) -> bytes:
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:

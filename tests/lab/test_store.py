@@ -7,7 +7,7 @@ import pytest
 from race_fixture import interrupt, make_race
 
 from downslope.lab.results import Interval
-from downslope.lab.store import race_from_json, race_to_json, write_atomically
+from downslope.lab.store import race_from_json, race_to_json
 
 RACES = {
     "finished": make_race(("sgd", "adam")),
@@ -100,20 +100,3 @@ def test_reading_is_strict(document, change, message):
 def test_what_is_no_race_is_refused(text):
     with pytest.raises(ValueError, match="This is no race"):
         race_from_json(text)
-
-
-def test_writing_replaces_the_whole_file(tmp_path):
-    path = tmp_path / "new" / "page.html"
-    write_atomically(path, "first, and longer")
-    write_atomically(path, "sécond")
-    assert path.read_bytes() == "sécond".encode()
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_failed_writing_leaves_the_old_file(tmp_path):
-    path = tmp_path / "page.html"
-    path.write_text("old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "new" * 10_000 + "\ud800")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -11,12 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from downslope import files
 from downslope.lab.drawing import Look, Picture, looks, number
 from downslope.lab.mathml import mathml
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report_tables import matrix, pairs, rule_name, summary
 from downslope.lab.results import Race, RuleResult
-from downslope.lab.store import race_to_json, write_atomically
+from downslope.lab.store import race_to_json
 
 # Nothing may be fetched, whatever a column name or a formula might hold.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
@@ -34,9 +35,11 @@ def write_report(race: Race, path: str | Path) -> None:
         path: Where to write the page; its folder is made if it is not there.
 
     Raises:
-        OSError: The page cannot be written.
+        OSError: The page cannot be written, or there is something that is no file; see `downslope.files.write`.
     """
-    write_atomically(path, report_page(race))
+    if files.descriptor(path) is None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, report_page(race))
 
 
 def report_page(race: Race) -> str:

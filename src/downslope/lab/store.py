@@ -1,4 +1,4 @@
-"""A race as a file: to JSON and back without losing a bit, and onto the disk in one piece.
+"""A race as a file: to JSON and back without losing a bit.
 
 JSON has no word for infinity, which is what a diverged run's loss is, so infinite and missing numbers are written as
 the strings "inf", "-inf" and "nan". Reading is strict: a key too many or too few means that the file was made by
@@ -10,10 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import secrets
 import types
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from downslope.lab.results import Race
@@ -63,30 +60,6 @@ def race_from_json(text: str) -> Race:
     race = _decode(document, Race, "race")
     assert isinstance(race, Race)
     return race
-
-
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file so that at any moment either the old or the whole new file is there.
-
-    Args:
-        path: Where to write; its folder is made if it is not there.
-        text: What to write, as UTF-8.
-
-    Raises:
-        OSError: The file cannot be written; the old one, if any, is left as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with draft.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _encode(value: Any, where: str) -> Any:
