@@ -10,6 +10,7 @@ import typer
 
 import downslope
 import downslope.rules
+from downslope import files
 from downslope.cli.own_rule import names_a_file, own_rule
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def race(
         chosen = _problem(problem, target, hidden, task, drop or [], batch_size, epochs)
         entrants = [_rule(name.strip()) for name in rules.split(",") if name.strip()]
         given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
-        if out.is_dir() or not out.resolve().parent.is_dir() or not os.access(out.resolve().parent, os.W_OK):
-            raise ValueError(f"--out {out}: give a file name in a folder that exists and can be written to")
+        _check_output("--out", out)
         with Screen(chosen, entrants) as screen:
             result = run_race(
                 chosen,
@@ -86,6 +86,15 @@ def race(
     typer.echo(f"Report: {out}")
     if result.interrupted:
         raise typer.Exit(130)
+
+
+def _check_output(option: str, path: Path) -> None:
+    """Refuse before anything is trained what could not be written after it."""
+    if files.descriptor(path) is None:
+        try:
+            files.check(path)
+        except OSError as error:
+            raise ValueError(f"{option} {path}: {error}") from None
 
 
 def _problem(
