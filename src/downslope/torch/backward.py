@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING
 
 import torch
+from torch._compile import _disable_dynamo
 
 from downslope.torch.points import placing
 from downslope.torch.settings import PLACED
@@ -67,6 +68,7 @@ def step_in_backward(optimizer: Optimizer) -> contextlib.ExitStack:
     return handles
 
 
+@_disable_dynamo  # backward() of a compiled training step runs hooks under the tracer's eyes
 def _step_one(optimizer: Optimizer, k: int, p: Tensor) -> None:
     """Update one parameter of group `k`, whose gradient has just arrived."""
     if not optimizer.__dict__.keys().isdisjoint(("grad_scale", "found_inf")):

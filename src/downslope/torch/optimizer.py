@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch._compile import _disable_dynamo
 from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends import threads as pool
@@ -28,6 +29,7 @@ from downslope.torch.state import check_storage, loaded, merged_groups
 
 Tensor = torch.Tensor
 _profiler = torch.autograd.profiler
+_is_traced = torch.compiler.is_dynamo_compiling
 _ATTEMPTS = 5
 
 
@@ -254,6 +256,8 @@ class Optimizer(torch.optim.Optimizer):
 
             In every case no parameter and no state has been changed.
         """
+        if _is_traced():
+            return self._untraced_step(closure)
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -277,6 +281,11 @@ class Optimizer(torch.optim.Optimizer):
         return self._plain_step(closure)
 
     step.hooked = True  # type: ignore[attr-defined] # torch would wrap it otherwise, which takes longer than a small step
+
+    @_disable_dynamo  # as torch.optim's own zero_grad: compiled code cannot be traced, and need not be
+    def _untraced_step(self, closure: Callable[[], Any] | None) -> Any:
+        """The step between two graphs of `torch.compile`."""
+        return self.step(closure)
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
