@@ -4,7 +4,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,7 @@ def run(cache, script=STEP, warnings="error"):
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
     )
 
 
@@ -214,8 +213,25 @@ def test_a_module_that_fails_is_tried_again():
         del os.environ["DOWNSLOPE_TEST_READY"]
 
 
-def test_a_module_is_seen_whole_by_every_thread():
-    source = "import time\ntime.sleep(0.5)\nready = True\n"
+class Counted:
+    """A lock that tells how many have asked for it."""
+
+    def __init__(self, lock):
+        self._lock, self.asked = lock, threading.Semaphore(0)
+
+    def __enter__(self):
+        self.asked.release()
+        self._lock.acquire()
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+def test_a_module_is_seen_whole_by_every_thread(monkeypatch):
+    lock = Counted(threading.RLock())
+    monkeypatch.setattr(source_cache, "_lock", lock)
+    monkeypatch.setattr(threading, "gate_of_this_test", threading.Event(), raising=False)
+    source = "import threading\nthreading.gate_of_this_test.wait()\nready = True\n"
     found = []
     threads = [
         threading.Thread(target=lambda: found.append(hasattr(source_cache.load("slow", source), "ready")))
@@ -223,7 +239,9 @@ def test_a_module_is_seen_whole_by_every_thread():
     ]
     for thread in threads:
         thread.start()
-        time.sleep(0.1)  # the first is in the middle of it when the others come
+    for _ in threads:  # all have come while the first is in the middle of it
+        lock.asked.acquire()
+    threading.gate_of_this_test.set()
     for thread in threads:
         thread.join()
     assert found == [True] * 3

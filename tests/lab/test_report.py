@@ -385,7 +385,7 @@ def test_a_browser_draws_the_pictures(tmp_path, case):
         ["chromium", *flags, path.as_uri()],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=True,
     )
     drawn = sum(bool(picture.views) for picture in (canyon(RACES[case]), training_curves(RACES[case]))) + 1

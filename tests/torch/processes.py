@@ -15,7 +15,7 @@ from pathlib import Path
 IMPORTS = ["torch._dynamo", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "downslope.torch"]
 
 
-def run_on(world, function, *arguments, timeout=100):
+def run_on(world, function, *arguments, timeout=900):
     """Call `function(*arguments)` on `world` processes of one process group.
 
     The function is one of a module, its arguments and results can be pickled. No process outlives the call.

@@ -173,7 +173,7 @@ def test_the_example(tmp_path):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", EXAMPLE, tmp_path / "checkpoints"]
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as torchrun:
         try:
-            printed, _ = torchrun.communicate(timeout=200)
+            printed, _ = torchrun.communicate(timeout=900)
         finally:
             torchrun.terminate()  # which ends the processes that it started
     assert torchrun.returncode == 0

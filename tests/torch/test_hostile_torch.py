@@ -109,7 +109,7 @@ def test_memory_that_is_not_there_is_refused_and_not_written_to():
         [sys.executable, "-X", "faulthandler", "-W", "ignore", "-c", IN_A_PROCESS_OF_ITS_OWN],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, f"at {done.stdout.splitlines()[-1:]}: {done.stderr[-1500:]}"
 

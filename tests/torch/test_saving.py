@@ -168,7 +168,7 @@ def test_a_fresh_process_ends_where_an_uninterrupted_one_ends(tmp_path, request)
         walk(model, optimizer, 4, 8)
         save(optimizer, tmp_path / f"{k} straight", model)
     command = [sys.executable, "-c", textwrap.dedent(RESUMED), str(request.path.parent), str(tmp_path)]
-    subprocess.run(command, check=True, timeout=300)
+    subprocess.run(command, check=True, timeout=900)
     for k, case in enumerate(CASES):
         assert (tmp_path / str(k)).read_bytes() == (tmp_path / f"{k} straight").read_bytes(), case
 
