@@ -15,6 +15,7 @@ from race_fixture import GRID, RULES, interrupt, make_race
 from downslope.lab.drawing import COLOURS, looks
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report import report_page, write_report
+from downslope.lab.statistics import geometric_mean
 from downslope.lab.store import race_from_json, race_to_json
 
 NASTY = '</script><img src=x onerror=alert(1)> "prices" & <b>more</b>.csv'
@@ -309,7 +310,7 @@ def test_pair_starts_at_the_usual_learning_rate(pages):
     assert pictures["canyon"]["first"] == "all"
 
 
-def test_curves_show_the_middle_half_over_steps():
+def test_curves_show_the_mean_and_the_middle_half_over_steps():
     race = RACES["finished"]
     views = {view.key: view for view in training_curves(race).views}
     assert list(views) == ["valid", "train", "accuracy"]
@@ -318,14 +319,25 @@ def test_curves_show_the_middle_half_over_steps():
     (line,) = traces_of(views["train"], "adam", mode="lines+markers")
     assert line["x"] == [17 * epoch for epoch in range(31)]
     curves = np.array([run.train_loss for run in adam.verdict])
-    np.testing.assert_allclose(line["y"], np.median(curves, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(line["y"], np.exp(np.log(curves).mean(axis=0)), rtol=1e-4)
+    (end,) = traces_of(views["valid"], "adam", mode="lines+markers")
+    assert end["y"][-1] == pytest.approx(adam.loss.estimate, rel=1e-4)
     (band,) = traces_of(views["train"], "adam", fill="toself")
     assert band["y"][30] == pytest.approx(np.sort(curves[:, -1])[2], rel=1e-4)
     assert views["valid"].layout["shapes"][0]["y0"] == race.target_loss
     assert "shapes" not in views["train"].layout
 
 
-def test_curves_end_with_a_cross_where_the_median_run_diverged():
+def test_curves_end_at_the_mean_of_the_runs_that_finished():
+    race = make_race(("sgd",), verdict_seeds=3)
+    first, *rest = race.rules[0].verdict
+    lost = dataclasses.replace(first, valid_loss=first.valid_loss[:5] + (math.inf,) * 26, diverged_at=5)
+    race = dataclasses.replace(race, rules=(dataclasses.replace(race.rules[0], verdict=(lost, *rest)),))
+    (line,) = traces_of(training_curves(race).views[0], "sgd", mode="lines+markers")
+    assert line["y"][-1] == pytest.approx(geometric_mean([run.final_loss for run in rest]), rel=1e-4)
+
+
+def test_curves_end_with_a_cross_where_the_last_run_diverged():
     race = make_race(("sgd",), verdict_seeds=3)
     runs = tuple(
         dataclasses.replace(run, valid_loss=run.valid_loss[:5] + (math.inf,) * 26, diverged_at=5)

@@ -10,9 +10,10 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from downslope.lab.drawing import (
     Look,
@@ -34,6 +35,7 @@ from downslope.lab.drawing import (
     within,
 )
 from downslope.lab.results import Race, RuleResult, Run
+from downslope.lab.statistics import geometric_mean
 
 ROW = 17  # pixels for one rule in the strips above and below the canyon
 CANYON = 400
@@ -86,7 +88,11 @@ def same_and_tuned(race: Race) -> Picture:
 
 
 def training_curves(race: Race) -> Picture:
-    """The reporting runs over steps: the median, and a band that holds the middle half of the seeds."""
+    """The reporting runs over steps: their mean, and a band that holds the middle half of the seeds.
+
+    Means are those of the verdict: geometric ones of losses, over the runs that finished; so a line ends at the number
+    in the table. If none finished, it goes on to where the last one diverged.
+    """
     look = looks(race)
     steps = [epoch * race.steps_per_epoch for epoch in range(race.epochs + 1)]
     start = _loss_before_training(race)
@@ -108,7 +114,7 @@ def training_curves(race: Race) -> Picture:
         edges = (0.0, 1.0) if key == "accuracy" else loss_range(every, start)
         for rule, runs in curves.items():
             if runs:
-                middle, lower, upper = _middle_half(runs)
+                middle, lower, upper = _mean_and_middle_half(runs, "arithmetic" if key == "accuracy" else "geometric")
                 traces += curve(rule, look[rule], steps, middle, lower, upper, edges[1])
         target = race.target_loss if key == "valid" else None
         layout = curve_layout("step", label, None if key == "accuracy" else edges)
@@ -286,12 +292,21 @@ def _spread(rule: str, look: Look, runs: Sequence[Run], edges: tuple[float, floa
     return curve(rule, look, epochs, middle, curves.min(axis=0).tolist(), curves.max(axis=0).tolist(), edges[1])
 
 
-def _middle_half(curves: Sequence[Sequence[float]]) -> tuple[list[float], list[float], list[float]]:
+def _mean_and_middle_half(
+    curves: Sequence[Sequence[float]], mean: Literal["geometric", "arithmetic"]
+) -> tuple[list[float], list[float], list[float]]:
     values = np.array(curves)
+    middle = values.mean(axis=0) if mean == "arithmetic" else _geometric_means(values)
     # Without interpolation, which between a finite and an infinite loss has no answer.
     lower = np.quantile(values, 0.25, axis=0, method="lower")
     upper = np.quantile(values, 0.75, axis=0, method="higher")
-    return np.median(values, axis=0).tolist(), lower.tolist(), upper.tolist()
+    return middle.tolist(), lower.tolist(), upper.tolist()
+
+
+def _geometric_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The means over the first axis of those rows that end finite or, if there are none, of what is still finite."""
+    finished = values[np.isfinite(values[:, -1])]
+    return np.array([geometric_mean(column) for column in (finished if len(finished) else values).T])
 
 
 def _loss_before_training(race: Race) -> float | None:

@@ -194,7 +194,8 @@ def _curves(race: Race, picture: Picture) -> str:
         "curves",
         "The runs of the verdict",
         f"Each rule at its best learning rate on {_seeds(len(race.verdict_seeds))} it was not tuned on. The line is "
-        "the median, the band holds the middle half of the seeds; a cross marks where the median run diverged.",
+        "the mean over the runs that finished, of losses the geometric one as in the table; the band holds the middle "
+        "half of the seeds. A cross marks where the last run of a rule diverged.",
         content,
     )
 

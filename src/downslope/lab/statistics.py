@@ -33,7 +33,7 @@ MARGIN = 0.01
 FLOOR = 1e-12
 """A lower loss counts as this: 32-bit training cannot tell it from zero, whose logarithm would outweigh all else."""
 
-MOST_EXACT = 16
+MOST_EXACT = 14
 """Up to as many seeds all subsets are looked at; beyond, as many as these have, drawn at random."""
 
 
@@ -107,44 +107,45 @@ def ranked(race: Race) -> list[RuleResult]:
 
 
 class _Means:
-    """The sorted means of the subsets of some amounts, each a row of (times infinity, finite part)."""
+    """The means of the subsets of some amounts, each a row of (times infinity, finite part)."""
 
     def __init__(self, amounts: NDArray[np.float64], overlap: float):
-        chosen = _subsets(len(amounts))
+        averaging = _subsets(len(amounts))
         centre = amounts.mean(axis=0)
-        means = (chosen @ amounts) / chosen.sum(axis=1, keepdims=True)
+        means = averaging @ amounts
         moved = centre + math.sqrt(1 + len(amounts) * overlap) * (means - centre)
-        self.sorted = np.sort(_limits(moved))
+        self.values = _limits(moved)
         self.estimate = float(_limits(centre))
-        self.patterns = len(chosen) + 1
+        self.patterns = len(averaging) + 1
         self.rounding = 1e-12 * (1 + float(np.abs(amounts[:, 1]).max()))
 
     def p_at_most(self, value: float) -> float:
         """How probable so low amounts are, if their centre is at this value or above; one-sided."""
-        above = len(self.sorted) - np.searchsorted(self.sorted, value - self.rounding, "left")
-        return float(above + 1) / self.patterns
+        return float(np.count_nonzero(self.values >= value - self.rounding) + 1) / self.patterns
 
     def p_at_least(self, value: float) -> float:
         """How probable so high amounts are, if their centre is at this value or below; one-sided."""
-        return float(np.searchsorted(self.sorted, value + self.rounding, "right") + 1) / self.patterns
+        return float(np.count_nonzero(self.values <= value + self.rounding) + 1) / self.patterns
 
     def interval(self, significance: float) -> Interval:
         place = int(significance * self.patterns / 2)
         if place < 1:
             return Interval(self.estimate, math.nan, math.nan, math.nan)
-        low, high = self.sorted[place - 1], self.sorted[-place]
+        ends = np.partition(self.values, [place - 1, len(self.values) - place])
+        low, high = ends[place - 1], ends[-place]
         return Interval(self.estimate, float(low), float(high), 1 - 2 * place / self.patterns)
 
 
 @functools.lru_cache(maxsize=4)
 def _subsets(n: int) -> NDArray[np.float64]:
-    """Non-empty subsets of n things, as rows of zeros and ones."""
+    """Non-empty subsets of n things, as rows of weights that average over one."""
     if n <= MOST_EXACT:
-        numbers = np.arange(1, 2**n)
-        return ((numbers[:, None] >> np.arange(n)) & 1).astype(np.float64)
-    drawn = np.random.default_rng(0).integers(0, 2, size=(2**MOST_EXACT - 1, n)).astype(np.float64)
-    drawn[~drawn.any(axis=1)] = 1
-    return drawn
+        members = (np.arange(1, 2**n)[:, None] >> np.arange(n)) & 1
+    else:
+        members = np.random.default_rng(0).integers(0, 2, size=(2**MOST_EXACT - 1, n))
+        members[~members.any(axis=1)] = 1
+    weights: NDArray[np.float64] = members / members.sum(axis=1, keepdims=True)
+    return weights
 
 
 def _amounts(losses: NDArray[np.float64]) -> NDArray[np.float64]:
