@@ -51,6 +51,9 @@ for kind in (SGD, Adam):
     p, optimizer = stepped(kind, 1 << 20)
     p.untyped_storage().resize_(16)
     refused(f"{kind.__name__}: parameter with less memory than elements", optimizer)
+    p, optimizer = stepped(kind, 1 << 22)
+    p.grad.untyped_storage().resize_(8)
+    refused(f"{kind.__name__}: gradient with less memory than elements", optimizer)
 for name in ("exp_avg", "exp_avg_sq", "step"):
     p, optimizer = stepped(Adam)
     optimizer.state[p][name].untyped_storage().resize_(0)

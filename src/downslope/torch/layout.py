@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -10,15 +12,17 @@ from typing import Any
 
 import torch
 
+from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.tensors import ALL, OTHER_CLOCKS
 from downslope.torch.launch import STORAGES, Interpreted, Launch, Storage
-from downslope.torch.settings import Reader, Settings, alike
+from downslope.torch.settings import Reader, Settings, alike, outside
 from downslope.torch.state import (
     check_storage,
     complete_state,
     is_backed,
     is_dense,
     is_distributed,
+    is_wrapper,
     local,
     readable_dtypes,
     same_order,
@@ -58,6 +62,8 @@ class Layout:
             does not show.
         staged: Parameters that are views with gaps, with dense tensors that stand in for them.
         weights: What is updated of each parameter: the part of it that this process holds, or what stands in for it.
+        large: The numbers of parameters whose gradients are so long that reading beyond their memory would end the
+            process, so that a look at it is worth its time.
         buffers: Copies of gradients that no kernel can read as they are, by the number of their parameter.
     """
 
@@ -72,6 +78,7 @@ class Layout:
     param_ids: list[int] = field(default_factory=list)
     state_ids: list[int] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
+    large: list[int] = field(default_factory=list)
     buffers: dict[int, Tensor] = field(default_factory=dict)
 
     def holds(self, groups: Sequence[dict[str, Any]], state: State, scaled: bool) -> bool:
@@ -186,6 +193,13 @@ class Layout:
             for i, (g, p) in enumerate(zip(found, self.params, strict=True)):
                 if g is not None and is_distributed(p):
                     found[i] = _local_gradient(g, p)
+        for i in self.large:
+            g = found[i]
+            if g is not None and g.layout is torch.strided and g.device.type == "cpu" and not is_backed(g):
+                raise ValueError(
+                    f"the memory of the gradient of parameter {i}, of shape {tuple(g.shape)}, has been released or cut "
+                    "short"
+                )
         for i in self.suspects:
             g = found[i]
             if g is not None and (g.is_neg() or g.is_conj()):
@@ -236,7 +250,7 @@ def _local_gradient(gradient: Tensor, parameter: Any) -> Tensor:
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.numel() == 0:
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.numel() == 0 or is_wrapper(tensor):
         return (0, 0)
     last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
@@ -281,11 +295,16 @@ def lay_out(
         _check_parameter(i, p)
         settings = settled[k]
         own, tensors = local(p), []
-        if own.device.type == "cpu" and (not is_dense(own) or own.is_conj() or own.is_neg()):
+        wrapper = is_wrapper(own)
+        if wrapper:
+            _say_slow(type(own))
+        elif own.device.type == "cpu" and (not is_dense(own) or own.is_conj() or own.is_neg()):
             own = _stand_in(p, layout)
         layout.weights.append(own)
         if p.is_complex() or p.numel() == 1:
             layout.suspects.append(i)
+        if p.numel() >= THREADED_FROM:
+            layout.large.append(i)
         layout.sharded |= is_distributed(p)
         program = settings.program
         if p.grad is not None or state.get(p):
@@ -341,7 +360,16 @@ def _signature(p: Any, own: Tensor, tensors: list[Any], settings: Settings, stor
     mesh: tuple[Any, ...] = ()
     if is_distributed(p):
         mesh = tuple(p.device_mesh.get_group(d) for d, placement in enumerate(p.placements) if placement.is_shard())
-    return program, storages, own.is_complex(), mesh, own.device.type == "cpu"
+    return program, storages, own.is_complex(), mesh, own.device.type == "cpu" and not is_wrapper(own)
+
+
+@functools.cache
+def _say_slow(kind: type) -> None:
+    warnings.warn(
+        f"parameters of type {kind.__name__} have no memory of their own that a kernel could update; the formula is "
+        "computed operation by operation, which takes several times as long",
+        stacklevel=outside(),
+    )
 
 
 def _check_parameter(i: int, p: Tensor) -> None:

@@ -206,11 +206,11 @@ def warn_of_misspelt(group: Group, known: Mapping[str, Any]) -> None:
                 warnings.warn(
                     f"the parameter group has {key}={group[key]!r}, which this optimizer does not use; did you mean "
                     f"{close[0]}?",
-                    stacklevel=_outside(),
+                    stacklevel=outside(),
                 )
 
 
-def _outside() -> int:
+def outside() -> int:
     """How far up the stack from the caller the code is that is neither downslope's nor PyTorch's."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("downslope", "torch"):

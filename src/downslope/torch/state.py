@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,23 @@ def local(tensor: Tensor) -> Tensor:
 def is_distributed(tensor: Tensor) -> bool:
     """Whether the tensor is shared out over processes."""
     return hasattr(tensor, "_local_tensor")
+
+
+def is_wrapper(tensor: Tensor) -> bool:
+    """Whether the tensor has no memory of its own, only a Python class that says what operations on it do.
+
+    Quantised and scaled parameters are such. Fake tensors, which have no values either, are not meant.
+    """
+    kind = type(tensor)
+    if kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__ or tensor.numel() == 0:
+        return False
+    fake = sys.modules.get("torch._subclasses.fake_tensor")
+    if fake is not None and isinstance(tensor, fake.FakeTensor):
+        return False
+    try:
+        return tensor.data_ptr() == 0
+    except RuntimeError:
+        return True
 
 
 def is_dense(tensor: Tensor) -> bool:
