@@ -1,12 +1,14 @@
 """One optimizer step in PyTorch: `downslope.torch` beside torch.optim, Optax and DeepSpeed, interleaved in one run.
 
-    python bench/torch_step.py [small] [medium] [convnet] [gpt2] [all] [--parts rules clip bfloat16] [--rules adam ...]
+    python bench/torch_step.py [small] [medium] [convnet] [gpt2] [all] [--parts rules clip bfloat16 loop] [--rules adam]
                                [--gradients fixed fresh] [--rounds 15] [--json torch_step.json]
 
 - `rules`: every rule as torch.optim has it, against its default, `foreach` and `fused` forms, Optax under `jit` with
   donated buffers, and DeepSpeed's CPUAdam where it is installed.
 - `clip`: Adam, clipping by the global norm and an average of the weights: one optimizer against three calls.
 - `bfloat16`: Adam with its states in bfloat16 against float32, both ours.
+- `loop`: Adam in a real loop, forward, backward, step: the step timed inside of it, when other code has filled the
+  caches, and in a row with nothing in between. For the perceptrons only, on one thread.
 
 A step is `optimizer.step()` with the gradients there; no backward pass is timed. `fixed` gradients are the same tensors
 at every step; `fresh` ones are allocated anew before every step, untimed, at other addresses than those before. Every
@@ -336,6 +338,81 @@ def groups(names: list[str], weights: int, limit: float) -> Iterator[list[str]]:
         yield [names[0], *names[begin : begin + peers]]
 
 
+# ---- a real loop
+
+BATCH = 32
+
+
+class Training:
+    """A perceptron that is trained with one of the contenders."""
+
+    def __init__(self, shapes: Shapes, make: Make):
+        torch.manual_seed(0)
+        layers = [torch.nn.Linear(n, m) for m, n in shapes[::2]]
+        between = [module for layer in layers for module in (layer, torch.nn.ReLU())]
+        self.model = torch.nn.Sequential(*between[:-1])
+        self.x, self.y = torch.randn(BATCH, shapes[0][1]), torch.randint(shapes[-1][0], (BATCH,))
+        self.step = make(list(self.model.parameters()))
+
+    def backward(self) -> None:
+        """Everything that comes before a step."""
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        torch.nn.functional.cross_entropy(self.model(self.x), self.y).backward()
+
+    def cold(self, steps: int) -> tuple[list[int], list[int]]:
+        """Nanoseconds of every step, and of every iteration."""
+        own, whole = [], []
+        for _ in range(steps):
+            start = time.perf_counter_ns()
+            self.backward()
+            begin = time.perf_counter_ns()
+            self.step()
+            end = time.perf_counter_ns()
+            own.append(end - begin)
+            whole.append(end - start)
+        return own, whole
+
+    def hot(self, steps: int) -> list[int]:
+        """Nanoseconds of every step, one after another."""
+        found = []
+        for _ in range(steps):
+            begin = time.perf_counter_ns()
+            self.step()
+            found.append(time.perf_counter_ns() - begin)
+        return found
+
+
+def race_loop(shapes: Shapes, arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """One line for each contender: medians over the rounds of each round's median, and of its ratio to ours."""
+    torch.set_num_threads(1)
+    kinds = {
+        "downslope": stepping(ours("Adam")),
+        "torch fused": stepping(torch.optim.Adam, fused=True),
+        "torch default": stepping(torch.optim.Adam),
+    }
+    trainings = {name: Training(shapes, make) for name, make in kinds.items()}
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in kinds}
+    order = list(kinds)
+    for turn in range(arguments.rounds + 1):
+        random.Random(turn).shuffle(order)
+        for name in order:
+            training = trainings[name]
+            cold, whole = training.cold(100)
+            times = {"cold": cold, "hot": training.hot(100), "iteration": whole}
+            for what, values in times.items() if turn else ():  # the first turn warms up
+                found[name].setdefault(what, []).append(statistics.median(values) / 1e9)
+    print(f"{'':<16}" + "".join(f"{what:>32}" for what in ("step in the loop", "in a row", "whole iteration")))
+    for name, rows in found.items():
+        line = f"{name:<16}"
+        for what, seconds in rows.items():
+            low, middle, high = quartiles([v / b for v, b in zip(seconds, found["downslope"][what], strict=True)])
+            line += f"{shown(statistics.median(seconds)):>12}{f'{middle:.2f} ({low:.2f}–{high:.2f})':>20}"
+        print(line, flush=True)
+    torch.set_num_threads(THREADS)
+    return found
+
+
 # ---- the tables
 
 
@@ -395,7 +472,7 @@ def environment() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="model", default=["all"], help=f"all or of {', '.join(MODELS)}")
-    parts = ("rules", "clip", "bfloat16")
+    parts = ("rules", "clip", "bfloat16", "loop")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES), help="for the part `rules`")
     parser.add_argument("--gradients", nargs="+", choices=("fixed", "fresh"), default=("fixed", "fresh"))
@@ -410,11 +487,15 @@ def main() -> None:
     for model, part, gradients in product(models, arguments.parts, arguments.gradients):
         if part == "clip" and gradients == "fixed":
             continue  # PyTorch's clipping writes to the gradients
+        if part == "loop" and (gradients == "fixed" or model not in ("small", "medium")):
+            continue  # a backward pass makes its gradients anew
         text, shapes = MODELS[model]
         print(f"\n{part}: {model}, {text}, {len(shapes)} tensors, {size(shapes):,} weights; {gradients} gradients")
         fresh = gradients == "fresh"
         if part == "rules":
             found: Any = race_rules(arguments.rules, shapes, fresh, arguments)
+        elif part == "loop":
+            found = race_loop(shapes, arguments)
         else:
             found = race_adam(of_clip if part == "clip" else of_bfloat16, shapes, fresh, arguments)
         results.setdefault(part, {}).setdefault(model, {})[gradients] = found
