@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
 
 from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.tensors import ALL, OTHER_CLOCKS
+from downslope.backends.watch import Watch
 from downslope.torch.launch import STORAGES, Interpreted, Launch, Storage
 from downslope.torch.settings import Reader, Settings, alike, outside
 from downslope.torch.state import (
@@ -31,6 +32,7 @@ from downslope.torch.state import (
 
 Tensor = torch.Tensor
 _PARAMS = itemgetter("params")
+_GRAD = attrgetter("grad")
 State = Mapping[Tensor, dict[str, Any]]
 
 
@@ -169,7 +171,11 @@ class Layout:
             picks[:] = picked
             return True
 
-        def step(groups: Sequence[dict[str, Any]], state: State) -> bool:
+        watch: Watch | None = None
+        due = patience = 0  # after how many steps that ask Python there is a watch again: it takes time to make
+
+        def same(groups: Sequence[dict[str, Any]], state: State) -> bool:
+            nonlocal watch, due, patience
             if [*map(id, flat(map(_PARAMS, groups)))] != param_ids:
                 return False
             if [*map(id, flat(map(values, state.values())))] != state_ids:
@@ -177,7 +183,19 @@ class Layout:
             for (pick, seen), group in zip(picks, groups, strict=True):
                 if not alike(pick(group), seen) and not resettled(groups):
                     return False
-            gradients = [p.grad for p in params]
+            if watch is not None:
+                watch, patience = None, 2 * patience + 1
+                due = patience
+            elif due:
+                due -= 1
+            else:
+                watch = _watch(groups, state)
+            return True
+
+        def step(groups: Sequence[dict[str, Any]], state: State) -> bool:
+            if (watch is None or not watch.unchanged(groups, state)) and not same(groups, state):
+                return False
+            gradients = [*map(_GRAD, params)]
             code = update(*gradients)
             if code > 0 or code == OTHER_CLOCKS:
                 return False
@@ -233,6 +251,12 @@ class Layout:
             if buffer is None or buffer.dtype != dtype or buffer.shape != x.shape or not same_order(buffer, x):
                 buffer = self.buffers[i] = torch.empty_like(x.detach(), dtype=dtype)
             return buffer.copy_(dense)
+
+
+def _watch(groups: Sequence[dict[str, Any]], state: State) -> Watch | None:
+    """A watch over all that a step depends on besides gradients, whose entries cannot become others in place."""
+    found: list[Any] = [groups, state, *groups, *map(_PARAMS, groups), *state.values()]
+    return Watch(found) if all(isinstance(container, (list, dict)) for container in found) else None
 
 
 def launch_states(launch: Launch | Interpreted) -> Iterable[Tensor]:
