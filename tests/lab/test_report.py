@@ -17,6 +17,7 @@ from downslope.lab.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report import report_page, write_report
 from downslope.lab.statistics import geometric_mean
 from downslope.lab.store import race_from_json, race_to_json
+from downslope.lab.verdict import difference
 
 NASTY = '</script><img src=x onerror=alert(1)> "prices" & <b>more</b>.csv'
 RACES = {
@@ -145,6 +146,43 @@ def test_sections_are_in_reading_order(pages):
         for name in ("results", "canyon", "pair", "curves", "pairs", "formulas", "method")
     ]
     assert places == sorted(places)
+
+
+def test_cautions_stand_below_the_verdict():
+    race = dataclasses.replace(make_race(("sgd", "adam")), cautions=("There are 8 validation rows.",))
+    assert Page(report_page(race)).text(**{"class": "caution"}) == ["There are 8 validation rows."]
+
+
+def test_the_baseline_is_in_the_table_and_explained(pages):
+    assert "baselinethe same for every row" in [text for _, _, text in Page(pages["finished"]).cells]
+    assert "Baseline: predicting the class frequencies of the training rows." in pages["finished"]
+    assert "Baseline: predicting the mean of the training targets." in pages["regression"]
+
+
+def test_a_rule_that_is_not_shown_to_beat_the_baseline_is_marked():
+    race = make_race(("sgd", "adam"))
+    useless = dataclasses.replace(race.rules[0].against_baseline, outcome="undecided")
+    rules = (dataclasses.replace(race.rules[0], against_baseline=useless), race.rules[1])
+    assert report_page(race).count("not shown to beat the baseline") == 0
+    assert report_page(dataclasses.replace(race, rules=rules)).count("not shown to beat the baseline") == 1
+
+
+def test_some_runs_that_diverged_are_counted_beside_the_mean_of_the_others():
+    race = make_race(("sgd", "adam"))
+    first, *rest = race.rules[0].verdict
+    runs = (dataclasses.replace(first, diverged_at=5), *rest)
+    lost = dataclasses.replace(race.rules[0], verdict=runs, finished_loss=0.125)
+    page = Page(report_page(dataclasses.replace(race, rules=(lost, race.rules[1]))))
+    assert "0.125in 9 of 10 runs, 1 diverged" in column(page, "Validation loss")
+
+
+def test_pairs_say_which_rule_is_lower_and_by_how_much(pages):
+    race = RACES["finished"]
+    cells = [text for _, _, text in Page(pages["finished"]).cells]
+    for comparison in race.comparisons:
+        assert difference(comparison) in cells
+        lower = {"first": comparison.first, "second": comparison.second}.get(comparison.outcome)
+        assert not lower or f"{lower} is lower" in cells
 
 
 def test_how_the_race_was_run(pages):

@@ -300,9 +300,10 @@ def _mean(
 def _target(first: RuleResult, seeds: Sequence[int], given: float | None) -> tuple[float | None, str]:
     if given is not None:
         return given, "given by the user"
-    if len(first.verdict) < len(seeds) or first.loss is None or math.isinf(first.loss.estimate):
+    finals = [run.final_loss for run in first.verdict]
+    target = statistics.median_high(finals) if len(finals) == len(seeds) else math.inf
+    if math.isinf(target):
         return None, f"{first.rule}, the first rule, did not finish, so there is no loss to time the others by"
-    target = statistics.median_high([run.final_loss for run in first.verdict])
     return target, f"where {first.rule}, the first rule, ends (upper median over the reporting seeds)"
 
 

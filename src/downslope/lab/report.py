@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from downslope import files
+from downslope.lab.baseline import NAMES
 from downslope.lab.drawing import Look, Picture, looks, number
 from downslope.lab.mathml import mathml
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
@@ -136,7 +137,7 @@ def _results(race: Race, look: dict[str, Look]) -> str:
         f"not tuned on{_splits(race)}. Means over these seeds, geometric ones of the losses{_level(race)}.",
         f'{summary(race, look)}\n<p class="small">Safe range: the learning rates around the best one that stay within '
         f"{race.safe_factor:g} times its loss. At the edge: the best value was the last one tried on that side."
-        f"{target} Failures: runs that diverged.</p>",
+        f"{target} Failures: runs that diverged. Baseline: {NAMES[race.task]}.</p>",
     )
 
 

@@ -6,7 +6,6 @@ import html
 import math
 from collections.abc import Iterable
 
-from downslope.lab.baseline import NAMES
 from downslope.lab.drawing import SHAPES, Look, number
 from downslope.lab.results import Comparison, Interval, Race, RuleResult, Run
 from downslope.lab.statistics import geometric_mean, ranked
@@ -114,7 +113,7 @@ def _baseline_row(race: Race, columns: list[str]) -> str:
         f'<td class="number" data-label="{column}">{cells[column]}</td>' if column in cells else "<td></td>"
         for column in columns[1:]
     )
-    return f'<tr class="baseline"><th scope="row">{NAMES[race.task]}</th>{shown}</tr>\n'
+    return f'<tr class="baseline"><th scope="row">baseline<small>the same for every row</small></th>{shown}</tr>\n'
 
 
 def _standing(result: RuleResult, leader: str | None, race: Race) -> str:

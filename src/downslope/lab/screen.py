@@ -144,9 +144,9 @@ def _columns(with_accuracy: bool, wide: bool) -> dict[str, Callable[[RuleResult]
     if with_accuracy:
         columns["accuracy"] = lambda r: _interval(r.accuracy, between, percent=True)
     if wide:
-        columns["test loss"] = lambda r: _interval(r.test_loss, between)
+        columns["test loss"] = lambda r: "" if r.test_loss is None else _number(r.test_loss.estimate)
     if wide and with_accuracy:
-        columns["test acc."] = lambda r: _interval(r.test_accuracy, between, percent=True)
+        columns["test acc."] = lambda r: "" if r.test_accuracy is None else f"{r.test_accuracy.estimate:.1%}"
     columns["steps to target" if wide else "to target"] = lambda r: _steps(r.steps_to_target)
     columns["seconds"] = lambda r: f"{r.seconds:.1f}"
     return columns
