@@ -213,3 +213,35 @@ def test_it_evaluates_as_the_authors_own():
             seen.append(weights(model))
         found.append(torch.stack(seen))
     torch.testing.assert_close(*found, rtol=0, atol=1e-11)
+
+
+def test_a_model_saved_between_steps_that_train_comes_before_is_the_weights():
+    """Once it is known that `train()` comes before every step; copies of the model have nothing of it."""
+    model, optimizer = made("schedule-free AdamW")
+    for t in range(4):
+        optimizer.train()
+        step(model, optimizer, t)
+    twin = copy.deepcopy(model)
+    ahead = weights(twin)
+    saved = torch.cat([value.reshape(-1) for value in model.state_dict().values()])
+    assert (saved - ahead).abs().max() > 1e-5
+    with optimizer.at_weights():
+        assert torch.equal(weights(model), saved)
+    assert torch.equal(torch.cat([value.reshape(-1) for value in twin.state_dict().values()]), ahead)
+    optimizer.train()
+    loss_of(model, 4).backward()
+    before = weights(model)
+    model.state_dict()  # between the forward pass and the step nothing moves
+    assert torch.equal(weights(model), before)
+    optimizer.step()
+
+
+def test_a_model_saved_where_train_may_not_come_again_is_left_alone():
+    model, optimizer = made("schedule-free AdamW")
+    optimizer.train()
+    for t in range(4):
+        step(model, optimizer, t)
+    before = weights(model)
+    model.state_dict()
+    assert torch.equal(weights(model), before)
+    step(model, optimizer, 4)

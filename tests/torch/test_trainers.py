@@ -8,6 +8,7 @@ room, as one distance is one draw. This must be less than a thousandth of the wa
 A training that is saved, loaded and continued ends at the very bits of the uninterrupted one.
 """
 
+import copy
 import functools
 import re
 import runpy
@@ -460,8 +461,10 @@ class TestHuggingFaceTrainer:
             trainer = self.fit(model, ours(name, averaging=0.9), directory, **settings)
             return ending(model, trainer.optimizer.optimizer)
 
-        whole = train(tmp_path / "whole", save_strategy="steps", save_steps=8)
-        assert torch.equal(train(tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-8")), whole)
+        saving = {"save_strategy": "steps", "save_steps": 8}  # which moves to the weights and back, with one rounding
+        whole = train(tmp_path / "whole", **saving)
+        resume = str(tmp_path / "whole" / "checkpoint-8")
+        assert torch.equal(train(tmp_path / "resumed", resume=resume, **saving), whole)
 
     @pytest.mark.parametrize("name", ["a rule with a look-ahead", "schedule-free"])
     def test_it_evaluates_and_saves_the_weights_themselves(self, name, tmp_path):
@@ -483,6 +486,29 @@ class TestHuggingFaceTrainer:
             ahead = model(input_ids=inputs, labels=inputs).loss.item()
         assert evaluated == pytest.approx(at_weights, rel=1e-5)
         assert abs(ahead - at_weights) > 1e-3
+
+    @pytest.mark.parametrize("best", [False, True], ids=["last", "best"])
+    def test_the_model_after_training_is_the_weights_themselves(self, best, tmp_path):
+        """Without an evaluation since the last step: as saved by `save_model`, or as the best one was loaded."""
+        from safetensors.torch import load_file
+
+        settings = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 5, "save_steps": 5}
+        settings = {**settings, "load_best_model_at_end": True} if best else {}
+        trainer = self.fit(self.model(), ours("schedule-free"), tmp_path / "run", **settings)
+        model, optimizer = trainer.model, trainer.optimizer.optimizer
+        trainer.save_model(tmp_path / "model")
+        saved = load_file(tmp_path / "model" / "model.safetensors")
+        with optimizer.at_weights():
+            there = {key: value.clone() for key, value in model.state_dict().items() if key in saved}
+        assert all(torch.equal(saved[key], value) for key, value in there.items())
+        if best:
+            from_best = load_file(f"{trainer.state.best_model_checkpoint}/model.safetensors")
+            assert all(torch.equal(from_best[key], value) for key, value in there.items())
+            trainer.evaluate()
+            assert all(torch.equal(from_best[key], model.state_dict()[key]) for key in from_best)
+        copy.deepcopy(model).state_dict()
+        optimizer.train()
+        assert not all(torch.equal(model.state_dict()[key], value) for key, value in there.items())
 
     def test_the_example(self, capsys):
         assert run_example("huggingface_trainer", capsys).endswith(": 13, 16, 19, 2, 5, 8, 11")

@@ -455,6 +455,8 @@ class Optimizer(torch.optim.Optimizer):
             RuntimeError: The parameters hold something else at the moment (inside `at_weights` and such).
         """
         self._move("train", to_weights=False)
+        if self._groups_ahead():
+            self._progress.rhythm.beat(self)
 
     def _move(self, what: str, *, to_weights: bool) -> None:
         groups = self._groups_ahead()

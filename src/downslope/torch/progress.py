@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from downslope.torch.layout import Layout
+from downslope.torch.modules import Rhythm
 
 Tensor = torch.Tensor
 
@@ -26,6 +27,7 @@ class Progress:
         quick_step: The step where nothing is out of the ordinary; see `Layout.quick_step`.
         away: The method inside which parameters hold something else, or which is at work.
         skipped: How many steps were left out.
+        rhythm: When `train()` was called.
     """
 
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -33,6 +35,7 @@ class Progress:
     layouts: dict[Tensor | None, Layout] = field(default_factory=dict)
     away: str = ""
     skipped: int = 0
+    rhythm: Rhythm = field(default_factory=Rhythm)
 
     def refuse(self, what: str) -> None:
         """Refuse to do something while parameters hold something else.
