@@ -184,7 +184,7 @@ class Layout:
                 if not alike(pick(group), seen) and not resettled(groups):
                     return False
             if watch is not None:
-                watch, patience = None, 2 * patience + 1
+                watch, patience = None, min(2 * patience + 1, 255)
                 due = patience
             elif due:
                 due -= 1
