@@ -80,6 +80,8 @@ def make_race(
         epochs=epochs,
         steps_per_epoch=17,
         learning_rates=GRID,
+        seed=0,
+        split_seed=0,
         tuning_seeds=tuple(range(tuning_seeds)),
         confirming_seeds=tuple(range(tuning_seeds, tuning_seeds + 7)),
         verdict_seeds=tuple(range(100, 100 + verdict_seeds)),
@@ -115,6 +117,7 @@ def interrupt(race):
         "edge": None,
         "loss": None,
         "finished_loss": None,
+        "best_loss": None,
         "against_baseline": None,
         "accuracy": None,
         "test_loss": None,
@@ -127,6 +130,7 @@ def interrupt(race):
             verdict=(),
             loss=None,
             finished_loss=None,
+            best_loss=None,
             against_baseline=None,
             accuracy=None,
             test_loss=None,
@@ -170,6 +174,7 @@ def _result(rule, task, epochs, tuning_seeds, verdict_seeds, everything_diverges
         edge="high" if rule == "adadelta" else None,
         loss=interval([run.final_loss for run in verdict_runs]) if measured else None,
         finished_loss=geometric_mean([run.final_loss for run in verdict_runs]) if measured else None,
+        best_loss=interval([run.best_loss for run in verdict_runs]) if measured else None,
         accuracy=interval([run.valid_accuracy[-1] for run in verdict_runs], "arithmetic")
         if measured and task == "classification"
         else None,

@@ -5,29 +5,29 @@ import numpy as np
 import pytest
 
 import downslope
+from downslope.lab.columns import Columns
 from downslope.lab.engine import DIVERGENCE_FACTOR, Engine, Entry, batch_order
 from downslope.lab.network import Network
-from downslope.lab.problems import Problem, Split
+from downslope.lab.problems import Problem
 
 RULES = [downslope.sgd, downslope.momentum, downslope.nesterov, downslope.adagrad, downslope.rmsprop, downslope.adam]
 
 
-def small_problem(task="classification", *, rows=70, epochs=3, batch_size=16, hidden=(6, 5)):
+def small_problem(task="classification", *, rows=70, epochs=3, batch_size=16, hidden=(6, 5), kind="ready"):
     rng = np.random.default_rng(7)
-
-    def split(n):
-        x = rng.standard_normal((n, 4)).astype(np.float32)
-        if task == "regression":
-            return Split(x, (x[:, :1] * 2 - x[:, 1:2] ** 2).astype(np.float32))
-        return Split(x, (x[:, 0] > x[:, 1]).astype(np.int32) + (x[:, 2] > 0).astype(np.int32))
-
+    in_all = -(-rows * 4 // 3) + 33
+    x = rng.standard_normal((in_all, 4)).astype(np.float32)
+    if task == "regression":
+        targets = Columns((x[:, :1] * 2 - x[:, 1:2] ** 2).astype(np.float32), ("t",), (kind,))
+    else:
+        targets = (x[:, 0] > x[:, 1]).astype(np.int32) + (x[:, 2] > 0).astype(np.int32)
     return Problem(
         name="small",
         title="Small",
         task=task,
-        train=split(rows),
-        valid=split(25),
-        test=split(33),
+        columns=Columns(x, tuple("pqrs"), (kind,) * 4),
+        targets=targets,
+        test_rows=np.arange(33, dtype=np.int32),
         hidden=hidden,
         outputs=3 if task == "classification" else 1,
         activation="relu",
@@ -100,8 +100,9 @@ def update_by_hand(rule, x, dx, state, t, lr):
 def train_by_hand(problem, rule, lr, seed):
     weights = [np.float64(w) for w in Network.of(problem).initial(seed)]
     states = [{} for _ in weights]
-    x, y = np.float64(problem.train.x), problem.train.y
-    valid = [loss_of(weights, problem.valid.x, problem.valid.y, problem.task)]
+    train_rows, valid_rows, test_rows = problem.divided(problem.split(0, seed))
+    x, y = np.float64(train_rows.x), train_rows.y
+    valid = [loss_of(weights, valid_rows.x, valid_rows.y, problem.task)]
     train = [loss_of(weights, x, y, problem.task)]
     t = 0
     for epoch in range(1, problem.epochs + 1):
@@ -117,9 +118,9 @@ def train_by_hand(problem, rule, lr, seed):
                 update_by_hand(rule, w, dx, s, t, lr) for w, dx, s in zip(weights, gradient, states, strict=True)
             ]
         train.append(np.mean(losses))
-        valid.append(loss_of(weights, problem.valid.x, problem.valid.y, problem.task))
-    accuracy = np.mean(forward(weights, problem.test.x)[1].argmax(axis=1) == problem.test.y)
-    return train, valid, loss_of(weights, problem.test.x, problem.test.y, problem.task), accuracy
+        valid.append(loss_of(weights, valid_rows.x, valid_rows.y, problem.task))
+    accuracy = np.mean(forward(weights, test_rows.x)[1].argmax(axis=1) == test_rows.y)
+    return train, valid, loss_of(weights, test_rows.x, test_rows.y, problem.task), accuracy
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,54 @@ def test_a_run_follows_a_loop_written_by_hand_in_double_precision(engine, rule):
     assert run.test_loss == pytest.approx(test_loss, rel=2e-4)
     assert run.test_accuracy == pytest.approx(test_accuracy)
     assert (run.rule, run.lr, run.seed, run.phase) == (rule, lr, 3, "verdict")
+
+
+@pytest.mark.parametrize(("task", "seed"), [("classification", 3), ("regression", 1007)])
+def test_a_run_on_a_split_of_its_own_scales_by_its_own_training_rows(task, seed):
+    problem = small_problem(task, kind="number", hidden=(5,))
+    engine = Engine(problem, [downslope.sgd], lanes=4, threads=1)
+    entries = [Entry("sgd", 0.05, s, "verdict") for s in (0, 1, seed)]
+    run = train(engine, entries)["sgd", 0.05, seed]
+    train_loss, valid_loss, test_loss, _ = train_by_hand(problem, "sgd", 0.05, seed)
+    np.testing.assert_allclose(run.train_loss, train_loss, rtol=2e-4)
+    np.testing.assert_allclose(run.valid_loss, valid_loss, rtol=2e-4)
+    assert run.test_loss == pytest.approx(test_loss, rel=2e-4)
+    assert train(engine, entries[2:])["sgd", 0.05, seed] == run
+
+
+def test_gaps_are_filled_by_the_training_rows_of_each_split():
+    problem = small_problem("regression", kind="number", hidden=(5,))
+    values = problem.columns.values.copy()
+    values[np.random.default_rng(0).random(values.shape) < 0.2] = np.nan
+    problem = dataclasses.replace(problem, columns=dataclasses.replace(problem.columns, values=values))
+    runs = train(Engine(problem, [downslope.sgd], threads=1), [Entry("sgd", 0.05, seed) for seed in (2, 5)])
+    for seed in (2, 5):
+        by_hand = train_by_hand(problem, "sgd", 0.05, seed)
+        np.testing.assert_allclose(runs["sgd", 0.05, seed].valid_loss, by_hand[1], rtol=2e-4)
+
+
+def test_one_fixed_split_serves_all_seeds():
+    problem = small_problem("regression", hidden=())
+    engine = Engine(problem, [downslope.sgd], threads=1, varied=False, split_seed=4)
+    assert [engine.split_number(seed) for seed in (0, 7, 1003)] == [0, 0, 0]
+    run = train(engine, [Entry("sgd", 0.05, 7)])["sgd", 0.05, 7]
+    weights = [np.float64(w) for w in Network.of(problem).initial(7)]
+    _, valid, _ = problem.divided(problem.split(4, 0))
+    assert run.valid_loss[0] == pytest.approx(loss_of(weights, valid.x, valid.y, "regression"), rel=1e-5)
+
+
+def test_a_network_without_a_finite_loss_has_diverged_before_the_first_step():
+    problem = small_problem("regression", epochs=4)
+    values = problem.columns.values.copy()
+    values[problem.split(0, 0).valid[0], 1] = 1e30
+    problem = dataclasses.replace(problem, columns=dataclasses.replace(problem.columns, values=values))
+    reports = list(Engine(problem, [downslope.sgd], threads=1).train([Entry("sgd", 0.1, 0, "verdict")]))
+    ((run,),) = [report.finished for report in reports]
+    assert run.diverged_at == 0
+    assert run.train_loss == run.valid_loss == (math.inf,) * 5
+    assert (run.final_loss, run.best_loss, run.test_loss) == (math.inf,) * 3
+    assert sum(report.epochs for report in reports) == 0
+    assert sum(report.skipped for report in reports) == 4
 
 
 def test_regression_follows_the_loop_by_hand_and_has_no_accuracy():
@@ -276,7 +325,7 @@ def test_hyperparameters_and_flags_reach_the_rule():
 
 def test_a_batch_larger_than_the_data_is_one_batch_of_all_rows():
     assert batch_order(0, 1, rows=5, batch_size=8).shape == (1, 5)
-    problem = small_problem(rows=9, batch_size=64, epochs=2)
+    problem = small_problem("regression", rows=9, batch_size=64, epochs=2)
     (run,) = train(Engine(problem, [downslope.sgd], threads=1), [Entry("sgd", 0.1, 0)]).values()
     np.testing.assert_allclose(run.valid_loss, train_by_hand(problem, "sgd", 0.1, 0)[1], rtol=2e-4)
 
@@ -305,7 +354,6 @@ def test_what_cannot_be_trained_is_refused_by_name(engine):
 
 
 def test_a_failure_inside_a_heat_reaches_the_caller(engine):
-    valid = Split(engine.problem.valid.x[:, :2], engine.problem.valid.y)
-    broken = Engine(dataclasses.replace(engine.problem, valid=valid), [downslope.sgd], threads=2)
+    broken = Engine(dataclasses.replace(engine.problem, features=("p", "q")), [downslope.sgd], threads=2)
     with pytest.raises(TypeError, match="dot_general"):
         list(broken.train([Entry("sgd", 0.1, 0)]))

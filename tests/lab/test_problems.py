@@ -69,6 +69,60 @@ def test_every_row_is_in_exactly_one_split():
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
+def test_splits_are_disjoint_whole_different_and_leave_the_test_rows_alone(name):
+    problem = load_problem(name)
+    in_all = np.arange(len(problem.columns.values))
+    splits = {(seed, number): problem.split(seed, number) for seed in (0, 1) for number in (0, 1, 1000)}
+    for split in splits.values():
+        np.testing.assert_array_equal(np.sort(np.concatenate(split)), in_all)
+        np.testing.assert_array_equal(split.test, problem.test_rows)
+        assert [len(part) for part in split] == [len(part) for part in splits[0, 0]]
+        if problem.task == "classification":
+            shares = [np.bincount(problem.targets[part]) / len(part) for part in (split.train, split.valid)]
+            np.testing.assert_allclose(shares[0], shares[1], atol=0.01)
+    assert len({split.valid.tobytes() for split in splits.values()}) == len(splits)
+    np.testing.assert_array_equal(problem.split(1, 1000).valid, splits[1, 1000].valid)
+
+
+def test_validation_rows_come_from_all_rows_but_the_test_rows():
+    problem = load_problem("parabola")
+    seen = np.zeros(1000)
+    for number in range(200):
+        seen[problem.split(0, number).valid] += 1
+    assert (seen[problem.test_rows] == 0).all()
+    often = np.delete(seen, problem.test_rows)
+    assert often.mean() == 50
+    assert often.std() == pytest.approx(np.sqrt(200 * 0.25 * 0.75), rel=0.15)  # each row a quarter of the time
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_split_is_scaled_by_its_own_training_rows(number):
+    from sklearn.datasets import load_diabetes
+
+    raw = load_diabetes(scaled=False)
+    problem = load_problem("diabetes")
+    parts = problem.split(5, number)
+    x, y = raw.data, raw.target[:, None]
+    for split, rows in zip(problem.divided(parts), parts, strict=True):
+        for found, column in ((split.x, x), (split.y, y)):
+            chosen = column[parts.train]
+            np.testing.assert_allclose(found, (column[rows] - chosen.mean(axis=0)) / chosen.std(axis=0), atol=2e-5)
+
+
+def test_a_split_that_leaves_nothing_to_predict_is_refused(tmp_path):
+    y = np.zeros(12)
+    y[:2] = 1.0
+    path = write(tmp_path, columns(12, y=y), "t.parquet")
+
+    def every_split():
+        problem = load_table(path, target="y", task="regression")
+        return [problem.split(0, number) for number in range(100)]
+
+    with pytest.raises(DataError, match=r"target: of split .* training rows have the same value"):
+        every_split()
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_the_same_problem_every_time(name):
     first, second = load_problem(name), load_problem(name)
     assert first.data_hash == second.data_hash

@@ -11,7 +11,6 @@ from downslope import rule
 from downslope.lab import load_problem, race
 from downslope.lab.baseline import baseline
 from downslope.lab.course import Stage, beyond, choose
-from downslope.lab.problems import Split
 from downslope.lab.protocol import FIRST_VERDICT_SEED, GRID, safe_range, steps_to
 from downslope.lab.results import Run
 
@@ -101,9 +100,68 @@ def test_the_best_is_the_lowest_mean_of_all_its_seeds(result):
     for r in result.rules:
         means = {}
         for run in r.tuning:
-            means.setdefault(run.lr, []).append(run.final_loss)
+            if run.lr in finalists(r):
+                means.setdefault(run.lr, []).append(run.final_loss)
+        assert {len(losses) for losses in means.values()} == {9}
         assert r.best_lr == min(means, key=lambda lr: np.mean(means[lr]))
-        assert r.best_lr in finalists(r)
+
+
+def test_every_rule_gets_as_many_runs_at_the_same_learning_rates(result):
+    assert len({len(r.tuning) for r in result.rules}) == 1
+    assert len({tuple(sorted({run.lr for run in r.tuning})) for r in result.rules}) == 1
+    assert len({len(finalists(r)) for r in result.rules}) == 1
+
+
+def test_one_learning_rate_does_not_tell_the_side_and_is_widened_on_both():
+    quick = {"tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 2}
+    found = race("parabola", [downslope.sgd], learning_rates=[0.01], **quick).rules[0]
+    rates = sorted({run.lr for run in found.tuning})
+    assert rates == [0.001, 0.00215, 0.00464, 0.01, 0.0215, 0.0464, 0.1]
+    assert (found.best_lr, found.edge) == (0.0464, None)
+
+
+def test_each_seed_has_its_own_split_unless_it_is_fixed(result):
+    quick = {"learning_rates": [0.05], "tuning_seeds": 2, "confirming_seeds": 0, "verdict_seeds": 3}
+    quick["hyperparameters"] = {"momentum": {"mu": 0.0}}
+    rules = [downslope.sgd, downslope.momentum]
+    varied, fixed = (race("parabola", rules, splits=splits, **quick) for splits in ("varied", "fixed"))
+    assert (varied.splits, fixed.splits) == (3, 1)
+    assert (varied.overlap, fixed.overlap) == (200 / 600, 0.0)
+    assert len(set(varied.baseline.losses)) == 3
+    assert len(set(fixed.baseline.losses)) == 1
+    problem = load_problem("parabola")
+    for loss, seed in zip(varied.baseline.losses, varied.verdict_seeds, strict=True):
+        train, valid, _ = problem.split(0, seed)
+        y = problem.targets.values[:, 0]
+        assert loss == pytest.approx(np.mean((y[valid] - y[train].mean()) ** 2), rel=1e-5)
+
+
+def test_seeds_replicate_or_repeat_a_race():
+    quick = {"learning_rates": [0.05], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 2}
+
+    def runs(**luck):
+        found = race("parabola", [downslope.sgd], **quick, **luck)
+        assert (found.seed, found.split_seed) == (luck.get("seed", 0), luck.get("split_seed", 0))
+        return found.rules[0].tuning + found.rules[0].verdict, found
+
+    base, race_base = runs()
+    assert runs(seed=0, split_seed=0)[0] == base
+    other_seed, race_other = runs(seed=3)
+    other_split, _ = runs(split_seed=3)
+    assert {run.seed for run in base} == {run.seed for run in other_split}
+    assert {run.seed for run in base}.isdisjoint(run.seed for run in other_seed)
+    assert {run.seed - 3_000_000 for run in other_seed} == {run.seed for run in base}
+    for changed in (other_seed, other_split):
+        assert {run.valid_loss[0] for run in base}.isdisjoint(run.valid_loss[0] for run in changed)
+    # Other weights on the same splits: predicting the mean is as good as it was.
+    assert race_other.baseline.losses == race_base.baseline.losses
+
+
+def test_the_best_epoch_is_told_beside_the_last(result):
+    for r in result.rules:
+        best = [min(run.valid_loss[1:]) for run in r.verdict]
+        assert r.best_loss.estimate == pytest.approx(np.exp(np.mean(np.log(best))))
+        assert r.best_loss.estimate <= r.loss.estimate
 
 
 def test_a_lucky_learning_rate_is_found_out():
@@ -167,7 +225,10 @@ def test_a_rule_that_always_diverges_is_reported_as_such():
     assert lost.best_lr is None
     assert lost.edge == "low"
     assert all(math.isinf(run.final_loss) and run.diverged_at is not None for run in lost.tuning)
-    assert len({run.lr for run in lost.tuning}) == 7  # the grid was widened twice, downwards
+    # The grid was widened twice, downwards, for the lost one; upwards for sgd, and both were tried at the same.
+    rates = {run.lr for run in lost.tuning}
+    assert min(rates) == 0.001
+    assert rates == {run.lr for run in found.rules[0].tuning}
     assert lost.verdict == ()
     assert "sgd" in found.verdict
     alone = race("parabola", [runaway], learning_rates=[0.1], tuning_seeds=1, verdict_seeds=2)
@@ -210,8 +271,11 @@ def test_a_race_stopped_while_judging_has_no_winner():
 
 def test_the_baseline_is_a_constant_prediction(result):
     problem = load_problem("parabola")
-    mean = problem.train.y.astype(float).mean()
-    assert result.baseline.losses == pytest.approx([np.mean((problem.valid.y - mean) ** 2)] * 4, rel=1e-6)
+    expected = []
+    for seed in result.verdict_seeds:
+        train, valid, _ = problem.divided(problem.split(0, seed))
+        expected.append(np.mean((valid.y - train.y.astype(float).mean()) ** 2))
+    assert result.baseline.losses == pytest.approx(expected, rel=1e-6)
     assert result.baseline.accuracy is None
     assert {r.against_baseline.second for r in result.rules} == {"baseline"}
     assert all(r.against_baseline.ratio.estimate < 1 for r in result.rules)
@@ -225,7 +289,7 @@ def test_the_baseline_is_a_constant_prediction(result):
 def test_few_validation_rows_are_warned_of(result):
     assert result.cautions == ()
     problem = load_problem("parabola")
-    few = replace(problem, valid=Split(problem.valid.x[:8], problem.valid.y[:8]))
+    few = replace(problem, test_rows=np.arange(968, dtype=np.int32))
     found = race(few, [downslope.sgd], learning_rates=[0.1], tuning_seeds=1, confirming_seeds=0, verdict_seeds=1)
     assert "8 validation rows" in found.cautions[0]
 
@@ -283,6 +347,11 @@ def test_settings_reach_the_rule():
         ({"learning_rates": [0.1, -1.0]}, "learning_rates"),
         ({"learning_rates": [math.nan]}, "learning_rates"),
         ({"tuning_seeds": 0}, "tuning_seeds"),
+        ({"verdict_seeds": 1_000_000}, "verdict_seeds=1000000"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 0.5}, "seed=0.5"),
+        ({"split_seed": True}, "split_seed=True"),
+        ({"splits": "none"}, "splits='none'"),
         ({"confirming_seeds": -1}, "confirming_seeds"),
         ({"verdict_seeds": 1.5}, "verdict_seeds"),
         ({"margin": 1.0}, "margin=1.0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -43,6 +43,11 @@ def race(
     ] = "",
     tuning_seeds: Annotated[int, typer.Option(help="Runs per learning rate.")] = 3,
     seeds: Annotated[int, typer.Option(help="Fresh runs of each rule's best learning rate, for the verdict.")] = 10,
+    seed: Annotated[int, typer.Option(help="Which initial weights and batches; another number is another race.")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Which random splits of the rows.")] = 0,
+    splits: Annotated[
+        str, typer.Option(help="varied: each seed has a split of its own; fixed: one split for all.")
+    ] = "varied",
     margin: Annotated[
         float, typer.Option(help="The smallest difference in loss that matters, as a share: 0.01 is 1 %.")
     ] = 0.01,
@@ -51,7 +56,7 @@ def race(
 ) -> None:
     """Race update rules on a network and data, and get a verdict.
 
-    Every rule is tuned with the same budget, then judged on seeds it was not tuned on.
+    Every rule gets the same runs, on the same weights and splits, and is judged on seeds it was not tuned on.
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the networks are small, and a GPU would only wait for them
     from downslope.lab import DataError, write_report
@@ -69,6 +74,9 @@ def race(
                 entrants,
                 tuning_seeds=tuning_seeds,
                 verdict_seeds=seeds,
+                seed=seed,
+                split_seed=split_seed,
+                splits=_splits(splits),
                 margin=margin,
                 target_loss=target_loss,
                 watch=screen.watch,
@@ -130,6 +138,12 @@ def _problem(
         check_sizes(hidden=chosen.hidden, batch_size=None, epochs=epochs)
         chosen = replace(chosen, epochs=epochs)
     return chosen
+
+
+def _splits(choice: str) -> Literal["varied", "fixed"]:
+    if choice not in ("varied", "fixed"):
+        raise ValueError(f"--splits {choice}: choose varied or fixed")
+    return "varied" if choice == "varied" else "fixed"
 
 
 def _rule(name: str) -> Rule:

@@ -8,7 +8,7 @@ compiled program serves all splits of a table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,24 +28,89 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
+class Scaling:
+    """What some training rows make of columns: `(value - shift) * factor`, and `fill` where there is no value.
+
+    Attributes:
+        shift: One number per column, in double precision.
+        factor: The same; 0 for a column that is constant in the training rows.
+        fill: The same, already scaled.
+    """
+
+    shift: NDArray[np.float64]
+    factor: NDArray[np.float64]
+    fill: NDArray[np.float64]
+
+    def of(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Values of shape `(rows, columns)`, scaled, in double precision."""
+        scaled = (np.asarray(values, np.float64) - self.shift) * self.factor
+        return np.where(np.isnan(values), self.fill, scaled)
+
+
+@dataclass(frozen=True, eq=False)
 class Columns:
     """Columns of numbers, neither split nor scaled, perhaps with gaps.
 
     Attributes:
-        values: Double precision, shape `(rows, columns)`; NaN where a value is missing.
+        values: Shape `(rows, columns)`, in double precision as read; NaN where a value is missing.
         names: The names of the columns.
         kinds: For each column what is done to it. A `"number"` is standardised and its gaps are filled with the median;
             a `"flag"` (0 or 1) is standardised and filled with the more frequent value; a `"category"` is a column of a
             one-hot encoding and stays 0 or 1; what is `"ready"` is left as it is.
         place: What a person calls the row of an index, for errors.
+        unit: What one of `values` is in the numbers of the table, and
+        middle: what 0 is, for errors.
     """
 
-    values: NDArray[np.float64]
+    values: NDArray[Any]
     names: tuple[str, ...]
     kinds: tuple[Kind, ...]
     place: Callable[[int], str] = lambda row: f"row {row + 1}"
+    unit: NDArray[np.float64] | float = 1.0
+    middle: NDArray[np.float64] | float = 0.0
 
-    def prepared(self, train: NDArray[np.intp]) -> NDArray[np.float64]:
+    def centred(self, rows: NDArray[np.intp]) -> Columns:
+        """The same columns in 32-bit floats that lose nothing when they are scaled by one choice of rows or another.
+
+        What is to be standardised is counted from the median of `rows`, in units of the largest distance from it there.
+
+        Args:
+            rows: The indices of the rows that training rows are ever chosen from.
+        """
+        some = np.array([kind in ("number", "flag") for kind in self.kinds], dtype=bool)
+        middle, unit = np.zeros(len(some)), np.ones(len(some))
+        values = self.values.copy()
+        if some.any():
+            with np.errstate(over="ignore", invalid="ignore"):
+                # Dividing by the largest value first keeps differences from overflowing.
+                largest = np.nan_to_num(np.nanmax(np.abs(values[rows][:, some]), axis=0, initial=0.0))
+                largest = np.where(largest > 0, largest, 1.0)
+                part = values[:, some] / largest
+                empty = np.isnan(part[rows]).all(axis=0)
+                middles = np.where(empty, 0.0, np.nanmedian(np.where(empty, 0.0, part[rows]), axis=0))
+                part = part - middles
+                reach = np.nanmax(np.abs(part[rows]), axis=0, initial=0.0)
+                reach = np.where(reach > 0, reach, 1.0)
+                values[:, some] = part / reach
+                middle[some], unit[some] = middles * largest, reach * largest
+        most = np.finfo(np.float32).max
+        return replace(self, values=np.clip(values, -most, most).astype(np.float32), unit=unit, middle=middle)
+
+    def scaling(self, train: NDArray[np.integer[Any]]) -> Scaling:
+        """What the training rows alone say that is to be done to every row."""
+        chosen = np.asarray(self.values[train], np.float64)
+        fill = self._fill(chosen)
+        chosen = np.where(np.isnan(chosen), fill, chosen)
+        some = np.array([kind in ("number", "flag") for kind in self.kinds], dtype=bool)
+        constant = (chosen == chosen[0]).all(axis=0)
+        shift = np.where(some, chosen.mean(axis=0), 0.0)
+        factor = np.ones(len(some))
+        factor[some] = 1 / np.where(constant, 1.0, chosen.std(axis=0))[some]
+        # A category that no training row has says nothing there, nor does a number that they all share.
+        factor[constant & np.array([kind != "ready" for kind in self.kinds], dtype=bool)] = 0.0
+        return Scaling(shift, factor, (fill - shift) * factor)
+
+    def prepared(self, train: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
         """All rows, without gaps and scaled, by what the training rows say.
 
         A column that is constant in the training rows says nothing there and is 0 everywhere; so a category that is
@@ -65,13 +130,10 @@ class Columns:
             >>> columns.prepared(np.array([0, 1])).ravel().tolist()
             [-1.0, 1.0, 0.0, 5.0]
         """
-        filled = self._filled(train)
-        scaled = filled.copy()
-        standardised = np.array([kind in ("number", "flag") for kind in self.kinds], dtype=bool)
-        scaled[:, standardised] = _standardised(filled[:, standardised], train)
-        categories = np.array([kind == "category" for kind in self.kinds], dtype=bool)
-        constant = (filled[train] == filled[train[0]]).all(axis=0)
-        scaled[:, categories & constant] = 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaling = self.scaling(train)
+            scaled = scaling.of(self.values)
+        scaled[:, scaling.factor == 0] = 0.0  # however far a value is from a constant column
         self._refuse_too_far(scaled)
         return scaled
 
@@ -97,19 +159,18 @@ class Columns:
                 found.append((column, row, float(times[row])))
         return found
 
-    def _filled(self, train: NDArray[np.intp]) -> NDArray[np.float64]:
+    def _fill(self, chosen: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What fills the gaps of each column, by the training rows `chosen`."""
+        fill = np.zeros(len(self.kinds))
         gaps = np.isnan(self.values).any(axis=0)
-        if not gaps.any():
-            return self.values
-        from sklearn.impute import SimpleImputer
-
-        filled = self.values.copy()
         for kind, strategy in (("number", "median"), ("flag", "most_frequent")):
-            which = gaps & np.array([one == kind for one in self.kinds])
+            which = gaps & np.array([one == kind for one in self.kinds], dtype=bool)
             if which.any():
-                imputer = SimpleImputer(strategy=strategy, keep_empty_features=True).fit(self.values[train][:, which])
-                filled[:, which] = imputer.transform(self.values[:, which])
-        return filled
+                from sklearn.impute import SimpleImputer
+
+                imputer = SimpleImputer(strategy=strategy, keep_empty_features=True).fit(chosen[:, which])
+                fill[which] = imputer.statistics_
+        return fill
 
     def _refuse_too_far(self, scaled: NDArray[np.float64]) -> None:
         with np.errstate(invalid="ignore"):
@@ -118,23 +179,16 @@ class Columns:
             row, column = (int(index) for index in np.argwhere(bad)[0])
             raise self._too_far(column, row)
 
+    def _as_read(self, row: int, column: int) -> float:
+        unit, middle = (np.broadcast_to(one, len(self.names))[column] for one in (self.unit, self.middle))
+        return float(self.values[row, column] * unit + middle)
+
     def _too_far(self, column: int, row: int) -> DataError:
         return DataError(
-            f"column {self.names[column]!r}, {self.place(row)}: {self.values[row, column]:g} is too far from the other "
-            f"values for 32-bit floats: scaled by them it would exceed {LARGEST:g}. Correct it, remove its row, or "
-            f"leave the column out with drop={self.names[column]!r}."
+            f"column {self.names[column]!r}, {self.place(row)}: {self._as_read(row, column):g} is too far from the "
+            f"other values for 32-bit floats: scaled by them it would exceed {LARGEST:g}. Correct it, remove its row, "
+            f"or leave the column out with drop={self.names[column]!r}."
         )
-
-
-def _standardised(x: NDArray[Any], train: NDArray[np.intp]) -> NDArray[np.float64]:
-    # Dividing by the largest value first keeps the squares in the standard deviation from overflowing.
-    largest = np.abs(x[train]).max(axis=0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        x = x / np.where(largest > 0, largest, 1.0)
-        constant = np.ptp(x[train], axis=0) == 0
-        spread = np.where(constant, 1.0, x[train].std(axis=0))
-        scaled: NDArray[np.float64] = np.where(constant, 0.0, (x - x[train].mean(axis=0)) / spread)
-    return scaled
 
 
 def _times_as_far(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 PER_DECADE = 3
 WIDENINGS = 2
-"""How often the grid is widened by a decade on the side where the best learning rate lies on its edge."""
+"""How often the grid is widened by a decade on each side where the best learning rate of a rule lies on its edge."""
 
-FINALISTS = 2
-"""How many learning rates of a rule are confirmed at a time."""
+FINALISTS = 4
+"""How many learning rates of every rule are confirmed at a time."""
+
+Side = Literal["low", "high"]
 
 StageName = Literal["tuning", "widening", "confirming", "verdict"]
 
@@ -39,7 +41,12 @@ class Stage:
 
 
 class Course:
-    """The race while it runs: which runs have finished, and what they say about each learning rate."""
+    """The race while it runs: which runs have finished, and what they say about each learning rate.
+
+    Whatever one rule needs, all rules get: the grid is widened for all when the best learning rate of one lies on its
+    edge, and all have as many learning rates confirmed. So a rule has fewer runs than another only where learning rates
+    are out of its range.
+    """
 
     def __init__(
         self,
@@ -54,9 +61,11 @@ class Course:
         self.tuning_seeds, self.confirming_seeds = tuning_seeds, confirming_seeds
         self.runs: list[Run] = []
         self.allowed: dict[str, Range] = {}
-        self.widenings: dict[str, int] = {}
+        self.grid: set[float] = set()  # what all rules have been tried at, as far as it is in their range
+        self.widenings: dict[Side, int] = {"low": 0, "high": 0}
+        self.confirmed: dict[str, set[float]] = {}
         self.best: dict[str, float | None] = {}
-        self.edges: dict[str, Literal["low", "high"] | None] = {}
+        self.edges: dict[str, Side | None] = {}
 
     def train(self, name: StageName, entries: Sequence[Entry]) -> None:
         """Train some runs, keep what they found, and let the watcher know."""
@@ -70,22 +79,18 @@ class Course:
 
     def tune(self, names: Sequence[str]) -> None:
         """Find every rule's best learning rate: widened where it lies on the edge, confirmed on more seeds."""
-        self.widenings = dict.fromkeys(names, 0)
-        confirmed: dict[str, set[float]] = {name: set() for name in names}
+        self.confirmed = {name: set() for name in names}
         self._tune_at("tuning", dict.fromkeys(names, self.rates))
         while True:
-            beyond_edges = {name: rates for name in names if (rates := self._beyond(name))}
-            if beyond_edges:
-                for name in beyond_edges:
-                    self.widenings[name] += 1
-                self._tune_at("widening", beyond_edges)
-                continue
-            doubtful = {name: rates for name in names if (rates := self._doubtful(name, confirmed[name]))}
-            if not doubtful:
+            if beyond_edges := self._beyond(names):
+                self._tune_at("widening", {name: self._in_range(name, beyond_edges) for name in names})
+            elif any(self._is_doubtful(name) for name in names):
+                finalists = {name: self._finalists(name) for name in names}
+                for name, rates in finalists.items():
+                    self.confirmed[name].update(rates)
+                self._tune_at("confirming", finalists)
+            else:
                 break
-            for name, rates in doubtful.items():
-                confirmed[name].update(rates)
-            self._tune_at("confirming", doubtful)
 
     def _tune_at(self, name: StageName, rates: Mapping[str, Sequence[float]]) -> None:
         """Train these learning rates of these rules, and choose again."""
@@ -94,23 +99,55 @@ class Course:
         seeds = self.confirming_seeds if name == "confirming" else self.tuning_seeds
         self.train(name, [Entry(rule, lr, seed) for rule in rates for lr in rates[rule] for seed in seeds])
         for rule in rates:
-            self.best[rule], self.edges[rule] = choose(self.losses(rule))
+            self.grid.update(rates[rule])
+            self.best[rule], self.edges[rule] = self._choice(rule)
 
-    def _beyond(self, name: str) -> list[float]:
-        """The learning rates to widen a rule's grid by, if its best lies on the edge and it may be widened."""
-        edge = self.edges[name]
-        if edge is None or self.widenings[name] == WIDENINGS:
-            return []
-        return [lr for lr in beyond(self.losses(name), edge) if lr in self.allowed[name]]
-
-    def _doubtful(self, name: str, confirmed: set[float]) -> list[float]:
-        """The learning rates to run on more seeds, if a rule's best has not been."""
-        best = self.best[name]
-        if best is None or best in confirmed or not self.confirming_seeds:
-            return []
+    def _choice(self, name: str) -> tuple[float | None, Side | None]:
+        """The best learning rate of a rule, of those that have been run on most seeds, and the edge it lies on."""
         losses = self.losses(name)
-        unsure = [lr for lr in losses if lr not in confirmed and math.isfinite(losses[lr])]
-        return sorted(unsure, key=losses.__getitem__)[:FINALISTS]
+        confirmed = {lr: loss for lr, loss in self.confirmed_losses(name).items() if math.isfinite(loss)}
+        best, edge = choose(losses)
+        if not confirmed:
+            return best, edge
+        best = min(confirmed, key=lambda lr: (confirmed[lr], lr))
+        return best, "low" if best == min(losses) else "high" if best == max(losses) else None
+
+    def _in_range(self, name: str, rates: Iterable[float]) -> list[float]:
+        return [lr for lr in rates if name not in self.allowed or lr in self.allowed[name]]
+
+    def _beyond(self, names: Sequence[str]) -> list[float]:
+        """The learning rates to widen the grid by, for any rule whose best lies on the edge and could go on."""
+        new: list[float] = []
+        for side in ("low", "high"):
+            if self.widenings[side] == WIDENINGS:
+                continue
+            further = beyond(self.grid, side)
+            if any(self._in_range(name, further) for name in names if side in self._sides(name)):
+                self.widenings[side] += 1
+                new += further
+        return new
+
+    def _sides(self, name: str) -> tuple[Side, ...]:
+        """The sides on which a rule's best learning rate lies on the edge: both if only one has been tried."""
+        edge = self.edges[name]
+        if edge is not None and self.best[name] is not None and len(self.grid) == 1:
+            return ("low", "high")
+        return () if edge is None else (edge,)
+
+    def _finalists(self, name: str) -> list[float]:
+        """The learning rates of a rule that come next on more seeds; those that diverge come last."""
+        losses = self.losses(name)
+        waiting = [lr for lr in losses if lr not in self.confirmed[name]]
+        return sorted(waiting, key=lambda lr: (losses[lr], lr))[:FINALISTS]
+
+    def _is_doubtful(self, name: str) -> bool:
+        """Whether learning rates that look as good as those run on more seeds, or better, have not been."""
+        losses, confirmed = self.losses(name), self.confirmed_losses(name)
+        waiting = [loss for lr, loss in losses.items() if lr not in confirmed and math.isfinite(loss)]
+        if not waiting or not self.confirming_seeds:
+            return False
+        finite = [losses[lr] for lr, loss in confirmed.items() if math.isfinite(loss)]
+        return not finite or min(waiting) < min(finite)
 
     def judge(self, seeds: Sequence[int]) -> None:
         """Run every rule's best learning rate on fresh seeds."""
@@ -126,15 +163,29 @@ class Course:
         return tuple(sorted(runs, key=lambda run: (run.lr, run.seed)))
 
     def losses(self, name: str) -> dict[float, float]:
-        """Each learning rate's mean final validation loss, of those where all tuning seeds have been run."""
-        found: dict[float, list[float]] = {}
+        """Each learning rate's mean final validation loss over the tuning seeds, infinite where any seed diverged.
+
+        Learning rates that have been run on more seeds have that mean over the same seeds as all others, since a mean
+        over other splits of the rows would say more about these than about the learning rate.
+        """
+        return self._means(name, self.tuning_seeds)
+
+    def confirmed_losses(self, name: str) -> dict[float, float]:
+        """The mean over tuning and confirming seeds, of those learning rates that have been run on all of them."""
+        return self._means(name, self.tuning_seeds + self.confirming_seeds) if self.confirming_seeds else {}
+
+    def _means(self, name: str, seeds: Sequence[int]) -> dict[float, float]:
+        found: dict[float, dict[int, float]] = {}
         for run in self.of(name, "tuning"):
-            found.setdefault(run.lr, []).append(run.final_loss)
-        complete = {lr: values for lr, values in found.items() if len(values) >= len(self.tuning_seeds)}
-        return {lr: statistics.fmean(values) for lr, values in sorted(complete.items())}
+            found.setdefault(run.lr, {})[run.seed] = run.final_loss
+        return {
+            lr: statistics.fmean(by_seed[seed] for seed in seeds) if max(by_seed.values()) < math.inf else math.inf
+            for lr, by_seed in sorted(found.items())
+            if by_seed.keys() >= set(seeds)
+        }
 
 
-def choose(losses: Mapping[float, float]) -> tuple[float | None, Literal["low", "high"] | None]:
+def choose(losses: Mapping[float, float]) -> tuple[float | None, Side | None]:
     """The learning rate with the lowest loss, and the side on which it lies on the edge of those tried.
 
     Args:
@@ -159,13 +210,13 @@ def choose(losses: Mapping[float, float]) -> tuple[float | None, Literal["low", 
     return best, "low" if best == rates[0] else "high" if best == rates[-1] else None
 
 
-def beyond(losses: Mapping[float, float], edge: Literal["low", "high"]) -> tuple[float, ...]:
+def beyond(tried: Collection[float], edge: Side) -> tuple[float, ...]:
     """A decade of learning rates beyond the edge of those tried.
 
     Example:
-        >>> beyond({0.01: 0.5, 0.1: 0.2}, "high")
+        >>> beyond({0.01, 0.1}, "high")
         (0.215, 0.464, 1.0)
     """
-    end = min(losses) if edge == "low" else max(losses)
+    end = min(tried) if edge == "low" else max(tried)
     sign = -1 if edge == "low" else 1
     return tuple(sorted(float(f"{end * 10 ** (sign * k / PER_DECADE):.3g}") for k in range(1, PER_DECADE + 1)))

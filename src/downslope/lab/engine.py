@@ -18,13 +18,22 @@ from typing import TYPE_CHECKING
 import jax
 
 from downslope.backends.threads import available
-from downslope.lab.heat import DIVERGENCE_FACTOR, Entry, Ground, Heat, Progress, Trainer, batch_order
+from downslope.lab.heat import (
+    DIVERGENCE_FACTOR,
+    SEEDS_PER_RACE,
+    Entry,
+    Ground,
+    Heat,
+    Progress,
+    Trainer,
+    batch_order,
+)
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
     from downslope.lab.problems import Problem
 
-__all__ = ["DIVERGENCE_FACTOR", "Engine", "Entry", "Progress", "batch_order"]
+__all__ = ["DIVERGENCE_FACTOR", "SEEDS_PER_RACE", "Engine", "Entry", "Progress", "batch_order"]
 
 
 class Engine:
@@ -36,6 +45,8 @@ class Engine:
         hyperparameters: Per name of a rule, values other than the defaults, flags included.
         lanes: Runs per heat; by default as many as fit the cache.
         threads: Heats at a time; by default one per processor that this process may use.
+        split_seed: Which family of splits of the rows the seeds choose from.
+        varied: Whether each seed has a split of its own; otherwise all have the first of the family.
 
     Attributes:
         seconds: Per name of a rule, the wall-clock seconds its runs took so far, compilation included. While n heats
@@ -61,9 +72,12 @@ class Engine:
         hyperparameters: Mapping[str, Mapping[str, float | bool]] | None = None,
         lanes: int | None = None,
         threads: int | None = None,
+        split_seed: int = 0,
+        varied: bool = True,
     ):
         settings = dict(hyperparameters or {})
         self.problem = problem
+        self.split_seed, self.varied = split_seed, varied
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads}: give at least 1")
         self.threads = threads or available()
@@ -72,8 +86,12 @@ class Engine:
             raise ValueError(f"rules: {[rule.name for rule in rules]}; every rule needs a name of its own")
         if unknown := settings.keys() - self.seconds.keys():
             raise ValueError(f"hyperparameters: no rule is named {sorted(unknown)}; the rules are {[*self.seconds]}")
-        self._ground = Ground(problem, lanes)
+        self._ground = Ground(problem, lanes, split_seed, varied)
         self._trainers = {rule.name: Trainer(self._ground, rule, settings.get(rule.name, {})) for rule in rules}
+
+    def split_number(self, seed: int) -> int:
+        """Which split of the family the runs of a seed are trained and validated on."""
+        return seed % SEEDS_PER_RACE if self.varied else 0
 
     def train(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs, and report after every epoch of every heat.

@@ -4,8 +4,12 @@ The program has a fixed number of lanes, and every lane trains its own run: own 
 learning rate. After each epoch a lane whose run is finished, or has diverged, takes the next run; so no time goes into
 runs that are lost, and all runs of a rule, whenever they are asked for, share one compilation.
 
-Shared luck: the initial weights and the order of batches follow from the seed alone (`Network.initial`,
-`batch_order`). What a run does depends on its rule, learning rate and seed, not on its lane or on its neighbours.
+Shared luck: the initial weights, the split of the rows and the order of batches follow from the seed alone
+(`Network.initial`, `Luck`, `batch_order`). What a run does depends on its rule, learning rate and seed, not on its lane
+or on its neighbours.
+
+All rows are in memory once, not scaled by any split. A lane knows its rows by their numbers, and scales a batch when it
+takes it: so as many splits as there are lanes cost hardly more than one.
 """
 
 from __future__ import annotations
@@ -24,13 +28,14 @@ from jax import lax
 from numpy.typing import NDArray
 
 from downslope.interpret import interpret
+from downslope.lab.columns import Columns, Scaling
 from downslope.lab.network import Network, Weights
 from downslope.lab.results import Phase, Run
 from downslope.trace import Program, trace
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
-    from downslope.lab.problems import Problem, Split
+    from downslope.lab.problems import Parts, Problem
 
 DIVERGENCE_FACTOR = 1000.0
 """A run has diverged when a loss is this many times that of the untrained network. No run observed ever came back from
@@ -43,6 +48,13 @@ pay for the overhead of each operation, many for trips to memory; the optimum be
 LANES = (4, 64)  # with more, the last runs of a race find most lanes empty
 
 CACHED_ORDER_BYTES = 64 * 2**20
+CACHED_SPLIT_BYTES = 64 * 2**20
+
+MOST_EVALUATED = 2048
+"""Rows of a lane that are evaluated at a time."""
+
+SEEDS_PER_RACE = 1_000_000
+"""Race number n has the seeds from n million on; the last six digits of a seed are the number of its split."""
 
 ONE_CORE = {"xla_cpu_multi_thread_eigen": False}  # the other cores have heats of their own
 
@@ -119,16 +131,24 @@ class Heat:
         self.trainer = trainer
         self.ground = trainer.ground
         self.tapes: list[_Tape | None] = [None] * self.ground.lanes
+        self.seeds = [0] * self.ground.lanes  # of the run that each lane has, or had last
         self.lr = np.zeros(self.ground.lanes, np.float32)
+        self.rows, self.scales = self.ground.valid_rows(self.seeds), self.ground.scales(self.seeds)
         self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * self.ground.lanes), trainer.lane(seed=0, lr=1.0))
 
     def train(self, take: Callable[[], Entry | None]) -> Iterator[Progress]:
         """Train what `take` hands out until it has nothing left and every lane is done, an epoch at a time."""
-        while self._fill(take):
-            yield self._epoch()
+        while True:
+            stillborn = self._fill(take)
+            if stillborn:
+                yield Progress(self.trainer.rule.name, 0, self.ground.problem.epochs * len(stillborn), stillborn)
+            elif any(self.tapes):
+                yield self._epoch()
+            else:
+                return
 
-    def _fill(self, take: Callable[[], Entry | None]) -> bool:
-        """Give every idle lane a run, as long as there are any; whether there is anything to train."""
+    def _fill(self, take: Callable[[], Entry | None]) -> tuple[Run, ...]:
+        """Give every idle lane a run, as long as there are any; those that are lost before the first step."""
         idle = [lane for lane, tape in enumerate(self.tapes) if tape is None]
         entries = list(zip(idle, iter(take, None), strict=False))
         if entries:
@@ -136,18 +156,26 @@ class Heat:
             self.lanes = jax.tree.map(np.array, self.lanes)
             for lane, entry in entries:
                 self.tapes[lane] = _Tape(entry, [starts[entry.seed]])
+                self.seeds[lane] = entry.seed
                 self.lr[lane] = entry.lr
                 fresh = self.trainer.lane(entry.seed, entry.lr)
                 for array, value in zip(jax.tree.leaves(self.lanes), jax.tree.leaves(fresh), strict=True):
                     array[lane] = value
-        return any(self.tapes)
+            self.rows, self.scales = self.ground.valid_rows(self.seeds), self.ground.scales(self.seeds)
+        lost: list[tuple[int, _Tape]] = []
+        for lane, tape in enumerate(self.tapes):
+            if tape is not None and tape.epochs == 0 and not tape.sound:
+                tape.diverged_at = 0
+                self.tapes[lane] = None
+                lost.append((lane, tape))
+        return self._runs(lost)
 
     def _epoch(self) -> Progress:
         ground = self.ground
         nothing = np.zeros((ground.steps, ground.batch_size), np.int32)
         orders = [nothing if tape is None else ground.order(tape.entry.seed, tape.epochs + 1) for tape in self.tapes]
-        self.lanes, train_loss = self.trainer.epoch(self.lanes, np.stack(orders, axis=1), self.lr)
-        valid = ground.evaluate(self.lanes.weights, ground.valid)
+        self.lanes, train_loss = self.trainer.epoch(self.lanes, np.stack(orders, axis=1), self.lr, self.scales)
+        valid = ground.evaluate(self.lanes.weights, self.scales, self.rows)
         train_loss = np.asarray(train_loss)
         # Losses alone may not show it: the maximum of a ReLU need not pass on what is not a number.
         finite = [np.isfinite(w).reshape(ground.lanes, -1).all(axis=1) for w in map(np.asarray, self.lanes.weights)]
@@ -169,7 +197,7 @@ class Heat:
         ground = self.ground
         test = None
         if any(tape.entry.phase == "verdict" for _, tape in ended):
-            test = ground.evaluate(self.lanes.weights, ground.test)
+            test = ground.evaluate(self.lanes.weights, self.scales, ground.test)
         runs = []
         for lane, tape in ended:
             seen = None
@@ -199,6 +227,11 @@ class _Tape:
     @property
     def epochs(self) -> int:
         return len(self.curve) - 1
+
+    @property
+    def sound(self) -> bool:
+        """Whether the untrained network has losses at all."""
+        return math.isfinite(self.curve[0].train) and math.isfinite(self.curve[0].valid)
 
     @property
     def runaway(self) -> bool:
@@ -235,60 +268,108 @@ class Evaluation(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A split on the device, cut into chunks `(x, y, present)` of equal length; what is not present is padding."""
+    """Which rows every lane is evaluated on, in chunks of equal length; what is not present is padding."""
 
     total: int
-    chunks: list[tuple[Any, ...]]
+    chunks: list[tuple[NDArray[np.int32], NDArray[np.bool_]]]  # row numbers `(lanes, rows)`, present `(rows,)`
+
+
+class Scales(NamedTuple):
+    """What each lane does to the rows it takes, as `Scaling` says; None where nothing is to be done."""
+
+    x: tuple[Any, ...] | None  # shift, factor and, where values are missing, fill: each of shape `(lanes, features)`
+    y: tuple[Any, ...] | None
+
+
+class Luck(NamedTuple):
+    """What a seed decides besides weights and batches."""
+
+    parts: Parts
+    x: Scaling | None
+    y: Scaling | None
 
 
 class Ground:
     """What all heats of a problem stand on: data, seeds and evaluation."""
 
-    def __init__(self, problem: Problem, lanes: int | None):
+    def __init__(self, problem: Problem, lanes: int | None, split_seed: int, varied: bool):
         self.problem = problem
+        self.split_seed, self.varied = split_seed, varied
         self.network = Network.of(problem)
         self.device = jax.devices("cpu")[0]  # networks this small leave a GPU idle
-        rows = len(problem.train.x)
+        self.lock = threading.Lock()
+        y = problem.targets.values if isinstance(problem.targets, Columns) else problem.targets
+        self.x, self.y = (jax.device_put(a, self.device) for a in (problem.columns.values, y))
+        self.gaps = bool(np.isnan(problem.columns.values).any())
+        self._lucks = functools.lru_cache(max(4, CACHED_SPLIT_BYTES // (4 * len(y))))(self._luck)
+        first = self.luck(0).parts
+        rows = len(first.train)
         self.batch_size = min(problem.batch_size, rows)
         self.steps = rows // self.batch_size
         self.lanes = lanes or _usual_lanes(self.network, self.batch_size)
-        self.x, self.y = (jax.device_put(a, self.device) for a in (problem.train.x, problem.train.y))
-        self.lock = threading.Lock()
+        pieces = -(-len(first.valid) // MOST_EVALUATED)
+        self.piece = -(-len(first.valid) // pieces)
         kept = max(8, CACHED_ORDER_BYTES // (4 * rows))
-        self.order = functools.lru_cache(kept)(lambda seed, epoch: batch_order(seed, epoch, rows, self.batch_size))
-        self.valid = self._rows(problem.valid)
+        self.order = functools.lru_cache(kept)(self._order)
         self._known: dict[int, Losses] = {}
+
+    def luck(self, seed: int) -> Luck:
+        """The split of a seed, and what its training rows say about scaling."""
+        return self._lucks(seed % SEEDS_PER_RACE if self.varied else 0)
+
+    def _luck(self, number: int) -> Luck:
+        problem = self.problem
+        parts = problem.split(self.split_seed, number)
+        targets = problem.targets if isinstance(problem.targets, Columns) else None
+        x, y = (
+            None if columns is None or set(columns.kinds) <= {"ready"} else columns.scaling(parts.train)
+            for columns in (problem.columns, targets)
+        )
+        return Luck(parts, x, y)
+
+    def _order(self, seed: int, epoch: int) -> NDArray[np.int32]:
+        train = self.luck(seed).parts.train
+        return train[batch_order(seed, epoch, len(train), self.batch_size)]
+
+    def scales(self, seeds: Sequence[int]) -> Scales:
+        """What is done to the rows of lanes with these seeds."""
+        lucks = [self.luck(seed) for seed in seeds]
+        return Scales(_stacked([luck.x for luck in lucks], self.gaps), _stacked([luck.y for luck in lucks], False))
+
+    def valid_rows(self, seeds: Sequence[int]) -> Rows:
+        """The validation rows of lanes with these seeds."""
+        return self._rows([self.luck(seed).parts.valid for seed in seeds])
 
     @functools.cached_property
     def test(self) -> Rows:
-        """The test split, which most heats never touch."""
-        return self._rows(self.problem.test)
+        """The test rows, which are the same for all seeds, and which most heats never touch."""
+        return self._rows([self.problem.test_rows] * self.lanes)
 
-    def _rows(self, split: Split) -> Rows:
-        """A split cut into pieces of as many rows as the validation split, so that one program evaluates them all."""
-        rows = len(self.problem.valid.x)
-        chunks = []
-        for start in range(0, len(split.x), rows):
-            x, y = split.x[start : start + rows], split.y[start : start + rows]
-            missing = rows - len(x)
-            present = np.arange(rows) < len(x)
-            padded = (np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for a in (x, y))
-            chunks.append(tuple(jax.device_put(a, self.device) for a in (*padded, present)))
-        return Rows(len(split.x), chunks)
+    def _rows(self, lanes: Sequence[NDArray[np.int32]]) -> Rows:
+        """The rows of each lane, cut into pieces of equal length, so that one program evaluates them all."""
+        total = len(lanes[0])
+        numbers = np.stack(lanes)
+        numbers = np.pad(numbers, ((0, 0), (0, -total % self.piece)))
+        starts = range(0, total, self.piece)
+        return Rows(
+            total,
+            [(numbers[:, s : s + self.piece], np.arange(s, s + self.piece) < total) for s in starts],
+        )
 
     @functools.cached_property
     def _evaluate(self) -> Callable[..., Any]:
-        def evaluate(weights: Weights, x: Any, y: Any, present: Any) -> Any:
-            outputs = self.network.outputs(weights, x)
-            loss = jnp.where(present, self.network.losses(outputs, y), 0.0).sum()
-            hits = jnp.where(present, self.network.hits(outputs, y), 0.0).sum()
+        def evaluate(weights: Weights, scales: Scales, rows: Any, present: Any, x: Any, y: Any) -> Any:
+            batch, goal = taken(rows, scales, x, y)
+            outputs = self.network.outputs(weights, batch)
+            loss = jnp.where(present, self.network.losses(outputs, goal), 0.0).sum()
+            hits = jnp.where(present, self.network.hits(outputs, goal), 0.0).sum()
             return loss, hits
 
-        return jax.jit(jax.vmap(evaluate, in_axes=(0, None, None, None)), compiler_options=ONE_CORE)
+        return jax.jit(jax.vmap(evaluate, in_axes=(0, 0, 0, None, None, None)), compiler_options=ONE_CORE)
 
-    def evaluate(self, weights: Weights, rows: Rows) -> Evaluation:
-        """Evaluate all lanes on a split; `weights` have the lane as their first axis."""
-        found = [self._evaluate(weights, *chunk) for chunk in rows.chunks]
+    def evaluate(self, weights: Weights, scales: Scales, rows: Rows) -> Evaluation:
+        """Evaluate all lanes on rows of theirs; `weights` have the lane as their first axis."""
+        found = [self._evaluate(weights, scales, *chunk, self.x, self.y) for chunk in rows.chunks]
         loss, hits = (np.sum([np.asarray(f[k], np.float64) for f in found], axis=0) for k in (0, 1))
         return Evaluation(loss / rows.total, hits / rows.total)
 
@@ -296,17 +377,40 @@ class Ground:
         """The losses of the untrained networks of these seeds."""
         with self.lock:
             new = [seed for seed in dict.fromkeys(seeds) if seed not in self._known]
-            train_rows = self._rows(self.problem.train) if new else self.valid
             for first in range(0, len(new), self.lanes):
                 group = new[first : first + self.lanes]
                 filled = group + [group[0]] * (self.lanes - len(group))
                 stacked = jax.tree.map(lambda *a: np.stack(a), *[self.network.initial(seed) for seed in filled])
                 weights = jax.device_put(stacked, self.device)  # as in an epoch: else it would compile once more
-                train, valid = self.evaluate(weights, train_rows), self.evaluate(weights, self.valid)
+                scales = self.scales(filled)
+                train = self.evaluate(weights, scales, self._rows([self.luck(seed).parts.train for seed in filled]))
+                valid = self.evaluate(weights, scales, self.valid_rows(filled))
                 for lane, seed in enumerate(group):
                     losses = (train.loss[lane], valid.loss[lane], valid.accuracy[lane])
                     self._known[seed] = Losses(*(float(value) for value in losses))
             return self._known
+
+
+def taken(rows: Any, scales: Scales, x: Any, y: Any) -> tuple[Any, Any]:
+    """Some rows of all, scaled as the lane does it."""
+
+    def take(values: Any, scale: tuple[Any, ...] | None) -> Any:
+        found = values.at[rows].get(mode="promise_in_bounds")
+        if scale is None:
+            return found
+        shift, factor, *fill = scale
+        scaled = (found - shift) * factor
+        return jnp.where(jnp.isnan(found), fill[0], scaled) if fill else scaled
+
+    return take(x, scales.x), take(y, scales.y)
+
+
+def _stacked(scalings: Sequence[Scaling | None], gaps: bool) -> tuple[NDArray[np.float32], ...] | None:
+    known = [one for one in scalings if one is not None]
+    if not known:
+        return None
+    names = ("shift", "factor", "fill")[: 3 if gaps else 2]
+    return tuple(np.stack([getattr(one, name) for one in known]).astype(np.float32) for name in names)
 
 
 class Trainer:
@@ -331,18 +435,21 @@ class Trainer:
         scalars = {name: np.float32(start) for name, start in self.program.scalar_states.items()}
         return Lanes(weights, states, scalars, np.float32(0))
 
-    def epoch(self, lanes: Lanes, order: NDArray[np.int32], lr: NDArray[np.float32]) -> tuple[Lanes, Any]:
+    def epoch(
+        self, lanes: Lanes, order: NDArray[np.int32], lr: NDArray[np.float32], scales: Scales
+    ) -> tuple[Lanes, Any]:
         """Train all lanes for an epoch.
 
         Args:
             lanes: The lanes; their buffers are used up.
             order: Row numbers, shape `(steps, lanes, batch)`.
             lr: The learning rate of each lane.
+            scales: What each lane does to its rows.
 
         Returns:
             The lanes, and the mean over the epoch's batches of each lane's loss, taken where the gradient is.
         """
-        args = (lanes, order, lr, self.ground.x, self.ground.y)
+        args = (lanes, order, lr, scales, self.ground.x, self.ground.y)
         with self.lock:
             if self._compiled is None:
                 program = jax.jit(self._epoch, donate_argnums=0, compiler_options=ONE_CORE)
@@ -350,14 +457,14 @@ class Trainer:
         lanes, losses = self._compiled(*args)
         return lanes, losses
 
-    def _epoch(self, lanes: Lanes, order: Any, lr: Any, x: Any, y: Any) -> tuple[Lanes, Any]:
+    def _epoch(self, lanes: Lanes, order: Any, lr: Any, scales: Scales, x: Any, y: Any) -> tuple[Lanes, Any]:
         def step(lanes: Lanes, rows: Any) -> tuple[Lanes, Any]:
-            return jax.vmap(self._step, in_axes=(0, 0, 0, None, None))(lanes, rows, lr, x, y)
+            return jax.vmap(self._step, in_axes=(0, 0, 0, 0, None, None))(lanes, rows, lr, scales, x, y)
 
         lanes, losses = lax.scan(step, lanes, order)
         return lanes, losses.mean(axis=0)
 
-    def _step(self, lane: Lanes, rows: Any, lr: Any, x: Any, y: Any) -> tuple[Lanes, Any]:
+    def _step(self, lane: Lanes, rows: Any, lr: Any, scales: Scales, x: Any, y: Any) -> tuple[Lanes, Any]:
         t = lane.t + 1
         scalars = {**self.scalars, "lr": lr, "t": t, **lane.scalars}
         states = [{name: arrays[k] for name, arrays in lane.states.items()} for k in range(len(lane.weights))]
@@ -365,7 +472,7 @@ class Trainer:
         if self.program.lookahead is not None:
             ahead = [{"x": w, **s} for w, s in zip(point, states, strict=True)]
             point = tuple(interpret(self.program.lookahead, arrays, scalars, jnp)["x"] for arrays in ahead)
-        batch = (a.at[rows].get(mode="promise_in_bounds") for a in (x, y))
+        batch = taken(rows, scales, x, y)
         loss, gradient = jax.value_and_grad(self.ground.network.loss)(point, *batch)
         new = [
             interpret(self.program, {"x": w, "dx": dx, **s}, scalars, jnp)

@@ -62,7 +62,7 @@ class Network:
     @classmethod
     def of(cls, problem: Problem) -> Network:
         """The network that a problem asks for."""
-        sizes = (problem.train.x.shape[1], *problem.hidden, problem.outputs)
+        sizes = (len(problem.features), *problem.hidden, problem.outputs)
         return cls(sizes, problem.activation, problem.task)
 
     @property

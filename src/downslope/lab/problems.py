@@ -1,16 +1,17 @@
 """The problems that rules race on: four that come with the package, and any table of the user's own.
 
-A problem is data that is ready to train on (split, scaled, in 32-bit floats) together with the network and the budget
-that belong to it. Scaling is always learned from the training rows alone, so that nothing about the validation and
-test rows leaks into training.
+A problem is data, together with the network and the budget that belong to it. Its test rows are always the same; the
+others are split into training and validation rows in as many ways as there are numbers. Scaling is always learned from
+the training rows of the split alone, so that nothing about the validation and test rows leaks into training.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-__all__ = ["PROBLEMS", "DataError", "Problem", "Split", "Task", "load_problem", "load_table"]
+__all__ = ["PROBLEMS", "DataError", "Parts", "Problem", "Split", "Task", "load_problem", "load_table"]
 
-SPLIT_SEED = 20_240_229
+TEST_SEED = 20_240_229
 FOLDS = 5  # three to train, one to validate, one to test
 
 
@@ -43,6 +44,14 @@ class Split:
     y: NDArray[Any]
 
 
+class Parts(NamedTuple):
+    """The row numbers of a split, each part in ascending order."""
+
+    train: NDArray[np.int32]
+    valid: NDArray[np.int32]
+    test: NDArray[np.int32]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Problem:
     """Data, network and training budget: what every rule of a race is given alike.
@@ -51,26 +60,27 @@ class Problem:
         name: The short name, as given on the command line.
         title: The name for people.
         task: `"classification"` (cross-entropy) or `"regression"` (mean squared error).
-        train: The rows to train on, about 60 %.
-        valid: The rows that learning rates are chosen on, about 20 %.
-        test: The rows that only the runs of the verdict see, about 20 %.
+        columns: The features of all rows in 32-bit floats, not yet scaled by any split.
+        targets: The class of every row, int32 of shape `(rows,)`, or one column of targets.
+        test_rows: The numbers of the rows that only the runs of the verdict see, about 20 %; no split changes them.
         hidden: The sizes of the hidden layers.
         outputs: The number of classes, or 1.
         activation: The activation of the hidden layers.
         batch_size: Rows per step.
         epochs: Passes over the training rows in one run.
-        data_hash: SHA-256 over the arrays of all three splits; two races with the same hash saw the same numbers.
+        data_hash: SHA-256 over all rows and which of them are test rows; two races with the same hash had the same
+            numbers, and the same splits where their split seeds are the same too.
         classes: The names of the classes in the order of their numbers; None for regression.
-        features: The names of the columns of `x`.
+        features: The names of the features.
         remarks: Sentences on how the table was read, where that was not the plain way.
     """
 
     name: str
     title: str
     task: Task
-    train: Split
-    valid: Split
-    test: Split
+    columns: Columns
+    targets: NDArray[np.int32] | Columns
+    test_rows: NDArray[np.int32]
     hidden: tuple[int, ...]
     outputs: int
     batch_size: int
@@ -80,6 +90,66 @@ class Problem:
     features: tuple[str, ...]
     activation: str = "relu"
     remarks: tuple[str, ...] = ()
+
+    def split(self, split_seed: int = 0, number: int = 0) -> Parts:
+        """One of the many splits of the rows: a quarter of those that are not test rows validates, the others train.
+
+        For a classification every class has its share of both.
+
+        Args:
+            split_seed: Any integer from 0; with each comes another family of splits.
+            number: Any integer from 0: which of the family.
+
+        Raises:
+            DataError: The target is the same in all its training rows.
+
+        Example:
+            >>> problem = load_problem("parabola")
+            >>> [len(part) for part in problem.split(split_seed=3, number=1)]
+            [600, 200, 200]
+        """
+        pool = np.setdiff1d(np.arange(len(self.columns.values), dtype=np.int32), self.test_rows)
+        seed = int(np.random.SeedSequence((split_seed, number)).generate_state(1)[0])
+        y = self.targets.values[pool, 0] if isinstance(self.targets, Columns) else self.targets[pool]
+        train, valid = next(_folds(y, self.task, FOLDS - 1, seed))
+        if self.task == "regression" and (y[train] == y[train[0]]).all():
+            raise DataError(
+                f"target: of split {number} with split seed {split_seed} all {len(train)} training rows have the same "
+                "value; there is too little to predict."
+            )
+        return Parts(pool[train], pool[valid], self.test_rows)
+
+    def divided(self, parts: Parts) -> tuple[Split, Split, Split]:
+        """The rows of a split for training, validation and test, scaled by its training rows.
+
+        Raises:
+            DataError: A value is too far from those for 32-bit floats.
+        """
+        x = self.columns.prepared(parts.train).astype(np.float32)
+        y: NDArray[Any] = (
+            self.targets.prepared(parts.train).astype(np.float32) if isinstance(self.targets, Columns) else self.targets
+        )
+        train, valid, test = (Split(x[rows], y[rows]) for rows in parts)
+        return train, valid, test
+
+    @functools.cached_property
+    def _first(self) -> tuple[Split, Split, Split]:
+        return self.divided(self.split())
+
+    @property
+    def train(self) -> Split:
+        """The training rows of the first split, about 60 % of all."""
+        return self._first[0]
+
+    @property
+    def valid(self) -> Split:
+        """The validation rows of the first split, about 20 % of all; every split has as many."""
+        return self._first[1]
+
+    @property
+    def test(self) -> Split:
+        """The test rows, scaled as those of the first split."""
+        return self._first[2]
 
 
 def load_problem(name: str) -> Problem:
@@ -228,34 +298,28 @@ def assemble(
         DataError: A value is too far from the others for 32-bit floats, or the target is constant in the training
             rows, or `batch_size` exceeds their number.
     """
-    targets = y.values[:, 0] if isinstance(y, Columns) else y
-    parts = _split_rows(targets, task)
-    rows = len(parts[0])
-    if batch_size is not None and batch_size > rows:
-        raise DataError(f"batch_size: {batch_size} is more than the {rows} training rows; give at most {rows}.")
-    if isinstance(y, Columns):
-        if (targets[parts[0]] == targets[parts[0][0]]).all():
-            raise DataError(f"target: all {rows} training rows have the same value, {targets[parts[0][0]]:g}.")
-        y = y.prepared(parts[0])
-    ready = x.prepared(parts[0])
-    label_type = np.int32 if task == "classification" else np.float32
-    train, valid, test = (Split(ready[part].astype(np.float32), y[part].astype(label_type)) for part in parts)
-    return Problem(
+    pool, test = next(_folds(y.values[:, 0] if isinstance(y, Columns) else y, task, FOLDS, TEST_SEED))
+    problem = Problem(
         name=name,
         title=title,
         task=task,
-        train=train,
-        valid=valid,
-        test=test,
+        columns=x.centred(pool),
+        targets=y.centred(pool) if isinstance(y, Columns) else y.astype(np.int32),
+        test_rows=test.astype(np.int32),
         hidden=hidden,
         outputs=1 if classes is None else len(classes),
-        batch_size=batch_size or _usual_batch_size(rows),
+        batch_size=batch_size or 1,
         epochs=epochs,
-        data_hash=_hash((train, valid, test)),
+        data_hash="",
         classes=classes,
         features=x.names,
         remarks=remarks,
     )
+    rows = len(problem.split().train)
+    if batch_size is not None and batch_size > rows:
+        raise DataError(f"batch_size: {batch_size} is more than the {rows} training rows; give at most {rows}.")
+    problem.divided(problem.split())  # what cannot be scaled is refused here, not while a race runs
+    return replace(problem, batch_size=batch_size or _usual_batch_size(rows), data_hash=_hash(x, y, test))
 
 
 def check_sizes(*, hidden: tuple[int, ...], batch_size: int | None, epochs: int) -> None:
@@ -273,26 +337,27 @@ def check_sizes(*, hidden: tuple[int, ...], batch_size: int | None, epochs: int)
         raise DataError(f"epochs: {epochs} epochs make no run; give at least 1.")
 
 
-def _split_rows(y: NDArray[Any], task: Task) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    # Folds rather than two successive splits: with as many rows of a class as there are folds, every fold is certain
-    # to hold that class, which rounding makes uncertain in a split of a split.
+def _folds(y: NDArray[Any], task: Task, folds: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    # One of several folds rather than a share drawn at random: with as many rows of a class as there are folds, every
+    # fold is certain to hold that class, and how many rows it has does not depend on the seed.
     from sklearn.model_selection import KFold, StratifiedKFold
 
     splitter = StratifiedKFold if task == "classification" else KFold
-    folds = [part for _, part in splitter(FOLDS, shuffle=True, random_state=SPLIT_SEED).split(np.zeros(len(y)), y)]
-    return np.sort(np.concatenate(folds[2:])), folds[1], folds[0]
+    folded: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = splitter(
+        folds, shuffle=True, random_state=seed
+    ).split(np.zeros(len(y)), y)
+    return folded
 
 
 def _usual_batch_size(rows: int) -> int:
     return int(min(2 ** np.clip(np.floor(np.log2(rows / 16)), 2, 7), rows))
 
 
-def _hash(splits: Sequence[Split]) -> str:
+def _hash(x: Columns, y: Columns | NDArray[Any], test: NDArray[np.intp]) -> str:
     digest = hashlib.sha256()
-    for split in splits:
-        for array in (split.x, split.y):
-            digest.update(f"{array.dtype.name}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
+    for array in (x.values, y.values if isinstance(y, Columns) else y, test):
+        digest.update(f"{array.dtype.name}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -41,6 +41,8 @@ FEW_ROWS = 50
 FIRST_VERDICT_SEED = 1000
 """Reporting seeds count from here, tuning seeds from 0: no run is judged by luck it was chosen for."""
 
+Splits = Literal["varied", "fixed"]
+
 
 def race(
     problem: str | Problem = "digits",
@@ -50,6 +52,9 @@ def race(
     tuning_seeds: int = 3,
     confirming_seeds: int = 7,
     verdict_seeds: int = 10,
+    seed: int = 0,
+    split_seed: int = 0,
+    splits: Splits = "varied",
     hyperparameters: Mapping[str, Mapping[str, float | bool]] | None = None,
     margin: float = MARGIN,
     target_loss: float | None = None,
@@ -58,12 +63,17 @@ def race(
 ) -> Race:
     """Race update rules on a network and data, each at its own best learning rate.
 
-    Every rule is tuned over the same learning rates on the same tuning seeds; a best value on the edge of the grid
-    widens the grid there by a decade, at most twice. What a few seeds like may be luck, above all beside the cliff
-    where training falls apart: so the learning rates with the lowest mean final validation loss are run on more tuning
-    seeds, two at a time, until the lowest is one that has been. It is then run again on fresh reporting seeds, and only
-    these runs decide. For each seed all rules start from the same weights and see the same batches. A run that
-    diverges has an infinite loss.
+    Every rule is tuned over the same learning rates on the same tuning seeds; a best value of any rule on the edge of
+    the grid widens the grid there by a decade for all, at most twice on each side. What a few seeds like may be luck,
+    above all beside the cliff where training falls apart: so the four learning rates of each rule with the lowest mean
+    final validation loss are run on more tuning seeds, and the lowest mean over all of these is the best (if none of
+    the four holds for some rule, each rule gets four more). It is then run again on fresh reporting seeds, and only
+    these runs decide.
+
+    For each seed all rules start from the same weights, train and validate on the same rows, and see the same batches.
+    Each seed, of tuning too, has a random split of its own, so that neither the learning rate nor the verdict hangs on
+    one split; how the rows are scaled is learned from the training rows of that split. The test rows are the same for
+    all races, and looked at once, at the end. A run that diverges has an infinite loss.
 
     Args:
         problem: The name of a built-in problem, or one from `downslope.lab.load_table`.
@@ -72,6 +82,10 @@ def race(
         tuning_seeds: Runs per learning rate.
         confirming_seeds: Further runs of the learning rates that look best.
         verdict_seeds: Runs of each rule's best learning rate. Proving a difference needs at least 6.
+        seed: Which initial weights and orders of batches, in tuning and verdict; no two races with different ones have
+            a run's in common. The same numbers give the same race, bit for bit.
+        split_seed: Which random splits.
+        splits: `"varied"`: each seed has its own split; `"fixed"`: all have one, and the verdict is about that one.
         hyperparameters: Per name of a rule, values other than its defaults.
         margin: The smallest difference in loss that matters, as a share: 0.01 is 1 %. Rules that differ by less are
             practically alike.
@@ -102,12 +116,20 @@ def race(
     rates = _checked(entrants, learning_rates, counts, target_loss)
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < 1:
         raise ValueError(f"margin={margin!r}: give a share from 0 to less than 1, such as 0.01 for 1 %")
-    engine = Engine(chosen, entrants, hyperparameters=hyperparameters, threads=threads)
-    confirming = tuple(range(tuning_seeds, tuning_seeds + confirming_seeds))
-    course = Course(engine, chosen, rates, tuple(range(tuning_seeds)), confirming, watch or (lambda _: None))
+    _check_luck(seed, split_seed, splits)
+    engine = Engine(
+        chosen,
+        entrants,
+        hyperparameters=hyperparameters,
+        threads=threads,
+        split_seed=split_seed,
+        varied=splits == "varied",
+    )
+    tuning, confirming, seeds = _seeds(seed, tuning_seeds, confirming_seeds, verdict_seeds)
+    for one in (*tuning, *confirming, *seeds) if chosen.task == "regression" else ():
+        chosen.split(split_seed, engine.split_number(one))  # refuses a split whose target is constant, before training
+    course = Course(engine, chosen, rates, tuning, confirming, watch or (lambda _: None))
     course.allowed = {rule.name: rule.ranges["lr"] for rule in entrants}
-    first = max(FIRST_VERDICT_SEED, tuning_seeds + confirming_seeds)
-    seeds = tuple(range(first, first + verdict_seeds))
     try:
         course.tune([rule.name for rule in entrants])
         course.judge(seeds)
@@ -118,9 +140,32 @@ def race(
     while True:
         try:
             seconds = time.perf_counter() - start
-            return _result(course, entrants, settings, seeds, margin, target_loss, interrupted, seconds)
+            return _result(course, entrants, settings, seed, seeds, margin, target_loss, interrupted, seconds)
         except KeyboardInterrupt:  # all that is left takes a second, and nobody wants to lose a race to it
             interrupted = True
+
+
+def _check_luck(seed: int, split_seed: int, splits: str) -> None:
+    for name, value in (("seed", seed), ("split_seed", split_seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+            raise ValueError(f"{name}={value!r}: give a whole number of at least 0")
+    if splits not in get_args(Splits):
+        raise ValueError(f"splits={splits!r}: give 'varied' for a split of its own per seed, or 'fixed' for one split")
+
+
+def _seeds(seed: int, tuning: int, confirming: int, verdict: int) -> tuple[tuple[int, ...], ...]:
+    """The seeds of a race: none is in two of its parts, nor in another race."""
+    from downslope.lab.engine import SEEDS_PER_RACE
+
+    start = SEEDS_PER_RACE * int(seed)
+    first = max(FIRST_VERDICT_SEED, tuning + confirming)
+    if first + verdict > SEEDS_PER_RACE:
+        raise ValueError(
+            f"tuning_seeds={tuning}, confirming_seeds={confirming} and verdict_seeds={verdict} are more than "
+            f"{SEEDS_PER_RACE:,} seeds; give fewer"
+        )
+    bounds = ((0, tuning), (tuning, tuning + confirming), (first, first + verdict))
+    return tuple(tuple(range(start + low, start + high)) for low, high in bounds)
 
 
 def _usual_rules() -> list[Rule]:
@@ -182,6 +227,7 @@ def _result(
     course: Course,
     rules: Sequence[Rule],
     settings: Mapping[str, Mapping[str, Any]],
+    seed: int,
     seeds: tuple[int, ...],
     margin: float,
     target_loss: float | None,
@@ -192,9 +238,12 @@ def _result(
     from downslope.lab.network import Network
 
     problem, network = course.problem, Network.of(course.problem)
-    steps, batch_size = batch_order(0, 1, len(problem.train.x), problem.batch_size).shape
-    splits, overlap = 1, 0.0
-    by_constant = _baseline(problem, seeds, overlap)
+    numbers = [course.engine.split_number(one) for one in seeds]
+    sizes = {name: len(rows) for name, rows in problem.split(course.engine.split_seed)._asdict().items()}
+    steps, batch_size = batch_order(0, 1, sizes["train"], problem.batch_size).shape
+    splits = len(set(numbers))
+    overlap = sizes["valid"] / sizes["train"] if splits > 1 else 0.0
+    by_constant = _baseline(problem, course.engine.split_seed, numbers, overlap)
     results = [_rule_result(course, rule, settings[rule.name], overlap) for rule in rules]
     target, note = _target(results[0], seeds, target_loss)
     finals = {
@@ -209,13 +258,15 @@ def _result(
         title=problem.title,
         task=problem.task,
         data_hash=problem.data_hash,
-        sizes={"train": len(problem.train.x), "valid": len(problem.valid.x), "test": len(problem.test.x)},
+        sizes=sizes,
         network=f"{'-'.join(map(str, network.sizes))} MLP, {_ACTIVATIONS.get(network.activation, network.activation)}",
         weights=network.size,
         batch_size=batch_size,
         epochs=problem.epochs,
         steps_per_epoch=steps,
         learning_rates=course.rates,
+        seed=int(seed),
+        split_seed=int(course.engine.split_seed),
         tuning_seeds=course.tuning_seeds,
         confirming_seeds=course.confirming_seeds,
         verdict_seeds=seeds,
@@ -239,7 +290,7 @@ def _result(
             baseline=useful,
             baseline_name=NAMES[problem.task],
         ),
-        cautions=_cautions(len(problem.valid.x)),
+        cautions=_cautions(sizes["valid"]),
         interrupted=interrupted,
         seconds=seconds,
         environment=_environment(course.engine.threads),
@@ -249,8 +300,12 @@ def _result(
 _ACTIVATIONS = {"relu": "ReLU"}
 
 
-def _baseline(problem: Problem, seeds: Sequence[int], overlap: float) -> Baseline:
-    found = [baseline(problem.task, problem.train, problem.valid) for _ in seeds]
+def _baseline(problem: Problem, split_seed: int, numbers: Sequence[int], overlap: float) -> Baseline:
+    by_split = {}
+    for number in set(numbers):
+        train, valid, _ = problem.divided(problem.split(split_seed, number))
+        by_split[number] = baseline(problem.task, train, valid)
+    found = [by_split[number] for number in numbers]
     losses = tuple(loss for loss, _ in found)
     accuracies = [accuracy for _, accuracy in found if accuracy is not None]
     return Baseline(losses, interval(losses, overlap=overlap), _mean(accuracies, overlap, "arithmetic"))
@@ -281,6 +336,7 @@ def _rule_result(course: Course, rule: Rule, settings: Mapping[str, Any], overla
         edge=course.edges.get(name),
         loss=_mean([run.final_loss for run in verdict_runs], overlap),
         finished_loss=geometric_mean([run.final_loss for run in verdict_runs]) if verdict_runs else None,
+        best_loss=_mean([run.best_loss for run in verdict_runs], overlap),
         accuracy=_mean([run.valid_accuracy[-1] for run in verdict_runs if run.valid_accuracy], overlap, "arithmetic"),
         test_loss=_mean([run.test_loss for run in verdict_runs], overlap),
         test_accuracy=_mean([run.test_accuracy for run in verdict_runs], overlap, "arithmetic"),

@@ -255,12 +255,25 @@ def _method(race: Race) -> str:
         ("Network", f"{race.network}, {race.weights:,} weights"),
         ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),
         ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
-        ("Widening", "Where the best value lay on an edge of the grid, the grid was widened there" + _edges(widened)),
+        (
+            "Widening",
+            "Where the best value of a rule lay on an edge of the grid, the grid was widened there for all"
+            + _edges(widened),
+        ),
+        ("Runs", _runs(race)),
         ("Tuning seeds", _listed(race.tuning_seeds)),
-        ("Confirming", "The learning rates that looked best were run on more tuning seeds, until the best held there"),
+        (
+            "Confirming",
+            "The learning rates of each rule that looked best were run on more tuning seeds, as many for every rule",
+        ),
         ("Confirming seeds", _listed(race.confirming_seeds)),
         ("Reporting seeds", f"{_listed(race.verdict_seeds)}; no rule was tuned on them"),
-        ("Shared luck", "For each seed, every rule got the same initial weights and the same order of batches"),
+        (
+            "Shared luck",
+            "For each seed, every rule got the same initial weights, the same split and the same order of batches",
+        ),
+        ("Seeds", f"seed {race.seed}, split seed {race.split_seed}: the same numbers give the same race again"),
+        ("Best epoch", "A run’s lowest validation loss of any epoch is shown beside its last; nothing goes by it"),
         ("Divergence", "Counts as an infinite loss: never left out, never clipped"),
         (
             "Statistic",
@@ -353,6 +366,15 @@ def _seeds(count: int) -> str:
 def _listed(seeds: tuple[int, ...]) -> str:
     run_on = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]} to {seeds[-1]}" if run_on else ", ".join(map(str, seeds)) or "none"
+
+
+def _runs(race: Race) -> str:
+    counts = {(len(result.tuning), len(result.verdict)) for result in race.rules}
+    if len(counts) == 1:
+        ((tuning, verdict),) = counts
+        return f"{tuning} in tuning and {verdict} for the verdict, the same for every rule"
+    listed = ", ".join(f"{result.rule} {len(result.tuning)} + {len(result.verdict)}" for result in race.rules)
+    return f"Tuning and verdict, not the same for every rule: {listed}"
 
 
 def _splits(race: Race) -> str:

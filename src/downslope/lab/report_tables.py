@@ -37,7 +37,7 @@ def summary(race: Race, look: dict[str, Look]) -> str:
     """The table of all rules, best first, and what a constant prediction reaches."""
     columns = ["Rule", "Best learning rate", "Safe range", "Validation loss"]
     columns += ["Accuracy"] if race.task == "classification" else []
-    columns += ["Test loss"] + (["Test accuracy"] if race.task == "classification" else [])
+    columns += ["Best epoch’s loss", "Test loss"] + (["Test accuracy"] if race.task == "classification" else [])
     columns += ["Steps to target", "Seconds", "Failures"]
     order = ranked(race)
     leader = order[0].rule if len(order) > 1 and order[0].finished_loss not in (None, math.inf) else None
@@ -92,6 +92,7 @@ def _summary_row(result: RuleResult, race: Race, look: dict[str, Look], columns:
         "Safe range": _safe_range(result.safe_range),
         "Validation loss": _loss(result),
         "Accuracy": _with_interval(result.accuracy, percent=True),
+        "Best epoch’s loss": _with_interval(result.best_loss),
         "Test loss": _with_interval(result.test_loss, finished=_finished(result.verdict)),
         "Test accuracy": _with_interval(result.test_accuracy, percent=True),
         "Steps to target": _steps(result.steps_to_target, race.target_loss),

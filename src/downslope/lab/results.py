@@ -24,7 +24,7 @@ class Run:
     train_loss: tuple[float, ...]
     valid_loss: tuple[float, ...]
     valid_accuracy: tuple[float, ...] | None
-    diverged_at: int | None = None  # the epoch, from 1, in which it diverged
+    diverged_at: int | None = None  # the epoch in which it diverged; 0: the untrained network had no finite loss
     test_loss: float | None = None  # only runs of the verdict see the test data, once, at the end
     test_accuracy: float | None = None
 
@@ -32,6 +32,11 @@ class Run:
     def final_loss(self) -> float:
         """Validation loss after the last epoch; infinite when the run diverged."""
         return math.inf if self.diverged_at is not None else self.valid_loss[-1]
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest validation loss after any epoch: for information, since choosing the epoch by it flatters."""
+        return min(self.valid_loss[1:])
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class RuleResult:
     edge: Literal["low", "high"] | None  # the side on which the best value still lay on the edge when widening stopped
     loss: Interval | None  # final validation loss: geometric mean over the reporting seeds, infinite if one diverged
     finished_loss: float | None  # the same over those runs that finished
+    best_loss: Interval | None  # each run's lowest validation loss of any epoch: for information, nothing goes by it
     accuracy: Interval | None  # arithmetic mean over the reporting seeds; a run that diverged has accuracy 0
     test_loss: Interval | None  # geometric mean
     test_accuracy: Interval | None
@@ -131,6 +137,8 @@ class Race:
     epochs: int
     steps_per_epoch: int
     learning_rates: tuple[float, ...]  # the grid every rule starts from
+    seed: int  # which family of initial weights and orders of batches
+    split_seed: int  # which family of splits
     tuning_seeds: tuple[int, ...]
     confirming_seeds: tuple[int, ...]  # more tuning seeds, for the learning rates that looked best
     verdict_seeds: tuple[int, ...]
