@@ -256,8 +256,8 @@ REFUSED = [
     (lambda: optimizer(downslope.adam, lookahead="none"), ValueError, "lookahead='none' is unknown"),
     (lambda: optimizer(downslope.dialects.optax.sgd), TypeError, "no default for lr"),
     (lambda: optimizer("adam"), TypeError, "is not a rule"),
-    (lambda: downslope.optax.adam(None), TypeError, "lr=None"),
-    (lambda: downslope.optax.adam(0.1, b1=1.5), ValueError, "beta1=1.5 is out of range"),
+    (lambda: downslope.optax.adam(None), TypeError, "learning_rate=None"),
+    (lambda: downslope.optax.adam(0.1, b1=1.5), ValueError, "b1=1.5 is out of range"),
     (lambda: optimizer(downslope.nesterov, mu=jnp.float32(0.9)), TypeError, "mu is an array.*static_args"),
     (
         lambda: optax.inject_hyperparams(factory(downslope.nesterov))().init(jnp.ones(1)),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import keras
-import numpy as np
 from keras import ops
 
 from downslope.expression import Expression
@@ -20,7 +19,7 @@ from downslope.interpret import interpret_body, interpret_scalars
 from downslope.keras import points, saving
 from downslope.keras.precision import check_dtypes, of_precision, plain, precision, tensor
 from downslope.keras.rule_names import find, name_of
-from downslope.keras.settings import BASE, Settings, check_options, rate_of
+from downslope.keras.settings import BASE, Settings, check_options, checked_rate, rate_of
 from downslope.trace import Program
 
 Schedule = Callable[..., Any]
@@ -199,10 +198,10 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     def __setattr__(self, name: str, value: Any) -> None:
         settings = self.__dict__.get("_settings")
         guarded = settings is not None and name in {*settings.chosen, *BASE, "cautious", "lookahead"}
-        if settings is None or not guarded or name == "loss_scale_factor":  # which a LossScaleOptimizer takes over
+        if settings is None or not guarded:
             super().__setattr__(name, value)
             return
-        if self.built:
+        if self.built and not (name == "loss_scale_factor" and value is None):  # which a LossScaleOptimizer takes over
             raise AttributeError(
                 f"{name}={value!r}: the hyperparameters of an optimizer that has its variables are settled, because a "
                 "compiled training step keeps the numbers it was made with; make a new optimizer. (learning_rate can "
@@ -239,8 +238,8 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     def learning_rate(self, value: Any) -> None:
         if "lr" not in self.rule.hyperparameters:
             raise TypeError(f"learning_rate={value!r}: {self.rule.name} has no hyperparameter lr")
-        if isinstance(value, (int, float, np.integer, np.floating)):
-            value = check_number("learning_rate", value, self.rule.ranges["lr"])
+        if not callable(value) or isinstance(value, keras.Variable):
+            value = checked_rate(self.rule, value)
         keras.optimizers.Optimizer.learning_rate.fset(self, value)
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:

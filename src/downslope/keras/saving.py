@@ -105,7 +105,7 @@ def load(optimizer: Optimizer, path: str | Path, model: Any = None, names: Any =
     tensors, record = checkpoint.read_raw(Path(path))
     plan = _plan(optimizer, own)
     restored = plan.restored(record)
-    _check_numbers(plan, restored)
+    _check_numbers(plan, restored, optimizer._NAMES)
     t, _ = checkpoint.counts(record)
     done = t * (optimizer.gradient_accumulation_steps or 1)
     if done > np.iinfo(keras.backend.standardize_dtype(optimizer._iterations.dtype)).max:
@@ -240,13 +240,14 @@ def _plan(optimizer: Optimizer, names: list[str]) -> Plan:
     )
 
 
-def _check_numbers(plan: Plan, restored: Plan) -> None:
+def _check_numbers(plan: Plan, restored: Plan, names: Mapping[str, str]) -> None:
     """Make sure that a file has this optimizer's hyperparameters, but for the learning rate."""
     found: dict[str, tuple[Any, Any]] = {}
+    here = {ours: name for name, ours in names.items()}
     for mine, theirs in zip(plan.groups, restored.groups, strict=True):
         for name, value in theirs.hyperparameters.items():
             if name != "lr" and value != mine.hyperparameters[name]:
-                found[name] = (value, mine.hyperparameters[name])
+                found[here.get(name, name)] = (value, mine.hyperparameters[name])
     if restored.max_norm != plan.max_norm:
         found["global_clipnorm"] = (restored.max_norm, plan.max_norm)
     if found:

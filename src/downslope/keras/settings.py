@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 
 from downslope.formula import Range, Rule, check_number, usual_range
+from downslope.keras.points import number
 from downslope.options import compose, stored_point
 from downslope.trace import Program
 
@@ -67,6 +69,8 @@ class Settings:
             FormulaError: The rule cannot be compiled, or an option does not fit it.
         """
         own = {*rule.hyperparameters, *rule.flags}
+        for name, value in chosen.items():
+            _check(rule, name, names.get(name, name), value)
         given = {names.get(name, name): value for name, value in chosen.items() if value is not None}
         standing = {"lr": 0.0} if "lr" in own else {}
         complete = rule.complete({**{name: value for name, value in given.items() if name in own}, **standing})
@@ -84,6 +88,14 @@ class Settings:
                 "stored points stay where they were; give lookahead='explicit'"
             )
         return cls(rule, dict(chosen), flags, numbers, program, move)
+
+
+def _check(rule: Rule, name: str, ours: str, value: Any) -> None:
+    """Check one hyperparameter or flag under the name it has in Keras."""
+    if ours in rule.flags and not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}={value!r}: give True or False")
+    if ours in rule.hyperparameters and (value is not None or rule.hyperparameters[ours] is not None):
+        check_number(name, value, rule.ranges[ours])
 
 
 def check_options(rule: Rule, cautious: Any, lookahead: Any, base: Mapping[str, Any]) -> None:
@@ -107,10 +119,22 @@ def check_options(rule: Rule, cautious: Any, lookahead: Any, base: Mapping[str, 
         value = base[name]  # of which Keras leaves those that make no sense out of account
         if value is not None and not check_number(name, value, Range(0.0, math.inf)) > 0:
             raise ValueError(f"{name}={value!r} is out of range; give a number above 0, or None")
+    clips = [name for name in ("clipnorm", "clipvalue", "global_clipnorm") if base[name] is not None]
+    if len(clips) > 1:
+        given = ", ".join(f"{name}={base[name]!r}" for name in clips)
+        raise ValueError(f"{given}: only one of clipnorm, clipvalue and global_clipnorm can be set; leave the rest out")
+    if not isinstance(base["use_ema"], (bool, np.bool_)):
+        raise TypeError(f"use_ema={base['use_ema']!r}: give True or False")
+    check_number("ema_momentum", base["ema_momentum"], Range(0.0, 1.0))
+    often = base["ema_overwrite_frequency"]
+    if often is not None and (isinstance(often, bool) or not isinstance(often, (int, np.integer)) or often < 0):
+        raise ValueError(f"ema_overwrite_frequency={often!r}: give a whole number of steps of at least 1, or None")
     steps = base["gradient_accumulation_steps"]
     if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2):
         raise ValueError(f"gradient_accumulation_steps={steps!r}: give a whole number of at least 2, or None")
     decay = base["weight_decay"]
+    if decay is not None:
+        check_number("weight_decay", decay, usual_range("weight_decay"))
     if decay is not None and not {"lr", "weight_decay"} & {*rule.hyperparameters}:
         raise TypeError(f"weight_decay={decay!r}: {rule.name} has no lr to multiply it with")
     if base["use_ema"] and rule.ahead is not None and lookahead == "stored":
@@ -135,4 +159,21 @@ def rate_of(rule: Rule, learning_rate: Any) -> Any:
         learning_rate = rule.hyperparameters["lr"]
         if learning_rate is None:
             raise TypeError(f"{rule.name} has no default for lr; give learning_rate=...")
-    return learning_rate if callable(learning_rate) else check_number("learning_rate", learning_rate, rule.ranges["lr"])
+    return learning_rate if callable(learning_rate) else checked_rate(rule, learning_rate)
+
+
+def checked_rate(rule: Rule, value: Any) -> Any:
+    """A learning rate that is a number, perhaps in a tensor or variable; a symbolic tensor stays as it is.
+
+    Raises:
+        TypeError: It is something else, or more than one number.
+        ValueError: It is out of range.
+    """
+    if isinstance(value, keras.Variable) or keras.ops.is_tensor(value):
+        if tuple(value.shape) != ():
+            raise TypeError(f"learning_rate is a tensor of shape {tuple(value.shape)}; expected one number")
+        try:
+            value = number(value)
+        except (TypeError, AttributeError, NotImplementedError):  # inside a compiled function nobody knows it yet
+            return value
+    return check_number("learning_rate", value, rule.ranges["lr"])

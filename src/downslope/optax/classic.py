@@ -26,6 +26,9 @@ from downslope.optax.transformation import Transformation
 
 Varying = Number | Schedule
 
+_NAMES = {"lr": "learning_rate", "beta1": "b1", "beta2": "b2"}
+"""Optax's name of each hyperparameter that has another one in the formulas."""
+
 
 def sgd(
     learning_rate: Varying, momentum: Varying | None = None, nesterov: bool = False, accumulator_dtype: Any = None
@@ -415,7 +418,7 @@ def _made(
     """The transformation of a rule of the dialect, whose hyperparameters Optax calls by other names."""
     kept = {state: _floating(state, dtype) for state, dtype in dtypes.items() if dtype is not None}
     given = {"lr": learning_rate, **settings}
-    return Transformation.of(Computation.make(rule, given, decoupled=decoupled, mask=mask, dtypes=kept))
+    return Transformation.of(Computation.make(rule, given, decoupled=decoupled, mask=mask, dtypes=kept, names=_NAMES))
 
 
 def _floating(state: str, dtype: Any) -> Any:

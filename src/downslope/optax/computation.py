@@ -37,6 +37,7 @@ class Computation:
         max_norm: The largest permitted norm of all gradients together, or None.
         mask: Which parameters have weight decay: a tree of truth values, or a function that makes one; None for all.
         dtypes: The dtypes of states that do not have that of their weights.
+        names: What the user calls those hyperparameters that have another name there.
     """
 
     plan: Plan
@@ -44,6 +45,7 @@ class Computation:
     max_norm: Number | None
     mask: Any
     dtypes: Mapping[str, Any]
+    names: Mapping[str, str]
 
     @classmethod
     def make(
@@ -55,9 +57,10 @@ class Computation:
         lookahead: str = "stored",
         mask: Any = None,
         dtypes: Mapping[str, Any] = MappingProxyType({}),
+        names: Mapping[str, str] = MappingProxyType({}),
         **options: bool,
     ) -> Computation:
-        """Settle a rule; the arguments are those of `downslope.optax.optimizer`.
+        """Settle a rule; the arguments are those of `downslope.optax.optimizer`, and the attributes of this class.
 
         Raises:
             TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
@@ -71,11 +74,17 @@ class Computation:
         flags = rule.flags if isinstance(rule, Rule) else {}
         later: dict[str, Any] = {}
         now: dict[str, Any] = {}
+        ranges = rule.ranges if isinstance(rule, Rule) else {}
         for name, value in given.items():
+            said = names.get(name, name)
             if hasattr(value, "init") and hasattr(value, "update"):
-                raise TypeError(f"{name}={value!r} is a schedule with a state; have optax.inject_hyperparams call it")
-            known = value if name in flags or callable(value) else _taken(name, value)
+                raise TypeError(f"{said}={value!r} is a schedule with a state; have optax.inject_hyperparams call it")
+            if name not in flags and name not in HALF_WILL_DO:
+                _refuse_half(said, value)
+            known = value if name in flags or callable(value) else _taken(said, value)
             unknown_yet = callable(known) or isinstance(known, jax.Array)
+            if name in names and not unknown_yet:
+                known = check_number(said, known, ranges[name])
             (later if unknown_yet else now)[name] = known
         bound = None if max_norm is None else _taken("max_norm", max_norm)
         plan = Plan.make(
@@ -96,7 +105,7 @@ class Computation:
                     "static_args of optax.inject_hyperparams"
                 )
         settings: dict[str, Setting] = {**plan.groups[0].hyperparameters, **later}
-        return cls(plan, settings, plan.max_norm if bound is None else bound, mask, dtypes)
+        return cls(plan, settings, plan.max_norm if bound is None else bound, mask, dtypes, names)
 
     @functools.cached_property
     def update(self) -> Program:
@@ -114,8 +123,9 @@ class Computation:
         setting = self.settings[name]
         if not callable(setting):
             return setting
-        value = _taken(f"{name} after {count} steps", setting(count))
-        return value if isinstance(value, jax.Array) else check_number(name, value, self.plan.program.ranges[name])
+        said = self.names.get(name, name)
+        value = _taken(f"{said} after {count} steps", setting(count))
+        return value if isinstance(value, jax.Array) else check_number(said, value, self.plan.program.ranges[name])
 
     def scalars(self, program: Program, count: Any, others: Mapping[str, Any]) -> dict[str, Any]:
         """The scalar inputs of a program for the step after so many."""
@@ -147,7 +157,8 @@ class Computation:
         hyperparameters: dict[str, Any] = {}
         for name, setting in self.settings.items():
             if isinstance(setting, jax.Array):
-                raise TypeError(f"{name} is a traced value of JAX; do this outside of jit, with a number")
+                said = self.names.get(name, name)
+                raise TypeError(f"{said} is a traced value of JAX; do this outside of jit, with a number")
             hyperparameters[name] = _from_one(setting) if callable(setting) else setting
         if isinstance(self.max_norm, jax.Array):
             raise TypeError("max_norm is a traced value of JAX; do this outside of jit, with a number")
@@ -157,6 +168,25 @@ class Computation:
 def precision() -> Any:
     """The dtype of scalars that JAX works out: double precision where JAX has it."""
     return jax.dtypes.canonicalize_dtype(float)
+
+
+HALF_WILL_DO = ("lr", "weight_decay", "max_norm")
+"""The hyperparameters of which three digits are enough; 0.999 is 1 in bfloat16, and 1e-8 is 0 in float16."""
+
+
+def _refuse_half(name: str, value: Any) -> None:
+    """Refuse an array in half precision, which may be one that is not known yet.
+
+    Raises:
+        TypeError: It is one.
+    """
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating) and value.dtype.itemsize < 4:
+        raise TypeError(
+            f"{name} is an array of dtype {value.dtype}, in which 0.999 is {float(np.asarray(0.999, value.dtype)):.4g} "
+            f"and 1e-8 is {float(np.asarray(1e-8, value.dtype)):.2g}. optax.inject_hyperparams takes the dtype of the "
+            "parameters unless told otherwise: give it hyperparam_dtype=jnp.float32, or name what does not change in "
+            "its static_args"
+        )
 
 
 def _taken(name: str, value: Any) -> Any:

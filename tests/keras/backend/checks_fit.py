@@ -471,7 +471,7 @@ def test_what_is_refused():
         make(downslope.adam, beta=0.9)
     with pytest.raises(ValueError, match=r"beta1=1.5 is out of range"):
         make(downslope.adam, beta1=1.5)
-    with pytest.raises(ValueError, match=r"beta1=1.5 is out of range"):
+    with pytest.raises(ValueError, match=r"beta_1=1.5 is out of range"):
         downslope.keras.Adam(beta_1=1.5)
     with pytest.raises(TypeError, match="is not a rule"):
         make("adam")

@@ -161,7 +161,7 @@ def test_files_that_do_not_fit_change_nothing(tmp_path):
         (built(downslope.keras.RMSprop), NAMES, "the file's rule is 'adam'"),
         (built(amsgrad=True), NAMES, "flags"),
         (built(weight_decay=0.1), NAMES, "options"),
-        (built(beta_1=0.8), NAMES, r"the file has beta1=0.9 \(here 0.8\)"),
+        (built(beta_1=0.8), NAMES, r"the file has beta_1=0.9 \(here 0.8\)"),
         (built(shapes=[(4, 2), (2,)]), NAMES, "of shape"),
         (built(), other_names, r"missing in the file: \['offset'\]"),
     ]:
