@@ -19,8 +19,9 @@ import numpy as np
 import downslope
 import downslope.rules
 from downslope.lab.baseline import NAMES, baseline
+from downslope.lab.columns import Columns
 from downslope.lab.course import PER_DECADE, Course, Stage
-from downslope.lab.problems import Problem, load_problem
+from downslope.lab.problems import Problem, Split, load_problem
 from downslope.lab.results import Baseline, Interval, Race, RuleResult, Run
 from downslope.lab.statistics import MARGIN, against_baseline, compare, geometric_mean, interval
 from downslope.lab.verdict import verdict
@@ -303,8 +304,13 @@ _ACTIVATIONS = {"relu": "ReLU"}
 def _baseline(problem: Problem, split_seed: int, numbers: Sequence[int], overlap: float) -> Baseline:
     by_split = {}
     for number in set(numbers):
-        train, valid, _ = problem.divided(problem.split(split_seed, number))
-        by_split[number] = baseline(problem.task, train, valid)
+        train, valid, _ = problem.split(split_seed, number)
+        y: Any = problem.targets
+        if isinstance(y, Columns):
+            y = y.scaling(train).of(y.values)
+        nothing = np.empty((len(y), 0), np.float32)
+        rows = (Split(nothing[part], y[part]) for part in (train, valid))
+        by_split[number] = baseline(problem.task, *rows)
     found = [by_split[number] for number in numbers]
     losses = tuple(loss for loss, _ in found)
     accuracies = [accuracy for _, accuracy in found if accuracy is not None]
