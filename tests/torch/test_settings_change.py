@@ -1,5 +1,7 @@
 """Settings that change between steps, as numbers of every type: taken over at once, by the quick and the plain step."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -195,3 +197,16 @@ def test_the_quick_step_is_the_plain_step(rule, data):
         assert outcomes[0] == outcomes[1]
     for mine, other in zip(pair[0].param_groups, pair[1].param_groups, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(mine["params"], other["params"], strict=True))
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta"])
+def test_every_argument_of_torch_optim_is_refused_by_its_own_name(name):
+    """Also one that the other arguments leave without effect."""
+    arguments = inspect.signature(getattr(torch.optim, name)).parameters
+    for argument, parameter in arguments.items():
+        if argument == "params":
+            continue
+        wrong = ("x", (7.0, 0.5), (0.5, "x")) if isinstance(parameter.default, tuple) else ("x", [1.0], b"1")
+        for value in wrong:
+            with pytest.raises((TypeError, ValueError), match=rf"^{argument}\b"):
+                getattr(downslope.torch, name)([torch.nn.Parameter(torch.ones(2))], **{argument: value})

@@ -500,7 +500,7 @@ def test_states_follow_a_model_into_another_precision(name):
         ({"lr": lambda t: 0.1}, TypeError, "torch.optim.lr_scheduler"),
         ({"lr": torch.ones(2)}, ValueError, r"shape \(2,\)"),
         ({"lr": "fast"}, TypeError, "'fast'"),
-        ({"betas": (0.9, 1.0)}, ValueError, "beta2=1.0"),
+        ({"betas": (0.9, 1.0)}, ValueError, r"betas\[1\]=1.0"),
         ({"betas": 0.9}, TypeError, "betas=0.9"),
         ({"eps": -1e-8}, ValueError, "eps=-1e-08"),
         ({"weight_decay": -0.1}, ValueError, "weight_decay=-0.1"),

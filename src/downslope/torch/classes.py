@@ -20,7 +20,7 @@ from downslope.formula import Rule
 from downslope.torch.extras import Extras
 from downslope.torch.launch import STORAGES
 from downslope.torch.optimizer import Optimizer
-from downslope.torch.settings import Group
+from downslope.torch.settings import Group, Options, Settings, checked
 from downslope.torch.state import complete_state
 
 Number = float | torch.Tensor
@@ -102,6 +102,10 @@ class SGD(_Classic):
                 "momentum above 0 and no dampening"
             )
         return dialect.sgd_momentum if group["momentum"] != 0 else dialect.sgd
+
+    def _check_group(self, group: Group, options: Options | None = None) -> Settings:
+        checked("dampening", group["dampening"], dialect.sgd_momentum.ranges["dampening"])  # also where nothing uses it
+        return super()._check_group(group, options)
 
 
 class Adagrad(_Classic):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
@@ -235,6 +236,9 @@ class Optimizer(torch.optim.Optimizer):
                 raise ValueError(
                     f"{name}=True is not possible: the step is compiled code outside of PyTorch's graphs; leave it out"
                 )
+        for name in ("foreach", "fused"):
+            if not isinstance(group.get(name), (bool, NoneType)):
+                raise TypeError(f"{name}={group[name]!r}: give True, False or None")
         if group.get("foreach") and group.get("fused"):
             raise ValueError("foreach=True and fused=True exclude each other in torch.optim; give one or neither")
         return settle(group, self._choose(group), options or self._options, self._options.max_norm is not None)

@@ -158,7 +158,8 @@ def settle(group: Group, rule: Rule, options: Options, scaled: bool) -> Settings
     maximize = _yes("maximize", group.get("maximize", False))
     program = program_of(rule, flags, maximize, scaled, options)
     numbers = {
-        name: checked(name, look_up(group, name, rule), program.ranges[name]) for name in program.hyperparameters
+        name: checked(_spelled(group, name), look_up(group, name, rule), program.ranges[name])
+        for name in program.hyperparameters
     }
     return Settings(rule, flags, program, numbers)
 
@@ -173,6 +174,11 @@ def look_up(group: Group, name: str, rule: Rule) -> Any:
             raise TypeError(f"betas={betas!r}: give two numbers, such as (0.9, 0.999)")
         return betas[int(name[-1]) - 1]
     raise TypeError(f"{rule.name} needs {name}; the parameter group has {', '.join(k for k in group if k != 'params')}")
+
+
+def _spelled(group: Group, name: str) -> str:
+    """What the group's owner calls a hyperparameter."""
+    return f"betas[{int(name[-1]) - 1}]" if name in ("beta1", "beta2") and name not in group else name
 
 
 def _plain(value: Any) -> Any:
