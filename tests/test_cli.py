@@ -1,5 +1,6 @@
 """The command line, run as a user runs it."""
 
+import gzip
 import os
 import signal
 import subprocess
@@ -70,10 +71,24 @@ def test_a_table_of_ones_own_and_a_rule_of_ones_own(tmp_path):
         (["digits", "--rules", "adamm"], "adamm"),
         (["digits", "--rules", "gone.py:mine"], "gone.py"),
         (["digits", "--lrs", "a,b"], "--lrs"),
-        (["digits", "--lrs", "-1"], "learning_rates"),
-        (["digits", "--seeds", "0"], "verdict_seeds"),
-        (["digits", "--seed", "-1"], "seed=-1"),
-        (["digits", "--split-seed", "-1"], "split_seed=-1"),
+        (["digits", "--lrs", "-1"], "--lrs"),
+        (["digits", "--seeds", "0"], "--seeds 0: give"),
+        (["data.tsv", "--target", "y"], "no file 'data.tsv'"),
+        (["classes.csv", "--target", "y"], "--task 'regression'"),
+        (["classes.csv", "--target", "y", "--batch-size", "0"], "--batch-size: 0 rows"),
+        (["gaps.csv", "--target", "y"], "--impute"),
+        (["text.csv", "--target", "y"], "--encode"),
+        (["escape.csv", "--target", "y\x1b[31m"], r"'y\x1b[31m'"),
+        (["digits", "--rules", "undecorated.py:mine"], "write @downslope.rule"),
+        (["digits", "--rules", "needy.py:mine"], "--set mine.mu=VALUE"),
+        (["digits", "--set", "adam.beta1"], "RULE.NAME=VALUE"),
+        (["digits", "--set", "lion.beta1=0.9"], "no rule of this race is named lion"),
+        (["digits", "--set", "adam.beta=0.9"], "did you mean beta"),
+        (["digits", "--set", "adam.beta1=2"], "beta1=2.0 is out of range"),
+        (["digits", "--set", "adam.beta1=much"], "'much' is neither a number"),
+        (["digits", "--set", "adam.lr=1"], "--lrs"),
+        (["digits", "--seed", "-1"], "--seed -1"),
+        (["digits", "--split-seed", "-1"], "--split-seed -1"),
         (["digits", "--splits", "none"], "--splits none"),
         (["digits", "--margin", "1"], "margin"),
         (["digits", "--epochs", "0"], "epochs"),
@@ -93,12 +108,39 @@ def test_bad_input_ends_with_one_clear_line(tmp_path, arguments, named):
     (tmp_path / "wrong.py").write_text(f"from downslope import rule\n\n{formula}\n")
     (tmp_path / "quits.py").write_text("raise SystemExit(0)")
     (tmp_path / "other.py").write_text("from downslope import adam as yours")
+    (tmp_path / "undecorated.py").write_text("def mine(x, dx, *, lr=0.1):\n    return x - lr * dx\n")
+    needy = "@rule\ndef mine(x, dx, v=0, *, lr=0.1, mu):\n    v = mu * v - lr * dx\n    return x + v, v"
+    (tmp_path / "needy.py").write_text(f"from downslope import rule\n\n{needy}\n")
+    (tmp_path / "classes.csv").write_text("a,y\n" + "\n".join(f"{k * k},{k % 7 if k else 9}" for k in range(40)))
+    (tmp_path / "gaps.csv").write_text("a,y\n" + "\n".join(f"{k * k if k else 'NA'},{k / 3}" for k in range(40)))
+    (tmp_path / "text.csv").write_text("a,b,y\n" + "\n".join(f"{'uvw'[k % 3]},{k},{k / 3}" for k in range(40)))
+    (tmp_path / "escape.csv").write_text("a,y\x1b[32m\n" + "\n".join(f"{k},{k / 3}" for k in range(40)))
     done = run("race", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
+    assert "\x1b" not in done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_a_table_of_another_dialect_and_a_hyperparameter_on_the_command_line(tmp_path):
+    rows = "\n".join(f"{k};{'uvw'[k % 3]};{k // 7},{k % 7 + 1};{k % 5},5" for k in range(60))
+    with gzip.open(tmp_path / "data.tsv.gz", "wt", encoding="cp1252") as file:
+        file.write(f";größe;a;y\n{rows}\n60;;?;1,5")
+    (tmp_path / "mine.py").write_text(
+        "from downslope import rule\n\n@rule\ndef mine(x, dx, v=0, *, lr=0.01, mu):\n"
+        "    v = mu * v - lr * dx\n    return x + v, v\n"
+    )
+    done = run(
+        *("race", "data.tsv.gz", "--target", "y", "--encode", "--impute", "--epochs", "2", "--rules", "mine.py:mine"),
+        *("--set", "mine.mu=0.9", "--lrs", "0.01", "--tuning-seeds", "1", "--seeds", "2"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for words in ("semicolons", "decimal commas", "cp1252", "--keep-index keeps it", "1 missing value"):
+        assert words in done.stderr
+    assert "5-64-1" in (tmp_path / "report.html").read_text()  # four categories and a number
 
 
 def test_names_with_brackets_do_no_harm(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import runpy
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,11 @@ def own_rule(name: str, argument: str) -> Rule:
         raise ValueError(f"{argument} {name}: the file raised {type(error).__name__}: {error}") from None
     found = space.get(attribute)
     if not isinstance(found, downslope.Rule):
+        if inspect.isfunction(found):
+            raise ValueError(
+                f"{argument} {name}: {attribute} is a function that is not a rule yet; write @downslope.rule in the "
+                f"line before its def"
+            )
         there = [key for key, value in space.items() if isinstance(value, downslope.Rule)]
         raise ValueError(f"{argument} {name}: {path} has no rule of this name; it has {', '.join(there) or 'none'}")
     try:

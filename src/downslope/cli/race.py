@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +13,7 @@ import downslope
 import downslope.rules
 from downslope import files
 from downslope.cli.own_rule import names_a_file, own_rule
+from downslope.cli.wording import as_typed, printable
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
@@ -23,7 +25,10 @@ TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
 def race(
     problem: Annotated[
         str,
-        typer.Argument(help="digits, breast-cancer, diabetes, parabola, or a table of yours (.csv or .parquet)."),
+        typer.Argument(
+            help="digits, breast-cancer, diabetes, parabola, or a table of yours: .csv, .tsv or .txt, perhaps "
+            "compressed (.gz, .zst), or .parquet."
+        ),
     ] = "digits",
     target: Annotated[str, typer.Option(help="The column of your table to predict.")] = "",
     hidden: Annotated[str, typer.Option(help="Sizes of the hidden layers for your table; by default 64.")] = "",
@@ -33,11 +38,35 @@ def race(
     drop: Annotated[
         list[str] | None, typer.Option(help="A column of your table to leave out. Repeat for more.")
     ] = None,
+    encode: Annotated[
+        bool, typer.Option("--encode", help="Turn columns of text into zeros and ones, one per category.")
+    ] = False,
+    impute: Annotated[
+        bool, typer.Option("--impute", help="Fill missing values of features by what the training rows say.")
+    ] = False,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(help="A word that means a missing value, instead of NA, nan, null, ? and the like. Repeat."),
+    ] = None,
+    separator: Annotated[
+        str | None, typer.Option(help="What stands between the cells of your table, such as ';' or tab.")
+    ] = None,
+    decimal_comma: Annotated[
+        bool | None, typer.Option("--decimal-comma/--no-decimal-comma", help="Whether numbers are written as 1,5.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="The encoding of your table, such as cp1252.")] = None,
+    keep_index: Annotated[
+        bool, typer.Option("--keep-index", help="Keep a first column without name that only counts the rows.")
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(help="Rows per step, for your table.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
     rules: Annotated[
         str, typer.Option(help="Names of rules, and rules of your own as file.py:name, with commas between.")
     ] = TEXTBOOK,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A hyperparameter other than its default, as RULE.NAME=VALUE. Repeat for more."),
+    ] = None,
     lrs: Annotated[
         str, typer.Option(help="Learning rates to start from, with commas; default: 19 from 1e-5 to 10.")
     ] = "",
@@ -64,10 +93,27 @@ def race(
     from downslope.lab.screen import Screen
 
     try:
-        chosen = _problem(problem, target, hidden, task, drop or [], batch_size, epochs)
+        about_table = {
+            "target": target,
+            "hidden": hidden,
+            "task": task,
+            "drop": drop,
+            "encode": encode,
+            "impute": impute,
+            "missing": missing,
+            "separator": separator,
+            "decimal_comma": decimal_comma,
+            "encoding": encoding,
+            "keep_index": keep_index,
+            "batch_size": batch_size,
+        }
+        chosen = _problem(problem, about_table, epochs)
         entrants = [_rule(name.strip()) for name in rules.split(",") if name.strip()]
         given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
+        hyperparameters = _settings(settings or [], entrants)
         _check_output("--out", out)
+        for remark in chosen.remarks:
+            typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
         with Screen(chosen, entrants) as screen:
             result = run_race(
                 chosen,
@@ -79,11 +125,12 @@ def race(
                 splits=_splits(splits),
                 margin=margin,
                 target_loss=target_loss,
+                hyperparameters=hyperparameters,
                 watch=screen.watch,
                 **given,
             )
     except (DataError, ValueError, downslope.FormulaError) as error:
-        typer.echo(f"downslope race: {error}", err=True)
+        typer.echo(f"downslope race: {as_typed(str(error), OPTIONS)}", err=True)
         raise typer.Exit(2) from None
     screen.show(result)
     try:
@@ -91,9 +138,12 @@ def race(
     except OSError as error:
         typer.echo(f"downslope race: the report could not be written to {out}: {error}", err=True)
         raise typer.Exit(1) from None
-    typer.echo(f"Report: {out}")
+    typer.echo(f"Report: {printable(str(out))}")
     if result.interrupted:
         raise typer.Exit(130)
+
+
+OPTIONS = [name for name in inspect.signature(race).parameters if name not in ("problem", "settings")]
 
 
 def _check_output(option: str, path: Path) -> None:
@@ -105,34 +155,27 @@ def _check_output(option: str, path: Path) -> None:
             raise ValueError(f"{option} {path}: {error}") from None
 
 
-def _problem(
-    name: str, target: str, hidden: str, task: str, drop: list[str], batch_size: int | None, epochs: int | None
-) -> Problem:
+def _problem(name: str, about_table: dict[str, Any], epochs: int | None) -> Problem:
     from dataclasses import replace
 
-    from downslope.lab import load_problem, load_table
+    from downslope.lab import PROBLEMS, load_problem, load_table
     from downslope.lab.problems import check_sizes
+    from downslope.lab.tables import names_a_table
 
+    task, target = about_table["task"], about_table["target"]
     if task not in ("", "classification", "regression"):
         raise ValueError(f"--task {task}: choose classification or regression")
-    if name.lower().endswith((".csv", ".parquet")):
+    unused = {"decimal_comma": (None,), "batch_size": (None,)}  # False and 0 are something a person has said
+    used = {key: value for key, value in about_table.items() if value not in unused.get(key, ("", [], None, False))}
+    if names_a_table(name) or (name not in PROBLEMS and (target or Path(name).exists())):
         if not target:
             raise ValueError(f"{name}: say which column to predict, with --target COLUMN")
-        sizes = tuple(int(size) for size in _numbers(hidden or "64", "--hidden", whole=True))
-        kind: Any = task or None
-        return load_table(
-            name,
-            target=target,
-            hidden=sizes,
-            task=kind,
-            drop=drop,
-            batch_size=batch_size,
-            epochs=30 if epochs is None else epochs,
-        )
-    options = {"--target": target, "--hidden": hidden, "--task": task, "--drop": drop, "--batch-size": batch_size}
-    used = [option for option, value in options.items() if value not in ("", [], None)]
-    if used:
-        raise ValueError(f"{used[0]} is for a table of yours; {name} is a built-in problem")
+        if "hidden" in used:
+            used["hidden"] = tuple(int(size) for size in _numbers(used["hidden"], "--hidden", whole=True))
+        return load_table(name, **used, epochs=30 if epochs is None else epochs)
+    if used and name in PROBLEMS:
+        option = next(iter(used)).replace("_", "-")
+        raise ValueError(f"--{option} is for a table of yours; {name} is a built-in problem")
     chosen = load_problem(name)
     if epochs is not None:
         check_sizes(hidden=chosen.hidden, batch_size=None, epochs=epochs)
@@ -144,6 +187,44 @@ def _splits(choice: str) -> Literal["varied", "fixed"]:
     if choice not in ("varied", "fixed"):
         raise ValueError(f"--splits {choice}: choose varied or fixed")
     return "varied" if choice == "varied" else "fixed"
+
+
+def _settings(texts: list[str], rules: list[Rule]) -> dict[str, dict[str, float | bool]]:
+    """The hyperparameters given as `RULE.NAME=VALUE`; refuses a race in which one without default is not given."""
+    chosen: dict[str, dict[str, float | bool]] = {rule.name: {} for rule in rules}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        owner, dot, key = name.strip().rpartition(".")
+        if not (equals and dot):
+            raise ValueError(f"--set {text}: give RULE.NAME=VALUE, such as momentum.mu=0.95")
+        rule = next((rule for rule in rules if rule.name == owner), None)
+        if rule is None:
+            raise ValueError(f"--set {text}: no rule of this race is named {owner}; it has {', '.join(chosen)}")
+        if key == "lr":
+            raise ValueError(f"--set {text}: lr is what the race tunes; give --lrs")
+        try:
+            chosen[owner][key] = rule.checked(key, _value(value.strip()))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"--set {text}: {error}") from None
+    for rule in rules:
+        lacking = [
+            key
+            for key, value in rule.hyperparameters.items()
+            if value is None and key != "lr" and key not in chosen[rule.name]
+        ]
+        if lacking:
+            options = " ".join(f"--set {rule.name}.{key}=VALUE" for key in lacking)
+            raise ValueError(f"{rule.name} needs a value for {', '.join(lacking)}; give {options}")
+    return {name: given for name, given in chosen.items() if given}
+
+
+def _value(text: str) -> float | bool:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a number nor true or false") from None
 
 
 def _rule(name: str) -> Rule:

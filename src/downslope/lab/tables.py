@@ -515,7 +515,8 @@ def _classes(column: pl.Series, table: _Source) -> tuple[NDArray[np.int64], tupl
         others = int((sizes < FEWEST_ROWS_PER_CLASS).sum()) - 1
         quantities = ", or say task='regression' if the values are quantities" if _is_number(column.dtype) else ""
         raise DataError(
-            f"target: of {column.name!r}, the class {shown(classes[smallest])} has {_count(sizes[smallest], 'row')}"
+            f"target: of {column.name!r}, the class {shown(classes[smallest])} has {_count(sizes[smallest], 'row')}, "
+            f"{'' if sizes[smallest] == 1 else 'the first '}{table.place(int((y == smallest).argmax()))}"
             f"{f' (and {others} more of its {len(classes)} classes have too few)' if others else ''}; each needs at "
             f"least {FEWEST_ROWS_PER_CLASS} to be split. Remove or merge the rare classes{quantities}."
         )
