@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 import downslope
-from downslope import rule, scalar, sign, sqrt, where
-from downslope.bounds import enclose
-from downslope.interpret import interpret
+from downslope import exp, log, rule, scalar, sign, sqrt, tanh, where
+from downslope.bounds import enclose, enclose_scalars
+from downslope.expression import CONDITIONS
+from downslope.interpret import _apply as apply
+from downslope.interpret import interpret, interpret_body, interpret_scalars
 from downslope.rules import __all__ as names
 from downslope.testing import RuleCheckError, Target, _check_target, hard_values, targets
-from downslope.trace import trace
+from downslope.trace import in_order, trace
 
 
 @pytest.mark.parametrize("name", names)
@@ -85,3 +87,129 @@ def test_bounds_are_tight():
 
 def test_the_targets_include_both_precisions_of_the_kernel():
     assert {"cpu float32", "cpu float64"} <= {target.name for target in targets()}
+
+
+# Scalars: mathematical libraries differ in the last place, and a difference of two of their results shows it.
+
+
+@rule
+def waning(x, dx, *, t, lr=0.1, beta=0.9999):
+    return x - lr * (1 - exp(log(beta) / t)) * dx
+
+
+@rule
+def rooted(x, dx, *, t, lr=0.1, beta=0.9999):
+    return x - lr * (1 - beta ** (1 / t)) * dx
+
+
+@rule
+def saturating(x, dx, *, lr=0.1, width=20.0):
+    return x - lr * dx / (1.5 - tanh(width))
+
+
+@rule
+def remembered(x, dx, total=scalar(0.0), *, t, lr=0.1, beta=0.9999):
+    total = total + (1 - exp(log(beta) / t))
+    return x - lr * dx / (1 + total), total
+
+
+@rule
+def alternating(x, dx, *, t, lr=0.1, turn=-0.9):
+    return x - lr * turn**t * dx
+
+
+@pytest.mark.parametrize("a_rule", [waning, rooted, saturating, remembered, alternating], ids=lambda r: r.name)
+def test_what_libraries_may_disagree_on_is_no_fault(a_rule):
+    assert downslope.check_rule(a_rule).passed
+
+
+def target_with(dtype, spoil):
+    """A target whose coefficients are those of the program, spoilt."""
+
+    def step(program, arrays, scalars):
+        values = {e: spoil(e, float(v)) for e, v in interpret_scalars(program, scalars).items() if e.op != "constant"}
+        constants = {e: v for e, v in interpret_scalars(program, scalars).items() if e.op == "constant"}
+        return interpret_body(program, arrays, {**constants, **values}, np)
+
+    return Target("spoilt", dtype, step)
+
+
+def other_library(ulps):
+    """A target whose exp, log, tanh and powers are that many units in the last place from NumPy's."""
+
+    def step(program, arrays, scalars):
+        values = {}
+        for e in in_order([*program.outputs.values(), *program.scalar_outputs.values()]):
+            if not e.per_weight:
+                args = [values[arg] for arg in e.args]
+                value = e.value if e.op == "constant" else scalars[e.value] if e.op == "input" else None
+                value = apply(e, args, np) if value is None else np.float64(value)
+                values[e] = value + ulps * np.spacing(value) if e.op in ("exp", "log", "tanh", "pow") else value
+        return interpret_body(program, arrays, values, np)
+
+    return Target("another library", np.float64, step)
+
+
+@pytest.mark.parametrize("a_rule", [waning, rooted, saturating, remembered, alternating], ids=lambda r: r.name)
+def test_another_library_is_inside_the_bounds_and_a_sloppy_one_is_not(a_rule):
+    program = trace(a_rule)
+    for ulps in (1, -1):
+        assert _check_target(other_library(ulps), program, settings_of(program)).passed
+        if a_rule in (waning, rooted):
+            assert not _check_target(other_library(20 * ulps), program, settings_of(program)).passed
+
+
+def settings_of(program):
+    return {name: value for name, value in program.hyperparameters.items() if value is not None}
+
+
+def off_by(relative):
+    return lambda e, v: v * (1 + relative) if e.op not in CONDITIONS else v != 0
+
+
+def in_single_precision(e, v):
+    return v != 0 if e.op in CONDITIONS else float(np.float32(v))
+
+
+@pytest.mark.parametrize("a_rule", [waning, rooted], ids=lambda r: r.name)
+def test_scalar_intervals_are_tight(a_rule):
+    """One unit in the last place of an exponential near 1 is 1e-12 of what is left of 1: ten times that is found."""
+    program = trace(a_rule)
+    assert _check_target(target_with(np.float64, off_by(0)), program, settings_of(program)).passed
+    for wrong in (off_by(3e-11), off_by(-3e-11), in_single_precision):
+        assert not _check_target(target_with(np.float64, wrong), program, settings_of(program)).passed
+
+
+@pytest.mark.parametrize("name", ["adam", "adamax", "nadam", "amsgrad", "adamw", "radam", "adabelief", "adan"])
+def test_coefficients_of_single_precision_are_caught(name):
+    program = trace(getattr(downslope, name), **({"bias_correction": True} if name == "amsgrad" else {}))
+    settings = settings_of(program)
+    assert _check_target(target_with(np.float64, off_by(0)), program, settings).passed
+    assert not _check_target(target_with(np.float64, in_single_precision), program, settings).passed
+    assert not _check_target(target_with(np.float64, off_by(1e-11)), program, settings).passed
+
+
+def test_a_power_subtracted_in_single_precision_is_caught():
+    program = trace(downslope.adam)
+
+    def spoil(e, v):
+        if e.op == "sub" and e.args[1].op == "pow":  # 1 - beta**t
+            return float(np.float32(1) - np.float32(1 - v))
+        return v
+
+    assert not _check_target(target_with(np.float32, spoil), program, settings_of(program)).passed
+
+
+def test_numbers_without_functions_are_points():
+    """Sums, products, quotients and roots in double precision are the same everywhere."""
+
+    @rule
+    def plain(x, dx, *, t, lr=0.1, beta=0.9):
+        return x - lr * where((t > 2) & (beta < 1), sqrt(t / 3), (1 - beta) ** 3) * dx
+
+    program = trace(plain)
+    for t in (1.0, 5.0):
+        inside = enclose_scalars(program, {"t": t, "lr": 0.1, "beta": 0.9})
+        assert all(interval.low == interval.high for interval in inside.values())
+        expected = 0.1 * (np.sqrt(t / 3) if t > 2 else (1 - 0.9) * (1 - 0.9) * (1 - 0.9))
+        assert expected in [float(interval.low) for interval in inside.values()]

@@ -26,7 +26,8 @@ def interpret(
         arrays: `x`, `dx` and the states, all of one shape and dtype, which is the precision of the body.
         scalars: The hyperparameters, scalar states, and `t` where the program takes it: numbers, which are worked
             with in double precision, or traced values of a framework, for which `1 - beta**t` is computed as
-            `-expm1(t * log(beta))`, because the plain form is wrong by up to 1e-4 in single precision.
+            `-expm1(t * log(beta))` and `1 - exp(a)` as `-expm1(a)`, because the plain forms are wrong by up to 1e-4 in
+            single precision.
         xp: The array library: `numpy`, `jax.numpy`, `torch`, `keras.ops`.
 
     Returns:
@@ -138,6 +139,8 @@ def _full(value: Any, x: Any, xp: ModuleType) -> Any:
 def _coefficient(e: Expression, args: list[Any], values: Mapping[Expression, Any], xp: ModuleType) -> Any:
     if all(isinstance(arg, (bool, int, float, np.number, np.bool_)) for arg in args):
         return _apply(e, args, np)
+    if e.op == "sub" and e.args[0].value == 1.0 and e.args[1].op == "exp":
+        return -xp.expm1(values[e.args[1].args[0]])
     one_minus_power = e.op == "sub" and e.args[0].value == 1.0 and e.args[1].op == "pow"
     if one_minus_power:
         base, exponent = (_weak(values[arg]) for arg in e.args[1].args)

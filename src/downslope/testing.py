@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from downslope.bounds import enclose
+from downslope.bounds import enclose, enclose_scalars
 from downslope.formula import Rule
-from downslope.interpret import interpret, interpret_coefficients
+from downslope.interpret import interpret
 from downslope.optimizer import Optimizer
 from downslope.options import compose
 from downslope.trace import Program, trace
@@ -206,11 +206,12 @@ def _check_reading(rule: Rule, program: Program, settings: Mapping[str, float], 
         for output, value in zip(("x", *rule.signature_states), values, strict=True):
             if output in inside and not inside[output].holds(np.asarray(value)).all():
                 return Check(name, False, f"the new {output} differs at t={clock.get('t', 1)}: is the function pure?")
-        read = interpret_coefficients(program, scalars)[len(program.coefficients) :]
-        for output, value in zip(program.scalar_outputs, read, strict=True):
-            called = values[("x", *rule.signature_states).index(output)]
-            if not np.isclose(called, value, rtol=1e-14, atol=0):
-                return Check(name, False, f"the new {output} is {value!r}, the formula gives {called!r}")
+        numbers = enclose_scalars(program, scalars)
+        for output, e in program.scalar_outputs.items():
+            called, interval = float(values[("x", *rule.signature_states).index(output)]), numbers[e]
+            if not interval.holds(np.asarray(called)):
+                expected = f"{float(interval.low)!r} to {float(interval.high)!r}"
+                return Check(name, False, f"the formula gives {called!r} as the new {output}, expected {expected}")
     return Check(name, True, "equal in double precision, within its rounding")
 
 
