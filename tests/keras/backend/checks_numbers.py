@@ -112,7 +112,7 @@ if BACKEND == "jax":
 @pytest.mark.parametrize(("formula", "settings", "options"), RULES, ids=str)
 def test_any_rule_takes_the_steps_of_its_formula(formula, settings, options):
     gradients = gradients_of(SHAPES, 60)
-    optimizer = downslope.keras.Optimizer(formula, learning_rate=Rates(), **settings, **options)
+    optimizer = downslope.keras.Optimizer(formula, learning_rate=Rates(), lookahead="stored", **settings, **options)
     variables = variables_of(SHAPES)
     path = path_of(optimizer, variables, gradients, stateless=formula is not own)
     weights, ahead = zip(*exact_path(formula, settings, options, gradients), strict=True)
