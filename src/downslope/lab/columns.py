@@ -7,6 +7,7 @@ compiled program serves all splits of a table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -142,7 +143,7 @@ class Columns:
 
         Returns:
             For each such column its index, the index of the row, and how many times as far from the median the value
-            is as the typical one of the 60 % of the rows that are nearest to it.
+            is as the rows nearest to it are on average.
 
         Raises:
             DataError: A value is so far that some choice of training rows would take it past `LARGEST`.
@@ -151,9 +152,9 @@ class Columns:
         for column, kind in enumerate(self.kinds):
             if kind != "number" or np.isnan(self.values[:, column]).all():
                 continue
-            times = _times_as_far(self.values[:, column])
-            row = int(np.nanargmax(times))
-            if times[row] > LARGEST:
+            times, most = _times_as_far(self.values[:, column])
+            row = int(times.argmax())
+            if float(times[row]) * most > LARGEST:
                 raise self._too_far(column, row)
             if times[row] > FAR:
                 found.append((column, row, float(times[row])))
@@ -191,23 +192,25 @@ class Columns:
         )
 
 
-def _times_as_far(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each value's distance from the median over the typical distance of the nearest 60 %, the size of a training set.
+def _times_as_far(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """How far each value is from the median, in units of what the rows nearest to it have in common.
 
-    Where these are all equal, the training sets that are not constant hold another value, at least as far as the
-    nearest other one.
+    The unit is the root mean square distance of as many rows as the smallest training set has, gaps counted as the
+    median. That is at most the square root of 7 times the standard deviation of any training set, for more than a
+    sixth of its rows lie on the other side of the median. If all of these rows are equal, it is the distance of the
+    nearest other row, for a training set that is not constant holds one like it.
+
+    Returns:
+        The distances, and how many times larger a scaled value can be.
     """
-    largest = np.nanmax(np.abs(values))
-    values = values / largest if largest > 0 else values
-    distances = np.abs(values - np.nanmedian(values))
-    near = np.sort(distances[~np.isnan(distances)])[: max(1, round(0.6 * np.count_nonzero(~np.isnan(distances))))]
-    typical = float(np.sqrt(np.mean(near**2)))
-    # The squares of distances below 1e-154 are 0.
-    if typical == 0 and near[-1] > 0:
-        typical = float(near[-1])
-    if typical == 0:
-        others = distances[distances > 0]
-        typical = float(others.min()) if len(others) else 1.0
+    rows = len(values)
+    values = values / 4  # the distance of the largest numbers is a number then
+    distances = np.nan_to_num(np.abs(values - np.nanmedian(values)))
+    near = np.sort(distances)[: rows - 2 * math.ceil(rows / 5)]
+    if near[-1] > 0:
+        unit, most = near[-1] * np.sqrt(np.mean((near / near[-1]) ** 2)), 3.0
+    else:
+        unit, most = distances[distances > 0].min(initial=np.finfo(np.float64).max), 3.0 * math.sqrt(rows)
     with np.errstate(over="ignore"):
-        times: NDArray[np.float64] = distances / typical
-    return times
+        times: NDArray[np.float64] = distances / unit
+    return times, most

@@ -115,6 +115,8 @@ def shown(text: str, most: int = 40) -> str:
 def _named(names: list[str], frame: pl.DataFrame, file: str, remarks: list[str]) -> tuple[list[str], pl.DataFrame]:
     # A separator at the end of every line makes a column that has neither a name nor a value.
     ghosts = [index for index, name in enumerate(names) if not name and frame[:, index].is_null().all()]
+    if len(ghosts) == len(names):
+        raise DataError(f"path: no column of {file} has a name; it needs a line with the names of the columns.")
     if ghosts and frame.height:
         remarks.append(f"Left out {len(ghosts)} of the columns of {file}: without name and without values.")
         frame = frame[:, [index for index in range(frame.width) if index not in ghosts]]

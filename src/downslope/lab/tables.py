@@ -278,7 +278,7 @@ def _take_out_missing(table: _Source, words: tuple[str, ...]) -> None:
     changed = []
     for column in table.frame:
         kind = column.dtype
-        if kind.is_(pl.String) or kind.is_(pl.Categorical) or isinstance(kind, pl.Enum):
+        if isinstance(kind, (pl.String, pl.Categorical, pl.Enum)):
             text = column.cast(pl.String)
             stripped = text.str.strip_chars()
             gap = stripped.is_in(["", *words])
