@@ -277,3 +277,13 @@ def test_the_effective_rate_of_adagrad_never_grows_and_that_of_rmsprop_does():
     assert (np.diff(rates, axis=0) <= 1e-9 * rates[:-1]).all()
     assert rates[-1].max() < 0.5 * rates[0].max()
     assert (np.diff(effective_rates(downslope.rmsprop), axis=0) > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize(("gradient", "stands_still"), [(1.8e19, False), (1.9e19, True)])
+@pytest.mark.parametrize("rule", [downslope.adagrad, downslope.rmsprop, downslope.adam], ids=lambda rule: rule.name)
+def test_a_square_that_single_precision_cannot_hold_stops_the_weight_for_good(rule, gradient, stands_still):
+    x = np.float32([0.0])
+    optimizer = Optimizer(x, rule)
+    optimizer.step(np.float32([gradient]))
+    optimizer.step(np.float32([gradient / 10]))
+    assert (x[0] == 0) == stands_still

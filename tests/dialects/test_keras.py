@@ -16,6 +16,9 @@ import os
 import numpy as np
 import pytest
 from coverage_table import assert_all_are_tested
+from extreme_gradients import START as EXTREME_START
+from extreme_gradients import STEPS as EXTREME_STEPS
+from extreme_gradients import assert_extreme_path
 from two_hundred_steps import BOUND, RATES, assert_path, start_and_gradients
 
 import downslope
@@ -119,6 +122,23 @@ def test_two_hundred_steps_are_those_of_keras(case):
     rule, kind, given = CASES[case]
     single = rule is dialect.nadam and keras.config.backend() == "tensorflow"
     assert_path(path_of(kind, given), rule, given, bound=BOUND_WITH_SINGLE_096 if single else BOUND)
+
+
+@pytest.mark.skipif(keras.config.backend() in ("numpy", "openvino"), reason="this backend cannot train")
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("case", CASES)
+def test_squares_overflow_and_vanish_where_those_of_keras_do(case):
+    rule, kind, given = CASES[case]
+    variable = keras.Variable(EXTREME_START, dtype="float32")
+    optimizer = kind(**{NAMES.get(name, name): value for name, value in {"lr": 0.1, **given}.items()})
+    optimizer.build([variable])
+
+    def path():
+        for gradient in EXTREME_STEPS:
+            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+            yield keras.ops.convert_to_numpy(variable)
+
+    assert_extreme_path(path(), rule, given)
 
 
 @pytest.mark.parametrize("case", CASES)

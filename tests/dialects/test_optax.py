@@ -5,6 +5,9 @@ import inspect
 import numpy as np
 import pytest
 from coverage_table import assert_all_are_tested
+from extreme_gradients import START as EXTREME_START
+from extreme_gradients import STEPS as EXTREME_STEPS
+from extreme_gradients import assert_extreme_path
 from two_hundred_steps import RATES, assert_path, start_and_gradients
 
 import downslope
@@ -117,6 +120,23 @@ def test_two_hundred_steps_are_those_of_optax(case):
     path = path_of(kind, given)
     assert path.dtype == np.float64
     assert_path(path, rule, given, decoupled=rule is not dialect.adadelta)
+
+
+# Centred and corrected, the first variance of large gradients is g**2 - g**2: nothing but rounding.
+@pytest.mark.parametrize("case", [case for case in CASES if "centered, bias correction" not in case])
+def test_squares_overflow_and_vanish_where_those_of_optax_do(case):
+    rule, kind, given = CASES[case]
+    optimizer = kind(0.1, **{NAMES.get(name, name): value for name, value in given.items()})
+
+    def path():
+        x = jax.numpy.asarray(EXTREME_START)
+        state = optimizer.init(x)
+        for gradient in EXTREME_STEPS:
+            updates, state = optimizer.update(jax.numpy.asarray(gradient), state, x)
+            x = optax.apply_updates(x, updates)
+            yield np.asarray(x)
+
+    assert_extreme_path(path(), rule, given, decoupled=rule is not dialect.adadelta)
 
 
 @pytest.mark.parametrize("case", CASES)

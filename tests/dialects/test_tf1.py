@@ -9,6 +9,9 @@ import inspect
 import numpy as np
 import pytest
 from coverage_table import assert_all_are_tested
+from extreme_gradients import START as EXTREME_START
+from extreme_gradients import STEPS as EXTREME_STEPS
+from extreme_gradients import assert_extreme_path
 from two_hundred_steps import RATES, assert_path, start_and_gradients
 
 import downslope
@@ -66,6 +69,20 @@ def path_of(kind, given):
 def test_two_hundred_steps_are_those_of_tensorflow(case):
     rule, kind, given = CASES[case]
     assert_path(path_of(kind, given), rule, given)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_squares_overflow_and_vanish_where_those_of_tensorflow_do(case):
+    rule, kind, given = CASES[case]
+    variable = tf.Variable(EXTREME_START)
+    optimizer = kind(**{**theirs(kind, given, float), "learning_rate": 0.1})
+
+    def path():
+        for gradient in EXTREME_STEPS:
+            optimizer.apply_gradients([(tf.constant(gradient), variable)])
+            yield variable.numpy()
+
+    assert_extreme_path(path(), rule, given)
 
 
 def test_tensorflow_takes_python_numbers_in_single_precision():

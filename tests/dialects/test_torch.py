@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from coverage_table import assert_all_are_tested
+from extreme_gradients import START as EXTREME_START
+from extreme_gradients import STEPS as EXTREME_STEPS
+from extreme_gradients import assert_extreme_path
 
 import downslope
 from downslope.dialects import torch as dialect
@@ -149,6 +152,30 @@ def test_a_thousand_steps_are_those_of_torch(case, maximize):
             np.testing.assert_allclose(x, parameter.detach().numpy(), rtol=1e-13, atol=1e-14)
     largest = max(1.0, np.abs(x).max())
     np.testing.assert_allclose(x, parameter.detach().numpy(), rtol=0, atol=BOUND * largest)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_squares_overflow_and_vanish_where_those_of_torch_do(case):
+    """Centred, PyTorch subtracts a square without rounding it first where the processor can: infinity stays."""
+    rule, ours, kind, theirs = CASES[case]
+    parameter = torch.nn.Parameter(torch.from_numpy(EXTREME_START.copy()))
+    optimizer = kind([parameter], lr=0.1, **theirs)
+
+    def path():
+        for gradient in EXTREME_STEPS:
+            parameter.grad = torch.from_numpy(gradient.copy())
+            optimizer.step()
+            yield parameter.detach().numpy()
+
+    assert_extreme_path(path(), rule, ours, largest=1e19 if "centered" in case else np.inf)
+
+
+def test_adam_goes_on_after_a_gradient_whose_square_is_infinite():
+    x, gradient = np.float32([1.0]), np.float32([1e20])
+    optimizer = downslope.Optimizer(x, dialect.adam, lr=0.1)
+    optimizer.step(gradient)
+    np.testing.assert_allclose(optimizer.state["exp_avg_sq"]["0"], [1e37], rtol=1e-6)
+    np.testing.assert_allclose(x, [0.9], rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -7,6 +7,8 @@ its `momentum`: in Keras the default is to have none.
 Weight decay is in none of the formulas. Keras applies it to every rule in the same way, `x - lr * weight_decay * x`,
 right before the step and with the learning rate of that step. That is what every optimizer of downslope does when told
 `weight_decay=..., decoupled=True`. Keras's `AdamW` is `adam` with `weight_decay=0.004, decoupled=True`, no more.
+
+A square is taken before it is averaged, as in Keras: in single precision it is infinite for gradients from 1.8e19 on.
 """
 
 from downslope.dialects.spelling import Dialect, Spelling

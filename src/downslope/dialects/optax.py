@@ -7,6 +7,8 @@ Weight decay is in none of the formulas: in Optax it is a transformation of its 
 Optax's `adamw` is `adam` with `weight_decay=1e-4, decoupled=True`, `nadamw` and `adamaxw` are `nadam` and `adamax` with
 the same, and `lion` has `weight_decay=1e-3, decoupled=True` unless told otherwise. The decay that `adadelta` can be
 given in Optax is added to the gradient, as the option is without `decoupled`.
+
+A square is taken before it is averaged, as in Optax: in single precision it is infinite for gradients from 1.8e19 on.
 """
 
 from downslope.dialects.spelling import Dialect, Spelling

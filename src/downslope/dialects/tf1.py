@@ -5,6 +5,9 @@ TensorFlow's `learning_rate`, `epsilon` and `use_nesterov` are `lr`, `eps` and `
 
 TensorFlow takes a Python number in single precision even where the weights are in double: its 0.999 is 0.99900001287.
 Here every number is what it says. None of these optimizers has weight decay.
+
+A square is taken before it is averaged, as in TensorFlow: in single precision it is infinite for gradients from 1.8e19
+on.
 """
 
 from downslope.dialects.spelling import Dialect, Spelling

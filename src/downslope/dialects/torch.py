@@ -2,6 +2,10 @@
 
 What an option of `torch.optim` switches on is a rule of its own here where it adds a state (`sgd_momentum`), else a
 boolean hyperparameter. `maximize` is an option of every optimizer.
+
+The order of operations is PyTorch's too, where it decides what is representable. A square is multiplied by its share
+first, `(1 - beta2) * dx * dx`: in single precision Adam goes on after gradients of up to 5.8e20, where `dx**2` alone is
+infinite from 1.8e19 on, and with it the average for good.
 """
 
 from downslope.dialects.spelling import Dialect, Spelling
@@ -61,7 +65,7 @@ def rmsprop(x, dx, square_avg=0, grad_avg=0, *, lr=1e-2, alpha=0.99, eps=1e-8, w
     Source: `torch.optim.RMSprop` without momentum.
     """
     dx = dx + weight_decay * x
-    square_avg = alpha * square_avg + (1 - alpha) * dx**2
+    square_avg = alpha * square_avg + (1 - alpha) * dx * dx
     if centered:
         grad_avg = grad_avg + (dx - grad_avg) * (1 - alpha)
     spread = square_avg - grad_avg**2 if centered else square_avg
@@ -88,7 +92,7 @@ def rmsprop_momentum(
     Source: `torch.optim.RMSprop` with momentum.
     """
     dx = dx + weight_decay * x
-    square_avg = alpha * square_avg + (1 - alpha) * dx**2
+    square_avg = alpha * square_avg + (1 - alpha) * dx * dx
     if centered:
         grad_avg = grad_avg + (dx - grad_avg) * (1 - alpha)
     spread = square_avg - grad_avg**2 if centered else square_avg
@@ -122,7 +126,7 @@ def adam(
     else:
         dx = dx + weight_decay * x
     exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx * dx
     if amsgrad:
         max_exp_avg_sq = maximum(max_exp_avg_sq, exp_avg_sq)
     second = max_exp_avg_sq if amsgrad else exp_avg_sq
@@ -149,9 +153,9 @@ def adadelta(x, dx, square_avg=0, acc_delta=0, *, lr=1.0, rho=0.9, eps=1e-6, wei
     Source: `torch.optim.Adadelta`.
     """
     dx = dx + weight_decay * x
-    square_avg = rho * square_avg + (1 - rho) * dx**2
+    square_avg = rho * square_avg + (1 - rho) * dx * dx
     delta = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * dx
-    acc_delta = rho * acc_delta + (1 - rho) * delta**2
+    acc_delta = rho * acc_delta + (1 - rho) * delta * delta
     return x - lr * delta, square_avg, acc_delta
 
 
@@ -184,7 +188,7 @@ def nadam(
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
     mu_product = mu_product * mu
     exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx * dx
     denominator = sqrt(exp_avg_sq / (1 - beta2**t)) + eps
     x = x - lr * (1 - mu) / (1 - mu_product) * dx / denominator
     x = x - lr * mu_next / (1 - mu_product * mu_next) * exp_avg / denominator
@@ -215,7 +219,7 @@ def radam(
     else:
         dx = dx + weight_decay * x
     exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
-    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx * dx
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * t * beta2**t / (1 - beta2**t)
     rectification = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)

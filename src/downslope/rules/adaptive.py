@@ -1,4 +1,10 @@
-"""Rules that give every weight a step size of its own."""
+"""Rules that give every weight a step size of its own.
+
+The square of a gradient is infinite from 1.8e19 on in single precision, from 1.3e154 on in double, and so are the sum
+or average of squares from then on: a weight that has met such a gradient stands still for good. Clip with `max_norm`
+where gradients may be that large. PyTorch multiplies in another order, which goes further; see
+`downslope.dialects.torch`.
+"""
 
 from downslope.expression import sqrt
 from downslope.formula import rule

@@ -1,6 +1,10 @@
 """The descendants of Adam and Adagrad, each in the form that its authors published.
 
 What frameworks compute under the same names differs in places; for PyTorch see `downslope.dialects.torch`.
+
+The rules that square gradients (all but Adamax and Lion) stand still for good, but for their decay, once a square was
+infinite: in single precision from a gradient of 1.8e19 on, in double from 1.3e154. AdaBelief squares `dx - m` instead,
+Adan `dx` and what it has changed by. RAdam still moves while it goes by inertia alone.
 """
 
 from downslope.expression import maximum, sign, sqrt, where

@@ -70,7 +70,8 @@ def schedule_free_adamw(
     Source: Defazio et al., "The road less scheduled", 2024, Algorithm 1.
 
     `x` are the weights to evaluate, `d` is how far ahead of them the steps are, `total` the sum of squared rates. The
-    decay is decoupled and acts where the gradient is taken, `y`.
+    decay is decoupled and acts where the gradient is taken, `y`. In single precision the square of a gradient is
+    infinite from 1.8e19 on: but for the decay, the steps of that weight then stand still for good.
     """
     y = x + (1 - beta1) * d
     v = beta2 * v + (1 - beta2) * dx**2
