@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from downslope.lab.columns import LARGEST, Columns
 from downslope.lab.problems import load_table
+from downslope.lab.protocol import race
 from downslope.lab.tables import MISSING, DataError, read_table
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252")
@@ -333,6 +334,11 @@ def test_arrow_tables(tmp_path):
 def test_what_is_no_table_is_refused(source):
     with pytest.raises(DataError, match="is neither a path nor a data frame"):
         load_table(source, target="y")
+
+
+def test_a_frame_is_no_problem_until_its_target_is_named():
+    with pytest.raises(DataError, match=r"problem: a DataFrame is no problem; make one with load_table"):
+        race(pl.DataFrame(PLAIN))
 
 
 def test_arguments_about_text_are_refused_for_tables_in_memory():

@@ -172,7 +172,8 @@ def load_problem(name: str) -> Problem:
     if name not in PROBLEMS:
         raise DataError(
             f"problem: there is none named {name!r}; the names are {', '.join(PROBLEMS)}. "
-            f"To race on a table of your own, give a path that ends in {', '.join(SUFFIXES)}, and its target=COLUMN."
+            f"A table of your own is a path that ends in one of {', '.join(SUFFIXES)}, with its target=COLUMN; in "
+            "Python load_table makes a problem of it."
         )
     return PROBLEMS[name]()
 

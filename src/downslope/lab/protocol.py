@@ -19,7 +19,7 @@ import numpy as np
 import downslope
 import downslope.rules
 from downslope.lab.baseline import NAMES, baseline
-from downslope.lab.columns import Columns
+from downslope.lab.columns import Columns, DataError
 from downslope.lab.course import PER_DECADE, Course, Stage
 from downslope.lab.problems import Problem, Split, load_problem
 from downslope.lab.results import Baseline, Interval, Race, RuleResult, Run
@@ -112,6 +112,9 @@ def race(
 
     start = time.perf_counter()
     chosen = load_problem(problem) if isinstance(problem, str) else problem
+    if not isinstance(chosen, Problem):
+        kind = type(chosen).__name__
+        raise DataError(f"problem: a {kind} is no problem; make one with load_table(..., target=COLUMN)")
     entrants = list(rules) if rules is not None else _usual_rules()
     counts = {"tuning_seeds": tuning_seeds, "confirming_seeds": confirming_seeds, "verdict_seeds": verdict_seeds}
     rates = _checked(entrants, learning_rates, counts, target_loss)
