@@ -344,3 +344,25 @@ def test_a_frame_is_no_problem_until_its_target_is_named():
 def test_arguments_about_text_are_refused_for_tables_in_memory():
     with pytest.raises(DataError, match="separator=';': that is for files of text"):
         load_table(pl.DataFrame(PLAIN), target="y", separator=";")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_zstandard(tmp_path, newline):
+    pyarrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "t.tsv.zst"
+    text = pl.DataFrame(PLAIN).write_csv(separator="\t").replace("\n", newline)
+    with pyarrow.CompressedOutputStream(str(path), "zstd") as stream:
+        stream.write(text.encode())
+    assert same_numbers(path, file(tmp_path, PLAIN))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"t\.tsv\.zst' (cannot be read|is empty)|missing values|cannot be divided"):
+        load_table(path, target="y")
+
+
+def test_a_number_that_stands_for_a_missing_value_in_typed_columns():
+    frame = pl.DataFrame({**PLAIN, "whole": [-999, *range(1, ROWS)]}).with_columns(
+        a=pl.col("a").replace(PLAIN["a"][5], -999)
+    )
+    with pytest.raises(DataError, match=r"'a' \(1, first in row 6\), 'whole' \(1, first in row 1\)"):
+        load_table(frame, target="y", missing=["-999"])
+    assert len(load_table(frame, target="y", missing=["-999"], impute=True).remarks) == 2
