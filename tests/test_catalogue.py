@@ -38,6 +38,7 @@ KEYS = {
     "flags",
     "states",
     "optional_states",
+    "optional_scalar_states",
     "scalar_states",
     "uses_t",
     "lookahead",
@@ -55,6 +56,7 @@ def test_facts_are_those_of_the_rule_and_fit_into_json(name, dialect):
     assert {key: value["default"] for key, value in facts["hyperparameters"].items()} == form.hyperparameters
     assert all(value["required"] == (value["default"] is None) for value in facts["hyperparameters"].values())
     assert {*facts["states"], *facts["optional_states"]} == set(form.states)
+    assert {*facts["scalar_states"], *facts["optional_scalar_states"]} == set(form.scalar_states)
     assert (facts["cost"]["bytes_read"], facts["cost"]["bytes_written"]) == (form.cost().read, form.cost().written)
     assert facts["formula"][-1].startswith("x = ")
     assert facts["intuition"]

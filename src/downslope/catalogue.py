@@ -147,7 +147,8 @@ def facts(rule: Rule) -> dict[str, Any]:
         `flags`: the default of each choice.
         `states`: for each state the start of every weight: a number, `x` for a copy of the weights, or the name of a
         hyperparameter; `optional_states`: the same for those that only a flag brings into play; `scalar_states`: the
-        starts of those that are one number per parameter group.
+        starts of those that are one number per parameter group; `optional_scalar_states`: of those, what only a flag
+        brings into play.
         `uses_t`: whether the number of the step is needed; `lookahead`: where the gradient is taken, null if at `x`.
         `cost`: `dtype` of the weights, and per weight the `bytes_read` and `bytes_written` and how often each of the
         `operations` is done.
@@ -186,6 +187,9 @@ def facts(rule: Rule) -> dict[str, Any]:
         "states": {name: _plain(start) for name, start in program.states.items()},
         "optional_states": {name: _plain(start) for name, start in rule.states.items() if name not in program.states},
         "scalar_states": {name: _plain(start) for name, start in program.scalar_states.items()},
+        "optional_scalar_states": {
+            name: _plain(start) for name, start in rule.scalar_states.items() if name not in program.scalar_states
+        },
         "uses_t": rule.uses_t,
         "lookahead": ahead,
         "cost": {

@@ -127,7 +127,7 @@ def compose(
         outputs["x"] = outputs["x"] + ahead(outputs, {**now, **following}, settings, step)
 
     used = {str(e.value) for e in in_order(e for name, e in outputs.items() if e.value != name) if e.op == "input"}
-    for name in rule.states:
+    for name in (*rule.states, *rule.scalar_states):
         if outputs[name].value == name and name not in used:
             del outputs[name]  # the flags chosen leave this state without a job
     lookahead = None
@@ -175,7 +175,7 @@ def _program(
     return Program(
         name=rule.name,
         states={**{s: v for s, v in rule.states.items() if s in outputs}, **({"average": "x"} if averaging else {})},
-        scalar_states=rule.scalar_states,
+        scalar_states={s: v for s, v in rule.scalar_states.items() if s in outputs},
         hyperparameters=hyperparameters,
         ranges=ranges,
         outputs={name: e for name, e in roots.items() if name not in rule.scalar_states},

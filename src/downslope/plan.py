@@ -102,7 +102,7 @@ class Plan:
         numbers = {name: value for name, value in shared.items() if name not in flags}
         for group_names, own_settings in zip(names, settings, strict=True):
             hyperparameters = plan._complete({**numbers, **own_settings})
-            plan.groups.append(Group(group_names, hyperparameters, dict(rule.scalar_states)))
+            plan.groups.append(Group(group_names, hyperparameters, dict(plan.program.scalar_states)))
         return plan
 
     def _complete(self, given: Mapping[str, Any]) -> dict[str, float | Schedule]:

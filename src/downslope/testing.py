@@ -197,7 +197,7 @@ def _check_reading(rule: Rule, program: Program, settings: Mapping[str, float], 
     name = "the program computes the formula"
     for arrays, scalars in situations(program, settings, np.float64):
         clock = {"t": int(scalars["t"])} if rule.uses_t else {}
-        known = {**dict.fromkeys(rule.states, 0.0), **arrays, **scalars}
+        known = {**dict.fromkeys(rule.states, 0.0), **rule.scalar_states, **arrays, **scalars}
         states = [known[s] for s in rule.signature_states]
         with np.errstate(all="ignore"):
             direct = rule(arrays["x"], arrays["dx"], *states, **settings, **flags, **clock)

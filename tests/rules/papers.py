@@ -118,27 +118,31 @@ def lion(x, *, beta1=0.9, beta2=0.99, weight_decay=0.0):
         m = m * beta2 + g * (1 - beta2)
 
 
-def schedule_free(x, scaled_gradient, beta, weight_decay, warmup_steps):
-    """The three sequences of the paper, each kept."""
-    z, squares, t = x, [], 0
+def schedule_free(x, scaled_gradient, beta, weight_decay, warmup_steps, weight_by_largest):
+    """The three sequences of the paper, each kept; the weights are the paper's or those of the authors' code."""
+    z, rates, t = x, [], 0
     while True:
         y = (1 - beta) * z + beta * x
         g, lr = yield y, x
         t += 1
         gamma = lr * min(1, t / warmup_steps) if warmup_steps else lr
-        squares.append(gamma**2)
+        rates.append(gamma)
+        weights = [max(rates[: k + 1]) ** 2 if weight_by_largest else rates[k] ** 2 for k in range(t)]
         z = z - gamma * scaled_gradient(g) - gamma * weight_decay * y
-        c = squares[-1] / sum(squares) if sum(squares) else 0
+        c = weights[-1] / sum(weights) if sum(weights) else 0
         x = (1 - c) * x + c * z
 
 
-def schedule_free_sgd(x, *, beta=0.9, weight_decay=0.0, warmup_steps=0):
-    return schedule_free(x, lambda g: g, beta, weight_decay, warmup_steps)
+def schedule_free_sgd(x, *, beta=0.9, weight_decay=0.0, warmup_steps=0, weight_by_largest=False):
+    return schedule_free(x, lambda g: g, beta, weight_decay, warmup_steps, weight_by_largest)
 
 
-def schedule_free_adamw(x, *, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, warmup_steps=0):
+def schedule_free_adamw(
+    x, *, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, warmup_steps=0, weight_by_largest=False
+):
     average = moments([beta2])
-    return schedule_free(x, lambda g: g / (np.sqrt(average(g * g)[1][0]) + eps), beta1, weight_decay, warmup_steps)
+    scaled = lambda g: g / (np.sqrt(average(g * g)[1][0]) + eps)  # noqa: E731
+    return schedule_free(x, scaled, beta1, weight_decay, warmup_steps, weight_by_largest)
 
 
 def walk(paper, start, gradient, rates, **settings):

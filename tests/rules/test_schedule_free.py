@@ -1,5 +1,7 @@
 """The schedule-free rules: the distance `d = z - x` in place of `z`, and the look-ahead that it makes of `y`."""
 
+import math
+
 import numpy as np
 import papers
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import downslope
 from downslope import Optimizer
 from downslope.rules import SCHEDULE_FREE
+from downslope.trace import trace
 
 STEPS = 200
 RNG = np.random.default_rng(11)
@@ -27,6 +30,13 @@ CASES = {
         papers.schedule_free_adamw,
         0.02,
         {"beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "weight_decay": 0.3, "warmup_steps": 50},
+    ),
+    "sgd, largest": (downslope.schedule_free_sgd, papers.schedule_free_sgd, 0.3, {"weight_by_largest": True}),
+    "adamw, largest, warmup": (
+        downslope.schedule_free_adamw,
+        papers.schedule_free_adamw,
+        0.02,
+        {"weight_by_largest": True, "warmup_steps": 50},
     ),
 }
 
@@ -182,8 +192,40 @@ def test_it_finds_the_minimum_without_a_schedule(rule):
         assert np.abs(x - MINIMUM).max() < 0.02
 
 
-# Other implementations. The authors' code weighs by the largest rate so far instead of the rate of the step: the same
-# as long as it does not fall.
+def test_the_average_may_be_weighted_by_the_largest_rate_so_far():
+    rates = np.array([0.5, 1.0, 0.25, 2.0, 1.0])
+    x = np.zeros(1)
+    rate_of = lambda t: float(rates[min(t, 5) - 1])  # noqa: E731
+    optimizer = Optimizer(x, downslope.schedule_free_sgd, lr=rate_of, weight_by_largest=True, threads=1)
+    for _ in rates:
+        optimizer.step(np.array([-1.0]))
+    with optimizer.at_weights():
+        largest = [0.5, 1.0, 1.0, 2.0, 2.0]
+        np.testing.assert_allclose(x, np.average(np.cumsum(rates), weights=np.square(largest)), rtol=1e-14)
+
+
+@pytest.mark.parametrize("rule", SCHEDULE_FREE, ids=lambda rule: rule.name)
+def test_the_largest_rate_is_a_state_only_where_it_is_asked_for(rule, tmp_path):
+    assert list(trace(rule).scalar_states) == ["total"]
+    assert list(trace(rule, weight_by_largest=True).scalar_states) == ["total", "largest"]
+    assert downslope.check_rule(rule, weight_by_largest=True).passed
+    runs = []
+    for interrupted in (False, True):
+        x = START.copy()
+        given = {"lr": lambda t: 0.1 / t, "weight_by_largest": True, "threads": 1}
+        optimizer = Optimizer(x, rule, **given)
+        for t in range(1, 11):
+            if interrupted and t == 6:
+                optimizer.save(tmp_path / "state.safetensors")
+                x = np.zeros(SIZE)
+                optimizer = Optimizer(x, rule, **given)
+                optimizer.load(tmp_path / "state.safetensors")
+            optimizer.step(gradient(x, t))
+        runs.append(x)
+    np.testing.assert_array_equal(*runs)
+
+
+# Other implementations.
 
 
 def walked(rule, **settings):
@@ -195,6 +237,23 @@ def walked(rule, **settings):
         return x.copy()
 
 
+def of_the_authors(theirs, rate_of=None, **settings):
+    """The weights after all steps of the package `schedulefree`, with a rate given to each step."""
+    schedulefree = pytest.importorskip("schedulefree")
+    torch = pytest.importorskip("torch")
+    p = torch.tensor(START, requires_grad=True)
+    optimizer = getattr(schedulefree, theirs)([p], **settings)
+    optimizer.train()
+    for t in range(1, STEPS + 1):
+        if rate_of:
+            optimizer.param_groups[0]["lr"] = rate_of(t)
+        p.grad = torch.from_numpy(gradient(p.detach().numpy(), t))
+        optimizer.step()
+    optimizer.eval()
+    return p.detach().numpy()
+
+
+@pytest.mark.parametrize("weight_by_largest", [False, True])
 @pytest.mark.parametrize(
     ("rule", "theirs", "ours", "their_settings"),
     [
@@ -213,17 +272,37 @@ def walked(rule, **settings):
     ],
     ids=["sgd", "adamw"],
 )
-def test_two_hundred_steps_are_those_of_the_authors_code(rule, theirs, ours, their_settings):
-    schedulefree = pytest.importorskip("schedulefree")
-    torch = pytest.importorskip("torch")
-    p = torch.tensor(START, requires_grad=True)
-    optimizer = getattr(schedulefree, theirs)([p], **their_settings)
-    optimizer.train()
-    for t in range(1, STEPS + 1):
-        p.grad = torch.from_numpy(gradient(p.detach().numpy(), t))
-        optimizer.step()
-    optimizer.eval()
-    np.testing.assert_allclose(walked(rule, **ours), p.detach().numpy(), rtol=0, atol=BOUND)
+def test_two_hundred_steps_are_those_of_the_authors_code(rule, theirs, ours, their_settings, weight_by_largest):
+    """Under a warm-up and then a constant rate, which never falls, both ways to weigh are the authors'."""
+    mine = walked(rule, **ours, weight_by_largest=weight_by_largest)
+    np.testing.assert_allclose(mine, of_the_authors(theirs, **their_settings), rtol=0, atol=BOUND)
+
+
+FALLING = {
+    "linear": lambda t: 1 - (t - 1) / STEPS,
+    "cosine": lambda t: (1 + math.cos(math.pi * t / STEPS)) / 2,
+    "cycles": lambda t: 1 - 0.9 * (t % 50) / 50,
+    "to zero": lambda t: 1.0 if t < 100 else 0.0,
+}
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+@pytest.mark.parametrize("schedule", FALLING)
+@pytest.mark.parametrize(
+    ("rule", "theirs", "base"),
+    [
+        (downslope.schedule_free_sgd, "SGDScheduleFree", 0.3),
+        (downslope.schedule_free_adamw, "AdamWScheduleFree", 0.02),
+    ],
+    ids=["sgd", "adamw"],
+)
+def test_under_a_falling_rate_the_authors_code_weighs_by_the_largest(rule, theirs, base, schedule, warmup):
+    rate_of = lambda t: base * FALLING[schedule](t)  # noqa: E731
+    expected = of_the_authors(theirs, rate_of, lr=base, warmup_steps=warmup)
+    largest = walked(rule, lr=rate_of, warmup_steps=warmup, weight_by_largest=True)
+    np.testing.assert_allclose(largest, expected, rtol=0, atol=BOUND)
+    paper = walked(rule, lr=rate_of, warmup_steps=warmup)
+    assert np.abs(paper - expected).max() > 1e-3
 
 
 @pytest.mark.parametrize(

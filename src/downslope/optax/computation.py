@@ -162,7 +162,7 @@ class Computation:
             hyperparameters[name] = _from_one(setting) if callable(setting) else setting
         if isinstance(self.max_norm, jax.Array):
             raise TypeError("max_norm is a traced value of JAX; do this outside of jit, with a number")
-        return replace(self.plan, groups=[Group(names, hyperparameters, dict(self.plan.rule.scalar_states))])
+        return replace(self.plan, groups=[Group(names, hyperparameters, dict(self.plan.program.scalar_states))])
 
 
 def precision() -> Any:

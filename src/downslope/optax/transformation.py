@@ -191,8 +191,8 @@ def _init(computation: Computation, params: Tree) -> RuleState:
         start, dtype = computation.start(state), computation.dtypes.get(state)
         return jax.tree.map(lambda p: _filled(p, start, dtype), params)
 
-    rule, program = computation.plan.rule, computation.plan.program
-    numbers = {name: jnp.asarray(start, precision()) for name, start in rule.scalar_states.items()}
+    program = computation.plan.program
+    numbers = {name: jnp.asarray(start, precision()) for name, start in program.scalar_states.items()}
     count, scalars = _beside(params, (jnp.zeros([], jnp.int32), numbers))
     return RuleState(count, scalars, {state: tree(state) for state in program.states})
 
