@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import downslope
+from downslope.rules import TEXTBOOK
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -68,3 +69,9 @@ def test_the_example_is_six_lines_at_most():
     formula = source[start : source.index("\n\n", start)]
     lines = [line for line in formula.splitlines() if line.strip() and '"""' not in line]
     assert len(lines) <= 6
+
+
+def test_the_pictures_are_those_of_the_rules():
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", TEXT.partition("| the picture |")[2].partition("\n\n")[0], re.M)
+    assert [name for name, _ in rows] == [rule.name for rule in TEXTBOOK]
+    assert [picture for _, picture in rows] == [rule.intuition for rule in TEXTBOOK]

@@ -97,6 +97,57 @@ def test_a_rule_tells_its_source_and_its_intuition(name):
     assert rule.intuition.endswith(".")
 
 
+# What the pictures say, of formulas
+
+
+def steps_of(rule, gradients, **settings):
+    """How far a weight moves at each step, along these gradients."""
+    x = np.zeros(1)
+    optimizer = downslope.Optimizer(x, rule, threads=1, **settings)
+    moved = []
+    for dx in gradients:
+        before = float(x[0])
+        optimizer.step(np.array([float(dx)]))
+        moved.append(float(x[0]) - before)
+    return np.array(moved)
+
+
+@pytest.mark.parametrize(
+    ("name", "inertia"),
+    [("sgd", False), ("momentum", True), ("adagrad", False), ("rmsprop", False), ("adam", True)],
+)
+def test_inertia_is_what_goes_on_where_it_is_level(name, inertia):
+    moved = steps_of(RULES[name][0], [1, 1, 0, 0])
+    assert (moved[:2] < 0).all()
+    assert (moved[2:] < 0).all() if inertia else (moved[2:] == 0).all()
+
+
+def test_inertia_adds_up_what_steps_have_in_common_and_cancels_zigzags():
+    straight, zigzag = steps_of(downslope.momentum, [1] * 50), steps_of(downslope.momentum, [1, -1] * 25)
+    assert straight[-1] == pytest.approx(-0.01 / (1 - 0.9), rel=0.01)
+    assert abs(zigzag[-1]) == pytest.approx(0.01 / (1 + 0.9), rel=0.01)
+
+
+def test_adagrads_shoes_remember_for_ever_and_rmsprops_forget():
+    slopes = [100] + [1] * 3000
+    adagrad, rmsprop = -steps_of(downslope.adagrad, slopes), -steps_of(downslope.rmsprop, slopes)
+    assert (np.diff(adagrad[1:]) < 0).all()  # ever shorter, whether the slope leads home or not
+    assert adagrad[-1] < 0.011 * 0.01
+    assert rmsprop[1] < 0.11 * 1e-3
+    assert rmsprop[-1] == pytest.approx(1e-3, rel=1e-3)  # a full step again
+
+
+def test_adams_shoes_are_rmsprops_but_for_inertia_and_bias_correction():
+    slopes = np.random.default_rng(0).standard_normal(50)
+    adam = steps_of(downslope.adam, slopes, beta1=0.0, beta2=0.99, bias_correction=False)
+    np.testing.assert_array_equal(adam, steps_of(downslope.rmsprop, slopes))
+
+
+@pytest.mark.parametrize(("name", "ahead"), [("nesterov", True), ("momentum", False), ("adam", False)])
+def test_nesterov_feels_the_slope_where_inertia_alone_leads(name, ahead):
+    assert (RULES[name][0].ahead is not None) is ahead
+
+
 # PyTorch, where the forms agree: velocity with lr inside or outside is one path while lr is constant, and torch's
 # Nesterov keeps the point ahead, as the stored look-ahead does
 

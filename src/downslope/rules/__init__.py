@@ -1,6 +1,19 @@
 """The rules in their textbook form: `x` are the weights, `dx` the gradient of the loss at them.
 
 The notation is that of the CS231n course notes. One picture runs through the intuitions: a drunk man on his way home.
+It is often told so: momentum puts him on a slope, Adagrad gives him shoes that hurt when he strays, RMSprop is half the
+slope and half the shoes, Adam is both. The formulas say less, and more:
+
+- The slope is there from the beginning, in `sgd`. What momentum adds is inertia.
+- Adagrad's shoes do not know what is astray. They add up the squares of all slopes of a weight, those that lead home
+  too, and never forget, so that the same slope moves him less and less. If he walks straighter, it is because the
+  steep directions are the ones in which he zigzags.
+- RMSprop is not half of both: it has no inertia at all, and with a gradient of 0 it stands still. It is Adagrad with a
+  mean that fades in place of the sum.
+- Adam is both, but its inertia is a mean of the gradients, not a velocity, and its shoes are RMSprop's, not Adagrad's;
+  the bias correction makes up for both having started from 0.
+- Nesterov looks ahead and feels the slope there. NAdam does not: it feels the slope where it stands, and uses the next
+  step's inertia.
 """
 
 from downslope.rules.adaptive import adagrad, adam, rmsprop

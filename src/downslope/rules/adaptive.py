@@ -12,7 +12,7 @@ from downslope.formula import rule
 
 @rule
 def adagrad(x, dx, cache=0, *, lr=1e-2, eps=1e-8):
-    """Give the drunk man shoes that hurt when he strays, more with every stray step, and he learns to walk straight.
+    """Shoes that remember every slope, for each weight its own: the same slope moves him less and less.
 
     Source: Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and stochastic optimization", 2011.
     """
@@ -22,7 +22,7 @@ def adagrad(x, dx, cache=0, *, lr=1e-2, eps=1e-8):
 
 @rule
 def rmsprop(x, dx, cache=0, *, lr=1e-3, decay_rate=0.99, eps=1e-8):
-    """Half the slope, half the shoes: the shoes forget old pain, so that they never stop him altogether.
+    """Adagrad's shoes learn to forget: they go by how steep it has been lately, and he has no inertia.
 
     Source: Tieleman & Hinton, "Lecture 6.5: rmsprop", Neural Networks for Machine Learning, 2012.
     """
@@ -44,7 +44,7 @@ def adam(
     eps=1e-8,
     bias_correction=True,
 ):
-    """The slope and the shoes fully together: inertia for the direction, a step of its own for every weight.
+    """Inertia for the direction, shoes that forget for the length: a step of its own for every weight.
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 1; without `bias_correction`
     the simple form of the CS231n notes.

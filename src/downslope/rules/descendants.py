@@ -13,7 +13,7 @@ from downslope.formula import rule, scalar
 
 @rule
 def adadelta(x, dx, square=0, square_step=0, *, lr=1.0, rho=0.95, eps=1e-6):
-    """The shoes measure his steps as they measure his pain, and the ratio of the two tells him how far to go.
+    """The shoes measure his steps as they measure the slope, and the ratio of the two, times the slope, is his step.
 
     Source: Zeiler, "ADADELTA: an adaptive learning rate method", 2012, Algorithm 1.
 
@@ -27,7 +27,7 @@ def adadelta(x, dx, square=0, square_step=0, *, lr=1.0, rho=0.95, eps=1e-6):
 
 @rule
 def adamax(x, dx, m=0, u=0, *, t, lr=2e-3, beta1=0.9, beta2=0.999):
-    """Shoes that remember only the worst pain, while it fades, and not the sum of all of it.
+    """Adam whose shoes remember only the steepest slope, while it fades, and not a mean of all of them.
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization", 2015, Algorithm 2.
 
@@ -55,7 +55,7 @@ def nadam(
     eps=1e-8,
     momentum_decay=4e-3,
 ):
-    """Adam who looks where inertia is about to carry him, and leans on it more the longer he has walked.
+    """Adam who is carried by the next step's inertia already, and leans on it more the longer he has walked.
 
     Source: Dozat, "Incorporating Nesterov momentum into Adam", 2016, Algorithm 2 of the workshop paper.
 
@@ -158,7 +158,7 @@ def radam(
 
 @rule
 def adabelief(x, dx, m=0, s=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-16):
-    """Shoes that hurt when the slope surprises him: where it is as he believed, he strides out.
+    """Adam whose shoes hold him back when the slope surprises him: where it is as he believed, he strides out.
 
     Source: Zhuang et al., "AdaBelief optimizer: adapting stepsizes by the belief in observed gradients", 2020,
     Algorithm 2; the default epsilon is that of the authors' code.

@@ -14,7 +14,7 @@ def sgd(x, dx, *, lr=1e-2):
 
 @rule
 def momentum(x, dx, v=0, *, lr=1e-2, mu=0.9):
-    """Put the drunk man on a slope: inertia carries him on and straightens his zigzags.
+    """He gathers inertia: what his steps have in common adds up, and what zigzags does not.
 
     Source: Polyak, "Some methods of speeding up the convergence of iteration methods", 1964; in the form of the
     CS231n notes, with the learning rate inside the velocity.
@@ -25,7 +25,7 @@ def momentum(x, dx, v=0, *, lr=1e-2, mu=0.9):
 
 @rule
 def nesterov(x, dx, v=0, *, lr=1e-2, mu=0.9):
-    """On the slope he looks where inertia is about to carry him, and corrects his step by the slope there.
+    """He looks where inertia alone is about to carry him, and corrects his step by the slope there.
 
     Source: Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k^2)", 1983;
     Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
