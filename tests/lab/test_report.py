@@ -407,7 +407,7 @@ def luminance(colour):
 @pytest.mark.parametrize("theme", [0, 1])
 def test_colours_stand_out_from_the_page(theme):
     style = resources.files("downslope.lab").joinpath("report.css").read_text()
-    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    blocks = re.findall(r":root[^{]*\{(.*?)\}", style, re.DOTALL)
     colours = dict(re.findall(r"--(\w+): (#\w{6});", blocks[theme]))
     page = luminance(colours["page"])
 
@@ -420,7 +420,43 @@ def test_colours_stand_out_from_the_page(theme):
     assert contrast("muted") >= 4.5
 
 
+# Paper, screen readers and long names
+
+
+def test_the_slider_says_its_learning_rate(pages):
+    (slider,) = [
+        attributes for tag, attributes in Page(pages["finished"]).elements if attributes.get("type") == "range"
+    ]
+    assert slider["aria-valuetext"] == "0.01"
+    assert slider["value"] == str(GRID.index(0.01))
+
+
+def test_the_dark_colours_are_for_screens_only():
+    style = resources.files("downslope.lab").joinpath("report.css").read_text()
+    assert re.findall(r"@media ([^{]*)\{\s*:root:not\(\.printing\)", style) == [
+        "screen and (prefers-color-scheme: dark) "
+    ]
+    assert "@media (prefers-color-scheme" not in style
+
+
+def test_the_levels_are_drawn_over_the_data():
+    pictures = (canyon(RACES["finished"]).layout, training_curves(RACES["finished"]).views[0].layout)
+    assert [layout["shapes"][0]["layer"] for layout in pictures] == ["above", "above"]
+
+
+def test_the_seconds_say_of_what(pages):
+    assert "Seconds of training" in Page(pages["finished"]).text(scope="col")
+
+
 # A real browser, where there is one
+
+
+def in_a_browser(path, *flags):
+    usual = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    usual += [f"--user-data-dir={path.parent}/profile", "--virtual-time-budget=1000"]
+    return subprocess.run(
+        ["chromium", *usual, *flags, path.as_uri()], capture_output=True, text=True, timeout=900, check=True
+    )
 
 
 @pytest.mark.slow
@@ -429,14 +465,25 @@ def test_colours_stand_out_from_the_page(theme):
 def test_a_browser_draws_the_pictures(tmp_path, case):
     path = tmp_path / "race.html"
     write_report(RACES[case], path)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    flags += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=1000", "--dump-dom"]
-    done = subprocess.run(
-        ["chromium", *flags, path.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=True,
-    )
+    done = in_a_browser(path, "--dump-dom")
     drawn = sum(bool(picture.views) for picture in (canyon(RACES[case]), training_curves(RACES[case]))) + 1
     assert done.stdout.count('class="plot-container plotly"') == drawn
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_dark_browser_prints_in_light_colours_and_says_which_learning_rate(tmp_path):
+    path = tmp_path / "race.html"
+    check = """<script>
+dispatchEvent(new Event("beforeprint"));
+document.title = [
+  document.getElementById("printed-pair").textContent,
+  document.querySelector("#plot-canyon .scatterlayer path.js-line[style*='stroke-width: 2.2']").style.stroke,
+  matchMedia("(prefers-color-scheme: dark)").matches,
+].join(" ");
+</script></body>"""
+    path.write_text(report_page(make_race(("adam", "sgd"))).replace("</body>", check), encoding="utf-8")
+    done = in_a_browser(path, "--blink-settings=preferredColorScheme=0", "--dump-dom")
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    assert title[1] == "Shown: every rule at learning rate 0.01. rgb(0, 63, 148) true"

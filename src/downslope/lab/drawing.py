@@ -213,7 +213,7 @@ def level(value: float | None, text: str) -> dict[str, Any]:
     return {
         "shapes": [
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": value, "y1": value, "line": line}
-            | {"label": label, "layer": "below"}
+            | {"label": label, "layer": "above"}
         ]
     }
 

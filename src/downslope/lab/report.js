@@ -4,6 +4,8 @@
   const pictures = JSON.parse(document.getElementById("pictures").textContent);
   const hidden = new Set();
   const current = {};
+  const root = document.documentElement;
+  const PAPER = 680; // pixels, less than the narrower of A4 and US Letter within the margins
   const touch = matchMedia("(pointer: coarse)").matches;
   const config = {
     displayModeBar: false, // it offers to send the data to a web service
@@ -58,11 +60,18 @@
   function draw(name) {
     const picture = pictures[name];
     const view = picture.views[current[name]];
-    const styles = getComputedStyle(document.documentElement);
+    const styles = getComputedStyle(root);
+    const printing = root.classList.contains("printing");
     const traces = view.traces.filter((trace) => !hidden.has(trace.meta.rule));
-    Plotly.react(`plot-${name}`, themed(traces, styles), themed(layoutOf(picture, view), styles), config);
+    const layout = { ...layoutOf(picture, view), ...(printing && { autosize: false, width: PAPER }) };
+    Plotly.react(`plot-${name}`, themed(traces, styles), themed(layout, styles), config);
     const note = document.getElementById(`note-${name}`);
     if (note) note.textContent = view.note;
+    const printed = document.getElementById(`printed-${name}`);
+    if (printed) {
+      const same = picture.shared.includes(current[name]);
+      printed.textContent = same ? `Shown: every rule at learning rate ${view.label}.` : `Shown: ${view.label}.`;
+    }
   }
 
   function show(name, key) {
@@ -98,7 +107,9 @@
       });
     }
     slider?.addEventListener("input", () => {
-      slide.querySelector("output").textContent = pictures[name].views[shared()].label;
+      const { label } = pictures[name].views[shared()];
+      slide.querySelector("output").textContent = label;
+      slider.setAttribute("aria-valuetext", label);
       show(name, shared());
     });
   }
@@ -112,5 +123,16 @@
   });
 
   for (const name of Object.keys(pictures)) show(name, pictures[name].first);
+
+  function paper(printing) {
+    root.classList.toggle("printing", printing);
+    Object.keys(current).forEach(draw);
+  }
+  addEventListener("beforeprint", () => paper(true));
+  addEventListener("afterprint", () => paper(false));
+
+  // What is scrolled to must not end up behind the bar of rules, which is higher the more there are.
+  const bar = document.querySelector(".rules");
+  if (bar) new ResizeObserver(() => root.style.setProperty("--bar", `${bar.offsetHeight}px`)).observe(bar);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => Object.keys(current).forEach(draw));
 })();

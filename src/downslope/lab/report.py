@@ -137,7 +137,8 @@ def _results(race: Race, look: dict[str, Look]) -> str:
         f"not tuned on{_splits(race)}. Means over these seeds, geometric ones of the losses{_level(race)}.",
         f'{summary(race, look)}\n<p class="small">Safe range: the learning rates around the best one that stay within '
         f"{race.safe_factor:g} times its loss. At the edge: the best value was the last one tried on that side."
-        f"{target} Failures: runs that diverged. Baseline: {NAMES[race.task]}.</p>",
+        f"{target} Seconds of training: all runs of the rule, by the clock. "
+        f"Failures: runs that diverged. Baseline: {NAMES[race.task]}.</p>",
     )
 
 
@@ -168,7 +169,8 @@ def _pair(race: Race, picture: Picture) -> str:
     buttons = _segments("pair", (("shared", "Same learning rate"), ("own", "Each rule’s own")), bool(shared))
     slider = (
         f'<label class="slide" data-picture="pair">learning rate <input type="range" min="0" max="{len(shared) - 1}" '
-        f'value="{start}" step="1"><output>{html.escape(shared[start].label)}</output></label>'
+        f'value="{start}" step="1" '
+        f'aria-valuetext="{html.escape(shared[start].label)}"><output>{html.escape(shared[start].label)}</output></label>'
         if shared
         else ""
     )
@@ -180,7 +182,7 @@ def _pair(race: Race, picture: Picture) -> str:
         "reach from the lowest to the highest seed.",
         f'<div class="controls">{buttons}{slider}</div>\n'
         + _plot("pair", "Validation loss over epochs, at a shared learning rate or at each rule's own")
-        + '<p class="small note" id="note-pair"></p>',
+        + '<p class="printed small" id="printed-pair"></p><p class="small note" id="note-pair"></p>',
     )
 
 
@@ -191,6 +193,7 @@ def _curves(race: Race, picture: Picture) -> str:
         choices = tuple((view.key, view.label.capitalize()) for view in picture.views)
         content = f'<div class="controls">{_segments("curves", choices, True)}</div>\n'
         content += _plot("curves", "Training curves of every rule over steps")
+        content += '<p class="printed small" id="printed-curves"></p>'
     return _section(
         "curves",
         "The runs of the verdict",
@@ -326,7 +329,7 @@ def _section(name: str, title: str, lead: str, content: str) -> str:
 def _plot(name: str, label: str) -> str:
     return (
         f'<div class="plot" id="plot-{name}" role="img" aria-label="{html.escape(label)}">'
-        "<noscript>The picture needs JavaScript; the numbers are in the tables.</noscript></div>\n"
+        "<noscript>The picture needs JavaScript; its numbers are in this page, as JSON.</noscript></div>\n"
     )
 
 

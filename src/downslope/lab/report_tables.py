@@ -38,7 +38,7 @@ def summary(race: Race, look: dict[str, Look]) -> str:
     columns = ["Rule", "Best learning rate", "Safe range", "Validation loss"]
     columns += ["Accuracy"] if race.task == "classification" else []
     columns += ["Best epoch’s loss", "Test loss"] + (["Test accuracy"] if race.task == "classification" else [])
-    columns += ["Steps to target", "Seconds", "Failures"]
+    columns += ["Steps to target", "Seconds of training", "Failures"]
     order = ranked(race)
     leader = order[0].rule if len(order) > 1 and order[0].finished_loss not in (None, math.inf) else None
     rows = "".join(_summary_row(result, race, look, columns, leader) for result in order)
@@ -96,7 +96,7 @@ def _summary_row(result: RuleResult, race: Race, look: dict[str, Look], columns:
         "Test loss": _with_interval(result.test_loss, finished=_finished(result.verdict)),
         "Test accuracy": _with_interval(result.test_accuracy, percent=True),
         "Steps to target": _steps(result.steps_to_target, race.target_loss),
-        "Seconds": number(result.seconds),
+        "Seconds of training": number(result.seconds),
         "Failures": _failures(result.tuning, "tuning") + _failures(result.verdict, "reporting"),
     }
     shown = "".join(f'<td class="number" data-label="{column}">{cells[column]}</td>' for column in columns[1:])
