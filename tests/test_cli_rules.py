@@ -59,7 +59,7 @@ def test_a_rule_has_formulas_differences_defaults_cost_source_and_use():
     assert rows["rho"] == ["0.9"]
     assert rows["centered"] == ["False"] * 4
     assert " ".join(rows["first"]) == "step at dx = 1 10 lr 10 lr 3.16 lr 1 lr 3.16 lr"
-    assert rows["operations"] == ["9", "11", "9", "9", "10"]
+    assert rows["operations"] == ["9", "12", "9", "9", "10"]
     assert "Tieleman & Hinton" in screen
     assert "tf.compat.v1.train.RMSPropOptimizer" in screen
     assert "downslope.optax.optimizer(downslope.rmsprop)" in screen

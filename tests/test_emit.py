@@ -287,9 +287,9 @@ def test_latex_tells_a_new_meaning_of_a_name_from_the_old():
 
 def test_the_formula_of_torchs_adam_is_what_its_author_wrote():
     assert [" = ".join(line) for line in formula(trace(torch.adam))] == [
-        "dx = dx + weight_decay * x",
+        "dx = dx + where(weight_decay == 0, 0, weight_decay * x)",
         "exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)",
-        "exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2",
+        "exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx * dx",
         "denominator = sqrt(exp_avg_sq) / sqrt(1 - beta2**t) + eps",
         "x = x - lr / (1 - beta1**t) * exp_avg / denominator",
     ]

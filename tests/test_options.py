@@ -53,6 +53,38 @@ def test_weight_decay_may_follow_a_schedule():
     close(walked(downslope.sgd, lr=LR, weight_decay=lambda t: 1 / t)[0], x)
 
 
+def stepped_with_infinite_weights(rule_, *decays, **options):
+    """Weights of which two are infinite and have no gradient, after a step with each of these decays."""
+    x = np.float32([np.inf, -np.inf, 2.0])
+    optimizer = Optimizer(x, rule_, weight_decay=lambda t: decays[t - 1], lr=0.5, **options)
+    for _ in decays:
+        optimizer.step(np.float32([0, 0, 1]))
+    return x, optimizer
+
+
+@pytest.mark.parametrize("decoupled", [False, True], ids=["coupled", "decoupled"])
+def test_a_decay_of_zero_leaves_infinite_weights_alone_until_it_is_one(decoupled):
+    x, _ = stepped_with_infinite_weights(downslope.sgd, 0, 0, decoupled=decoupled)
+    np.testing.assert_array_equal(x, [np.inf, -np.inf, 1])
+    x, _ = stepped_with_infinite_weights(downslope.sgd, 0, 0.5, decoupled=decoupled)
+    np.testing.assert_array_equal(x, [np.nan, np.nan, 1.5 - 0.25 * 1.5 - 0.5])
+
+
+@pytest.mark.parametrize(
+    "rule_", [downslope.adamw, downslope.adan, downslope.schedule_free_adamw], ids=lambda r: r.name
+)
+def test_a_rules_own_decay_of_zero_leaves_infinite_weights_alone(rule_):
+    x, _ = stepped_with_infinite_weights(rule_, 0, 0)
+    np.testing.assert_array_equal(x[:2], [np.inf, -np.inf])
+    assert np.isfinite(x[2])
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.5])
+def test_the_average_of_infinite_weights_is_infinite(averaging):
+    _, optimizer = stepped_with_infinite_weights(downslope.sgd, 0, averaging=averaging)
+    np.testing.assert_array_equal(optimizer.state["average"]["0"], [np.inf, -np.inf, 1.5 + averaging * 0.5])
+
+
 def test_maximize_walks_up_but_still_decays():
     x = X.copy()
     for g in GRADIENTS:

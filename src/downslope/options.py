@@ -23,16 +23,20 @@ def scaled(dx: Any, *, grad_scale: Any) -> Any:
 
 
 def coupled_decay(point: Any, dx: Any, *, weight_decay: Any) -> Any:
-    """The gradient of the loss plus `weight_decay / 2 * sum(x**2)`, taken at the same point."""
-    return dx + weight_decay * point
+    """The gradient of the loss plus `weight_decay / 2 * sum(x**2)`, taken at the same point.
+
+    Without a decay the point has no part in it: infinite weights, as masks have them, stay what they are.
+    """
+    return dx + where(weight_decay == 0, 0, weight_decay * point)
 
 
 def decoupled_decay(x: Any, *, lr: Any, weight_decay: Any) -> Any:
-    """The weights, shrunk before the step.
+    """The weights, shrunk before the step; without a decay they are as they were, infinite ones too.
 
     Source: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
     """
-    return x - lr * weight_decay * x
+    decay = lr * weight_decay
+    return x - where(decay == 0, 0, decay * x)
 
 
 def cautious_step(x: Any, new: Any, dx: Any) -> Any:
@@ -49,8 +53,11 @@ def cautious_step(x: Any, new: Any, dx: Any) -> Any:
 
 
 def exponential_average(average: Any, x: Any, *, averaging: Any) -> Any:
-    """The exponential moving average of the weights. Source: Polyak & Juditsky, 1992, in its exponential form."""
-    return averaging * average + (1 - averaging) * x
+    """The exponential moving average of the weights: with `averaging=0` the weights themselves, infinite ones too.
+
+    Source: Polyak & Juditsky, "Acceleration of stochastic approximation by averaging", 1992, in its exponential form.
+    """
+    return where(averaging == 0, 0, averaging * average) + (1 - averaging) * x
 
 
 def compose(

@@ -139,6 +139,21 @@ def test_squares_overflow_and_vanish_where_those_of_optax_do(case):
     assert_extreme_path(path(), rule, given, decoupled=rule is not dialect.adadelta)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize("case", [case for case, (_, _, given) in CASES.items() if "weight_decay" in given])
+def test_infinite_weights_stay_where_optax_leaves_the_decay_out(case, decay):
+    rule, kind, given = CASES[case]
+    x, gradient = np.float32([np.inf, -np.inf, 1.0]), np.float32([0.0, 0.0, 0.5])
+    given = {**given, "weight_decay": decay}
+    optimizer = kind(0.1, **{NAMES.get(name, name): value for name, value in given.items()})
+    weights = jax.numpy.asarray(x)
+    updates, _ = optimizer.update(jax.numpy.asarray(gradient), optimizer.init(weights), weights)
+    decoupled = rule is not dialect.adadelta
+    downslope.Optimizer(x, rule, lr=0.1, decoupled=decoupled, **given).step(gradient)
+    np.testing.assert_allclose(x, optax.apply_updates(weights, updates), rtol=1e-5)
+    assert np.isfinite(x[2])
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_defaults_are_those_of_optax(case):
     rule, kind, _ = CASES[case]

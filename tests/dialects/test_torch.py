@@ -179,6 +179,24 @@ def test_adam_goes_on_after_a_gradient_whose_square_is_infinite():
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_infinite_weights_stay_until_there_is_a_decay(case):
+    """As masks have them, with a gradient of 0; the decay becomes one on the way, as `param_groups` permits."""
+    rule, ours, kind, theirs = CASES[case]
+    x, gradient = np.float32([np.inf, -np.inf, 1.0]), np.float32([0.0, 0.0, 0.5])
+    parameter = torch.nn.Parameter(torch.from_numpy(x.copy()))
+    optimizer = downslope.Optimizer(x, rule, **{**ours, "lr": 0.1, "weight_decay": 0.0})
+    reference = kind([parameter], **{**theirs, "lr": 0.1, "weight_decay": 0.0})
+    for decay in (0.0, 0.0, 0.5, 0.0):
+        optimizer.set(weight_decay=decay)
+        reference.param_groups[0]["weight_decay"] = decay
+        parameter.grad = torch.from_numpy(gradient.copy())
+        optimizer.step(gradient)
+        reference.step()
+        np.testing.assert_allclose(x, parameter.detach().numpy(), rtol=1e-5, atol=1e-6)
+        assert decay or np.isnan(x[:2]).all() or np.isinf(x[:2]).all()
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_the_defaults_are_those_of_torch(case):
     rule, ours, kind, theirs = CASES[case]
     group = kind([torch.nn.Parameter(torch.zeros(1))], **theirs).param_groups[0]

@@ -5,8 +5,11 @@ boolean hyperparameter. `maximize` is an option of every optimizer.
 
 The order of operations is PyTorch's too, where it decides what is representable. A square is multiplied by its share
 first, `(1 - beta2) * dx * dx`: in single precision Adam goes on after gradients of up to 5.8e20, where `dx**2` alone is
-infinite from 1.8e19 on, and with it the average for good.
+infinite from 1.8e19 on, and with it the average for good. A coupled weight decay of 0 is left out, so that infinite
+weights, as masks have them, stay what they are: 0 times infinity is not 0.
 """
+
+from typing import Any
 
 from downslope.dialects.spelling import Dialect, Spelling
 from downslope.expression import maximum, sqrt, where
@@ -15,13 +18,18 @@ from downslope.formula import rule, scalar
 _ANY_MOMENTUM = {"momentum": (0.0, 1e308)}
 
 
+def _decayed(dx: Any, x: Any, weight_decay: Any) -> Any:
+    """The gradient with coupled weight decay, which PyTorch leaves out where it is 0."""
+    return dx + where(weight_decay == 0, 0, weight_decay * x)
+
+
 @rule
 def sgd(x, dx, *, lr=1e-3, weight_decay=0):
     """Plain gradient descent, with coupled weight decay.
 
     Source: `torch.optim.SGD` without momentum.
     """
-    return x - lr * (dx + weight_decay * x)
+    return x - lr * _decayed(dx, x, weight_decay)
 
 
 @rule(ranges={**_ANY_MOMENTUM, "dampening": (-1e308, 1e308)})
@@ -30,7 +38,7 @@ def sgd_momentum(x, dx, momentum_buffer=0, *, t, lr=1e-3, momentum=0.9, dampenin
 
     Source: `torch.optim.SGD` with momentum.
     """
-    dx = dx + weight_decay * x
+    dx = _decayed(dx, x, weight_decay)
     momentum_buffer = where(t == 1, dx, momentum * momentum_buffer + (1 - dampening) * dx)
     step = dx + momentum * momentum_buffer if nesterov else momentum_buffer
     return x - lr * step, momentum_buffer
@@ -53,7 +61,7 @@ def adagrad(
 
     Source: `torch.optim.Adagrad`.
     """
-    dx = dx + weight_decay * x
+    dx = _decayed(dx, x, weight_decay)
     sum = sum + dx**2
     return x - lr / (1 + (t - 1) * lr_decay) * dx / (sqrt(sum) + eps), sum
 
@@ -64,7 +72,7 @@ def rmsprop(x, dx, square_avg=0, grad_avg=0, *, lr=1e-2, alpha=0.99, eps=1e-8, w
 
     Source: `torch.optim.RMSprop` without momentum.
     """
-    dx = dx + weight_decay * x
+    dx = _decayed(dx, x, weight_decay)
     square_avg = alpha * square_avg + (1 - alpha) * dx * dx
     if centered:
         grad_avg = grad_avg + (dx - grad_avg) * (1 - alpha)
@@ -91,7 +99,7 @@ def rmsprop_momentum(
 
     Source: `torch.optim.RMSprop` with momentum.
     """
-    dx = dx + weight_decay * x
+    dx = _decayed(dx, x, weight_decay)
     square_avg = alpha * square_avg + (1 - alpha) * dx * dx
     if centered:
         grad_avg = grad_avg + (dx - grad_avg) * (1 - alpha)
@@ -124,7 +132,7 @@ def adam(
     if decoupled_weight_decay:
         x = x * (1 - lr * weight_decay)
     else:
-        dx = dx + weight_decay * x
+        dx = _decayed(dx, x, weight_decay)
     exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx * dx
     if amsgrad:
@@ -140,7 +148,7 @@ def adamax(x, dx, exp_avg=0, exp_inf=0, *, t, lr=2e-3, beta1=0.9, beta2=0.999, e
 
     Source: `torch.optim.Adamax`.
     """
-    dx = dx + weight_decay * x
+    dx = _decayed(dx, x, weight_decay)
     exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
     exp_inf = maximum(beta2 * exp_inf, abs(dx) + eps)
     return x - lr / (1 - beta1**t) * exp_avg / exp_inf, exp_avg, exp_inf
@@ -152,7 +160,7 @@ def adadelta(x, dx, square_avg=0, acc_delta=0, *, lr=1.0, rho=0.9, eps=1e-6, wei
 
     Source: `torch.optim.Adadelta`.
     """
-    dx = dx + weight_decay * x
+    dx = _decayed(dx, x, weight_decay)
     square_avg = rho * square_avg + (1 - rho) * dx * dx
     delta = sqrt(acc_delta + eps) / sqrt(square_avg + eps) * dx
     acc_delta = rho * acc_delta + (1 - rho) * delta * delta
@@ -183,7 +191,7 @@ def nadam(
     if decoupled_weight_decay:
         x = x * (1 - lr * weight_decay)
     else:
-        dx = dx + weight_decay * x
+        dx = _decayed(dx, x, weight_decay)
     mu = beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay))
     mu_next = beta1 * (1 - 0.5 * 0.96 ** ((t + 1) * momentum_decay))
     mu_product = mu_product * mu
@@ -217,7 +225,7 @@ def radam(
     if decoupled_weight_decay:
         x = x * (1 - lr * weight_decay)
     else:
-        dx = dx + weight_decay * x
+        dx = _decayed(dx, x, weight_decay)
     exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx * dx
     longest = 2 / (1 - beta2) - 1

@@ -115,7 +115,7 @@ def adamw(
     m_hat = m / (1 - beta1**t)
     v_hat = v / (1 - beta2**t)
     decay = lr * weight_decay if decay_with_lr else weight_decay
-    return x - lr * m_hat / (sqrt(v_hat) + eps) - decay * x, m, v
+    return x - lr * m_hat / (sqrt(v_hat) + eps) - where(decay == 0, 0, decay * x), m, v
 
 
 @rule(ranges={"shortest": (4.0, 1e308)})

@@ -106,7 +106,8 @@ def schedule_free_adamw(
     weight = largest**2 if weight_by_largest else gamma**2
     total = total + weight
     c = weight / where(total > 0, total, 1)
-    u = d - gamma * (dx / (sqrt(v_hat) + eps) + weight_decay * y)
+    pull = where(weight_decay == 0, 0, weight_decay * y)
+    u = d - gamma * (dx / (sqrt(v_hat) + eps) + pull)
     return x + c * u, (1 - c) * u, v, total, largest
 
 
