@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import pytest
 from race_fixture import GRID, RULES, interrupt, make_race
 
-from downslope.lab.drawing import COLOURS, looks
+from downslope.lab.drawing import COLOURS, looks, number
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report import report_page, write_report
 from downslope.lab.statistics import geometric_mean
@@ -442,6 +442,17 @@ def test_the_dark_colours_are_for_screens_only():
 def test_the_levels_are_drawn_over_the_data():
     pictures = (canyon(RACES["finished"]).layout, training_curves(RACES["finished"]).views[0].layout)
     assert [layout["shapes"][0]["layer"] for layout in pictures] == ["above", "above"]
+
+
+def test_the_canyons_numbers_are_in_a_table():
+    race = make_race(("sgd", "adam"))
+    page = report_page(race)
+    table = page[page.index('<table class="valleys">') :]
+    (row,) = re.findall(r'<tr><th scope="row">0\.01</th>(.*?)</tr>', table[: table.index("</table>")])
+    losses = sorted(run.final_loss for run in race.rules[1].tuning if run.lr == 0.01)
+    spread = f"{number(losses[0])} – {number(losses[2])}"
+    assert row.endswith(f'<td class="number">{number(losses[1])}<small>{spread}</small></td>')
+    assert "∞<small>∞ – ∞</small><small>3 of 3 diverged</small>" in table
 
 
 def test_the_seconds_say_of_what(pages):

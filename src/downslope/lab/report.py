@@ -16,7 +16,7 @@ from downslope.lab.baseline import NAMES
 from downslope.lab.drawing import Look, Picture, looks, number
 from downslope.lab.mathml import mathml
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
-from downslope.lab.report_tables import matrix, pairs, rule_name, summary
+from downslope.lab.report_tables import matrix, pairs, rule_name, summary, valleys
 from downslope.lab.results import Race, RuleResult
 from downslope.lab.store import race_to_json
 
@@ -159,7 +159,10 @@ def _canyon(race: Race) -> str:
         "reaches from the best to the worst. A wide valley forgives a wrong guess. A thick cross means that every "
         "run diverged there, a thin one that some did. The best learning rate is the one with the lowest mean, over "
         "these seeds and those it was confirmed on.",
-        _plot("canyon", "Final validation loss against learning rate, for every rule"),
+        _plot("canyon", "Final validation loss against learning rate, for every rule")
+        + f"<details><summary>The canyon in numbers</summary>{valleys(race)}\n"
+        '<p class="small">Final validation loss: the median over the tuning seeds, and below it from the lowest to the '
+        "highest. A run that diverged counts as infinite.</p></details>",
     )
 
 

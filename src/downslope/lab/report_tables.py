@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import statistics
 from collections.abc import Iterable
 
 from downslope.lab.drawing import SHAPES, Look, number
@@ -72,6 +73,29 @@ def pairs(race: Race) -> str:
     )
     columns = ("Pair", "Mean difference in loss", "Level", "First ends lower", "p", "p, adjusted", "Decision")
     return _table("pairs", _heads(columns), rows)
+
+
+def valleys(race: Race) -> str:
+    """What the canyon shows in numbers: per learning rate and rule the median, lowest and highest final loss."""
+    rates = sorted({run.lr for result in race.rules for run in result.tuning})
+    rows = "".join(
+        f'<tr><th scope="row">{number(lr)}</th>'
+        + "".join(f'<td class="number">{_valley_cell(result, lr, race)}</td>' for result in race.rules)
+        + "</tr>\n"
+        for lr in rates
+    )
+    return _table("valleys", _heads(["Learning rate", *(html.escape(result.rule) for result in race.rules)]), rows)
+
+
+def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
+    runs = [run for run in result.tuning if run.lr == lr and run.seed in race.tuning_seeds]
+    if not runs:
+        return "–"
+    losses = [run.final_loss for run in runs]
+    spread = "" if len(losses) == 1 else f"<small>{number(min(losses))} – {number(max(losses))}</small>"
+    lost = sum(run.diverged_at is not None for run in runs)
+    diverged = f"<small>{lost} of {len(runs)} diverged</small>" if lost else ""
+    return f"{number(statistics.median(losses))}{spread}{diverged}"
 
 
 def _table(kind: str, head: str, rows: str) -> str:
