@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 from race_fixture import GRID, RULES, interrupt, make_race
 
+import downslope
 from downslope.lab.drawing import COLOURS, looks, number
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report import report_page, write_report
@@ -453,6 +454,17 @@ def test_the_canyons_numbers_are_in_a_table():
     spread = f"{number(losses[0])} – {number(losses[2])}"
     assert row.endswith(f'<td class="number">{number(losses[1])}<small>{spread}</small></td>')
     assert "∞<small>∞ – ∞</small><small>3 of 3 diverged</small>" in table
+
+
+def test_the_rule_that_ended_lowest_is_there_to_copy(pages):
+    race = make_race(("adam",))
+    rule = dataclasses.replace(race.rules[0], formula=downslope.adam.latex(bias_correction=True))
+    page = report_page(dataclasses.replace(race, rules=(rule,)))
+    assert "adam ended lowest." in page
+    assert f"torch.optim.Adam(model.parameters(), lr={rule.best_lr}" in page
+    assert [name in page for name in ("import downslope.keras", "import optax", "downslope.adam, lr=")] == [True] * 3
+    for case in ("diverged", "interrupted", "nothing run"):
+        assert '<section id="code"' not in pages[case]
 
 
 def test_the_seconds_say_of_what(pages):

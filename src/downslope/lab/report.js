@@ -114,6 +114,19 @@
     });
   }
 
+  for (const button of document.querySelectorAll(".copy")) {
+    button.addEventListener("click", async () => {
+      const code = button.parentElement.querySelector("code");
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(code); // a page from a file may not reach the clipboard everywhere
+        button.textContent = "Selected";
+      }
+    });
+  }
+
   document.getElementById("save")?.addEventListener("click", () => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([document.getElementById("race").textContent], { type: "application/json" }));

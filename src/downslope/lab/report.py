@@ -16,6 +16,7 @@ from downslope.lab.baseline import NAMES
 from downslope.lab.drawing import Look, Picture, looks, number
 from downslope.lab.mathml import mathml
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
+from downslope.lab.report_code import lowest, snippets
 from downslope.lab.report_tables import matrix, pairs, rule_name, summary, valleys
 from downslope.lab.results import Race, RuleResult
 from downslope.lab.store import race_to_json
@@ -65,6 +66,7 @@ def report_page(race: Race) -> str:
             _pair(race, pictures["pair"]),
             _curves(race, pictures["curves"]),
             _who_beats_whom(race, look),
+            _code(race),
             _formulas(race, look),
             _method(race),
         )
@@ -229,6 +231,20 @@ def _who_beats_whom(race: Race, look: dict[str, Look]) -> str:
         "apart, or show that they are practically alike.",
         content,
     )
+
+
+def _code(race: Race) -> str:
+    result = lowest(race)
+    codes = {} if result is None else snippets(result)
+    if result is None or not codes:
+        return ""
+    cards = "".join(
+        f'<article><h3>{name}</h3><button type="button" class="copy" aria-label="Copy the code for {name}">Copy'
+        f"</button><pre><code>{html.escape(code)}</code></pre></article>\n"
+        for name, code in codes.items()
+    )
+    lead = f"{html.escape(result.rule)} ended lowest. Here it is at its learning rate, {number(result.best_lr)}."
+    return _section("code", "To copy", lead, f'<div class="formulas">{cards}</div>')
 
 
 def _formulas(race: Race, look: dict[str, Look]) -> str:
