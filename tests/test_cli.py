@@ -1,6 +1,9 @@
 """The command line, run as a user runs it."""
 
+import csv
 import gzip
+import io
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 import downslope
+from downslope.lab import Race
 
 COMMAND = [sys.executable, "-c", "from downslope.cli import main; main()"]
 QUICK = ["--rules", "sgd,adam", "--lrs", "0.01,0.1", "--tuning-seeds", "1", "--seeds", "2"]
@@ -181,3 +185,99 @@ def test_ctrl_c_leaves_a_report(tmp_path):
     assert process.returncode == 130, err
     assert "Interrupted" in out
     assert (tmp_path / "stopped.html").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for a child process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_race_and_never_replaces_a_report_by_one_that_says_less(tmp_path, number):
+    (tmp_path / "old.html").write_text("an earlier race")
+    arguments = ["race", "parabola", "--epochs", "100000", "--rules", "sgd", "--lrs", "0.1", "--tuning-seeds", "1"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments, "--out", "old.html", "--json", "new.json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    first = []
+    for line in process.stdout:  # the race has begun once its first lines are there
+        first.append(line)
+        if "Ctrl-C" in line:
+            break
+    process.send_signal(number)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 128 + number, err
+    assert "Interrupted" in out
+    assert "old.html is left as it was" in out
+    assert (tmp_path / "old.html").read_text() == "an earlier race"
+    assert json.loads((tmp_path / "new.json").read_text())["interrupted"] is True
+    assert "Traceback" not in err
+
+
+def test_numbers_for_programs(tmp_path):
+    done = run("race", "parabola", *QUICK, "--json", "race.json", "--csv", "-", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    race = Race.from_json((tmp_path / "race.json").read_text())
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert len(rows) == sum(len(rule.tuning) + len(rule.verdict) for rule in race.rules)
+    assert {row["rule"] for row in rows} == {"sgd", "adam"}
+    last = race.rules[-1].verdict[-1]
+    assert float(rows[-1]["valid_loss"]) == last.final_loss
+    assert float(rows[-1]["test_loss"]) == last.test_loss
+    assert "best lr" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--json", "-", "--csv", "-"), ("--csv", "no/such/folder.csv"), ("--json", "report.html")]
+)
+def test_outputs_are_checked_before_anything_is_trained(tmp_path, arguments):
+    done = run("race", "parabola", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert arguments[-2] in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [(name, "race") for name in ("jax", "scipy", "sklearn", "polars", "plotly", "rich", "latex2mathml", "typer")]
+    + [("rich", "rules"), ("typer", "convert")],
+)
+def test_a_missing_package_is_said_before_anything_is_trained(tmp_path, package, command):
+    script = f"import sys; sys.modules[{package!r}] = None; from downslope.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
+    assert package in done.stderr
+    assert 'pip install "downslope[lab]"' in done.stderr
+
+
+def test_a_broken_package_is_said_before_anything_is_trained(tmp_path):
+    (tmp_path / "plotly").mkdir()
+    (tmp_path / "plotly" / "__init__.py").write_text("raise RuntimeError('half installed')")
+    path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    done = subprocess.run(
+        [*COMMAND, "race", "parabola"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 1
+    assert "plotly, which cannot be imported (RuntimeError: half installed)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_that_knows_only_ascii(tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "race", "parabola", *QUICK],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=240,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60"},
+    )
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode("ascii")
+    assert "adam" in text
+    assert "x^2" in text

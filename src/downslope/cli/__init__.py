@@ -6,13 +6,17 @@ import sys
 from typing import Annotated
 
 import downslope
+from downslope.extras import require
 
 try:
-    import typer
-except ImportError:  # pragma: no cover
-    sys.exit('The command line needs more than the bare library. Install it with: pip install "downslope[lab]"')
+    require("The command line", "lab", ["typer", "rich.console"], load=True)
+except ImportError as error:
+    sys.exit(f"downslope: {error}")
+
+import typer
 
 from downslope.cli.convert import convert
+from downslope.cli.ending import speak_any_locale
 from downslope.cli.race import race
 from downslope.cli.rules import rules
 
@@ -34,4 +38,5 @@ app.command()(rules)
 
 def main() -> None:
     """Run the command."""
+    speak_any_locale()
     app()

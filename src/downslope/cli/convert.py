@@ -17,7 +17,9 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 import downslope
+from downslope.cli.ending import refuse
 from downslope.dialects import DIALECTS
+from downslope.printable import printable
 from downslope.recipes.conversion import Conversion
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import read_recipe, title
@@ -76,8 +78,7 @@ def convert(
             _refuse("does not go with", {name: name and "=" not in name, "--from": source})
             found = _moved(state, out, to, given, rename or [], transpose or [], closest)
     except (ValueError, TypeError, OSError, downslope.FormulaError) as error:
-        typer.echo(f"downslope convert: {error}", err=True)
-        raise typer.Exit(2) from None
+        refuse("convert", error)
     if as_json:
         data = [_data(conversion) for conversion in found]
         typer.echo(json.dumps(data[0] if state is None else data, indent=2, allow_nan=False))
@@ -85,7 +86,7 @@ def convert(
     for conversion in {str(conversion): conversion for conversion in found}.values():
         _show(conversion, code=state is None)
     if state is not None:
-        typer.echo(f"Training: {out}")
+        typer.echo(f"Training: {printable(str(out))}")
 
 
 def _refuse(why: str, given: dict[str, Any]) -> None:

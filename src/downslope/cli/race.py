@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 import downslope
 import downslope.rules
 from downslope import files
+from downslope.cli.ending import Stoppable, refuse
 from downslope.cli.own_rule import names_a_file, own_rule
-from downslope.cli.wording import as_typed, printable
+from downslope.cli.wording import as_typed
+from downslope.extras import require
+from downslope.printable import printable
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
-    from downslope.lab import Problem
+    from downslope.lab import Problem, Race
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
+LAB = ("jax", "scipy", "sklearn.model_selection", "plotly.offline", "latex2mathml.converter")
+STANDARD_OUTPUT = Path("-")
 
 
 def race(
@@ -82,77 +91,122 @@ def race(
     ] = 0.01,
     target_loss: Annotated[float | None, typer.Option(help="Time the rules by this validation loss.")] = None,
     out: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.html"),
+    json: Annotated[
+        Path | None, typer.Option(help="Where to write all numbers as JSON; - for standard output.", show_default=False)
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Where to write a table with one row per run; - for standard output.", show_default=False),
+    ] = None,
 ) -> None:
     """Race update rules on a network and data, and get a verdict.
 
     Every rule gets the same runs, on the same weights and splits, and is judged on seeds it was not tuned on.
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the networks are small, and a GPU would only wait for them
-    from downslope.lab import DataError, write_report
-    from downslope.lab import race as run_race
-    from downslope.lab.screen import Screen
+    with Stoppable() as stoppable:
+        try:
+            require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
+            from downslope.lab import race as run_race
+            from downslope.lab.course import FINALISTS
+            from downslope.lab.screen import Screen
 
-    try:
-        about_table = {
-            "target": target,
-            "hidden": hidden,
-            "task": task,
-            "drop": drop,
-            "encode": encode,
-            "impute": impute,
-            "missing": missing,
-            "separator": separator,
-            "decimal_comma": decimal_comma,
-            "encoding": encoding,
-            "keep_index": keep_index,
-            "batch_size": batch_size,
-        }
-        chosen = _problem(problem, about_table, epochs)
-        entrants = [_rule(name.strip()) for name in rules.split(",") if name.strip()]
-        given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
-        hyperparameters = _settings(settings or [], entrants)
-        _check_output("--out", out)
-        for remark in chosen.remarks:
-            typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
-        with Screen(chosen, entrants) as screen:
-            result = run_race(
-                chosen,
-                entrants,
-                tuning_seeds=tuning_seeds,
-                verdict_seeds=seeds,
-                seed=seed,
-                split_seed=split_seed,
-                splits=_splits(splits),
-                margin=margin,
-                target_loss=target_loss,
-                hyperparameters=hyperparameters,
-                watch=screen.watch,
-                **given,
-            )
-    except (DataError, ValueError, downslope.FormulaError) as error:
-        typer.echo(f"downslope race: {as_typed(str(error), OPTIONS)}", err=True)
-        raise typer.Exit(2) from None
-    screen.show(result)
-    try:
-        write_report(result, out)
-    except OSError as error:
-        typer.echo(f"downslope race: the report could not be written to {out}: {error}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(f"Report: {printable(str(out))}")
+            about_table = {
+                "target": target,
+                "hidden": hidden,
+                "task": task,
+                "drop": drop,
+                "encode": encode,
+                "impute": impute,
+                "missing": missing,
+                "separator": separator,
+                "decimal_comma": decimal_comma,
+                "encoding": encoding,
+                "keep_index": keep_index,
+                "batch_size": batch_size,
+            }
+            chosen = _problem(problem, about_table, epochs)
+            entrants = [_rule(name.strip()) for name in rules.split(",") if name.strip()]
+            given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
+            hyperparameters = _settings(settings or [], entrants)
+            _check_outputs(out, json, csv)
+            for remark in chosen.remarks:
+                typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
+            console = Console(stderr=STANDARD_OUTPUT in (json, csv), highlight=False)
+            with Screen(chosen, entrants, console, runs_after_tuning=7 * FINALISTS + seeds) as screen:
+                result = run_race(
+                    chosen,
+                    entrants,
+                    tuning_seeds=tuning_seeds,
+                    verdict_seeds=seeds,
+                    seed=seed,
+                    split_seed=split_seed,
+                    splits=_splits(splits),
+                    margin=margin,
+                    target_loss=target_loss,
+                    hyperparameters=hyperparameters,
+                    watch=screen.watch,
+                    **given,
+                )
+            screen.show(result)
+            _write(result, out, json, csv, console)
+        except ImportError as error:
+            refuse("race", error, 1)
+        except (ValueError, downslope.FormulaError) as error:
+            refuse("race", as_typed(str(error), OPTIONS))
+        except KeyboardInterrupt:
+            refuse("race", "stopped before the end; what was not written yet is lost", stoppable.status)
     if result.interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(stoppable.status)
 
 
 OPTIONS = [name for name in inspect.signature(race).parameters if name not in ("problem", "settings")]
 
 
-def _check_output(option: str, path: Path) -> None:
+def _check_outputs(out: Path, json: Path | None, csv: Path | None) -> None:
     """Refuse before anything is trained what could not be written after it."""
-    if files.descriptor(path) is None:
-        try:
-            files.check(path)
-        except OSError as error:
-            raise ValueError(f"{option} {path}: {error}") from None
+    if json == csv == STANDARD_OUTPUT:
+        raise ValueError("--csv -: standard output is taken by --json -; give one of them a file name")
+    taken: dict[Path, str] = {}
+    for option, path in (("--out", out), ("--json", json), ("--csv", csv)):
+        if path is None or (path == STANDARD_OUTPUT and option != "--out"):
+            continue
+        if files.descriptor(path) is None:
+            try:
+                other = taken.setdefault(files.check(path), option)
+            except OSError as error:
+                raise ValueError(f"{option} {path}: {error}") from None
+            if other != option:
+                raise ValueError(f"{option} {path}: {other} is written there; give another name")
+
+
+def _write(race: Race, out: Path, json: Path | None, csv: Path | None, console: Console) -> None:
+    """Write the report and, where asked for, the numbers; say where they are."""
+    from downslope.lab.report import report_page
+
+    wanted: list[tuple[str, Path | None, Callable[[], str]]] = [
+        ("Report", out, lambda: report_page(race)),
+        ("Numbers", json, lambda: f"{race.to_json()}\n"),
+        ("Runs", csv, lambda: race.runs().write_csv()),
+    ]
+    nothing_judged = race.interrupted and not any(result.verdict for result in race.rules)
+    for what, path, text in wanted:
+        if path is None:
+            continue
+        if path == STANDARD_OUTPUT and what != "Report":
+            sys.stdout.write(text())
+        elif nothing_judged and path.is_file():
+            _say(console, f"{what}: not written. No rule had been judged yet, so {path} is left as it was.")
+        else:
+            try:
+                files.write(path, text())
+            except OSError as error:
+                refuse("race", f"the {what.lower()} could not be written to {path}: {error}", 1)
+            _say(console, f"{what}: {path}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(printable(text)), soft_wrap=True)
 
 
 def _problem(name: str, about_table: dict[str, Any], epochs: int | None) -> Problem:

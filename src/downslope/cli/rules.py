@@ -14,6 +14,7 @@ from rich.text import Text
 
 import downslope
 from downslope import catalogue
+from downslope.cli.ending import refuse
 from downslope.cli.own_rule import names_a_file, own_rule
 from downslope.dialects import DIALECTS
 from downslope.recipes.spelled import FRONT_ENDS
@@ -49,8 +50,7 @@ def rules(
     try:
         data, screen = _chosen(name)
     except (ValueError, downslope.FormulaError) as error:
-        typer.echo(f"downslope rules: {error}", err=True)
-        raise typer.Exit(2) from None
+        refuse("rules", error)
     if as_json:
         typer.echo(json.dumps(data, indent=2, allow_nan=False))
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from downslope.printable import printable
+
 RENAMED = {"verdict_seeds": "--seeds", "learning_rates": "--lrs", "hyperparameters": "--set", "path": "PROBLEM"}
 VALUE = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\[[^\]]*\]|[^\s,;:()\]]+[^\s,;:.()\]]|[^\s,;:.()\]]"""
 
@@ -29,16 +31,4 @@ def as_typed(message: str, arguments: Iterable[str]) -> str:
 
     message = re.sub(rf"(?<![\w'\"-])(?P<name>{names})=(?P<value>{VALUE})", option, message)
     message = re.sub(rf"^({names})(?=:| of )", lambda found: options[found[0]], message)
-    return printable(message)
-
-
-def printable(text: str) -> str:
-    r"""The text with its control characters as escapes, so that none of them reaches the terminal.
-
-    Example:
-        >>> print(printable("red: \x1b[31m"))
-        red: \x1b[31m
-    """
-    return "".join(
-        character if character.isprintable() or character == "\n" else repr(character)[1:-1] for character in text
-    )
+    return printable(message, keep="\n")

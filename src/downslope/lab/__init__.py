@@ -7,6 +7,10 @@ Example:
     'classification'
 """
 
+from downslope.extras import require
+
+require("downslope.lab", "lab", ["jax", "scipy", "sklearn", "polars", "plotly", "latex2mathml"])
+
 from downslope.lab.problems import PROBLEMS, Problem, load_problem, load_table
 from downslope.lab.protocol import race
 from downslope.lab.report import write_report

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Phase = Literal["tuning", "verdict"]
 
@@ -156,3 +159,33 @@ class Race:
     interrupted: bool
     seconds: float
     environment: dict[str, Any]  # versions, machine, date
+
+    def to_json(self) -> str:
+        """The whole race as one JSON object, every run included; `Race.from_json` gives back an equal race."""
+        from downslope.lab.store import race_to_json
+
+        return race_to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> Race:
+        """The race that `to_json` wrote.
+
+        Raises:
+            ValueError: The text is no JSON or no race of this version; the message says what is wrong and where.
+        """
+        from downslope.lab.store import race_from_json
+
+        return race_from_json(text)
+
+    def runs(self) -> pl.DataFrame:
+        """All runs as a table with one row each, as `downslope race --csv` writes it.
+
+        Returns:
+            A frame with the columns `rule`, `lr`, `seed`, `phase` (`"tuning"` or `"verdict"`), `diverged_at` (the
+            epoch, from 1; null if the run finished), `train_loss`, `valid_loss` and `valid_accuracy` after the last
+            epoch (the losses of a run that diverged are infinite), `best_valid_loss` (the lowest after any epoch),
+            `test_loss` and `test_accuracy` (null where a run has none).
+        """
+        from downslope.lab.store import runs_table
+
+        return runs_table(self)

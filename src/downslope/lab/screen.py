@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from downslope.lab.baseline import NAMES
 from downslope.lab.course import Stage
 from downslope.lab.statistics import ranked
+from downslope.printable import printable
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
@@ -24,108 +29,263 @@ if TYPE_CHECKING:
     from downslope.lab.results import Interval, Race, RuleResult
 
 _STAGES = {"tuning": "tuning", "widening": "wider grid", "confirming": "confirming", "verdict": "fresh seeds"}
+SOONEST = 0.05  # the share of a race after which its speed says something about its end
+UNLIMITED = 10_000  # columns of a file or pipe
 
 
 class Screen:
-    """Progress bars while a race runs, one for each rule; used as a context manager.
+    """What a race is about, and how far it is while it runs; used as a context manager.
+
+    On a terminal one bar covers the whole race, with a line for each rule below it. Elsewhere a line is written at
+    every tenth of the race.
 
     Args:
         problem: The problem.
         rules: The rules.
         console: Where to draw; by default the terminal.
+        runs_after_tuning: How many runs of each rule are expected after the first tuning, for the bar and the time
+            left.
+        clock: Gives seconds.
     """
 
-    def __init__(self, problem: Problem, rules: Sequence[Rule], console: Console | None = None):
+    def __init__(
+        self,
+        problem: Problem,
+        rules: Sequence[Rule],
+        console: Console | None = None,
+        *,
+        runs_after_tuning: int = 24,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.console = console or Console(highlight=False)
-        self.bars = Progress(
-            TextColumn("{task.description:<14}"),
-            TextColumn("{task.fields[stage]:<12}", style="dim"),
-            BarColumn(bar_width=32),
-            TextColumn("{task.percentage:>4.0f}%"),
-            TextColumn("{task.fields[found]}", style="dim"),
-            console=self.console,
+        self.problem, self.clock = problem, clock
+        later = runs_after_tuning * problem.epochs
+        self.tasks = {rule.name: _Task(printable(rule.name), later) for rule in rules}
+        self.stage = ""
+        self.shown = 0.0  # the share that has been shown: a bar does not go back
+        self.begun: float | None = None
+        self.live = Live(
+            get_renderable=self._drawn, console=self.console, refresh_per_second=8, transient=True, auto_refresh=True
         )
-        self.tasks: dict[str, TaskID] = {
-            rule.name: self.bars.add_task(rule.name, total=None, stage="", found="", start=False) for rule in rules
-        }
-        self.lost = dict.fromkeys(self.tasks, 0)
-        self.live = Live(self.bars, console=self.console, refresh_per_second=8)
-        self.problem = problem
 
     def __enter__(self) -> Screen:
         return self
 
     def _begin(self) -> None:
-        problem = self.problem
-        rows = len(problem.train.x) + len(problem.valid.x) + len(problem.test.x)
-        title = f"[bold]{escape(problem.title)}[/bold]"
-        self.console.print(f"{title}: {rows:,} rows. Ctrl-C stops and shows what is finished.")
-        self.live.start()
+        self.begun = self.clock()
+        for line, style in zip(about(self.problem, len(self.tasks)), ("bold", "", "", ""), strict=True):
+            self._print(line, style)
+        self._print("Ctrl-C stops the race and shows what is finished.\n", "dim")
+        if self.console.is_interactive:
+            self.live.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.live.stop()
+        if self.live.is_started:
+            self.live.stop()
 
     def watch(self, event: Stage | engine.Progress) -> None:
         """Take in what happened; to be handed to `race`."""
         if isinstance(event, Stage):
-            if not self.live.is_started:
+            if self.begun is None:
                 self._begin()
+            self.stage = _STAGES[event.name]
             for rule, epochs in event.epochs.items():
-                stage, found = _STAGES[event.name], self._found(rule)
-                self.bars.reset(self.tasks[rule], total=epochs, start=False, stage=stage, found=found)
+                self.tasks[rule].expect(epochs, first=event.name == "tuning", last=event.name == "verdict")
             return
         task = self.tasks[event.rule]
-        if not self.bars.tasks[list(self.tasks).index(event.rule)].started:
-            self.bars.start_task(task)
-        self.lost[event.rule] += sum(run.diverged_at is not None for run in event.finished)
-        self.bars.update(task, advance=event.epochs + event.skipped, found=self._found(event.rule))
+        task.done += event.epochs + event.skipped
+        task.runs += len(event.finished)
+        task.lost += sum(run.diverged_at is not None for run in event.finished)
+        before, now = self.shown, self._share()
+        if not self.live.is_started and int(10 * now) > int(10 * before):
+            self._print(f"{10 * int(10 * now)} %: {self._times(now)}; {self.stage}")
 
-    def _found(self, rule: str) -> str:
-        return f"{self.lost[rule]} diverged" if self.lost[rule] else ""
+    def _share(self) -> float:
+        """The share of the race that is done, as far as its length can be foreseen."""
+        done = sum(task.done for task in self.tasks.values())
+        expected = sum(task.total for task in self.tasks.values())
+        self.shown = max(self.shown, min(done / expected, 1.0) if expected else 0.0)
+        return self.shown
+
+    def _times(self, share: float) -> str:
+        elapsed = self.clock() - (self.clock() if self.begun is None else self.begun)
+        if not SOONEST <= share < 1:
+            return f"{_duration(elapsed)} so far"
+        return f"{_duration(elapsed)} so far, about {_duration(elapsed * (1 - share) / share)} left"
+
+    def _drawn(self) -> RenderableType:
+        share, width = self._share(), self.console.width
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=1.0, completed=share, width=max(8, min(40, width - 46))),
+            Text(f"{100 * share:3.0f} %"),
+            Text(self._times(share)),
+        )
+        lines: list[RenderableType] = [bar, Text(f"Now: {self.stage}", style="dim")]
+        if len(self.tasks) + 8 <= self.console.height:
+            runs = max(len(f"{task.runs:,}") for task in self.tasks.values())
+            for task in self.tasks.values():
+                lost = f"{task.lost:,} diverged" if task.lost else ""
+                lines.append(Text(f"{task.runs:>{runs},} runs  {lost:<14} {task.name}", style="dim"))
+        return Group(*lines)
+
+    def _print(self, text: str, style: str = "") -> None:
+        """Print a paragraph: wrapped on a terminal, in one line elsewhere."""
+        self.console.print(Text(text, style=style), soft_wrap=not self.console.is_terminal)
 
     def show(self, race: Race) -> None:
         """Print the table and the verdict."""
-        self.console.print()
-        self.console.print(table(race, self.console.width))
+        # A file or a pipe has no width, unless somebody says so.
+        limited = self.console.is_terminal or "COLUMNS" in os.environ
+        self._print("")
+        self.console.print(table(race, self.console.width if limited else UNLIMITED), soft_wrap=True)
+        self._print("")
         if race.target_loss is not None:
-            self.console.print(f"Target: validation loss {race.target_loss:.3g}, {race.target_note}.", style="dim")
-        self.console.print(
+            self._print(f"Target: validation loss {race.target_loss:.3g}, {printable(race.target_note)}.", "dim")
+        self._print(
             f"Safe: learning rates within {race.safe_factor:g} times the best loss. Losses: geometric means over "
-            f"{len(race.verdict_seeds)} fresh seeds{_level(race)}.",
-            style="dim",
+            f"{len(race.verdict_seeds)} fresh seeds{_level(race)}. Seconds: spent on all runs of the rule.",
+            "dim",
         )
         if race.interrupted:
-            self.console.print("\nInterrupted: only what had finished is shown.", style="yellow")
-        self.console.print(f"\n{race.verdict}", style="bold", markup=False)
+            self._print("\nInterrupted: only what had finished is shown.", "yellow")
+        self._print(f"\n{printable(race.verdict)}", "bold")
         for caution in race.cautions:
-            self.console.print(caution, style="yellow", markup=False)
-        self.console.print(f"{race.seconds:.1f} s in all.")
+            self._print(printable(caution), "yellow")
+        self._print(f"{_duration(race.seconds)} in all.")
 
 
-def table(race: Race, width: int = 120) -> Table:
-    """The results of a race, one row per rule, the lowest loss first.
+@dataclass
+class _Task:
+    """One rule on its way: epochs done, and those to come as far as they can be foreseen."""
+
+    name: str
+    later: int  # epochs expected after the stages that have begun
+    done: int = 0
+    total: int = 0
+    runs: int = 0
+    lost: int = 0
+
+    def expect(self, epochs: int, *, first: bool, last: bool) -> None:
+        """A stage of so many epochs begins."""
+        self.later = 0 if last else self.later if first else max(self.later - epochs, 0)
+        self.total = self.done + epochs + self.later
+
+
+def about(problem: Problem, rules: int) -> tuple[str, str, str, str]:
+    """What is raced, in four lines: the title, the task and its rows, the network and its training, the loss.
+
+    Args:
+        problem: The problem.
+        rules: How many rules take part.
+    """
+    from downslope.lab.network import Network
+
+    network = Network.of(problem)
+    parts = {"to train": problem.train, "to validate": problem.valid, "to test": problem.test}
+    rows = sum(len(part.x) for part in parts.values())
+    split = ", ".join(f"{len(part.x):,} {purpose}" for purpose, part in parts.items())
+    sizes = "-".join(map(str, network.sizes))
+    if problem.task == "classification":
+        loss = f"cross-entropy; {math.log(problem.outputs):.3g} is what guessing among {problem.outputs} classes gives"
+    else:
+        loss = "mean squared error of the standardised target; 1 is what predicting the mean gives"
+    return (
+        printable(problem.title),
+        f"{problem.task.capitalize()} of {rows:,} rows: {split}",
+        f"{sizes} network, {network.size:,} weights, {problem.epochs} epochs in batches of {problem.batch_size}; "
+        f"{rules} rule{'s' if rules != 1 else ''}",
+        f"Loss: {loss}",
+    )
+
+
+def table(race: Race, width: int = 120) -> Text:
+    """The results of a race, the lowest loss first, laid out so that every name and number is whole.
 
     Args:
         race: The race.
-        width: Columns of the terminal: where there are less than 120, intervals go below their estimates, and the
-            test data are left to the report.
+        width: Columns of the terminal. Where they are few, intervals go below their estimates, the test data are left
+            to the report, and names go above their numbers; where they are very few, every number has a line.
     """
-    wide = width >= 120
-    result = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2 if wide else 1, 0, 0))
-    result.add_column("rule", no_wrap=True)
-    columns = _columns(race.task == "classification", wide)
-    for title in columns:
-        result.add_column(title, justify="right", no_wrap=True)
-    for rule in ranked(race):
-        result.add_row(rule.rule, *(write(rule) for write in columns.values()))
+    for columns, names_above in _layouts(race):
+        heads = [column.title.split("\n") for column in columns]
+        rows = [_Row("" if names_above else "rule", heads, "bold"), *_rows(race, columns)]
+        text = _laid_out(rows, names_above)
+        if max(map(cell_len, text.plain.splitlines())) <= width:
+            return text
+    return _listed(_rows(race, columns), columns, width)
+
+
+@dataclass(frozen=True)
+class _Column:
+    title: str
+    of: Callable[[RuleResult], str]
+    baseline: str = ""
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    cells: list[list[str]]  # of every column the lines
+    style: str = ""
+
+
+def _layouts(race: Race) -> Iterable[tuple[list[_Column], bool]]:
+    """Ways to lay out the table, from the widest to the narrowest; and whether names have a line of their own."""
+    for between, with_test in ((" ", True), ("\n", True), ("\n", False)):
+        yield _columns(race, between, with_test=with_test), False
+    yield _columns(race, "\n"), True
+    yield _columns(race, "\n", "\n"), False
+    yield _columns(race, "\n", "\n"), True
+
+
+def _rows(race: Race, columns: Sequence[_Column]) -> list[_Row]:
+    rows = [
+        _Row(printable(result.rule), [column.of(result).split("\n") for column in columns]) for result in ranked(race)
+    ]
     if race.baseline is not None:
-        loss, accuracy = race.baseline.loss, race.baseline.accuracy
-        cells = {"validation loss": _interval(loss, " "), "valid. loss": _interval(loss, "\n")}
-        cells["accuracy"] = _interval(accuracy, " " if wide else "\n", percent=True)
-        result.add_row("(baseline)", *(cells.get(title, "") for title in columns), style="dim")
-    return result
+        rows.append(_Row("(baseline)", [column.baseline.split("\n") for column in columns], "dim"))
+    return rows
+
+
+def _laid_out(rows: Sequence[_Row], names_above: bool) -> Text:
+    """Rows below each other: names to the left, or above where they are long; numbers to the right."""
+    widths = [max(cell_len(line) for row in rows for line in row.cells[k]) for k in range(len(rows[0].cells))]
+    first = 0 if names_above else max(cell_len(row.name) for row in rows)
+    text = Text()
+    for row in rows:
+        if names_above and row.name:
+            text.append(f"{row.name}\n", style=row.style or "bold")
+        for k in range(max(map(len, row.cells))):
+            name = "" if names_above else row.name if k == 0 else ""
+            cells = [
+                _right(cell[k] if k < len(cell) else "", width) for cell, width in zip(row.cells, widths, strict=True)
+            ]
+            text.append(
+                (name + " " * (first - cell_len(name)) + "".join(f"  {c}" for c in cells)).rstrip() + "\n", row.style
+            )
+    text.right_crop(1)
+    return text
+
+
+def _listed(rows: Sequence[_Row], columns: Sequence[_Column], width: int) -> Text:
+    """One block for each rule, with a line for every number; where even that is too wide, the number goes below."""
+    text = Text()
+    for row in rows:
+        text.append(f"{row.name}\n", style="bold")
+        for column, cell in zip(columns, row.cells, strict=True):
+            value = " ".join(cell).strip()
+            line = f"  {' '.join(column.title.split())}: {value}"
+            if value:
+                text.append((line if cell_len(line) <= width else line.replace(": ", ":\n    ")) + "\n")
+    text.right_crop(1)
+    return text
+
+
+def _right(cell: str, width: int) -> str:
+    return " " * (width - cell_len(cell)) + cell
 
 
 def _level(race: Race) -> str:
@@ -134,21 +294,31 @@ def _level(race: Race) -> str:
     return (f", in brackets their {100 * levels[0]:.3g} % intervals" if levels else "") + baseline
 
 
-def _columns(with_accuracy: bool, wide: bool) -> dict[str, Callable[[RuleResult], str]]:
-    between = " " if wide else "\n"
-    columns: dict[str, Callable[[RuleResult], str]] = {
-        "best lr": lambda r: _best(r, between),
-        "safe lr": lambda r: _safe(r, between),
-        "validation loss" if wide else "valid. loss": lambda r: _loss(r, between),
-    }
+def _columns(race: Race, between: str, within: str = " ", *, with_test: bool = False) -> list[_Column]:
+    """The columns; `between` stands between a number and what belongs to it, `within` between the ends of intervals."""
+    with_accuracy, wide = race.task == "classification", between == " "
+
+    def interval(found: Interval | None, *, percent: bool = False) -> str:
+        return _interval(found, between, within, percent=percent)
+
+    constant = race.baseline
+    loss = "" if constant is None else interval(constant.loss)
+    accuracy = "" if constant is None else interval(constant.accuracy, percent=True)
+    columns = [
+        _Column("best lr", lambda r: _best(r, between)),
+        _Column("safe lr", lambda r: _safe(r, between)),
+        _Column("validation loss" if wide else f"valid.{within}loss", lambda r: _loss(r, between, within), loss),
+    ]
     if with_accuracy:
-        columns["accuracy"] = lambda r: _interval(r.accuracy, between, percent=True)
-    if wide:
-        columns["test loss"] = lambda r: "" if r.test_loss is None else _number(r.test_loss.estimate)
-    if wide and with_accuracy:
-        columns["test acc."] = lambda r: "" if r.test_accuracy is None else f"{r.test_accuracy.estimate:.1%}"
-    columns["steps to target" if wide else "to target"] = lambda r: _steps(r.steps_to_target)
-    columns["seconds"] = lambda r: f"{r.seconds:.1f}"
+        columns.append(_Column("accuracy", lambda r: interval(r.accuracy, percent=True), accuracy))
+    if with_test:
+        columns.append(_Column("test loss", lambda r: "" if r.test_loss is None else _number(r.test_loss.estimate)))
+    if with_test and with_accuracy:
+        columns.append(
+            _Column("test acc.", lambda r: "" if r.test_accuracy is None else f"{r.test_accuracy.estimate:.1%}")
+        )
+    columns.append(_Column("steps to target" if wide else f"to{within}target", lambda r: _steps(r.steps_to_target)))
+    columns.append(_Column("seconds", lambda r: f"{r.seconds:.1f}"))
     return columns
 
 
@@ -175,16 +345,26 @@ def _number(value: float | None) -> str:
     return "diverged" if math.isinf(value) else f"{value:.3g}"
 
 
-def _loss(result: RuleResult, between: str) -> str:
+def _loss(result: RuleResult, between: str, within: str) -> str:
     lost = sum(run.diverged_at is not None for run in result.verdict)
     if 0 < lost < len(result.verdict):
-        return f"{_number(result.finished_loss)}{between}({lost} diverged)"
-    return _interval(result.loss, between)
+        return f"{_number(result.finished_loss)}{between}({lost}{within}diverged)"
+    return _interval(result.loss, between, within)
 
 
-def _interval(interval: Interval | None, between: str, *, percent: bool = False) -> str:
+def _interval(interval: Interval | None, between: str, within: str, *, percent: bool = False) -> str:
     if interval is None:
         return ""
     write = (lambda value: f"{value:.1%}") if percent else _number
-    ends = "" if math.isnan(interval.low) else f"{between}[{write(interval.low)}, {write(interval.high)}]"
+    ends = "" if math.isnan(interval.low) else f"{between}[{write(interval.low)},{within}{write(interval.high)}]"
     return write(interval.estimate) + ends
+
+
+def _duration(seconds: float) -> str:
+    """A time for people who wait: `42 s`, `3 min 5 s`, `1 h 4 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

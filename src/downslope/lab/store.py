@@ -11,9 +11,12 @@ import dataclasses
 import json
 import math
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from downslope.lab.results import Race
+
+if TYPE_CHECKING:
+    import polars as pl
 
 FORMAT = 1
 WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -60,6 +63,32 @@ def race_from_json(text: str) -> Race:
     race = _decode(document, Race, "race")
     assert isinstance(race, Race)
     return race
+
+
+def runs_table(race: Race) -> pl.DataFrame:
+    """All runs of a race, one row each; the columns are described at `Race.runs`."""
+    import polars as pl
+
+    rows = [
+        {
+            "rule": run.rule,
+            "lr": run.lr,
+            "seed": run.seed,
+            "phase": run.phase,
+            "diverged_at": run.diverged_at,
+            "train_loss": run.train_loss[-1],
+            "valid_loss": run.final_loss,
+            "valid_accuracy": None if run.valid_accuracy is None else run.valid_accuracy[-1],
+            "best_valid_loss": min(run.valid_loss),
+            "test_loss": run.test_loss,
+            "test_accuracy": run.test_accuracy,
+        }
+        for result in race.rules
+        for run in (*result.tuning, *result.verdict)
+    ]
+    kinds = {"rule": pl.String, "lr": pl.Float64, "seed": pl.Int64, "phase": pl.String, "diverged_at": pl.Int64}
+    numbers = ("train_loss", "valid_loss", "valid_accuracy", "best_valid_loss", "test_loss", "test_accuracy")
+    return pl.DataFrame(rows, schema={**kinds, **dict.fromkeys(numbers, pl.Float64)})
 
 
 def _encode(value: Any, where: str) -> Any:

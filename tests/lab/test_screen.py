@@ -1,0 +1,81 @@
+import dataclasses
+import io
+import re
+
+import pytest
+from race_fixture import RULES, interrupt, make_race
+from rich.cells import cell_len
+from rich.console import Console
+
+import downslope
+from downslope.lab.course import Stage
+from downslope.lab.heat import Progress
+from downslope.lab.problems import load_problem
+from downslope.lab.screen import Screen, about, table
+
+NAMES = ("sgd", "r" * 64, "価格最適化の規則", "🙂_rule", "e\x1b[31m_\u202erule")
+
+
+def renamed(race):
+    """The race with names that are hard to print."""
+    names = {result.rule: name for result, name in zip(race.rules, NAMES, strict=False)}
+    rules = tuple(dataclasses.replace(r, rule=names.get(r.rule, r.rule)) for r in race.rules)
+    return dataclasses.replace(race, rules=rules)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("width", [20, 40, 60, 72, 80, 100, 120, 132, 160])
+def test_every_name_and_number_is_whole(task, width):
+    race = renamed(make_race(tuple(RULES), task=task))
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False)
+    console.print(table(race, width), soft_wrap=True)
+    text = out.getvalue()
+    assert "…" not in text
+    longest = max(cell_len(line) for line in text.splitlines())
+    assert longest <= max(width, 64)  # at most a name is longer, and stands by itself
+    words = set(re.split(r"[\s\[\],]+", text))
+    for result in race.rules:
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        for number in (result.best_lr, result.loss.estimate, result.loss.low, result.loss.high):
+            assert f"{number:.3g}" in words
+        if task == "classification":
+            assert f"{result.accuracy.estimate:.1%}" in words
+        assert f"{result.seconds:.1f}" in words
+    assert all(name in text for name in ("r" * 64, "価格最適化の規則", "🙂_rule", r"e\x1b[31m_\u202erule"))
+
+
+@pytest.mark.parametrize("race", [interrupt(make_race()), make_race(everything_diverges=True)])
+def test_a_table_of_a_race_without_results(race):
+    assert all(result.rule in table(race, 60).plain for result in race.rules)
+
+
+def test_the_start_says_what_is_raced():
+    text = "\n".join(about(load_problem("parabola"), 2))
+    facts = ("Regression", "1,000 rows", "600 to train", "1-20-1", "epochs", "standardised", "1 is what predicting")
+    assert [fact for fact in facts if fact not in text] == []
+    assert "2.3 is what guessing" in "\n".join(about(load_problem("digits"), 6))
+
+
+def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
+    problem = load_problem("parabola")
+    out, seconds = io.StringIO(), iter(range(10_000))
+    rules = [downslope.sgd, downslope.adam]
+    screen = Screen(problem, rules, Console(file=out, width=80), runs_after_tuning=10, clock=lambda: next(seconds))
+    shares = []
+    with screen:
+        for name, runs in (("tuning", 20), ("widening", 6), ("confirming", 5), ("verdict", 5)):
+            screen.watch(Stage(name, {rule.name: runs * problem.epochs for rule in rules}))
+            for rule in rules:
+                for _ in range(runs):
+                    screen.watch(Progress(rule.name, problem.epochs, 0, ()))
+                    shares.append(screen.shown)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    lines = [line for line in out.getvalue().splitlines() if "%:" in line]
+    shown = [int(line.split(" %")[0]) for line in lines]
+    assert shown == sorted(set(shown))
+    assert len(shown) >= 7
+    assert "left" in lines[1]
+    assert "about" not in lines[-1]
