@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import csv
+import dataclasses
 import gzip
 import io
 import json
@@ -8,13 +9,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 import downslope
 from downslope.lab import Race
+
+sys.path.insert(0, str(Path(__file__).parent / "lab"))
+from race_fixture import make_race
 
 COMMAND = [sys.executable, "-c", "from downslope.cli import main; main()"]
 QUICK = ["--rules", "sgd,adam", "--lrs", "0.01,0.1", "--tuning-seeds", "1", "--seeds", "2"]
@@ -26,7 +31,7 @@ def run(*arguments, cwd):
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         env={**os.environ, "COLUMNS": "150"},
     )
 
@@ -169,24 +174,6 @@ def test_names_with_brackets_do_no_harm(tmp_path):
     assert (tmp_path / "[x].html").is_file()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for a child process")
-def test_ctrl_c_leaves_a_report(tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, "race", "digits", "--epochs", "400", "--out", "stopped.html"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    time.sleep(15)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert "Interrupted" in out
-    assert (tmp_path / "stopped.html").is_file()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for a child process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_race_and_never_replaces_a_report_by_one_that_says_less(tmp_path, number):
@@ -206,7 +193,7 @@ def test_a_signal_ends_the_race_and_never_replaces_a_report_by_one_that_says_les
         if "Ctrl-C" in line:
             break
     process.send_signal(number)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 128 + number, err
     assert "Interrupted" in out
     assert "old.html is left as it was" in out
@@ -274,10 +261,38 @@ def test_a_terminal_that_knows_only_ascii(tmp_path):
         [*COMMAND, "race", "parabola", *QUICK],
         cwd=tmp_path,
         capture_output=True,
-        timeout=240,
+        timeout=900,
         env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60"},
     )
     assert done.returncode == 0, done.stderr
     text = done.stdout.decode("ascii")
     assert "adam" in text
     assert "x^2" in text
+
+
+def test_an_interrupted_report_goes_beside_an_older_one(tmp_path):
+    from downslope.cli.race import _place
+
+    file = tmp_path / "page.html"
+    whole = make_race()
+    stopped = dataclasses.replace(whole, interrupted=True)
+    assert _place(whole, file) == _place(stopped, file) == file
+    file.write_text("a whole race")
+    assert _place(whole, file) == file
+    assert _place(stopped, file) == tmp_path / "page-interrupted.html"
+    unjudged = tuple(dataclasses.replace(result, verdict=()) for result in stopped.rules)
+    assert _place(dataclasses.replace(stopped, rules=unjudged), file) is None
+
+
+def test_the_page_and_the_numbers_go_to_standard_output_and_words_for_people_elsewhere(tmp_path):
+    done = run("race", "parabola", *QUICK, "--epochs", "2", "--out", "/dev/stdout", "--csv", "runs.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("<!doctype html>")
+    assert done.stdout.rstrip().endswith("</html>")
+    assert "Report: /dev/stdout" in done.stderr
+    runs = pl.read_csv(tmp_path / "runs.csv")
+    assert {"rule", "lr", "seed", "phase", "valid_loss", "test_loss"} <= set(runs.columns)
+    assert set(runs["phase"]) == {"tuning", "verdict"}
+    taken = run("race", "parabola", *QUICK, "--out", "-", "--json", "-", cwd=tmp_path)
+    assert taken.returncode == 2
+    assert "--out is written there" in taken.stderr

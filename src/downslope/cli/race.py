@@ -109,6 +109,7 @@ def race(
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
             from downslope.lab import race as run_race
             from downslope.lab.course import FINALISTS
+            from downslope.lab.protocol import CONFIRMING_SEEDS
             from downslope.lab.screen import Screen
 
             about_table = {
@@ -132,8 +133,9 @@ def race(
             _check_outputs(out, json, csv)
             for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
-            console = Console(stderr=STANDARD_OUTPUT in (json, csv), highlight=False)
-            with Screen(chosen, entrants, console, runs_after_tuning=7 * FINALISTS + seeds) as screen:
+            console = Console(stderr=any(map(_is_output, (out, json, csv))), highlight=False)
+            later = CONFIRMING_SEEDS * FINALISTS + seeds
+            with Screen(chosen, entrants, console, splits=_splits(splits), runs_after_tuning=later) as screen:
                 result = run_race(
                     chosen,
                     entrants,
@@ -163,21 +165,24 @@ def race(
 OPTIONS = [name for name in inspect.signature(race).parameters if name not in ("problem", "settings")]
 
 
+def _is_output(path: Path | None) -> bool:
+    """Whether a path stands for standard output."""
+    return path is not None and (path == STANDARD_OUTPUT or files.descriptor(path) == 1)
+
+
 def _check_outputs(out: Path, json: Path | None, csv: Path | None) -> None:
     """Refuse before anything is trained what could not be written after it."""
-    if json == csv == STANDARD_OUTPUT:
-        raise ValueError("--csv -: standard output is taken by --json -; give one of them a file name")
     taken: dict[Path, str] = {}
     for option, path in (("--out", out), ("--json", json), ("--csv", csv)):
-        if path is None or (path == STANDARD_OUTPUT and option != "--out"):
+        if path is None:
             continue
-        if files.descriptor(path) is None:
-            try:
-                other = taken.setdefault(files.check(path), option)
-            except OSError as error:
-                raise ValueError(f"{option} {path}: {error}") from None
-            if other != option:
-                raise ValueError(f"{option} {path}: {other} is written there; give another name")
+        try:
+            place = STANDARD_OUTPUT if _is_output(path) else path if files.descriptor(path) else files.check(path)
+        except OSError as error:
+            raise ValueError(f"{option} {path}: {error}") from None
+        other = taken.setdefault(place, option)
+        if other != option:
+            raise ValueError(f"{option} {path}: {other} is written there; give another name")
 
 
 def _write(race: Race, out: Path, json: Path | None, csv: Path | None, console: Console) -> None:
@@ -189,20 +194,31 @@ def _write(race: Race, out: Path, json: Path | None, csv: Path | None, console: 
         ("Numbers", json, lambda: f"{race.to_json()}\n"),
         ("Runs", csv, lambda: race.runs().write_csv()),
     ]
-    nothing_judged = race.interrupted and not any(result.verdict for result in race.rules)
     for what, path, text in wanted:
         if path is None:
             continue
-        if path == STANDARD_OUTPUT and what != "Report":
-            sys.stdout.write(text())
-        elif nothing_judged and path.is_file():
+        place = path if _is_output(path) else _place(race, path)
+        if place is None:
             _say(console, f"{what}: not written. No rule had been judged yet, so {path} is left as it was.")
-        else:
-            try:
-                files.write(path, text())
-            except OSError as error:
-                refuse("race", f"the {what.lower()} could not be written to {path}: {error}", 1)
-            _say(console, f"{what}: {path}")
+            continue
+        try:
+            if place == STANDARD_OUTPUT:
+                sys.stdout.write(text())
+                sys.stdout.flush()
+            else:
+                files.write(place, text())
+        except OSError as error:
+            refuse("race", f"the {what.lower()} could not be written to {place}: {error}", 1)
+        more = "" if place == path else f"; {path}, which was there before, is left as it was"
+        _say(console, f"{what}: {place}{more}")
+
+
+def _place(race: Race, path: Path) -> Path | None:
+    """Where a file about a race goes: one about an interrupted race does not replace one that may say more."""
+    if not (race.interrupted and path.is_file()):
+        return path
+    judged = any(len(result.verdict) == len(race.verdict_seeds) for result in race.rules)
+    return path.with_name(f"{path.stem}-interrupted{path.suffix}") if judged else None
 
 
 def _say(console: Console, text: str) -> None:

@@ -36,6 +36,9 @@ GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECA
 SAFE_FACTOR = 1.5
 """A learning rate is safe while its mean validation loss stays within this factor of the best."""
 
+CONFIRMING_SEEDS = 7
+"""More tuning seeds for the learning rates that look best."""
+
 FEW_ROWS = 50
 """With fewer validation rows a loss says little, and a race warns of it."""
 
@@ -51,7 +54,7 @@ def race(
     *,
     learning_rates: Sequence[float] = GRID,
     tuning_seeds: int = 3,
-    confirming_seeds: int = 7,
+    confirming_seeds: int = CONFIRMING_SEEDS,
     verdict_seeds: int = 10,
     seed: int = 0,
     split_seed: int = 0,

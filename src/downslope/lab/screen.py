@@ -43,6 +43,7 @@ class Screen:
         problem: The problem.
         rules: The rules.
         console: Where to draw; by default the terminal.
+        splits: "varied" if every seed has a split of its own.
         runs_after_tuning: How many runs of each rule are expected after the first tuning, for the bar and the time
             left.
         clock: Gives seconds.
@@ -54,11 +55,12 @@ class Screen:
         rules: Sequence[Rule],
         console: Console | None = None,
         *,
+        splits: str = "varied",
         runs_after_tuning: int = 24,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.console = console or Console(highlight=False)
-        self.problem, self.clock = problem, clock
+        self.problem, self.splits, self.clock = problem, splits, clock
         later = runs_after_tuning * problem.epochs
         self.tasks = {rule.name: _Task(printable(rule.name), later) for rule in rules}
         self.stage = ""
@@ -73,7 +75,7 @@ class Screen:
 
     def _begin(self) -> None:
         self.begun = self.clock()
-        for line, style in zip(about(self.problem, len(self.tasks)), ("bold", "", "", ""), strict=True):
+        for line, style in zip(about(self.problem, len(self.tasks), self.splits), ("bold", "", "", ""), strict=True):
             self._print(line, style)
         self._print("Ctrl-C stops the race and shows what is finished.\n", "dim")
         if self.console.is_interactive:
@@ -174,12 +176,13 @@ class _Task:
         self.total = self.done + epochs + self.later
 
 
-def about(problem: Problem, rules: int) -> tuple[str, str, str, str]:
+def about(problem: Problem, rules: int, splits: str = "varied") -> tuple[str, str, str, str]:
     """What is raced, in four lines: the title, the task and its rows, the network and its training, the loss.
 
     Args:
         problem: The problem.
         rules: How many rules take part.
+        splits: "varied" if every seed has a split of its own.
     """
     from downslope.lab.network import Network
 
@@ -194,7 +197,8 @@ def about(problem: Problem, rules: int) -> tuple[str, str, str, str]:
         loss = "mean squared error of the standardised target; 1 is what predicting the mean gives"
     return (
         printable(problem.title),
-        f"{problem.task.capitalize()} of {rows:,} rows: {split}",
+        f"{problem.task.capitalize()} of {rows:,} rows: {split}; "
+        + ("each seed has a split of its own" if splits == "varied" else "one split for all seeds"),
         f"{sizes} network, {network.size:,} weights, {problem.epochs} epochs in batches of {problem.batch_size}; "
         f"{rules} rule{'s' if rules != 1 else ''}",
         f"Loss: {loss}",

@@ -79,7 +79,7 @@ def runs_table(race: Race) -> pl.DataFrame:
             "train_loss": run.train_loss[-1],
             "valid_loss": run.final_loss,
             "valid_accuracy": None if run.valid_accuracy is None else run.valid_accuracy[-1],
-            "best_valid_loss": min(run.valid_loss),
+            "best_valid_loss": run.best_loss if len(run.valid_loss) > 1 else run.valid_loss[0],
             "test_loss": run.test_loss,
             "test_accuracy": run.test_accuracy,
         }
