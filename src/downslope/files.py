@@ -79,7 +79,13 @@ def _permissions(path: str | Path, target: Path) -> os.stat_result | None:
     return found
 
 
-def write(path: str | Path, content: str | bytes | memoryview | Iterable[bytes | memoryview]) -> None:
+def write(
+    path: str | Path,
+    content: str | bytes | memoryview | Iterable[bytes | memoryview],
+    *,
+    mode: int = 0o666,
+    durable: bool = True,
+) -> None:
     """Write a file so that at any moment, whenever the process ends, either the old or the whole new one is there.
 
     A link is written through, and a file that is replaced keeps its permissions. To `/dev/stdout` and other open
@@ -88,6 +94,8 @@ def write(path: str | Path, content: str | bytes | memoryview | Iterable[bytes |
     Args:
         path: Where to write; a regular file, or nothing yet, in a folder that exists.
         content: Text, written as UTF-8; or bytes, in one piece or in several.
+        mode: The permissions of a new file, of which the umask takes some away.
+        durable: Wait until it is on the disk, so that it also survives a failure of power.
 
     Raises:
         OSError: The file cannot be written, or there is something that is no file (see `check`). The old one, if any,
@@ -111,12 +119,13 @@ def write(path: str | Path, content: str | bytes | memoryview | Iterable[bytes |
         return
     target = check(path)
     before = _permissions(path, target)
-    draft, handle = _begin(target, 0o666 if before is None else 0o600)
+    draft, handle = _begin(target, mode if before is None else 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines(pieces)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
             if before is not None:
                 with contextlib.suppress(OSError):  # only root can give a file to somebody else
                     os.chown(draft, before.st_uid, before.st_gid)
@@ -130,8 +139,14 @@ def write(path: str | Path, content: str | bytes | memoryview | Iterable[bytes |
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
-    with contextlib.suppress(OSError):  # not every system can make the folder's entry durable
-        folder = os.open(target.parent, os.O_RDONLY)
+    if durable:
+        _keep_entry(target.parent)
+
+
+def _keep_entry(path: Path) -> None:
+    """Have a folder's entries on the disk."""
+    with contextlib.suppress(OSError):  # not every system can do it
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

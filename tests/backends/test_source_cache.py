@@ -1,5 +1,6 @@
 import ast
 import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -264,3 +265,19 @@ def test_a_rules_name_cannot_lead_anywhere_else(name, tmp_path, monkeypatch):
     else:
         np.testing.assert_array_equal(x, 0.5)
     assert [path.name for path in tmp_path.glob("*")] == ["kernels"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_nobody_else_can_write_what_is_kept_whatever_the_umask(tmp_path, monkeypatch):
+    (tmp_path / "kernels").mkdir(mode=0o755)
+    monkeypatch.setattr(source_cache, "directory", lambda: tmp_path / "kernels")
+    before = os.umask(0)
+    try:
+        source_cache.keep("code", b"machine code")
+        source_cache.load("ready", "ready = True\n")
+    finally:
+        os.umask(before)
+    kept = [path for path in (tmp_path / "kernels").iterdir() if path.is_file()]
+    assert len(kept) == 2
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in kept)
+    assert source_cache.kept("code") == b"machine code"

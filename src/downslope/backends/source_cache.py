@@ -22,6 +22,8 @@ from types import ModuleType
 
 import platformdirs
 
+from downslope import files
+
 
 @functools.cache
 def directory() -> Path:
@@ -106,13 +108,7 @@ def keep(name: str, content: bytes) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     """Put the content there at once and whole, unless it is there already."""
-    if path.is_file() and not path.is_symlink() and path.read_bytes() == content:
-        return
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    if path.is_symlink():
+        path.unlink()  # nothing outside of this directory is written
+    if not path.is_file() or path.read_bytes() != content:
+        files.write(path, content, mode=0o600, durable=False)
