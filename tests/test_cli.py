@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import typer
 
 import downslope
 from downslope.lab import Race
@@ -296,3 +297,41 @@ def test_the_page_and_the_numbers_go_to_standard_output_and_words_for_people_els
     taken = run("race", "parabola", *QUICK, "--out", "-", "--json", "-", cwd=tmp_path)
     assert taken.returncode == 2
     assert "--out is written there" in taken.stderr
+
+
+def test_what_goes_to_standard_output_is_what_a_file_would_hold_whatever_the_terminals_encoding(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [*COMMAND, "race", "parabola", *QUICK, "--epochs", "2", "--out", "-"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "y = x² + 0.1 · noise" in done.stdout.decode("utf-8")
+    done.stderr.decode("ascii")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such paths")
+def test_a_stream_is_never_taken_for_an_older_report(tmp_path):
+    from downslope.cli.race import _place
+
+    with (tmp_path / "log").open("w") as log:
+        stream = Path(f"/dev/fd/{log.fileno()}")
+        assert _place(dataclasses.replace(make_race(), interrupted=True), stream) == stream
+
+
+def test_numbers_are_written_even_if_the_page_cannot_be(tmp_path, monkeypatch):
+    from rich.console import Console
+
+    from downslope import files
+    from downslope.cli import race as command
+
+    written = []
+
+    def write(path, text):
+        if path.suffix == ".html":
+            raise OSError("the disk is full")
+        written.append(path.name)
+
+    monkeypatch.setattr(files, "write", write)
+    paths = [tmp_path / name for name in ("page.html", "race.json", "runs.csv")]
+    with pytest.raises(typer.Exit):
+        sys.modules[command.__module__]._write(make_race(), *paths, Console(file=io.StringIO()))
+    assert written == ["race.json", "runs.csv"]

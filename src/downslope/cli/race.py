@@ -194,6 +194,7 @@ def _write(race: Race, out: Path, json: Path | None, csv: Path | None, console: 
         ("Numbers", json, lambda: f"{race.to_json()}\n"),
         ("Runs", csv, lambda: race.runs().write_csv()),
     ]
+    failed = ""
     for what, path, text in wanted:
         if path is None:
             continue
@@ -203,19 +204,28 @@ def _write(race: Race, out: Path, json: Path | None, csv: Path | None, console: 
             continue
         try:
             if place == STANDARD_OUTPUT:
-                sys.stdout.write(text())
-                sys.stdout.flush()
+                _to_standard_output(text())
             else:
                 files.write(place, text())
         except OSError as error:
-            refuse("race", f"the {what.lower()} could not be written to {place}: {error}", 1)
+            failed = failed or f"the {what.lower()} could not be written to {place}: {error}"
+            continue
         more = "" if place == path else f"; {path}, which was there before, is left as it was"
         _say(console, f"{what}: {place}{more}")
+    if failed:
+        refuse("race", failed, 1)
+
+
+def _to_standard_output(text: str) -> None:
+    """Write what a file would hold, byte for byte: the terminal's encoding is for what people read."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
 
 
 def _place(race: Race, path: Path) -> Path | None:
     """Where a file about a race goes: one about an interrupted race does not replace one that may say more."""
-    if not (race.interrupted and path.is_file()):
+    if files.descriptor(path) is not None or not (race.interrupted and path.is_file()):
         return path
     judged = any(len(result.verdict) == len(race.verdict_seeds) for result in race.rules)
     return path.with_name(f"{path.stem}-interrupted{path.suffix}") if judged else None
