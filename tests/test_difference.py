@@ -52,7 +52,16 @@ def inputs_of(program, *, x=1.0, lr=0.1):
     given = {name: 0.5 if value is None else value for name, value in program.hyperparameters.items()}
     scalars = {**given, "lr": lr, "weight_decay": 0.01, "t": 7, "grad_scale": 1.0}
     scalars |= {f"{name} next": value for name, value in scalars.items()}
-    return arrays, {**scalars, "product": 0.5, "mu_product": 0.5, "u_product": 0.5, "weight": 6, "age": 20, "total": 2}
+    return arrays, {
+        **scalars,
+        "product": 0.5,
+        "mu_product": 0.5,
+        "u_product": 0.5,
+        "weight": 6,
+        "age": 20,
+        "total": 2,
+        "largest": 0.2,
+    }
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,6 +1,7 @@
 """`eval()` and `train()`: parameters that hold the weights themselves or the point ahead, and what is saved then."""
 
 import copy
+import gc
 
 import numpy as np
 import pytest
@@ -18,6 +19,13 @@ AHEAD = {
     "schedule-free SGD": (downslope.schedule_free_sgd, {"lr": 0.1}),
     "schedule-free AdamW": (downslope.schedule_free_adamw, {"lr": 0.02, "weight_decay": 0.1}),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_hooks_left():
+    """Hooks that look for modules are global until a first step; those of optimizers that are garbage go with them."""
+    yield
+    gc.collect()
 
 
 def made(case, **options):
