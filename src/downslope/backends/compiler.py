@@ -17,48 +17,44 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+
+T = TypeVar("T", int, float)
 
 
-class _Whole:
-    """The address of many whole numbers, as a type checker sees it: there are none outside of compiled code."""
+class Address(Generic[T]):
+    """The address of many numbers, as a type checker sees it: outside of compiled code there is none.
 
-    def __init__(self, at: int | _Whole):
-        raise NotImplementedError("addresses are for compiled code")
+    Raises:
+        NotImplementedError: Python has come to run what is written for the compiler.
+    """
 
-    def __add__(self, elements: int) -> _Whole:
-        raise NotImplementedError
+    def __init__(self, at: int | Address[int]):
+        """The numbers that begin at this address."""
+        only_compiled()
 
-    def __getitem__(self, i: int) -> int:
-        raise NotImplementedError
+    def __add__(self, elements: int) -> Address[T]:
+        only_compiled()
 
-    def __setitem__(self, i: int, value: int) -> None:
-        raise NotImplementedError
+    def __getitem__(self, i: int) -> T:
+        only_compiled()
 
-
-class _Broken:
-    """The address of many floats, likewise."""
-
-    def __init__(self, at: int | _Whole):
-        raise NotImplementedError("addresses are for compiled code")
-
-    def __add__(self, elements: int) -> _Broken:
-        raise NotImplementedError
-
-    def __getitem__(self, i: int) -> float:
-        raise NotImplementedError
-
-    def __setitem__(self, i: int, value: float) -> None:
-        raise NotImplementedError
+    def __setitem__(self, i: int, value: T) -> None:
+        only_compiled()
 
 
-words: TypeAlias = _Whole
+def only_compiled() -> NoReturn:
+    """Refuse to do in Python what only compiled code can."""
+    raise NotImplementedError("this is for compiled code; make it a function of a Library and call that")
+
+
+words: TypeAlias = Address[int]
 """The address of integers of 64 bits."""
-halves: TypeAlias = _Whole
+halves: TypeAlias = Address[int]
 """The address of integers of 32 bits, which are read with their sign."""
-singles: TypeAlias = _Broken
+singles: TypeAlias = Address[float]
 """The address of numbers of single precision."""
-doubles: TypeAlias = _Broken
+doubles: TypeAlias = Address[float]
 """The address of numbers of double precision."""
 int64: TypeAlias = int
 boolean: TypeAlias = bool
@@ -66,9 +62,9 @@ float32: TypeAlias = float
 float64: TypeAlias = float
 
 
-def call(function: int, *arguments: int | _Whole) -> int:
+def call(function: int, *arguments: int | Address[int]) -> int:
     """In compiled code: call the function at an address with whole numbers; what it returns."""
-    raise NotImplementedError("this is for compiled code")
+    only_compiled()
 
 
 TYPES = {
@@ -129,7 +125,7 @@ class Word:
 
     def __call__(self, *arguments: Any) -> Any:
         """Only compiled code can say it."""
-        raise NotImplementedError("this is for compiled code")
+        only_compiled()
 
 
 def machine_type(kind: str) -> str:
