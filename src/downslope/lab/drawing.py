@@ -10,7 +10,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -204,12 +204,22 @@ def log_axis(title: str, edges: tuple[float, float]) -> dict[str, Any]:
     }
 
 
-def level(value: float | None, text: str) -> dict[str, Any]:
-    """A dotted level across the picture, as the part of a layout that draws it; empty if there is none to draw."""
+def level(
+    value: float | None, text: str, place: Literal["start", "middle"], side: Literal["above", "below"]
+) -> dict[str, Any]:
+    """A dotted level across the picture, as the part of a layout that draws it; empty if there is none to draw.
+
+    Args:
+        value: Where it is.
+        text: What it is called.
+        place: Where along it that stands, and
+        side: on which side of it: where the picture's curves are not.
+    """
     if value is None or not 0 < value < math.inf:
         return {}
     line = {"color": "@muted", "width": 1, "dash": "dot"}
-    label = {"text": text, "font": {"size": 11, "color": "@muted"}, "textposition": "end", "yanchor": "bottom"}
+    label = {"text": text, "font": {"size": 11, "color": "@muted"}, "textposition": place}
+    label |= {"yanchor": "bottom" if side == "above" else "top"}
     return {
         "shapes": [
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y", "y0": value, "y1": value, "line": line}

@@ -64,7 +64,7 @@ def canyon(race: Race) -> Picture:
         traces += _safe_bar(result, look[result.rule], race.safe_factor)
     rows = ([short(result.rule) for result in diverging], [short(result.rule) for result in safe])
     layout = _canyon_layout(*rows, (low, top), _decades(race))
-    layout |= level(start, "before training")
+    layout |= level(start, "before training", "middle", "above")  # over the valley
     if not any(math.isfinite(loss) for loss in finals):
         text = "every run diverged" if finals else "nothing has been run yet"
         layout["annotations"].append(in_the_middle(text))
@@ -118,7 +118,7 @@ def training_curves(race: Race) -> Picture:
                 traces += curve(rule, look[rule], steps, middle, lower, upper, edges[1])
         target = race.target_loss if key == "valid" else None
         layout = curve_layout("step", label, None if key == "accuracy" else edges)
-        views.append(View(key, label, tuple(traces), layout=layout | level(target, "target")))
+        views.append(View(key, label, tuple(traces), layout=layout | level(target, "target", "start", "below")))
     layout = curve_layout("step", "", None) | {"height": 420}
     layout["xaxis"] |= {"range": [0, steps[-1] * 1.01]}
     return Picture("curves", layout, tuple(views))
