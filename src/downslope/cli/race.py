@@ -240,7 +240,7 @@ def _problem(name: str, about_table: dict[str, Any], epochs: int | None) -> Prob
 
     from downslope.lab import PROBLEMS, load_problem, load_table
     from downslope.lab.problems import check_sizes
-    from downslope.lab.tables import names_a_table
+    from downslope.lab.sources import names_a_table
 
     task, target = about_table["task"], about_table["target"]
     if task not in ("", "classification", "regression"):

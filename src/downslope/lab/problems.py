@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.columns import Columns, DataError, Kind
-from downslope.lab.tables import SUFFIXES, Task, read_table
+from downslope.lab.sources import SUFFIXES
+from downslope.lab.tables import Task, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,30 +8,31 @@ is said in the table's remarks.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from downslope.lab.cells import (
+    decide_on_commas,
+    leave_out_index,
+    reads_as_number,
+    take_out_missing,
+    typed,
+    words_of,
+)
 from downslope.lab.columns import Columns, DataError, Kind
-from downslope.lab.delimited import read_delimited, shown
+from downslope.lab.delimited import shown
+from downslope.lab.sources import Source, source_of
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["DataError", "Table", "Task", "names_a_table", "read_table"]
+__all__ = ["DataError", "Table", "Task", "read_table"]
 
 Task = Literal["classification", "regression"]
-
-TEXTS = (".csv", ".tsv", ".txt")
-SUFFIXES = (*TEXTS, *(text + packed for text in TEXTS for packed in (".gz", ".zst")), ".parquet")
-"""How the names of files end that are read as tables."""
-
-MISSING = ("NA", "N/A", "n/a", "na", "#N/A", "<NA>", "nan", "NaN", "NAN", "null", "NULL", "Null", "None", "?", "-")
-"""What stands for a missing value, besides an empty cell."""
 
 FEWEST_ROWS = 10
 FEWEST_ROWS_PER_CLASS = 5  # one for each fold, see `downslope.lab.problems`
@@ -39,8 +40,6 @@ MOST_INTEGER_CLASSES = 20
 MOST_CATEGORIES = 100
 NO_CATEGORY = "(missing)"
 
-COMMA_NUMBER = r"^[+-]?(\d+|\d+,\d*|,\d+)([eE][+-]?\d+)?$"
-THOUSANDS = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a decimal comma or a separator of thousands
 LIKE_A_NUMBER = r"^[-+$€£]?\s*\d[\d.,' ]*([eE][+-]?\d+)?\s*%?$"
 
 
@@ -65,33 +64,6 @@ class Table:
     y: NDArray[np.int64] | Columns
     classes: tuple[str, ...] | None
     remarks: tuple[str, ...]
-
-
-@dataclass(eq=False)
-class _Source:
-    """A table on its way: its columns, and how to speak of it."""
-
-    name: str
-    file: str
-    frame: pl.DataFrame
-    rows: NDArray[np.int64]
-    below: str = ""
-    as_text: bool = False
-    separator: str | None = None
-    remarks: list[str] = field(default_factory=list)
-
-    def place(self, row: int) -> str:
-        return f"row {self.rows[row]}{self.below}"
-
-
-def names_a_table(name: str) -> bool:
-    """Whether a path ends like one of the files that are read as tables.
-
-    Example:
-        >>> names_a_table("houses.CSV.gz"), names_a_table("digits")
-        (True, False)
-    """
-    return name.lower().endswith(SUFFIXES)
 
 
 def read_table(
@@ -131,22 +103,22 @@ def read_table(
     """
     if task not in (None, "classification", "regression"):
         raise DataError(f"task: {task!r} is neither 'classification' nor 'regression'.")
-    table = _source(source, separator, encoding, decimal_comma)
+    table = source_of(source, separator, encoding, decimal_comma)
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
     _require_column(table, target, argument="target")
     for name in drop:
         _require_column(table, name, argument="drop")
     if target in drop:
         raise DataError(f"drop: {target!r} is the target, which cannot be left out.")
-    words = _words(missing)
+    words = words_of(missing)
     first = table.frame.columns[0]
     table.frame = table.frame.drop(drop)
-    _take_out_missing(table, words)
+    take_out_missing(table, words)
     if table.as_text:
-        _decide_on_commas(table, decimal_comma)
-        table.frame = table.frame.with_columns([_typed(column) for column in table.frame])
+        decide_on_commas(table, decimal_comma)
+        table.frame = table.frame.with_columns([typed(column) for column in table.frame])
     if not keep_index and first != target and first not in drop:
-        _leave_out_index(table, first)
+        leave_out_index(table, first)
     _refuse_gaps(table, target, words, impute)
     if table.frame.height < FEWEST_ROWS:
         raise DataError(
@@ -170,77 +142,7 @@ def read_table(
     return Table(table.name, table.file, task, x, y, classes, tuple(table.remarks))
 
 
-# Where a table comes from
-
-
-def _source(source: object, separator: str | None, encoding: str | None, decimal_comma: bool | None) -> _Source:
-    if isinstance(source, (str, Path)):
-        return _file(Path(source), separator, encoding)
-    for name, value in (("separator", separator), ("encoding", encoding), ("decimal_comma", decimal_comma)):
-        if value is not None:
-            raise DataError(f"{name}={value!r}: that is for files of text; this table is in memory.")
-    return _in_memory(_polars(source), "table", "table")
-
-
-def _file(path: Path, separator: str | None, encoding: str | None) -> _Source:
-    import polars as pl
-
-    if not names_a_table(path.name):
-        raise DataError(f"path: {str(path)!r} ends in none of {', '.join(SUFFIXES)}; save the table as one of these.")
-    if not path.exists():
-        raise DataError(f"path: there is no file {str(path)!r}; check the spelling and the folder.")
-    if path.is_dir():
-        raise DataError(f"path: {str(path)!r} is a folder; give a file in it.")
-    name = path.name[: -max(len(one) for one in SUFFIXES if path.name.lower().endswith(one))]
-    if path.suffix.lower() != ".parquet":
-        cells = read_delimited(path, separator=separator, encoding=encoding)
-        return _Source(
-            name, path.name, cells.frame, cells.rows, " below the header", True, cells.separator, list(cells.remarks)
-        )
-    try:
-        return _in_memory(pl.read_parquet(path, glob=False), name, path.name)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"path: {str(path)!r} cannot be read as parquet: {shown(reason, 200)}. Is the file complete, and is it "
-            "really of that kind?"
-        ) from error
-
-
-def _polars(source: object) -> pl.DataFrame:
-    import polars as pl
-
-    if isinstance(source, pl.DataFrame):
-        return source
-    if isinstance(source, pl.LazyFrame):
-        return source.collect()
-    kind = f"{type(source).__module__.partition('.')[0]}.{type(source).__name__}"
-    try:
-        if kind == "pandas.DataFrame":
-            found: Any = pl.from_pandas(source)
-        elif hasattr(source, "__arrow_c_stream__"):
-            found = pl.DataFrame(source)
-        else:
-            raise DataError(f"path: {kind} is neither a path nor a data frame of polars, pandas or Arrow.")
-    except ImportError as error:
-        raise DataError(f"path: this {kind} cannot be read without pyarrow: pip install pyarrow ({error}).") from None
-    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"path: this {kind} cannot be read: {shown(reason, 200)}.") from error
-    if not isinstance(found, pl.DataFrame):
-        raise DataError(f"path: {kind} is no table; give a data frame.")
-    return found
-
-
-def _in_memory(frame: pl.DataFrame, name: str, file: str) -> _Source:
-    if not frame.width:
-        raise DataError(f"path: {file!r} has no columns.")
-    return _Source(name, file, frame, np.arange(1, frame.height + 1))
-
-
-def _require_column(table: _Source, name: str, *, argument: str) -> None:
+def _require_column(table: Source, name: str, *, argument: str) -> None:
     columns = table.frame.columns
     if name in columns:
         return
@@ -249,128 +151,12 @@ def _require_column(table: _Source, name: str, *, argument: str) -> None:
     hint = f" Did you mean {shown(lower[near[0]])}?" if near else ""
     if table.as_text and table.frame.width == 1:
         hint = " If its columns are separated by something else, say by what with separator=CHARACTER."
-    elif table.as_text and all(_reads_as_number(column) for column in columns):
+    elif table.as_text and all(reads_as_number(column) for column in columns):
         hint = " The first line holds nothing but numbers; the file needs a line with the names of the columns."
     raise DataError(f"{argument}: there is no column {name!r}; the columns are {_names(columns)}.{hint}")
 
 
-def _reads_as_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-# From text to values
-
-
-def _words(missing: Sequence[str] | None) -> tuple[str, ...]:
-    if missing is None:
-        return MISSING
-    return (missing,) if isinstance(missing, str) else tuple(str(word) for word in missing)
-
-
-def _take_out_missing(table: _Source, words: tuple[str, ...]) -> None:
-    import polars as pl
-
-    numbers = [float(word) for word in words if _reads_as_number(word)]
-    changed = []
-    for column in table.frame:
-        kind = column.dtype
-        if isinstance(kind, (pl.String, pl.Categorical, pl.Enum)):
-            text = column.cast(pl.String)
-            stripped = text.str.strip_chars()
-            gap = stripped.is_in(["", *words])
-            changed.append(pl.select(pl.when(gap).then(None).otherwise(text).alias(column.name)).to_series())
-        elif kind.is_float() or (kind.is_numeric() and numbers):
-            values = column.cast(pl.Float64)
-            gap = values.is_nan() | values.is_in([number for number in numbers if number == number])
-            changed.append(pl.select(pl.when(gap).then(None).otherwise(column).alias(column.name)).to_series())
-    table.frame = table.frame.with_columns(changed)
-
-
-def _decide_on_commas(table: _Source, decimal_comma: bool | None) -> None:
-    """Turn decimal commas into points, once it is certain that commas are decimal."""
-    import polars as pl
-
-    def example(names: list[str], test: Callable[[pl.Series], pl.Series]) -> tuple[str, str, str] | None:
-        for name in names:
-            hit = test(table.frame[name]).fill_null(False).arg_true()
-            if len(hit):
-                return name, table.place(int(hit[0])), shown(table.frame[name][int(hit[0])])
-        return None
-
-    commas, points = [], []
-    for column in table.frame:
-        if column.str.contains(COMMA_NUMBER).all() and column.str.contains(",", literal=True).any():
-            commas.append(column.name)
-        elif column.str.contains(".", literal=True).any() and column.cast(
-            pl.Float64, strict=False
-        ).is_not_null().sum() == (column.is_not_null().sum()):
-            points.append(column.name)
-    with_point = example(points, lambda column: column.str.contains(".", literal=True))
-    with_comma = example(commas, lambda column: column.str.contains(",", literal=True))
-    if decimal_comma and with_point:
-        name, place, cell = with_point
-        raise DataError(
-            f"decimal_comma=True: column {name!r}, {place}: {cell} has a point, which may be decimal or separate "
-            "thousands; write all numbers alike."
-        )
-    if with_comma is None or decimal_comma is False:
-        return
-    certain = example(commas, lambda column: column.str.contains(",", literal=True) & ~column.str.contains(THOUSANDS))
-    name, place, cell = certain or with_comma
-    if with_point and not decimal_comma:
-        raise DataError(
-            f"column {name!r}, {place}: {cell} has a comma, and column {with_point[0]!r}, {with_point[1]}: "
-            f"{with_point[2]} a point; write all numbers alike, without separators of thousands."
-        )
-    if certain is None and not decimal_comma:
-        raise DataError(
-            f"column {name!r}, {place}: {cell} may have a decimal comma or a separator of thousands; say "
-            "decimal_comma=True if it is decimal, and otherwise remove the separators."
-        )
-    table.frame = table.frame.with_columns(pl.col(commas).str.replace(",", ".", literal=True))
-    if not decimal_comma:
-        table.remarks.append(f"Numbers are read with decimal commas, as in column {name!r}, {place}: {cell}.")
-
-
-def _typed(column: pl.Series) -> pl.Series:
-    """A column of text as integers, numbers or booleans if all of its cells are such, and else as it is."""
-    import polars as pl
-
-    cells = column.len() - column.null_count()
-    if not cells:
-        return column
-    for kind in (pl.Int64, pl.Float64):
-        cast = column.cast(kind, strict=False)
-        if cast.len() - cast.null_count() == cells:
-            return cast.fill_nan(None) if kind is pl.Float64 else cast
-    lower = column.str.to_lowercase()
-    if lower.is_in(["true", "false"]).all():
-        return (lower == "true").alias(column.name)
-    return column
-
-
-def _leave_out_index(table: _Source, first: str) -> None:
-    column = table.frame[first]
-    unnamed = first in ("", "Unnamed: 0", "__index_level_0__")
-    if unnamed and column.dtype.is_integer() and not column.null_count() and column.n_unique() == column.len():
-        if table.frame.width < 2 + 1:
-            return  # the only feature there is
-        table.frame = table.frame.drop(first)
-        what = "without name" if not first else f"{first!r}"
-        table.remarks.append(
-            f"Left out the first column, {what}: different whole numbers, {column[0]}, {column[1]}, … as an index has; "
-            "keep_index=True keeps it."
-        )
-
-
-# What is refused, or filled and encoded on request
-
-
-def _refuse_gaps(table: _Source, target: str, words: tuple[str, ...], impute: bool) -> None:
+def _refuse_gaps(table: Source, target: str, words: tuple[str, ...], impute: bool) -> None:
     import polars as pl
 
     frame = table.frame
@@ -414,7 +200,7 @@ def _refuse_gaps(table: _Source, target: str, words: tuple[str, ...], impute: bo
         table.remarks.append(f"Column {name!r}: {_count(missing, 'missing value')}, {how}.")
 
 
-def _refuse_text(table: _Source, features: pl.DataFrame, encode: bool) -> None:
+def _refuse_text(table: Source, features: pl.DataFrame, encode: bool) -> None:
     refused = [name for name, kind in features.schema.items() if not _is_number(kind)]
     never = [name for name in refused if not _is_text(features.schema[name])]
     if refused and (never or not encode):
@@ -439,7 +225,7 @@ def _refuse_text(table: _Source, features: pl.DataFrame, encode: bool) -> None:
             )
 
 
-def _numbers_of(table: _Source, features: pl.DataFrame) -> Columns:
+def _numbers_of(table: Source, features: pl.DataFrame) -> Columns:
     import polars as pl
 
     values: list[NDArray[np.float64]] = []
@@ -459,7 +245,7 @@ def _numbers_of(table: _Source, features: pl.DataFrame) -> Columns:
     return Columns(np.column_stack(values), tuple(names), tuple(kinds), table.place)
 
 
-def _finite(column: pl.Series, table: _Source) -> NDArray[np.float64]:
+def _finite(column: pl.Series, table: Source) -> NDArray[np.float64]:
     values = _as_float(column)
     infinite = np.isinf(values)
     if infinite.any():
@@ -483,7 +269,7 @@ def _infer_task(column: pl.Series) -> Task:
     return "regression" if kind.is_numeric() or kind.is_temporal() else "classification"
 
 
-def _quantity(column: pl.Series, table: _Source) -> Columns:
+def _quantity(column: pl.Series, table: Source) -> Columns:
     if not _is_number(column.dtype):
         raise DataError(
             f"target: {column.name!r} holds no numbers ({_describe(column, table)}), so there is no number to predict; "
@@ -495,7 +281,7 @@ def _quantity(column: pl.Series, table: _Source) -> Columns:
     return Columns(y[:, None], (column.name,), ("number",), table.place)
 
 
-def _classes(column: pl.Series, table: _Source) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _classes(column: pl.Series, table: Source) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     import polars as pl
 
     if column.dtype.is_temporal() or column.dtype.is_nested():
@@ -541,7 +327,7 @@ def _is_text(kind: pl.DataType) -> bool:
     return kind.is_(pl.String)
 
 
-def _describe(column: pl.Series, table: _Source) -> str:
+def _describe(column: pl.Series, table: Source) -> str:
     # An example of what is in the way says more than the type: often it is one "unknown" among a thousand numbers.
     import polars as pl
 
