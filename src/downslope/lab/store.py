@@ -18,7 +18,7 @@ from downslope.lab.results import Race
 if TYPE_CHECKING:
     import polars as pl
 
-FORMAT = 1
+FORMAT = 2  # 1 had medians and no splits
 WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
@@ -29,7 +29,7 @@ def race_to_json(race: Race) -> str:
         race: The race. Its `environment` may hold strings, numbers, booleans, None, and lists and dicts of these.
 
     Returns:
-        One JSON object with the fields of `Race` and `"format": 1`; `race_from_json` gives back an equal race.
+        One JSON object with the fields of `Race` and `"format": 2`; `race_from_json` gives back an equal race.
 
     Raises:
         ValueError: A value is of a kind that JSON cannot hold; the message says where it is.
@@ -59,7 +59,9 @@ def race_from_json(text: str) -> Race:
         raise ValueError("This is no race: it has no key 'format'.")
     found = document.pop("format")
     if found != FORMAT:
-        raise ValueError(f"The race is in format {found!r}, but this version reads {FORMAT}; use a newer downslope.")
+        raise ValueError(
+            f"The race is in format {found!r}, but this version reads {FORMAT}; use the downslope that wrote it."
+        )
     race = _decode(document, Race, "race")
     assert isinstance(race, Race)
     return race
