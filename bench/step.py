@@ -129,13 +129,13 @@ def pure_traffic(states: int, count: int) -> Step:
     """Read, modify and write the bytes that a rule with so many states must, with next to no arithmetic."""
     held = [np.ones(count, np.float32) for _ in range(2 + states)]
     held[1][:] = 1e-9
-    addresses = [address(array) for array in held]
     kernel = (touch2, touch3, touch4)[states].call
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     piece = 1 << 20
     pool = ThreadPoolExecutor(max(threads - 1, 1))
 
     def step() -> None:
+        addresses = [address(array) for array in held]
         begins = iter(range(0, count, piece))
 
         def work() -> None:
