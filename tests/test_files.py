@@ -6,6 +6,8 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,15 +103,36 @@ def test_the_owner_stays(tmp_path):
     assert (file.stat().st_uid, file.stat().st_gid, file.read_text()) == (1234, 4321, "new")
 
 
+NOBODY = """
+import os, sys
+from downslope import files
+
+if os.geteuid() == 0:  # for root there is no read-only file
+    os.setresuid(65534, 65534, 65534)
+try:
+    files.write(sys.argv[1], "new")
+except PermissionError as error:
+    print(error)
+"""
+
+
 @posix
-def test_a_read_only_file_is_left_to_whoever_made_it_so(tmp_path):
-    file = tmp_path / "file"
-    file.write_text("old")
-    file.chmod(0o444)
-    if os.access(file, os.W_OK):
-        pytest.skip("for root there is no read-only file")
-    with pytest.raises(PermissionError, match="read-only"):
-        files.write(file, "new")
+def test_a_read_only_file_or_folder_is_left_to_whoever_made_it_so():
+    with tempfile.TemporaryDirectory() as folder:  # into which anybody can look
+        Path(folder).chmod(0o777)
+        file, inside = Path(folder) / "file", Path(folder) / "closed"
+        file.write_text("old")
+        file.chmod(0o444)
+        inside.mkdir(mode=0o555)
+        for path, reason in (
+            (file, "the file is read-only"),
+            (inside / "file", "nothing can be written in the folder"),
+        ):
+            command = [sys.executable, "-c", NOBODY, str(path)]
+            assert reason in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert file.read_text() == "old"
+        assert not list(inside.iterdir())
+        inside.chmod(0o777)
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
