@@ -18,16 +18,8 @@ from typing import TYPE_CHECKING
 import jax
 
 from downslope.backends.threads import available
-from downslope.lab.heat import (
-    DIVERGENCE_FACTOR,
-    SEEDS_PER_RACE,
-    Entry,
-    Ground,
-    Heat,
-    Progress,
-    Trainer,
-    batch_order,
-)
+from downslope.lab.ground import SEEDS_PER_RACE, Ground, batch_order
+from downslope.lab.heat import DIVERGENCE_FACTOR, Entry, Heat, Progress, Trainer
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
