@@ -106,11 +106,7 @@ def race(
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the networks are small, and a GPU would only wait for them
     with Stoppable() as stoppable:
         try:
-            require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
-            from downslope.lab import race as run_race
-            from downslope.lab.course import FINALISTS
-            from downslope.lab.protocol import CONFIRMING_SEEDS
-            from downslope.lab.screen import Screen
+            from downslope.lab import race as run_race  # says what is missing
 
             about_table = {
                 "target": target,
@@ -126,16 +122,23 @@ def race(
                 "keep_index": keep_index,
                 "batch_size": batch_size,
             }
-            chosen = _problem(problem, about_table, epochs)
             entrants = [_rule(name.strip()) for name in rules.split(",") if name.strip()]
             given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
             hyperparameters = _settings(settings or [], entrants)
+            kind = _splits(splits)
             _check_outputs(out, json, csv)
+            chosen = _problem(problem, about_table, epochs)
+            # All that was typed is right; now what takes seconds to load, so that what is broken is said before training.
+            require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
+            from downslope.lab.course import FINALISTS
+            from downslope.lab.protocol import CONFIRMING_SEEDS
+            from downslope.lab.screen import Screen
+
             for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
             console = Console(stderr=any(map(_is_output, (out, json, csv))), highlight=False)
             later = CONFIRMING_SEEDS * FINALISTS + seeds
-            with Screen(chosen, entrants, console, splits=_splits(splits), runs_after_tuning=later) as screen:
+            with Screen(chosen, entrants, console, splits=kind, runs_after_tuning=later) as screen:
                 result = run_race(
                     chosen,
                     entrants,
@@ -143,7 +146,7 @@ def race(
                     verdict_seeds=seeds,
                     seed=seed,
                     split_seed=split_seed,
-                    splits=_splits(splits),
+                    splits=kind,
                     margin=margin,
                     target_loss=target_loss,
                     hyperparameters=hyperparameters,
