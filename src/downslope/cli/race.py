@@ -128,7 +128,7 @@ def race(
             kind = _splits(splits)
             _check_outputs(out, json, csv)
             chosen = _problem(problem, about_table, epochs)
-            # All that was typed is right; now what takes seconds to load, so that what is broken is said before training.
+            # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
             from downslope.lab.course import FINALISTS
             from downslope.lab.protocol import CONFIRMING_SEEDS
