@@ -96,6 +96,7 @@ def make_race(
         comparisons=comparisons,
         verdict=verdict(losses, comparisons, baseline=useful),
         cautions=(),
+        remarks=(),
         interrupted=False,
         seconds=41.8,
         environment={

@@ -154,6 +154,13 @@ def test_cautions_stand_below_the_verdict():
     assert Page(report_page(race)).text(**{"class": "caution"}) == ["There are 8 validation rows."]
 
 
+def test_how_the_table_was_read_is_said_with_the_data(pages):
+    race = dataclasses.replace(make_race(("sgd", "adam")), remarks=("Left out 2 rows.", "Column '<b>': one gap."))
+    method = report_page(race).split('id="method"')[1]
+    assert "<dt>Reading the table</dt><dd>Left out 2 rows. Column &#x27;&lt;b&gt;&#x27;: one gap.</dd>" in method
+    assert "Reading the table" not in pages["finished"]
+
+
 def test_the_baseline_is_in_the_table_and_explained(pages):
     assert "baselinethe same for every row" in [text for _, _, text in Page(pages["finished"]).cells]
     assert "Baseline: predicting the class frequencies of the training rows." in pages["finished"]
@@ -460,11 +467,20 @@ def test_the_rule_that_ended_lowest_is_there_to_copy(pages):
     race = make_race(("adam",))
     rule = dataclasses.replace(race.rules[0], formula=downslope.adam.latex(bias_correction=True))
     page = report_page(dataclasses.replace(race, rules=(rule,)))
-    assert "adam ended lowest." in page
     assert f"torch.optim.Adam(model.parameters(), lr={rule.best_lr}" in page
     assert [name in page for name in ("import downslope.keras", "import optax", "downslope.adam, lr=")] == [True] * 3
     for case in ("diverged", "interrupted", "nothing run"):
         assert '<section id="code"' not in pages[case]
+
+
+def test_the_code_to_copy_says_whether_its_rule_won():
+    won = make_race(("sgd", "adam"))
+    adam = dataclasses.replace(won.rules[1], formula=downslope.adam.latex(bias_correction=True))
+    won = dataclasses.replace(won, rules=(won.rules[0], adam))
+    assert won.verdict.startswith("adam wins")
+    assert "adam won. Here it is" in report_page(won)
+    undecided = tuple(dataclasses.replace(one, outcome="undecided") for one in won.comparisons)
+    assert "adam had the lowest loss. Here it is" in report_page(dataclasses.replace(won, comparisons=undecided))
 
 
 def test_the_seconds_say_of_what(pages):

@@ -7,7 +7,7 @@ from test_statistics import patient, races
 
 from downslope.lab.results import Comparison, Interval
 from downslope.lab.statistics import against_baseline, compare, standing
-from downslope.lab.verdict import difference, verdict
+from downslope.lab.verdict import difference, verdict, winner
 
 INF = math.inf
 
@@ -26,6 +26,26 @@ def test_the_winner_and_by_how_much():
     assert "over 10 seeds on one split of the data, significantly lower than both other rules: 80 % lower" in sentence
     assert "lower than adagrad, the next (" in sentence
     assert "than the other rule: 89 % lower (" in judged({"sgd": spread(0.9), "adam": spread(0.1)})
+
+
+def test_who_wins_is_decided_in_one_place():
+    losses = {"sgd": spread(0.9), "adam": spread(0.1, seed=1), "adagrad": spread(0.5, seed=2)}
+    found = compare(losses)
+    assert winner(found, 3) == "adam"
+    assert winner(found, 4) is None  # one rule was not judged
+    assert winner(found, 3, against_baseline(losses, [1.0] * 10)) == "adam"
+    assert winner(found, 3, against_baseline(losses, [0.1] * 10)) is None
+    assert winner(compare({"sgd": [0.9] * 10, "adam": [0.9] * 10}), 2) is None
+    assert winner((), 1) is None
+
+
+@patient
+@given(races())
+def test_a_sentence_says_wins_exactly_of_the_winner(losses):
+    found = compare(losses)
+    name = winner(found, len(losses))
+    assert (name is not None) == (" wins: " in verdict(losses, found))
+    assert name is None or verdict(losses, found).startswith(f"{name} wins: ")
 
 
 def test_what_the_confidence_covers():

@@ -298,6 +298,7 @@ def _result(
             baseline_name=NAMES[problem.task],
         ),
         cautions=_cautions(sizes["valid"]),
+        remarks=problem.remarks,
         interrupted=interrupted,
         seconds=seconds,
         environment=_environment(course.engine.threads),

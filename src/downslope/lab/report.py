@@ -243,7 +243,8 @@ def _code(race: Race) -> str:
         f"</button><pre><code>{html.escape(code)}</code></pre></article>\n"
         for name, code in codes.items()
     )
-    lead = f"{html.escape(result.rule)} ended lowest. Here it is at its learning rate, {number(result.best_lr)}."
+    what = "won" if race.winner == result.rule else "had the lowest loss"
+    lead = f"{html.escape(result.rule)} {what}. Here it is at its learning rate, {number(result.best_lr)}."
     return _section("code", "To copy", lead, f'<div class="formulas">{cards}</div>')
 
 
@@ -273,6 +274,7 @@ def _method(race: Race) -> str:
     grid = ", ".join(number(lr) for lr in race.learning_rates)
     rows = [
         ("Data", f"{race.problem}: {sizes} rows"),
+        *([("Reading the table", " ".join(race.remarks))] if race.remarks else []),
         ("Data hash", race.data_hash),
         ("Network", f"{race.network}, {race.weights:,} weights"),
         ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),

@@ -156,9 +156,18 @@ class Race:
     comparisons: tuple[Comparison, ...]
     verdict: str  # one sentence
     cautions: tuple[str, ...]  # what to bear in mind with it, in sentences
+    remarks: tuple[str, ...]  # how the table was read, where that was not the plain way, in sentences
     interrupted: bool
     seconds: float
     environment: dict[str, Any]  # versions, machine, date
+
+    @property
+    def winner(self) -> str | None:
+        """The rule that is decided to be lower than every other one and than the baseline; None if there is none."""
+        from downslope.lab.verdict import winner
+
+        baseline = {result.rule: result.against_baseline for result in self.rules if result.against_baseline}
+        return winner(self.comparisons, len(self.rules), baseline if self.baseline else None)
 
     def to_json(self) -> str:
         """The whole race as one JSON object, every run included; `Race.from_json` gives back an equal race."""

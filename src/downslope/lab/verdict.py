@@ -9,6 +9,30 @@ from downslope.lab.results import Comparison, Interval
 from downslope.lab.statistics import geometric_mean, seeds_needed, standing
 
 
+def winner(
+    comparisons: Sequence[Comparison], raced: int, baseline: Mapping[str, Comparison] | None = None
+) -> str | None:
+    """The rule that wins: decided to be lower than every other rule of the race, and than the baseline.
+
+    Args:
+        comparisons: What `compare` made of the rules that were judged.
+        raced: How many rules entered the race.
+        baseline: What `against_baseline` made of them, if there is a baseline.
+
+    Returns:
+        Its name; None if no rule wins, as where some of the others were not judged.
+    """
+    for rule in dict.fromkeys(name for one in comparisons for name in (one.first, one.second)):
+        beaten = [one for one in _against_others(rule, comparisons) if one.outcome == "first"]
+        if len(beaten) == raced - 1 and (baseline is None or baseline[rule].outcome == "first"):
+            return rule
+    return None
+
+
+def _against_others(rule: str, comparisons: Sequence[Comparison]) -> list[Comparison]:
+    return [one if one.first == rule else one.turned() for one in comparisons if rule in (one.first, one.second)]
+
+
 def verdict(
     losses: Mapping[str, Sequence[float]],
     comparisons: Sequence[Comparison],
@@ -20,8 +44,7 @@ def verdict(
 ) -> str:
     """Say in one sentence which rule a race recommends, and how sure that is.
 
-    The best rule is the one with the lowest mean. It wins if all rules have been judged, it is decided to be lower than
-    each of them, and lower than the baseline; otherwise the sentence says what is in the way.
+    The best rule is the one with the lowest mean. Where it is not the `winner`, the sentence says what is in the way.
 
     Args:
         losses: As for `compare`, of the rules that were judged.
@@ -54,15 +77,14 @@ def verdict(
             f"{best} ended lowest ({result}), but {'one seed' if n_seeds == 1 else f'{n_seeds} seeds'} cannot prove "
             f"a difference: run at least {seeds_needed(2)}."
         )
-    mine = [one if one.first == best else one.turned() for one in comparisons if best in (one.first, one.second)]
-    mine.sort(key=lambda one: standing(losses[one.second]))
+    mine = sorted(_against_others(best, comparisons), key=lambda one: standing(losses[one.second]))
     undecided = [one.second for one in mine if one.outcome == "undecided"]
     alike = [one.second for one in mine if one.outcome == "alike"]
-    if not undecided and not alike:
-        if no_use:
-            return f"No rule wins: {best} ended lowest ({result}){no_use}."
+    if winner(comparisons, len(losses), baseline) == best:
         rest = {1: "the other rule", 2: "both other rules"}.get(len(mine), f"all {len(mine)} other rules")
         return f"{best} wins: {result}, significantly lower than {rest}{_by_how_much(mine)}."
+    if not undecided and not alike:
+        return f"No rule wins: {best} ended lowest ({result}){no_use}."
     close = [f"{_listed(undecided)} cannot be told apart from it"] if undecided else []
     close += [f"{_listed(alike)} {'is' if len(alike) == 1 else 'are'} practically as low"] if alike else []
     few = undecided and n_seeds < (needed := seeds_needed(len(losses)))
