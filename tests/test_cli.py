@@ -285,6 +285,10 @@ def test_an_interrupted_report_goes_beside_an_older_one(tmp_path):
     file.write_text("a whole race")
     assert _place(whole, file) == file
     assert _place(stopped, file) == tmp_path / "page-interrupted.html"
+    (tmp_path / "page-interrupted.html").write_text("six of seven rules judged")
+    assert _place(stopped, file) == tmp_path / "page-interrupted-2.html"
+    (tmp_path / "page-interrupted-2.html").symlink_to("nowhere")
+    assert _place(stopped, file) == tmp_path / "page-interrupted-3.html"
     unjudged = tuple(dataclasses.replace(result, verdict=()) for result in stopped.rules)
     assert _place(dataclasses.replace(stopped, rules=unjudged), file) is None
 

@@ -142,3 +142,18 @@ def test_bad_names_end_with_one_clear_line(mine, name, said):
     assert done.stdout == ""
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_rule_of_ones_own_says_of_itself_does_the_screen_no_harm(tmp_path, monkeypatch, terminal):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from downslope import rule\n\n@rule\ndef mine(x, dx, *, lr=0.01):\n"
+        '    "Slides\\x1b[2J\\x1b]0;title\\x07 down\\r the \\u202eslope."\n    return x - lr * dx\n'
+    )
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    screen = run(f"{path}:mine").stdout
+    assert [c for c in ("\x1b[2J", "\x1b]", "\x07", "\r", "\u202e") if c in screen] == []
+    assert r"\x1b[2J" in screen
+    assert json.loads(run(f"{path}:mine", "--json").stdout)["intuition"].startswith("Slides\x1b[2J")

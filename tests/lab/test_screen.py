@@ -9,6 +9,7 @@ from rich.console import Console
 
 import downslope
 from downslope.lab.course import Stage
+from downslope.lab.forecast import Forecast
 from downslope.lab.heat import Progress
 from downslope.lab.problems import load_problem
 from downslope.lab.screen import Screen, about, table
@@ -58,19 +59,30 @@ def test_the_start_says_what_is_raced():
     assert "2.3 is what guessing" in "\n".join(about(load_problem("digits"), 6))
 
 
+def staged(rules, epochs, setup=2.0, epoch=0.1, lanes=64):
+    """What a race reports that trains one rule after the other, and the time after each: stages and epochs."""
+    now, compiled = 0.0, set()
+    for name, runs in (("tuning", 57), ("confirming", 28), ("verdict", 10)):
+        yield now, Stage(name, dict.fromkeys(rules, runs * epochs))
+        for rule in rules:
+            for k in range(epochs):
+                seconds = epoch if k else 2 * epoch if rule in compiled else setup
+                compiled.add(rule)
+                now += seconds
+                yield now, Progress(rule, min(runs, lanes), 0, (), seconds)
+
+
 def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
     problem = load_problem("parabola")
-    out, seconds = io.StringIO(), iter(range(10_000))
+    out, clock = io.StringIO(), [0.0]
     rules = [downslope.sgd, downslope.adam]
-    screen = Screen(problem, rules, Console(file=out, width=80), runs_after_tuning=10, clock=lambda: next(seconds))
+    later = {"confirming": 28, "verdict": 10}
+    screen = Screen(problem, rules, Console(file=out, width=80), later=later, clock=lambda: clock[0])
     shares = []
     with screen:
-        for name, runs in (("tuning", 20), ("widening", 6), ("confirming", 5), ("verdict", 5)):
-            screen.watch(Stage(name, {rule.name: runs * problem.epochs for rule in rules}))
-            for rule in rules:
-                for _ in range(runs):
-                    screen.watch(Progress(rule.name, problem.epochs, 0, ()))
-                    shares.append(screen.shown)
+        for clock[0], event in staged(["sgd", "adam"], problem.epochs):
+            screen.watch(event)
+            shares.append(screen.shown)
     assert shares == sorted(shares)
     assert shares[-1] == 1
     lines = [line for line in out.getvalue().splitlines() if "%:" in line]
@@ -79,3 +91,28 @@ def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
     assert len(shown) >= 7
     assert "left" in lines[1]
     assert "about" not in lines[-1]
+
+
+@pytest.mark.parametrize(("setup", "epoch"), [(2.0, 0.01), (2.0, 0.5), (0.1, 0.1)])
+def test_the_time_left_is_right_whatever_compiling_takes(setup, epoch):
+    rules = ["a", "b", "c", "d"]
+    forecast = Forecast(rules, 30, {"confirming": 28, "verdict": 10}, threads=1)
+    events = list(staged(rules, 30, setup, epoch))
+    end = events[-1][0]
+    said = []
+    for now, event in events:
+        if isinstance(event, Stage):
+            forecast.begin(event)
+        else:
+            forecast.add(event)
+            said.append((forecast.left(now), end - now))
+    assert said[0][0] is None
+    assert all(left == pytest.approx(true, rel=0.2, abs=4 * epoch) for left, true in said[1:])
+
+
+def test_runs_to_come_diverge_as_those_before_did():
+    forecast = Forecast(["a"], 10, {}, threads=1)
+    forecast.begin(Stage("tuning", {"a": 80 * 10}))
+    for _ in range(21):
+        forecast.add(Progress("a", 10, 10, (), 1.0))  # half of the epochs are not trained
+    assert forecast.left(21.0) == pytest.approx((800 - 21 * 20) / 2 / 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from downslope.printable import printable
 if TYPE_CHECKING:
     from downslope.formula import Rule
     from downslope.lab import Problem, Race
+    from downslope.lab.course import StageName
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
 LAB = ("jax", "scipy", "sklearn.model_selection", "plotly.offline", "latex2mathml.converter")
@@ -137,8 +139,8 @@ def race(
             for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
             console = Console(stderr=any(map(_is_output, (out, json, csv))), highlight=False)
-            later = CONFIRMING_SEEDS * FINALISTS + seeds
-            with Screen(chosen, entrants, console, splits=kind, runs_after_tuning=later) as screen:
+            later: dict[StageName, int] = {"confirming": CONFIRMING_SEEDS * FINALISTS, "verdict": seeds}
+            with Screen(chosen, entrants, console, splits=kind, later=later) as screen:
                 result = run_race(
                     chosen,
                     entrants,
@@ -227,11 +229,16 @@ def _to_standard_output(text: str) -> None:
 
 
 def _place(race: Race, path: Path) -> Path | None:
-    """Where a file about a race goes: one about an interrupted race does not replace one that may say more."""
+    """Where a file about a race goes: one about an interrupted race replaces none, whatever that says."""
     if files.descriptor(path) is not None or not (race.interrupted and path.is_file()):
         return path
-    judged = any(len(result.verdict) == len(race.verdict_seeds) for result in race.rules)
-    return path.with_name(f"{path.stem}-interrupted{path.suffix}") if judged else None
+    if not any(len(result.verdict) == len(race.verdict_seeds) for result in race.rules):
+        return None
+    names = (
+        f"{path.stem}-interrupted{more}{path.suffix}"
+        for more in itertools.chain([""], (f"-{k}" for k in itertools.count(2)))
+    )
+    return next(free for free in map(path.with_name, names) if not os.path.lexists(free))
 
 
 def _say(console: Console, text: str) -> None:

@@ -17,6 +17,7 @@ from downslope import catalogue
 from downslope.cli.ending import refuse
 from downslope.cli.own_rule import names_a_file, own_rule
 from downslope.dialects import DIALECTS
+from downslope.printable import printable
 from downslope.recipes.spelled import FRONT_ENDS
 
 NARROW = 78
@@ -54,7 +55,7 @@ def rules(
     if as_json:
         typer.echo(json.dumps(data, indent=2, allow_nan=False))
     else:
-        _show(screen(data))
+        _show(screen(_harmless(data)))
 
 
 def _chosen(name: str) -> tuple[dict[str, Any], Callable[[dict[str, Any]], RenderableType]]:
@@ -70,6 +71,15 @@ def _chosen(name: str) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Rende
     except ValueError as error:
         raise ValueError(f"NAME {name}: {error}; your own are file.py:name") from None
     return (catalogue.entry(found), _family) if isinstance(found, str) else (catalogue.facts(found), _form)
+
+
+def _harmless(data: Any) -> Any:
+    """Facts whose texts do no harm on a screen: the docstring of a user's own rule may hold anything."""
+    if isinstance(data, str):
+        return printable(data, keep="\n")
+    if isinstance(data, Mapping):
+        return {_harmless(key): _harmless(value) for key, value in data.items()}
+    return [_harmless(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _show(screen: RenderableType) -> None:

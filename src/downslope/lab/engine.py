@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import jax
@@ -131,10 +132,10 @@ class Engine:
                 while (rule := schedule.next_rule()) is not None:
                     start = time.perf_counter()
                     for progress in Heat(self._trainers[rule]).train(functools.partial(schedule.take, rule)):
-                        now = time.perf_counter()
-                        self.seconds[rule] += (now - start) / schedule.busy
-                        start = now
-                        reports.put(progress)
+                        seconds = time.perf_counter() - start
+                        start += seconds
+                        self.seconds[rule] += seconds / schedule.busy
+                        reports.put(replace(progress, seconds=seconds))
                         if schedule.stopped:
                             break
             schedule.leave()

@@ -54,12 +54,14 @@ class Progress:
         epochs: How many runs were trained for an epoch.
         skipped: How many epochs will not be trained because their runs diverged.
         finished: The runs that ended with this epoch.
+        seconds: How long it took; the first of a heat has what goes before, above all the compilation.
     """
 
     rule: str
     epochs: int
     skipped: int
     finished: tuple[Run, ...]
+    seconds: float = 0.0
 
 
 class Lanes(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,19 +17,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from downslope.backends.threads import available
 from downslope.lab.baseline import NAMES
 from downslope.lab.course import Stage
+from downslope.lab.forecast import Forecast
 from downslope.lab.statistics import ranked
 from downslope.printable import printable
 
 if TYPE_CHECKING:
     from downslope.formula import Rule
     from downslope.lab import engine
+    from downslope.lab.course import StageName
     from downslope.lab.problems import Problem
     from downslope.lab.results import Interval, Race, RuleResult
 
 _STAGES = {"tuning": "tuning", "widening": "wider grid", "confirming": "confirming", "verdict": "fresh seeds"}
-SOONEST = 0.05  # the share of a race after which its speed says something about its end
 UNLIMITED = 10_000  # columns of a file or pipe
 
 
@@ -44,8 +46,8 @@ class Screen:
         rules: The rules.
         console: Where to draw; by default the terminal.
         splits: "varied" if every seed has a split of its own.
-        runs_after_tuning: How many runs of each rule are expected after the first tuning, for the bar and the time
-            left.
+        later: How many runs of each rule are expected in which of the stages after the first tuning, for the bar and
+            the time left.
         clock: Gives seconds.
     """
 
@@ -56,13 +58,13 @@ class Screen:
         console: Console | None = None,
         *,
         splits: str = "varied",
-        runs_after_tuning: int = 24,
+        later: Mapping[StageName, int],
         clock: Callable[[], float] = time.monotonic,
     ):
         self.console = console or Console(highlight=False)
         self.problem, self.splits, self.clock = problem, splits, clock
-        later = runs_after_tuning * problem.epochs
-        self.tasks = {rule.name: _Task(printable(rule.name), later) for rule in rules}
+        self.tasks = {rule.name: _Task(printable(rule.name)) for rule in rules}
+        self.forecast = Forecast(self.tasks, problem.epochs, later, available())
         self.stage = ""
         self.shown = 0.0  # the share that has been shown: a bar does not go back
         self.begun: float | None = None
@@ -93,29 +95,33 @@ class Screen:
             if self.begun is None:
                 self._begin()
             self.stage = _STAGES[event.name]
-            for rule, epochs in event.epochs.items():
-                self.tasks[rule].expect(epochs, first=event.name == "tuning", last=event.name == "verdict")
+            self.forecast.begin(event)
             return
         task = self.tasks[event.rule]
-        task.done += event.epochs + event.skipped
         task.runs += len(event.finished)
         task.lost += sum(run.diverged_at is not None for run in event.finished)
+        self.forecast.add(event)
         before, now = self.shown, self._share()
         if not self.live.is_started and int(10 * now) > int(10 * before):
-            self._print(f"{10 * int(10 * now)} %: {self._times(now)}; {self.stage}")
+            self._print(f"{10 * int(10 * now)} %: {self._times()}; {self.stage}")
+
+    def _elapsed(self) -> float:
+        return 0.0 if self.begun is None else self.clock() - self.begun
 
     def _share(self) -> float:
-        """The share of the race that is done, as far as its length can be foreseen."""
-        done = sum(task.done for task in self.tasks.values())
-        expected = sum(task.total for task in self.tasks.values())
-        self.shown = max(self.shown, min(done / expected, 1.0) if expected else 0.0)
+        """The share of the race's time that has gone by, as far as its length can be foreseen."""
+        elapsed = self._elapsed()
+        left = self.forecast.left(elapsed)
+        if left is not None:
+            self.shown = max(self.shown, elapsed / (elapsed + left) if elapsed + left else 0.0)
         return self.shown
 
-    def _times(self, share: float) -> str:
-        elapsed = self.clock() - (self.clock() if self.begun is None else self.begun)
-        if not SOONEST <= share < 1:
+    def _times(self) -> str:
+        elapsed = self._elapsed()
+        left = self.forecast.left(elapsed)
+        if not left:
             return f"{_duration(elapsed)} so far"
-        return f"{_duration(elapsed)} so far, about {_duration(elapsed * (1 - share) / share)} left"
+        return f"{_duration(elapsed)} so far, about {_duration(left)} left"
 
     def _drawn(self) -> RenderableType:
         share, width = self._share(), self.console.width
@@ -123,7 +129,7 @@ class Screen:
         bar.add_row(
             ProgressBar(total=1.0, completed=share, width=max(8, min(40, width - 46))),
             Text(f"{100 * share:3.0f} %"),
-            Text(self._times(share)),
+            Text(self._times()),
         )
         lines: list[RenderableType] = [bar, Text(f"Now: {self.stage}", style="dim")]
         if len(self.tasks) + 8 <= self.console.height:
@@ -161,19 +167,11 @@ class Screen:
 
 @dataclass
 class _Task:
-    """One rule on its way: epochs done, and those to come as far as they can be foreseen."""
+    """One rule on its way: its finished runs, and those of them that diverged."""
 
     name: str
-    later: int  # epochs expected after the stages that have begun
-    done: int = 0
-    total: int = 0
     runs: int = 0
     lost: int = 0
-
-    def expect(self, epochs: int, *, first: bool, last: bool) -> None:
-        """A stage of so many epochs begins."""
-        self.later = 0 if last else self.later if first else max(self.later - epochs, 0)
-        self.total = self.done + epochs + self.later
 
 
 def about(problem: Problem, rules: int, splits: str = "varied") -> tuple[str, str, str, str]:

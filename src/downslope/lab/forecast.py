@@ -1,0 +1,108 @@
+"""How much longer a race takes, told from what its epochs have taken so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from downslope.lab.course import Stage, StageName
+    from downslope.lab.heat import Progress
+
+
+class Forecast:
+    """The seconds left of a race.
+
+    What is counted are epochs of heats: one takes about as long whether all of its lanes have a run or a few. What
+    comes before the first of a rule, above all its compilation, is counted by itself: in a short race it is half of
+    the time.
+
+    Args:
+        rules: The names of the rules.
+        epochs: The epochs of a run.
+        later: The runs of each rule in those stages after the first that are foreseen.
+        threads: Heats at a time.
+    """
+
+    def __init__(self, rules: Iterable[str], epochs: int, later: Mapping[StageName, int], threads: int):
+        self.rules = {rule: _Pace() for rule in rules}
+        self.epochs, self.later = epochs, dict(later)
+        self.threads = min(threads, len(self.rules))
+        self.lanes = 1  # the most runs that were trained at a time in one heat
+        self.trained = self.skipped = 0
+        self.tuning = True
+
+    def begin(self, stage: Stage) -> None:
+        """Take in that a stage begins."""
+        self.tuning = stage.name in ("tuning", "widening")
+        self.later = {} if stage.name == "verdict" else {k: v for k, v in self.later.items() if k != stage.name}
+        for rule, pace in self.rules.items():
+            pace.waiting, pace.heat_epochs = stage.epochs.get(rule, 0), 0
+
+    def add(self, progress: Progress) -> None:
+        """Take in an epoch."""
+        self.rules[progress.rule].add(progress)
+        self.lanes = max(self.lanes, progress.epochs)
+        self.trained += progress.epochs
+        self.skipped += progress.skipped
+
+    def left(self, elapsed: float) -> float | None:
+        """The seconds left.
+
+        Args:
+            elapsed: The seconds since the race began.
+
+        Returns:
+            Seconds; None as long as nothing is known but how long the first rule took to compile.
+        """
+        known = [pace.cost for pace in self.rules.values() if pace.cost is not None]
+        if not known:
+            return None
+        usual = sum(known) / len(known)
+        setup = min(pace.setup for pace in self.rules.values() if pace.setup is not None)
+        total = 0.0
+        for pace in self.rules.values():
+            to_come = sum(self._heat_epochs(self.epochs * runs) for runs in self.later.values())
+            total += (self._now(pace) + to_come) * (usual if pace.cost is None else pace.cost)
+            total += setup if pace.setup is None else 0.0
+        busy = sum(pace.seconds for pace in self.rules.values())
+        return total / max(self.threads, busy / elapsed if elapsed > 0 else 0.0)
+
+    def _now(self, pace: _Pace) -> float:
+        """The heat epochs of a rule to come in this stage."""
+        if pace.waiting <= 0:
+            return 0.0
+        # In tuning, as many of the runs to come will diverge as of those that came.
+        kept = self.trained / (self.trained + self.skipped) if self.tuning and self.trained else 1.0
+        return max(pace.waiting * kept / self.lanes, self.epochs - pace.heat_epochs)
+
+    def _heat_epochs(self, run_epochs: int) -> float:
+        return max(run_epochs / self.lanes, self.epochs)
+
+
+@dataclass
+class _Pace:
+    """What one rule's epochs took."""
+
+    waiting: int = 0  # epochs of runs to come in this stage
+    heat_epochs: int = 0  # those done in this stage
+    setup: float | None = None  # seconds of the first of all, with the compilation
+    seconds: float = 0.0
+    counted: float = 0.0  # of these, in epochs that were not the first of a stage
+    count: int = 0
+
+    @property
+    def cost(self) -> float | None:
+        """The seconds of a heat epoch, as far as is known."""
+        return self.counted / self.count if self.count else None
+
+    def add(self, progress: Progress) -> None:
+        if self.setup is None:
+            self.setup = progress.seconds
+        elif self.heat_epochs:
+            self.counted += progress.seconds
+            self.count += 1
+        self.seconds += progress.seconds
+        self.heat_epochs += 1
+        self.waiting -= progress.epochs + progress.skipped
