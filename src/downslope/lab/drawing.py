@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from downslope.lab.results import Race
+from downslope.lab.statistics import ranked
 
 COLOURS = 7
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -33,6 +34,7 @@ SHAPES = {
     "hourglass": "-4,-4.5 4,-4.5 -4,4.5 4,4.5",
     "bowtie": "-4.5,-4 -4.5,4 4.5,-4 4.5,4",
 }
+FEW = 5  # rules in full at first, where there are more than colours
 CEILING = 3.0  # losses above so many times the one before training are drawn at the top edge
 
 
@@ -66,12 +68,22 @@ class Picture:
 
 
 def looks(race: Race) -> dict[str, Look]:
-    """Give every rule of a race its colour, dash and marker, by its place in the race."""
+    """Give every rule of a race its colour, dash and marker, by its place in the race.
+
+    Where there are more rules than colours, by its place in the result: no two of the lowest share their colour.
+    """
     symbols = list(SHAPES)
+    order = race.rules if len(race.rules) <= COLOURS else ranked(race)
     return {
         result.rule: Look(f"@c{place % COLOURS}", DASHES[place % len(DASHES)], symbols[place % len(symbols)])
-        for place, result in enumerate(race.rules)
+        for place, result in enumerate(order)
     }
+
+
+def in_full(race: Race) -> tuple[str, ...]:
+    """The rules that pictures show in full at first: all, or the lowest few where all would hide each other."""
+    rules = tuple(looks(race))
+    return rules if len(rules) <= COLOURS else rules[:FEW]
 
 
 def number(value: float | None) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.drawing import (
+    COLOURS,
     Look,
     Picture,
     View,
@@ -37,7 +38,7 @@ from downslope.lab.drawing import (
 from downslope.lab.results import Race, RuleResult, Run
 from downslope.lab.statistics import geometric_mean
 
-ROW = 17  # pixels for one rule in the strips above and below the canyon
+ROW, LOW_ROW = 17, 13  # pixels for one rule in the strips above and below the canyon; low where there are many
 CANYON = 400
 STRIP_GAP = 26
 
@@ -48,8 +49,10 @@ def canyon(race: Race) -> Picture:
     The ribbon reaches from the lowest to the highest loss over the tuning seeds, the line is their median. Losses
     beyond the top edge, and the cliffs towards learning rates that diverged, are drawn at that edge.
     """
-    race = _on_tuning_seeds(race)
     look = looks(race)
+    race = _on_tuning_seeds(race)
+    order = list(look)
+    race = replace(race, rules=tuple(sorted(race.rules, key=lambda result: order.index(result.rule))))
     finals = [run.final_loss for result in race.rules for run in result.tuning]
     start = _loss_before_training(race)
     low, top = loss_range(finals, start)
@@ -223,8 +226,9 @@ def _safe_bar(result: RuleResult, look: Look, factor: float) -> list[dict[str, A
 def _canyon_layout(
     diverging: list[str], safe: list[str], losses: tuple[float, float], decades: tuple[float, float]
 ) -> dict[str, Any]:
-    above = len(diverging) * ROW + STRIP_GAP if diverging else 0
-    below = len(safe) * ROW + STRIP_GAP if safe else 0
+    row = ROW if max(len(diverging), len(safe)) <= COLOURS else LOW_ROW
+    above = len(diverging) * row + STRIP_GAP if diverging else 0
+    below = len(safe) * row + STRIP_GAP if safe else 0
     inner = CANYON + above + below
     bottom, top = below / inner, (CANYON + below) / inner
     layout: dict[str, Any] = {
@@ -235,15 +239,15 @@ def _canyon_layout(
     }
     if diverging:
         domain = [top + (STRIP_GAP * 0.75) / inner, 1]
-        layout["yaxis2"] = _strip(diverging, domain)
+        layout["yaxis2"] = _strip(diverging, domain, row)
         layout["annotations"].append(strip_title("diverged", 1))
     if safe:
-        layout["yaxis3"] = _strip(safe, [0, bottom - STRIP_GAP / inner])
+        layout["yaxis3"] = _strip(safe, [0, bottom - STRIP_GAP / inner], row)
         layout["annotations"].append(strip_title("safe range, and the best learning rate", bottom - STRIP_GAP / inner))
     return layout
 
 
-def _strip(rows: list[str], domain: list[float]) -> dict[str, Any]:
+def _strip(rows: list[str], domain: list[float], row: int) -> dict[str, Any]:
     return {
         "type": "category",
         "categoryorder": "array",
@@ -252,7 +256,7 @@ def _strip(rows: list[str], domain: list[float]) -> dict[str, Any]:
         "range": [len(rows) - 0.4, -0.6],
         "domain": domain,
         "showgrid": False,
-        "tickfont": {"size": 11},
+        "tickfont": {"size": min(11, row - 3)},
     }
 
 

@@ -2,10 +2,12 @@
 
 (() => {
   const pictures = JSON.parse(document.getElementById("pictures").textContent);
-  const hidden = new Set();
+  const faint = new Set();
+  let pointed = null; // the rule that the pointer or the keyboard is at, shown alone
   const current = {};
   const root = document.documentElement;
-  const PAPER = 680; // pixels, less than the narrower of A4 and US Letter within the margins
+  const PAPER = { width: 680, height: 760 }; // pixels, less than A4 and US Letter hold within the margins, below a lead
+  const FAINT = 0.13;
   const touch = matchMedia("(pointer: coarse)").matches;
   const config = {
     displayModeBar: false, // it offers to send the data to a web service
@@ -57,14 +59,34 @@
     };
   }
 
+  // How strongly a trace is drawn; one label for a whole column says nothing of what is faint.
+  function strength(trace, picture) {
+    const { rule } = trace.meta;
+    const strong = pointed === null ? !faint.has(rule) : pointed === rule;
+    const silent = picture.layout.hovermode === "x unified" && !strong;
+    return { opacity: strong ? 1 : FAINT, hoverinfo: silent ? "skip" : (trace.hoverinfo ?? "all") };
+  }
+
+  function point(rule) {
+    if (pointed === rule) return;
+    pointed = rule;
+    for (const name of Object.keys(current)) {
+      const picture = pictures[name];
+      const found = picture.views[current[name]].traces.map((trace) => strength(trace, picture));
+      const each = (key) => found.map((one) => one[key]);
+      Plotly.restyle(`plot-${name}`, { opacity: each("opacity"), hoverinfo: each("hoverinfo") });
+    }
+  }
+
   function draw(name) {
     const picture = pictures[name];
     const view = picture.views[current[name]];
     const styles = getComputedStyle(root);
     const printing = root.classList.contains("printing");
-    const traces = view.traces.filter((trace) => !hidden.has(trace.meta.rule));
-    const layout = { ...layoutOf(picture, view), ...(printing && { autosize: false, width: PAPER }) };
-    Plotly.react(`plot-${name}`, themed(traces, styles), themed(layout, styles), config);
+    const traces = view.traces.map((trace) => ({ ...trace, ...strength(trace, picture) }));
+    const layout = layoutOf(picture, view);
+    const paper = { autosize: false, width: PAPER.width, height: Math.min(layout.height, PAPER.height) };
+    Plotly.react(`plot-${name}`, themed(traces, styles), themed({ ...layout, ...(printing && paper) }, styles), config);
     const note = document.getElementById(`note-${name}`);
     if (note) note.textContent = view.note;
     const printed = document.getElementById(`printed-${name}`);
@@ -83,11 +105,31 @@
     for (const button of buttons) button.setAttribute("aria-pressed", String(button === pressed));
   }
 
-  for (const button of document.querySelectorAll(".rules button")) {
+  const keys = [...document.querySelectorAll(".rules [data-rule]")];
+  const few = new Set(keys.filter((key) => key.getAttribute("aria-pressed") === "true"));
+
+  function choose(key, strong) {
+    faint[strong ? "delete" : "add"](key.dataset.rule);
+    key.setAttribute("aria-pressed", String(strong));
+  }
+
+  for (const key of keys) {
+    choose(key, few.has(key));
+    const { rule } = key.dataset;
+    key.addEventListener("click", () => {
+      choose(key, faint.has(rule));
+      Object.keys(current).forEach(draw);
+    });
+    key.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && point(rule));
+    key.addEventListener("pointerleave", () => point(null));
+    key.addEventListener("focus", () => key.matches(":focus-visible") && point(rule));
+    key.addEventListener("blur", () => point(null));
+  }
+
+  for (const button of document.querySelectorAll(".rules [data-set]")) {
     button.addEventListener("click", () => {
-      const rule = button.dataset.rule;
-      if (!hidden.delete(rule)) hidden.add(rule);
-      button.setAttribute("aria-pressed", String(!hidden.has(rule)));
+      const { set } = button.dataset;
+      keys.forEach((key) => choose(key, set === "all" || (set === "few" && few.has(key))));
       Object.keys(current).forEach(draw);
     });
   }
@@ -121,8 +163,8 @@
         await navigator.clipboard.writeText(code.textContent);
         button.textContent = "Copied";
       } catch {
-        getSelection().selectAllChildren(code); // a page from a file may not reach the clipboard everywhere
-        button.textContent = "Selected";
+        getSelection().selectAllChildren(code); // not everywhere may a page reach the clipboard
+        button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
       }
     });
   }
@@ -136,9 +178,13 @@
   });
 
   for (const name of Object.keys(pictures)) show(name, pictures[name].first);
+  const canyon = document.getElementById("plot-canyon");
+  canyon.on?.("plotly_hover", ({ points }) => point(points[0].data.meta.rule));
+  canyon.on?.("plotly_unhover", () => point(null));
 
   function paper(printing) {
     root.classList.toggle("printing", printing);
+    pointed = null;
     Object.keys(current).forEach(draw);
   }
   addEventListener("beforeprint", () => paper(true));

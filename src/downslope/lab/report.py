@@ -13,7 +13,7 @@ from typing import Any
 
 from downslope import files
 from downslope.lab.baseline import NAMES
-from downslope.lab.drawing import Look, Picture, looks, number
+from downslope.lab.drawing import Look, Picture, in_full, looks, number
 from downslope.lab.mathml import mathml
 from downslope.lab.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report_code import lowest, snippets
@@ -61,7 +61,7 @@ def report_page(race: Race) -> str:
         (
             _header(race),
             _results(race, look),
-            _rule_keys(look),
+            _rule_keys(race, look),
             _canyon(race),
             _pair(race, pictures["pair"]),
             _curves(race, pictures["curves"]),
@@ -144,13 +144,19 @@ def _results(race: Race, look: dict[str, Look]) -> str:
     )
 
 
-def _rule_keys(look: dict[str, Look]) -> str:
+def _rule_keys(race: Race, look: dict[str, Look]) -> str:
+    first = in_full(race)
     buttons = "".join(
-        f'<button type="button" aria-pressed="true" data-rule="{html.escape(rule)}" title="Show or hide in all '
-        f'pictures">{rule_name(rule, one)}</button>'
+        f'<button type="button" aria-pressed="{str(rule in first).lower()}" data-rule="{html.escape(rule)}" title="In '
+        f'full or faint in all pictures; point at it to see it alone">{rule_name(rule, one)}</button>'
         for rule, one in look.items()
     )
-    return f'<nav class="rules" aria-label="Rules shown in the pictures">{buttons}</nav>\n'
+    few = f"Lowest {len(first)}" if any(result.verdict for result in race.rules) else f"First {len(first)}"
+    sets = (("few", few), ("all", "All"), ("none", "None"))
+    choices = "".join(f'<button type="button" data-set="{key}">{label}</button>' for key, label in sets)
+    more = f'<span class="sets">{choices}</span>' if len(first) < len(look) else ""
+    kind = "rules many" if more else "rules"
+    return f'<nav class="{kind}" aria-label="Rules shown in full in the pictures">{more}{buttons}</nav>\n'
 
 
 def _canyon(race: Race) -> str:
@@ -160,12 +166,18 @@ def _canyon(race: Race) -> str:
         f"What every learning rate led to, over {_seeds(len(race.tuning_seeds))}: the line is the median, the ribbon "
         "reaches from the best to the worst. A wide valley forgives a wrong guess. A thick cross means that every "
         "run diverged there, a thin one that some did. The best learning rate is the one with the lowest mean, over "
-        "these seeds and those it was confirmed on.",
+        f"these seeds and those it was confirmed on.{_about_faint(race)}",
         _plot("canyon", "Final validation loss against learning rate, for every rule")
         + f"<details><summary>The canyon in numbers</summary>{valleys(race)}\n"
         '<p class="small">Final validation loss: the median over the tuning seeds, and below it from the lowest to the '
         "highest. A run that diverged counts as infinite.</p></details>",
     )
+
+
+def _about_faint(race: Race) -> str:
+    if len(in_full(race)) == len(race.rules):
+        return ""
+    return " Point at a rule to see it alone; those chosen above are in full, the others faint."
 
 
 def _pair(race: Race, picture: Picture) -> str:
