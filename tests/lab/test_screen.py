@@ -47,6 +47,17 @@ def test_every_name_and_number_is_whole(task, width):
     assert all(name in text for name in ("r" * 64, "価格最適化の規則", "🙂_rule", r"e\x1b[31m_\u202erule"))
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_name_longer_than_the_screen_leaves_the_others_their_table(width):
+    race = make_race(("sgd", "adam", "lion"))
+    long = "r" * 130
+    race = dataclasses.replace(race, rules=(dataclasses.replace(race.rules[0], rule=long), *race.rules[1:]))
+    lines = table(race, width).plain.splitlines()
+    assert lines.count(long) == 1
+    assert max(cell_len(line) for line in lines if line != long) <= width
+    assert sum("0.0" in line for line in lines) < 12  # a table, not a line for every number
+
+
 @pytest.mark.parametrize("race", [interrupt(make_race()), make_race(everything_diverges=True)])
 def test_a_table_of_a_race_without_results(race):
     assert all(result.rule in table(race, 60).plain for result in race.rules)
@@ -66,7 +77,8 @@ def staged(rules, epochs, setup=2.0, epoch=0.1, lanes=64):
         yield now, Stage(name, dict.fromkeys(rules, runs * epochs))
         for rule in rules:
             for k in range(epochs):
-                seconds = epoch if k else 2 * epoch if rule in compiled else setup
+                full = epoch * (0.5 + 0.5 * runs / 57)
+                seconds = full if k else 2 * full if rule in compiled else setup
                 compiled.add(rule)
                 now += seconds
                 yield now, Progress(rule, min(runs, lanes), 0, (), seconds)
@@ -75,12 +87,12 @@ def staged(rules, epochs, setup=2.0, epoch=0.1, lanes=64):
 def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
     problem = load_problem("parabola")
     out, clock = io.StringIO(), [0.0]
-    rules = [downslope.sgd, downslope.adam]
+    rules = [downslope.sgd, downslope.momentum, downslope.adagrad, downslope.adam]
     later = {"confirming": 28, "verdict": 10}
     screen = Screen(problem, rules, Console(file=out, width=80), later=later, clock=lambda: clock[0])
     shares = []
     with screen:
-        for clock[0], event in staged(["sgd", "adam"], problem.epochs):
+        for clock[0], event in staged([rule.name for rule in rules], problem.epochs):
             screen.watch(event)
             shares.append(screen.shown)
     assert shares == sorted(shares)

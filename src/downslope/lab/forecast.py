@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class Forecast:
     """The seconds left of a race.
 
-    What is counted are epochs of heats: one takes about as long whether all of its lanes have a run or a few. What
-    comes before the first of a rule, above all its compilation, is counted by itself: in a short race it is half of
-    the time.
+    What is counted are epochs of heats. One with empty lanes takes less than a full one, but not in proportion: half of
+    it is taken not to depend on them. What comes before the first of a rule, above all its compilation, is counted by
+    itself: in a short race it is half of the time.
 
     Args:
         rules: The names of the rules.
@@ -42,8 +42,8 @@ class Forecast:
 
     def add(self, progress: Progress) -> None:
         """Take in an epoch."""
-        self.rules[progress.rule].add(progress)
         self.lanes = max(self.lanes, progress.epochs)
+        self.rules[progress.rule].add(progress, self._size(progress.epochs))
         self.trained += progress.epochs
         self.skipped += progress.skipped
 
@@ -63,22 +63,28 @@ class Forecast:
         setup = min(pace.setup for pace in self.rules.values() if pace.setup is not None)
         total = 0.0
         for pace in self.rules.values():
-            to_come = sum(self._heat_epochs(self.epochs * runs) for runs in self.later.values())
+            to_come = sum(self._heats(self.epochs, self.epochs * runs) for runs in self.later.values())
             total += (self._now(pace) + to_come) * (usual if pace.cost is None else pace.cost)
             total += setup if pace.setup is None else 0.0
         busy = sum(pace.seconds for pace in self.rules.values())
         return total / max(self.threads, busy / elapsed if elapsed > 0 else 0.0)
 
     def _now(self, pace: _Pace) -> float:
-        """The heat epochs of a rule to come in this stage."""
+        """What is to come in this stage for a rule, in epochs of a full heat."""
         if pace.waiting <= 0:
             return 0.0
         # In tuning, as many of the runs to come will diverge as of those that came.
         kept = self.trained / (self.trained + self.skipped) if self.tuning and self.trained else 1.0
-        return max(pace.waiting * kept / self.lanes, self.epochs - pace.heat_epochs)
+        return self._heats(self.epochs - pace.heat_epochs, pace.waiting * kept)
 
-    def _heat_epochs(self, run_epochs: int) -> float:
-        return max(run_epochs / self.lanes, self.epochs)
+    def _heats(self, epochs: int, run_epochs: float) -> float:
+        """So many epochs of runs in at least so many epochs of a heat, in those of a full one."""
+        full = run_epochs / self.lanes
+        return full if full >= epochs else epochs * self._size(run_epochs / epochs)
+
+    def _size(self, runs: float) -> float:
+        """The time of a heat with so many runs, as a share of that of a full one."""
+        return 0.5 + 0.5 * runs / self.lanes
 
 
 @dataclass
@@ -90,19 +96,19 @@ class _Pace:
     setup: float | None = None  # seconds of the first of all, with the compilation
     seconds: float = 0.0
     counted: float = 0.0  # of these, in epochs that were not the first of a stage
-    count: int = 0
+    count: float = 0.0  # how many full heats' epochs these are
 
     @property
     def cost(self) -> float | None:
-        """The seconds of a heat epoch, as far as is known."""
+        """The seconds of an epoch of a full heat, as far as is known."""
         return self.counted / self.count if self.count else None
 
-    def add(self, progress: Progress) -> None:
+    def add(self, progress: Progress, size: float) -> None:
         if self.setup is None:
             self.setup = progress.seconds
         elif self.heat_epochs:
             self.counted += progress.seconds
-            self.count += 1
+            self.count += size
         self.seconds += progress.seconds
         self.heat_epochs += 1
         self.waiting -= progress.epochs + progress.skipped

@@ -120,7 +120,7 @@ class Screen:
         elapsed = self._elapsed()
         left = self.forecast.left(elapsed)
         if not left:
-            return f"{_duration(elapsed)} so far"
+            return f"{_duration(elapsed)} so far" + (", compiling" if left is None else "")
         return f"{_duration(elapsed)} so far, about {_duration(left)} left"
 
     def _drawn(self) -> RenderableType:
@@ -136,7 +136,8 @@ class Screen:
             runs = max(len(f"{task.runs:,}") for task in self.tasks.values())
             for task in self.tasks.values():
                 lost = f"{task.lost:,} diverged" if task.lost else ""
-                lines.append(Text(f"{task.runs:>{runs},} runs  {lost:<14} {task.name}", style="dim"))
+                line = f"{task.runs:>{runs},} runs  {lost:<14} {task.name}"
+                lines.append(Text(line, style="dim", no_wrap=True, overflow="ellipsis"))  # the table has it whole
         return Group(*lines)
 
     def _print(self, text: str, style: str = "") -> None:
@@ -215,7 +216,8 @@ def table(race: Race, width: int = 120) -> Text:
         heads = [column.title.split("\n") for column in columns]
         rows = [_Row("" if names_above else "rule", heads, "bold"), *_rows(race, columns)]
         text = _laid_out(rows, names_above)
-        if max(map(cell_len, text.plain.splitlines())) <= width:
+        alone = {row.name for row in rows} if names_above else set()  # the terminal goes on with them in the next line
+        if max(cell_len(line) for line in text.plain.splitlines() if line not in alone) <= width:
             return text
     return _listed(_rows(race, columns), columns, width)
 
