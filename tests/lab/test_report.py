@@ -511,6 +511,57 @@ def test_a_browser_draws_the_pictures(tmp_path, case):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_page_from_a_file_copies_the_code_or_selects_it(tmp_path, allowed):
+    race = make_race(("adam",))
+    rule = dataclasses.replace(race.rules[0], formula=downslope.adam.latex(bias_correction=True))
+    path = tmp_path / "race.html"
+    clipboard = "async (text) => { window.taken = text; }" if allowed else "async () => { throw new Error(); }"
+    check = f"""<script>
+Object.defineProperty(navigator, "clipboard", {{ value: {{ writeText: {clipboard} }} }});
+const button = document.querySelector(".copy");
+button.click();
+setTimeout(() => {{
+  const wanted = button.parentElement.querySelector("code").textContent;
+  const taken = {"window.taken" if allowed else "getSelection().toString()"};
+  document.title = [wanted.includes("torch.optim.Adam("), taken.trim() === wanted.trim(), button.textContent].join(" ");
+}}, 100);
+</script></body>"""
+    text = report_page(dataclasses.replace(race, rules=(rule,)))
+    path.write_text(text.replace("</body>", check), encoding="utf-8")
+    title = re.search(r"<title>(.*?)</title>", in_a_browser(path, "--dump-dom").stdout)
+    assert title is not None
+    assert title[1] in ("true true Copied", *(() if allowed else ("true true Selected",)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_one_rule_of_many_stands_out_while_the_keyboard_is_at_it(tmp_path):
+    path = tmp_path / "race.html"
+    check = """<script>
+const strong = () => new Set(document.getElementById("plot-canyon").data
+  .filter((trace) => trace.opacity === 1).map((trace) => trace.meta.rule)).size;
+const key = document.querySelector('.rules [data-rule="lion"]');
+const found = [strong()];
+key.focus({ focusVisible: true });
+found.push(strong(), key.matches(":focus-visible"));
+key.blur();
+key.click();
+found.push(strong(), key.getAttribute("aria-pressed"));
+for (const set of ["all", "none", "few"]) {
+  document.querySelector(`[data-set="${set}"]`).click();
+  found.push(strong());
+}
+document.title = found.join(" ");
+</script></body>"""
+    path.write_text(report_page(RACES["twelve rules"]).replace("</body>", check), encoding="utf-8")
+    title = re.search(r"<title>(.*?)</title>", in_a_browser(path, "--dump-dom").stdout)
+    assert title is not None
+    assert title[1] == "5 1 true 6 true 12 0 5"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_a_dark_browser_prints_in_light_colours_and_says_which_learning_rate(tmp_path):
     path = tmp_path / "race.html"
     check = """<script>

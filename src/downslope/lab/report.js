@@ -6,7 +6,7 @@
   let pointed = null; // the rule that the pointer or the keyboard is at, shown alone
   const current = {};
   const root = document.documentElement;
-  const PAPER = { width: 680, height: 760 }; // pixels, less than A4 and US Letter hold within the margins, below a lead
+  const PAPER = { width: 680, height: 720 }; // pixels, less than A4 and US Letter hold within the margins, below a lead
   const FAINT = 0.13;
   const touch = matchMedia("(pointer: coarse)").matches;
   const config = {
