@@ -262,6 +262,8 @@ def test_matrix_shows_both_sides_and_greys_out_what_is_undecided(pages):
     one = next(one for one in race.comparisons if one.win_probability not in (0.0, 0.5, 1.0))
     hints = {attributes["title"].split(":")[0]: text for _, attributes, text in page.cells if "title" in attributes}
     assert hints[f"{one.first} against {one.second}"] == f"{100 * one.win_probability:.3g} %"
+    titles = [attributes["title"] for _, attributes, _ in page.cells if "title" in attributes]
+    assert sum(difference(one) in title and f"{100 * one.ratio.level:.3g} % interval" in title for title in titles) >= 1
     assert hints[f"{one.second} against {one.first}"] == f"{100 - 100 * one.win_probability:.3g} %"
 
 

@@ -197,6 +197,10 @@ def _level(interval: Interval) -> str:
     return "–" if math.isnan(interval.level) else f"{100 * interval.level:.3g} %"
 
 
+def _interval_level(interval: Interval) -> str:
+    return "" if math.isnan(interval.level) else f"{_level(interval)} interval; "
+
+
 def _with_interval(interval: Interval | None, *, percent: bool = False, finished: str = "") -> str:
     if interval is None:
         return "–"
@@ -231,7 +235,7 @@ def _matrix_cell(comparison: Comparison | None) -> str:
     kind = {"first": "win", "second": "loss"}.get(comparison.outcome, "even")
     alike = "<small>alike</small>" if comparison.outcome == "alike" else ""
     hint = html.escape(
-        f"{comparison.first} against {comparison.second}: {_decision(comparison)}, "
-        f"adjusted p = {number(comparison.p_adjusted)}"
+        f"{comparison.first} against {comparison.second}: {_decision(comparison)}; {difference(comparison)}, "
+        f"{_interval_level(comparison.ratio)}adjusted p = {number(comparison.p_adjusted)}"
     )
     return f'<td class="{kind}" title="{hint}">{_percent(comparison.win_probability)}{alike}</td>'

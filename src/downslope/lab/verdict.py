@@ -111,7 +111,7 @@ def _by_how_much(comparisons: Sequence[Comparison]) -> str:
     if not 0 < nearest.ratio.estimate < math.inf:
         return ""
     beside = "" if len(comparisons) == 1 else f" than {nearest.second}, the next"
-    return f": {_lower(nearest.ratio)} lower{beside}{_ends(nearest.ratio)}"
+    return f": {_lower(nearest.ratio)} lower{beside}{_ends(nearest.ratio, with_level=True)}"
 
 
 def difference(comparison: Comparison) -> str:
@@ -134,11 +134,12 @@ def _lower(ratio: Interval) -> str:
     return f"{_percent(1 - ratio.estimate)} %"
 
 
-def _ends(ratio: Interval) -> str:
+def _ends(ratio: Interval, *, with_level: bool = False) -> str:
     if math.isnan(ratio.low):
         return ""
     if ratio.high <= 1:
-        return f" ({_percent(1 - ratio.high)} to {_percent(1 - ratio.low)} %)"
+        level = f"{100 * ratio.level:.3g} % interval: " if with_level else ""
+        return f" ({level}{_percent(1 - ratio.high)} to {_percent(1 - ratio.low)} %)"
     low = f"{_percent(1 - ratio.low)} % lower" if ratio.low <= 1 else f"{_percent(ratio.low - 1)} % higher"
     if math.isinf(ratio.high):
         return f" ({low} to any higher)"
