@@ -157,3 +157,18 @@ def test_what_a_rule_of_ones_own_says_of_itself_does_the_screen_no_harm(tmp_path
     assert [c for c in ("\x1b[2J", "\x1b]", "\x07", "\r", "\u202e") if c in screen] == []
     assert r"\x1b[2J" in screen
     assert json.loads(run(f"{path}:mine", "--json").stdout)["intuition"].startswith("Slides\x1b[2J")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_names_longer_than_the_screen_are_folded_not_cut_off(tmp_path, width):
+    name, setting, state = ("n" * 130, "h" * 130, "s" * 130)
+    (tmp_path / "mine.py").write_text(
+        f"from downslope import rule\n\n@rule\ndef {name}(x, dx, {state}=0, *, lr=0.01, {setting}=0.9):\n"
+        f"    {state} = {setting} * {state} + dx\n    return x - lr * {state}, {state}\n"
+    )
+    done = run(f"{tmp_path / 'mine.py'}:{name}", width=width)
+    assert done.exit_code == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= width
+    assert "…" not in done.stdout
+    letters = "".join(done.stdout.split())
+    assert letters.count("n" * 130) >= 5  # title and four ways to run it

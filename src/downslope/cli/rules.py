@@ -223,10 +223,11 @@ def _form(form: Facts) -> RenderableType:
 
 def _formula(formula: Iterable[str], starts: Mapping[str, float | str]) -> RenderableType:
     lines = Table.grid(padding=(0, 1, 0, 0))
-    for ratio in (None, None, 1):
-        lines.add_column(no_wrap=ratio is None, ratio=ratio)
-    for line in formula:
-        name, _, value = line.partition(" = ")
+    parts = [line.partition(" = ") for line in formula]
+    lines.add_column(no_wrap=_short(name for name, _, _ in parts), overflow="fold")
+    lines.add_column(no_wrap=True)
+    lines.add_column(ratio=1, overflow="fold")
+    for name, _, value in parts:
         lines.add_row(Text(name), "=", Text(value))
     first = ", ".join(_setting(name, start, " = ") for name, start in starts.items())
     return _indented(Group(lines, *([Text(f"at first {first}")] if first else [])))
@@ -234,6 +235,8 @@ def _formula(formula: Iterable[str], starts: Mapping[str, float | str]) -> Rende
 
 def _defaults(forms: Mapping[str, Facts], *, ranges: bool = False) -> RenderableType:
     table = _table("", *forms, *(["range"] if ranges else []))
+    names = [name for form in forms.values() for name in (*form["hyperparameters"], *form["flags"])]
+    table.columns[0].no_wrap = _short(names)
     for name in dict.fromkeys(name for form in forms.values() for name in form["hyperparameters"]):
         known = [form["hyperparameters"].get(name) for form in forms.values()]
         allowed = [_allowed(each) for each in known if each] if ranges else []
@@ -277,7 +280,7 @@ def _cost(forms: Mapping[str, Facts]) -> RenderableType:
 def _sources(forms: Mapping[str, Facts]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
-    grid.add_column(ratio=1)
+    grid.add_column(ratio=1, overflow="fold")
     for dialect, form in forms.items():
         grid.add_row(dialect if form["dialect"] else "", Text(form["source"].replace("`", "")))
         for call in form["calls"]:
@@ -290,6 +293,8 @@ def _sources(forms: Mapping[str, Facts]) -> RenderableType:
 
 def _use(form: Facts) -> RenderableType:
     lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(no_wrap=True)
+    lines.add_column(overflow="fold")
     for library in LIBRARIES:
         lines.add_row(library, Text(_call(form, library)))
     return _indented(lines)
@@ -322,5 +327,10 @@ def _indented(part: RenderableType) -> RenderableType:
 def _table(*titles: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for index, title in enumerate(titles):
-        table.add_column(title, no_wrap=not index, justify="right" if index else "left")
+        table.add_column(title, no_wrap=not index, overflow="fold", justify="right" if index else "left")
     return table
+
+
+def _short(names: Iterable[str]) -> bool:
+    """Whether the names are of a length that any screen has room for, so that they need not be broken."""
+    return max(map(len, names), default=0) <= 24
