@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -357,3 +358,18 @@ def test_a_failure_inside_a_heat_reaches_the_caller(engine):
     broken = Engine(dataclasses.replace(engine.problem, features=("p", "q")), [downslope.sgd], threads=2)
     with pytest.raises(TypeError, match="dot_general"):
         list(broken.train([Entry("sgd", 0.1, 0)]))
+
+
+def test_ctrl_c_while_a_heat_starts_leaves_none_at_work(monkeypatch):
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    engine = Engine(small_problem(epochs=200), [downslope.adam])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(engine, [Entry("adam", 0.01, seed) for seed in range(40)])
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("heat-")] == []

@@ -105,13 +105,14 @@ class Engine:
                 raise ValueError(f"entries: learning rate {entry.lr!r} of {entry.rule}; expected a positive number")
         schedule = _Schedule(entries, min(self.threads, len(entries)))
         reports: queue.SimpleQueue[Progress | BaseException | None] = queue.SimpleQueue()
-        workers = [
-            threading.Thread(target=self._work, args=(schedule, reports), daemon=True, name=f"heat-{i}")
-            for i in range(min(self.threads, len(entries)))
-        ]
-        for worker in workers:
-            worker.start()
+        workers: list[tuple[threading.Thread, threading.Event]] = []
         try:
+            for i in range(min(self.threads, len(entries))):
+                begun = threading.Event()
+                arguments = (schedule, reports, begun)
+                worker = threading.Thread(target=self._work, args=arguments, daemon=True, name=f"heat-{i}")
+                workers.append((worker, begun))
+                worker.start()
             busy = len(workers)
             while busy:
                 report = reports.get()
@@ -123,10 +124,18 @@ class Engine:
                     yield report
         finally:
             schedule.stop()
-            for worker in workers:
-                worker.join()
+            # A heat that goes on while Python ends brings the process down, also one that Ctrl-C met while it started.
+            for worker, begun in workers:
+                if begun.wait(timeout=1.0):
+                    worker.join()
 
-    def _work(self, schedule: _Schedule, reports: queue.SimpleQueue[Progress | BaseException | None]) -> None:
+    def _work(
+        self,
+        schedule: _Schedule,
+        reports: queue.SimpleQueue[Progress | BaseException | None],
+        begun: threading.Event,
+    ) -> None:
+        begun.set()
         try:
             with jax.default_device(self._ground.device):
                 while (rule := schedule.next_rule()) is not None:
