@@ -276,7 +276,7 @@ def test_only_the_verdict_sees_the_test_data(engine):
 def test_stopping_early_keeps_what_was_reported_and_leaves_the_engine_usable(engine):
     entries = [Entry("sgd", 0.1, seed) for seed in range(30)]
     reports = engine.train(entries)
-    kept = [run for _ in range(engine.problem.epochs + 1) for run in next(reports).finished]
+    kept = [run for _ in range(2 * engine.problem.epochs) for run in next(reports).finished]  # of two heats
     reports.close()
     assert 0 < len(kept) < len(entries)
     again = train(engine, [Entry("sgd", 0.1, run.seed) for run in kept])
