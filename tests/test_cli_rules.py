@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 import downslope
-from downslope import catalogue
 from downslope.cli import app
+from downslope.recipes import catalogue
 
 
 def run(*arguments, width=80):

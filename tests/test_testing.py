@@ -5,13 +5,12 @@ import pytest
 
 import downslope
 from downslope import exp, log, rule, scalar, sign, sqrt, tanh, where
-from downslope.bounds import enclose, enclose_scalars
-from downslope.expression import CONDITIONS
-from downslope.interpret import _apply as apply
-from downslope.interpret import interpret, interpret_body, interpret_scalars
+from downslope.language.options import compose
+from downslope.language.program import in_order
 from downslope.rules import __all__ as names
+from downslope.targets.arrays import compute, interpret, interpret_body, interpret_scalars
+from downslope.targets.intervals import enclose, enclose_scalars
 from downslope.testing import RuleCheckError, Target, _check_target, hard_values, targets
-from downslope.trace import in_order, trace
 
 
 @pytest.mark.parametrize("name", names)
@@ -67,7 +66,7 @@ def test_an_impure_function_is_not_certified():
     ids=["one part in a million", "a tiny value for zero", "the wrong sign"],
 )
 def test_a_wrong_target_is_caught(spoil):
-    program = trace(downslope.adam)
+    program = compose(downslope.adam)
     settings = {name: value for name, value in program.hyperparameters.items() if value is not None}
     right = Target("right", np.float32, interpret)
     wrong = Target("wrong", np.float32, lambda *given: spoil(interpret(*given)))
@@ -77,7 +76,7 @@ def test_a_wrong_target_is_caught(spoil):
 
 def test_bounds_are_tight():
     """The interval of a product is two units in the last place wide, not more."""
-    program = trace(downslope.sgd)
+    program = compose(downslope.sgd)
     x, dx = np.zeros(1000, np.float32), hard_values(1000, np.float32)
     interval = enclose(program, {"x": x, "dx": dx}, {"lr": 0.5}, np.float32)["x"]
     normal = np.abs(dx) > 1e-30
@@ -143,7 +142,7 @@ def other_library(ulps):
             if not e.per_weight:
                 args = [values[arg] for arg in e.args]
                 value = e.value if e.op == "constant" else scalars[e.value] if e.op == "input" else None
-                value = apply(e, args, np) if value is None else np.float64(value)
+                value = compute(e.op, args) if value is None else np.float64(value)
                 values[e] = value + ulps * np.spacing(value) if e.op in ("exp", "log", "tanh", "pow") else value
         return interpret_body(program, arrays, values, np)
 
@@ -152,7 +151,7 @@ def other_library(ulps):
 
 @pytest.mark.parametrize("a_rule", [waning, rooted, saturating, remembered, alternating], ids=lambda r: r.name)
 def test_another_library_is_inside_the_bounds_and_a_sloppy_one_is_not(a_rule):
-    program = trace(a_rule)
+    program = compose(a_rule)
     for ulps in (1, -1):
         assert _check_target(other_library(ulps), program, settings_of(program)).passed
         if a_rule in (waning, rooted):
@@ -164,17 +163,17 @@ def settings_of(program):
 
 
 def off_by(relative):
-    return lambda e, v: v * (1 + relative) if e.op not in CONDITIONS else v != 0
+    return lambda e, v: v * (1 + relative) if not e.is_condition else v != 0
 
 
 def in_single_precision(e, v):
-    return v != 0 if e.op in CONDITIONS else float(np.float32(v))
+    return v != 0 if e.is_condition else float(np.float32(v))
 
 
 @pytest.mark.parametrize("a_rule", [waning, rooted], ids=lambda r: r.name)
 def test_scalar_intervals_are_tight(a_rule):
     """One unit in the last place of an exponential near 1 is 1e-12 of what is left of 1: ten times that is found."""
-    program = trace(a_rule)
+    program = compose(a_rule)
     assert _check_target(target_with(np.float64, off_by(0)), program, settings_of(program)).passed
     for wrong in (off_by(3e-11), off_by(-3e-11), in_single_precision):
         assert not _check_target(target_with(np.float64, wrong), program, settings_of(program)).passed
@@ -182,7 +181,7 @@ def test_scalar_intervals_are_tight(a_rule):
 
 @pytest.mark.parametrize("name", ["adam", "adamax", "nadam", "amsgrad", "adamw", "radam", "adabelief", "adan"])
 def test_coefficients_of_single_precision_are_caught(name):
-    program = trace(getattr(downslope, name), **({"bias_correction": True} if name == "amsgrad" else {}))
+    program = compose(getattr(downslope, name), **({"bias_correction": True} if name == "amsgrad" else {}))
     settings = settings_of(program)
     assert _check_target(target_with(np.float64, off_by(0)), program, settings).passed
     assert not _check_target(target_with(np.float64, in_single_precision), program, settings).passed
@@ -190,7 +189,7 @@ def test_coefficients_of_single_precision_are_caught(name):
 
 
 def test_a_power_subtracted_in_single_precision_is_caught():
-    program = trace(downslope.adam)
+    program = compose(downslope.adam)
 
     def spoil(e, v):
         if e.op == "sub" and e.args[1].op == "pow":  # 1 - beta**t
@@ -207,7 +206,7 @@ def test_numbers_without_functions_are_points():
     def plain(x, dx, *, t, lr=0.1, beta=0.9):
         return x - lr * where((t > 2) & (beta < 1), sqrt(t / 3), (1 - beta) ** 3) * dx
 
-    program = trace(plain)
+    program = compose(plain)
     for t in (1.0, 5.0):
         inside = enclose_scalars(program, {"t": t, "lr": 0.1, "beta": 0.9})
         assert all(interval.low == interval.high for interval in inside.values())

@@ -3,8 +3,11 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from downslope.expression import FormulaError, exp, log, maximum, minimum, sign, sqrt, tanh, where
-from downslope.formula import Rule, rule, scalar
+from downslope.language import operations
+from downslope.language.formula import scalar
+from downslope.language.operations import *  # noqa: F403, the words of a formula
+from downslope.language.operations import FormulaError
+from downslope.rule import Rule, rule
 from downslope.rules import (
     adabelief,
     adadelta,
@@ -24,8 +27,7 @@ from downslope.rules import (
     schedule_free_sgd,
     sgd,
 )
-
-__version__ = "0.1.0"
+from downslope.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from downslope.checkpoint import CheckpointError
@@ -66,11 +68,7 @@ __all__ = [
     "convert",
     "convert_file",
     "equivalent",
-    "exp",
     "lion",
-    "log",
-    "maximum",
-    "minimum",
     "momentum",
     "nadam",
     "nesterov",
@@ -81,11 +79,8 @@ __all__ = [
     "schedule_free_adamw",
     "schedule_free_sgd",
     "sgd",
-    "sign",
-    "sqrt",
-    "tanh",
-    "where",
 ]
+__all__ += operations.__all__
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,6 @@ The record:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -26,9 +25,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-import downslope
 from downslope import files
-from downslope.trace import Program, in_order
+from downslope.version import __version__
 
 FORMAT = "downslope-1"
 
@@ -84,21 +82,6 @@ class Raw:
         return self.data.view(self.dtype).reshape(self.shape)
 
 
-def fingerprint(program: Program) -> str:
-    """A hash of what a program computes, the same for the same formula and options wherever it was traced."""
-    roots = {**program.outputs, **program.scalar_outputs}
-    if program.lookahead is not None:
-        roots["point"] = program.lookahead.outputs["x"]
-    number: dict[Any, int] = {}
-    lines = []
-    for e in in_order(roots.values()):
-        number[e] = len(number)
-        lines.append([e.op, *(number[arg] for arg in e.args), str(e.value)])
-    outputs = {name: number[e] for name, e in roots.items()}
-    text = json.dumps([lines, outputs, list(program.states.items()), list(program.scalar_states.items())])
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-
 def write(path: Path, tensors: Mapping[str, Array | Raw], record: Mapping[str, Any]) -> None:
     """Write a file that is either there whole or not at all, whenever the process ends.
 
@@ -111,7 +94,7 @@ def write(path: Path, tensors: Mapping[str, Array | Raw], record: Mapping[str, A
     raw = {key: raw[key] for key in sorted(raw, key=lambda key: (-_WIDTHS[raw[key].dtype], key))}  # all then aligned
     metadata = {
         "format": FORMAT,
-        "version": downslope.__version__,
+        "version": __version__,
         "record": json.dumps(record),
         "checksum": _checksum(raw, record),
     }

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from downslope.formula import Range, check_number
-from downslope.trace import Program
+from downslope.language.formula import Range, check_number
+from downslope.language.program import Program
 
 Array = np.ndarray[Any, Any]
 Schedule = Callable[[int], float]

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 
 from downslope import checkpoint
-from downslope.formula import Rule
 from downslope.groups import (
     Array,
     Group,
@@ -26,6 +25,7 @@ from downslope.groups import (
     lay_out,
 )
 from downslope.plan import Plan
+from downslope.rule import Rule
 
 POLICIES = ("keep", "raise", "skip")
 

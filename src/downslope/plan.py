@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from downslope import checkpoint
-from downslope.formula import OPTIONS, Range, Rule, check_number, unknown
 from downslope.groups import Array, Group, Schedule
-from downslope.interpret import interpret
-from downslope.options import compose, stored_point
-from downslope.trace import Program
+from downslope.language.formula import Range, check_number, unknown
+from downslope.language.options import NUMBERS, compose, stored_point
+from downslope.language.program import Program, fingerprint
+from downslope.rule import Rule
+from downslope.targets.arrays import interpret
 
-OPTIONAL = ("weight_decay", "averaging")
-"""The options that are hyperparameters: a number or a schedule, and possibly another one for each group."""
-
-FIXED = tuple(sorted(OPTIONS - {"params", "rule"}))
+FIXED = ("cautious", "decoupled", "lookahead", "max_norm", "maximize", "nonfinite", "threads")
 """The options that hold for a whole optimizer from the start."""
 
 
@@ -85,7 +83,7 @@ class Plan:
         own = {*rule.hyperparameters, *rule.flags}
         given = {*shared, *(name for group in settings for name in group)}
         flags = {name: rule.checked(name, shared[name]) for name in rule.flags if name in shared}
-        options = {name: name in given and name not in own for name in OPTIONAL} | {
+        options = {name: name in given and name not in own for name in NUMBERS} | {
             "decoupled": bool(decoupled),
             "cautious": bool(cautious),
             "max_norm": max_norm is not None,
@@ -107,7 +105,7 @@ class Plan:
 
     def _complete(self, given: Mapping[str, Any]) -> dict[str, float | Schedule]:
         """A group's hyperparameters: those given, else the defaults; an option of other groups only counts as 0."""
-        absent = {name: 0.0 for name in OPTIONAL if self.options[name]}
+        absent = {name: 0.0 for name in NUMBERS if self.options[name]}
         settings = {**self.program.hyperparameters, **absent, **given}
         for name, value in settings.items():
             if value is None and name not in given:
@@ -122,9 +120,9 @@ class Plan:
                 check_number(f"{name}(t=1)", schedule(1), self.program.ranges[name])
                 return schedule
             return check_number(name, value, self.program.ranges[name])
-        if name in (*self.rule.flags, *FIXED, *OPTIONAL):
+        if name in (*self.rule.flags, *FIXED, *NUMBERS):
             raise TypeError(f"{name} is settled for the whole optimizer when it is made; it cannot be set here")
-        valid = dict.fromkeys((*self.program.hyperparameters, *self.rule.flags, *OPTIONAL, *FIXED))
+        valid = dict.fromkeys((*self.program.hyperparameters, *self.rule.flags, *NUMBERS, *FIXED))
         raise unknown(f"an optimizer with the rule {self.rule.name}", name, list(valid))
 
     def starts(self) -> dict[str, dict[str, float | None]]:
@@ -200,7 +198,7 @@ class Plan:
             "flags": dict(self.flags),
             "options": options,
             "max_norm": self.max_norm,
-            "formula": checkpoint.fingerprint(compose(self.rule, **options, **self.flags)),
+            "formula": fingerprint(compose(self.rule, **options, **self.flags)),
             "groups": [
                 {
                     "names": group.names,

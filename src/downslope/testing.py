@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from downslope.bounds import enclose, enclose_scalars
-from downslope.formula import Rule
-from downslope.interpret import interpret
+from downslope.language.options import compose
+from downslope.language.program import Program
 from downslope.optimizer import Optimizer
-from downslope.options import compose
-from downslope.trace import Program, trace
+from downslope.rule import Rule
+from downslope.targets.arrays import interpret
+from downslope.targets.intervals import enclose, enclose_scalars
 
 Array = np.ndarray[Any, Any]
 
@@ -78,7 +78,7 @@ def check_rule(rule: Rule, **flags: bool) -> Certificate:
         >>> downslope.check_rule(downslope.momentum).passed
         True
     """
-    program = trace(rule, **flags)
+    program = compose(rule, **flags)
     required = {name: 0.1 for name, value in rule.hyperparameters.items() if value is None}
     settings = {**{k: v for k, v in rule.hyperparameters.items() if v is not None}, **required}
     tasks: list[Callable[[], Check]] = [lambda: _check_reading(rule, program, settings, flags)]

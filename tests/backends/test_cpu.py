@@ -12,9 +12,8 @@ import pytest
 import downslope
 from downslope import Optimizer, maximum, rule, scalar, where
 from downslope.backends.cpu import SlotTable, kernel_source
-from downslope.interpret import interpret
-from downslope.options import compose
-from downslope.trace import trace
+from downslope.language.options import compose
+from downslope.targets.arrays import interpret
 
 RNG = np.random.default_rng(1)
 MILLION = 1_000_000
@@ -114,7 +113,7 @@ def test_a_million_hard_values_within_two_units_in_the_last_place(name, options,
 @pytest.mark.parametrize("name", RULES)
 def test_doubles_agree_too(name):
     formula, flags = RULES[name]
-    program = trace(formula, **flags)
+    program = compose(formula, **flags)
     arrays = {key: hard_values(10_000, np.float64) for key in program.arrays}
     weights = arrays["x"].copy()
     optimizer = Optimizer(weights, formula, **flags, lookahead="explicit", lr=0.3)
@@ -128,7 +127,7 @@ def test_doubles_agree_too(name):
 @pytest.mark.parametrize("name", RULES)
 def test_nan_and_infinity_end_up_in_the_same_places(name):
     formula, flags = RULES[name]
-    program = trace(formula, **flags)
+    program = compose(formula, **flags)
     special = np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1e-45, 3e38])
     grid = np.meshgrid(*[special] * len(program.arrays), indexing="ij")
     arrays = {key: axis.ravel().copy() for key, axis in zip(program.arrays, grid, strict=True)}
@@ -207,7 +206,7 @@ OWN = [swaps, fills, untouched, counts_itself, swells, root_of_a_negative, too_l
     ids=lambda value: getattr(value, "name", None),
 )
 def test_a_rule_of_ones_own_computes_its_formula(formula, dtype):
-    program = trace(formula)
+    program = compose(formula)
     x = RNG.standard_normal(50).astype(dtype)
     values = {
         "x": x.copy(),
@@ -250,7 +249,7 @@ TAKEN = [
     "row row_ slots slots_ coefficients coefficients_ begin_ end_ s i i_ first_ last_ x_ dx_ at_x_ load_x_ store_x_",
     "load store access update float32 float64 np njit range max min abs int float inf inf_ nan nan_ numba math",
     "sqrt sqrt_ exp log tanh sign maximum minimum c0 c1 c0_ r0 new_x new_v v_ void body this",
-    "match case type print len sum pow name rows program total scale path threads_ group_ λ",
+    "match case type print len sum pow names rows program total scale path threads_ group_ λ",
 ]
 
 
@@ -432,7 +431,7 @@ def test_a_fork_after_a_shared_launch_goes_on():
 
 
 def test_the_source_reads_like_the_rule_and_stands_in_a_file():
-    text = kernel_source(trace(downslope.momentum), ["float32"] * 3)
+    text = kernel_source(compose(downslope.momentum), ["float32"] * 3)
     for line in ("new_v = mu * v - lr * dx", "momentum", "float32"):
         assert line in text
     compile(text, "momentum", "exec")

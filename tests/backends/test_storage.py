@@ -6,9 +6,9 @@ import pytest
 import downslope
 from downslope.backends.cpu import Coefficients, Kernel, whereabouts
 from downslope.backends.memory import FIRST, KEY, LENGTH
-from downslope.interpret import interpret
+from downslope.language.options import compose
+from downslope.targets.arrays import interpret
 from downslope.testing import hard_values
-from downslope.trace import trace
 
 
 def bfloat16(values):
@@ -36,7 +36,7 @@ STORE = {"bfloat16": (bfloat16, widened), "float16": (np.float16, np.float32), "
 
 def launched(rule, storages, values, scalars, rounding="nearest", key=0):
     """One step of a kernel on arrays of these values: what is stored afterwards."""
-    program = trace(rule)
+    program = compose(rule)
     kernel = Kernel(program, storages, rounding)
     with np.errstate(over="ignore"):
         stored = [STORE[storage][0](value) for storage, value in zip(storages, values, strict=True)]
@@ -100,7 +100,7 @@ def test_every_value_is_rounded_to_the_nearest_even(storage):
 
 def test_what_rounding_takes_is_kept_for_the_next_step():
     """A thousand steps, each far below the spacing of bfloat16 at 1, arrive; without compensation none does."""
-    program = trace(downslope.sgd)
+    program = compose(downslope.sgd)
     kernels = {kind: Kernel(program, ["bfloat16"] * 2, kind) for kind in ("nearest", "compensated")}
     ends = {}
     for kind, kernel in kernels.items():

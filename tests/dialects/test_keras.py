@@ -23,7 +23,7 @@ from two_hundred_steps import BOUND, RATES, assert_path, start_and_gradients
 
 import downslope
 from downslope.dialects import keras as dialect
-from downslope.trace import trace
+from downslope.language.options import compose
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 keras = pytest.importorskip("keras")
@@ -172,9 +172,9 @@ def test_the_formulas_are_certified(name, flags):
 
 
 def test_a_state_that_no_choice_uses_is_not_kept():
-    assert list(trace(dialect.rmsprop).states) == ["velocity"]
-    assert list(trace(dialect.adam).states) == ["momentums", "velocity"]
-    assert list(trace(dialect.adam, amsgrad=True).states) == ["momentums", "velocity", "velocity_hat"]
+    assert list(compose(dialect.rmsprop).states) == ["velocity"]
+    assert list(compose(dialect.adam).states) == ["momentums", "velocity"]
+    assert list(compose(dialect.adam, amsgrad=True).states) == ["momentums", "velocity", "velocity_hat"]
 
 
 def test_the_page_lists_what_is_tested():

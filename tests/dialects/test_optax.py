@@ -12,7 +12,7 @@ from two_hundred_steps import RATES, assert_path, start_and_gradients
 
 import downslope
 from downslope.dialects import optax as dialect
-from downslope.trace import trace
+from downslope.language.options import compose
 
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
@@ -189,8 +189,8 @@ def test_the_formulas_are_certified(name, flags):
 
 
 def test_a_state_that_no_choice_uses_is_not_kept():
-    assert list(trace(dialect.rmsprop).states) == ["nu"]
-    assert list(trace(dialect.rmsprop, centered=True).states) == ["nu", "mu"]
+    assert list(compose(dialect.rmsprop).states) == ["nu"]
+    assert list(compose(dialect.rmsprop, centered=True).states) == ["nu", "mu"]
 
 
 def test_the_page_lists_what_is_tested():

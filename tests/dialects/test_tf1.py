@@ -16,7 +16,7 @@ from two_hundred_steps import RATES, assert_path, start_and_gradients
 
 import downslope
 from downslope.dialects import tf1 as dialect
-from downslope.trace import trace
+from downslope.language.options import compose
 
 tf = pytest.importorskip("tensorflow")
 train = tf.compat.v1.train
@@ -121,8 +121,8 @@ def test_the_formulas_are_certified(name, flags):
 
 
 def test_a_state_that_no_choice_uses_is_not_kept():
-    assert list(trace(dialect.rmsprop).states) == ["rms"]
-    assert list(trace(dialect.rmsprop, centered=True).states) == ["rms", "mg"]
+    assert list(compose(dialect.rmsprop).states) == ["rms"]
+    assert list(compose(dialect.rmsprop, centered=True).states) == ["rms", "mg"]
 
 
 def test_what_tensorflow_demands_is_demanded():

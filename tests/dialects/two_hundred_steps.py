@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from downslope.interpret import interpret
-from downslope.options import compose
+from downslope.language.options import compose
+from downslope.targets.arrays import interpret
 
 STEPS = 200
 BOUND = 9e-15

@@ -9,7 +9,7 @@ import downslope.optax
 from downslope import rule, scalar
 from downslope.dialects import keras, tf1, torch
 from downslope.dialects import optax as dialect
-from downslope.formula import Rule
+from downslope.rule import Rule
 from downslope.rules import RULES
 
 MODULES = {"torch": torch, "keras": keras, "tf1": tf1, "optax": dialect}

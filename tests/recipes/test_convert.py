@@ -12,8 +12,8 @@ import downslope
 from downslope import Recipe, convert, rules
 from downslope.cli import app
 from downslope.dialects import DIALECTS, keras, optax, tf1, torch
-from downslope.interpret import interpret
-from downslope.options import compose
+from downslope.language.options import compose
+from downslope.targets.arrays import interpret
 
 EXACT = [
     (Recipe(torch.sgd_momentum, lr=0.1), "optax", Recipe(optax.sgd_momentum, lr=0.1, momentum=0.9)),

@@ -10,10 +10,10 @@ import pytest
 import downslope
 from downslope import Recipe, equivalent, rule, rules, scalar, sqrt
 from downslope.dialects import DIALECTS, keras, optax, tf1, torch
-from downslope.interpret import interpret
-from downslope.recipes.digits import compute, forty_digits
+from downslope.language.options import compose
 from downslope.recipes.training import START, Training, gradient, rate
-from downslope.trace import trace
+from downslope.targets.arrays import interpret
+from downslope.targets.decimals import compute, forty_digits
 
 FORMS = [(name, form) for name, dialect in DIALECTS.items() for form in dialect.rules.values()]
 
@@ -225,7 +225,7 @@ def test_every_word_means_the_same_in_forty_digits():
 
     values = [-3.0, -0.5, 0.0, 0.25, 2.0, 70.0]
     x, dx = np.repeat(values, len(values)), np.tile(values, len(values))
-    program = trace(wordy)
+    program = compose(wordy)
     with forty_digits():
         numbers = {"x": list(map(Decimal, x)), "dx": list(map(Decimal, dx))}
         ours = compute(program, numbers, {"lr": Decimal("0.5")})["x"]
@@ -241,5 +241,5 @@ def test_nan_and_infinity_are_where_ieee_arithmetic_has_them():
     x, dx = np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 1.0, -1.0, 4.0])
     with forty_digits():
         numbers = {"x": list(map(Decimal, x)), "dx": list(map(Decimal, dx))}
-        ours = compute(trace(edge), numbers, {"lr": Decimal("0.5")})["x"]
-    np.testing.assert_array_equal(np.array(ours, float), interpret(trace(edge), {"x": x, "dx": dx}, {"lr": 0.5})["x"])
+        ours = compute(compose(edge), numbers, {"lr": Decimal("0.5")})["x"]
+    np.testing.assert_array_equal(np.array(ours, float), interpret(compose(edge), {"x": x, "dx": dx}, {"lr": 0.5})["x"])

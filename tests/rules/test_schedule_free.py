@@ -8,8 +8,8 @@ import pytest
 
 import downslope
 from downslope import Optimizer
+from downslope.language.options import compose
 from downslope.rules import SCHEDULE_FREE
-from downslope.trace import trace
 
 STEPS = 200
 RNG = np.random.default_rng(11)
@@ -206,8 +206,8 @@ def test_the_average_may_be_weighted_by_the_largest_rate_so_far():
 
 @pytest.mark.parametrize("rule", SCHEDULE_FREE, ids=lambda rule: rule.name)
 def test_the_largest_rate_is_a_state_only_where_it_is_asked_for(rule, tmp_path):
-    assert list(trace(rule).scalar_states) == ["total"]
-    assert list(trace(rule, weight_by_largest=True).scalar_states) == ["total", "largest"]
+    assert list(compose(rule).scalar_states) == ["total"]
+    assert list(compose(rule, weight_by_largest=True).scalar_states) == ["total", "largest"]
     assert downslope.check_rule(rule, weight_by_largest=True).passed
     runs = []
     for interrupted in (False, True):

@@ -102,7 +102,8 @@ _COMPARISONS: dict[type[ast.cmpop], tuple[str, str]] = {
     ast.NotEq: ("ne", "une"),
 }
 _INTRINSICS = ("sqrt", "exp", "log", "pow")
-OF_THE_C_LIBRARY = tuple(f"{name}{end}" for name in ("exp", "log", "pow", "tanh") for end in ("", "f"))
+_CALLED = ("expm1", "tanh")
+OF_THE_C_LIBRARY = tuple(f"{name}{end}" for name in ("exp", "log", "pow", *_CALLED) for end in ("", "f"))
 """Functions that compiled code calls."""
 
 
@@ -579,8 +580,8 @@ class Writer:
         kind = arguments[0].type
         if name in _INTRINSICS:
             return self._intrinsic(name, arguments)
-        if name == "tanh":
-            return self.call(kind, "tanhf" if kind == "float" else "tanh", arguments)
+        if name in _CALLED:
+            return self.call(kind, f"{name}f" if kind == "float" else name, arguments)
         first = arguments[0]
         if name == "sign":
             zero, one, less = (number(v, kind) for v in (0.0, 1.0, -1.0))

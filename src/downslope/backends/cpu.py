@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import struct
 from collections.abc import Sequence
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-import downslope
 from downslope.backends import memory, source_cache, threads
 from downslope.backends.memory import DTYPE, FIRST, KEY, LENGTH, ROW, START
 from downslope.backends.survey import survey
-from downslope.emit import body, coefficients_source, cpu_target
-from downslope.interpret import interpret_coefficients
-from downslope.trace import Program
+from downslope.language.program import Program, in_order
+from downslope.targets.arrays import interpret_coefficients
+from downslope.targets.python import PYTHON, READABLE, coefficients_source, kernel_target
+from downslope.targets.write import body
+from downslope.version import __version__
 
 Array = np.ndarray[Any, Any]
 
@@ -166,11 +168,12 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
     accessors = {name: (f"load_{name}_", f"store_{name}_") for name in kept}
     addresses = {name: f"at_{name}_" for name in kept}
     taken = {*_TAKEN, *addresses.values(), *(name for pair in accessors.values() for name in pair)}
-    text = body(program, cpu_target(scalar), taken)
+    target = kernel_target(scalar)
+    text = body(program, target, taken, READABLE)
     host = coefficients_source(program)
-    functions = sorted(
-        word for word in ("exp", "log", "pow", "sqrt", "tanh") if word in text.words or f"{word}(" in host
-    )
+    called = target.words(program.body)
+    called |= PYTHON.words(in_order([*program.coefficients, *program.scalar_outputs.values()]))
+    functions = sorted(word for word in called if hasattr(math, word))
     prologue = [f"{addresses[name]} = slot_[{FIRST + k}]" for k, name in enumerate(kept)]
     for index, (variable, meaning) in enumerate(text.coefficients):
         note = f"  # {meaning}" if meaning else ""
@@ -208,7 +211,7 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         name=_plain(program.name),
         stored=described(storages),
         scalar=scalar,
-        version=downslope.__version__,
+        version=__version__,
         functions="".join(f"{word}, " for word in functions),
         accessors="\n".join(made),
         coefficients=host,

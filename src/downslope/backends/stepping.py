@@ -15,7 +15,7 @@ from downslope.backends import tensors
 from downslope.backends.cpu import THREADED_FROM, Kernel, share_out, whereabouts
 from downslope.backends.memory import address
 from downslope.backends.tensors import TensorTable
-from downslope.trace import Program
+from downslope.language.program import Program
 
 
 class Stepper:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import downslope
 from downslope.extras import require
+from downslope.version import __version__
 
 try:
     require("The command line", "lab", ["typer", "rich.console"], load=True)
@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 def _top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     """Race update rules of neural networks on real data, each fairly tuned; convert them between frameworks."""
     if version:
-        typer.echo(downslope.__version__)
+        typer.echo(__version__)
         raise typer.Exit
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import downslope
-from downslope.formula import Rule
+from downslope.rule import Rule
 
 
 def names_a_file(name: str) -> bool:

@@ -24,9 +24,9 @@ from downslope.extras import require
 from downslope.printable import printable
 
 if TYPE_CHECKING:
-    from downslope.formula import Rule
     from downslope.lab import Problem, Race
     from downslope.lab.course import StageName
+    from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
 LAB = ("jax", "scipy", "sklearn.model_selection", "plotly.offline", "latex2mathml.converter")

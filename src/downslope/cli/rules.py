@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 import downslope
-from downslope import catalogue
 from downslope.cli.ending import refuse
 from downslope.cli.own_rule import names_a_file, own_rule
 from downslope.dialects import DIALECTS
 from downslope.printable import printable
+from downslope.recipes import catalogue
 from downslope.recipes.spelled import FRONT_ENDS
 
 NARROW = 78
@@ -30,7 +30,7 @@ LIBRARIES = {"NumPy": "note", "PyTorch": "torch", "Keras": "keras", "Optax": "op
 """Where any rule is run, whatever framework its form is of; and the dialect at home there."""
 
 Facts = Mapping[str, Any]
-"""What `downslope.catalogue` says about a rule."""
+"""What `downslope.recipes.catalogue` says about a rule."""
 
 
 def rules(

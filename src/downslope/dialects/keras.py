@@ -12,8 +12,9 @@ A square is taken before it is averaged, as in Keras: in single precision it is 
 """
 
 from downslope.dialects.spelling import Dialect, Spelling
-from downslope.expression import maximum, sign, sqrt
-from downslope.formula import rule, scalar
+from downslope.language.formula import scalar
+from downslope.language.operations import maximum, sign, sqrt
+from downslope.rule import rule
 
 _CLOSED = (0.0, 1.0)
 _NOT_NEGATIVE = (0.0, 1e308)

@@ -12,8 +12,8 @@ A square is taken before it is averaged, as in Optax: in single precision it is 
 """
 
 from downslope.dialects.spelling import Dialect, Spelling
-from downslope.expression import maximum, sign, sqrt, where
-from downslope.formula import rule
+from downslope.language.operations import maximum, sign, sqrt, where
+from downslope.rule import rule
 
 _DECAY = (0.0, 1.0)
 _NOT_NEGATIVE = (0.0, 1e308)

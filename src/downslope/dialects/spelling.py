@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from downslope.formula import Rule
+from downslope.rule import Rule
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ on.
 """
 
 from downslope.dialects.spelling import Dialect, Spelling
-from downslope.expression import sqrt
-from downslope.formula import rule
+from downslope.language.operations import sqrt
+from downslope.rule import rule
 
 _DECAY = (0.0, 1.0)
 _ANY_MOMENTUM = (0.0, 1e308)

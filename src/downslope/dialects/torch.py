@@ -12,8 +12,9 @@ weights, as masks have them, stay what they are: 0 times infinity is not 0.
 from typing import Any
 
 from downslope.dialects.spelling import Dialect, Spelling
-from downslope.expression import maximum, sqrt, where
-from downslope.formula import rule, scalar
+from downslope.language.formula import scalar
+from downslope.language.operations import maximum, sqrt, where
+from downslope.rule import rule
 
 _ANY_MOMENTUM = {"momentum": (0.0, 1e308)}
 

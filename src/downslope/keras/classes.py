@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import keras
 
 from downslope.dialects import keras as dialect
-from downslope.formula import Rule
 from downslope.keras.optimizer import Optimizer
+from downslope.rule import Rule
 
 Rate = float | Callable[..., Any]
 

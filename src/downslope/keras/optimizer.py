@@ -13,14 +13,15 @@ from typing import Any, ClassVar, Literal
 import keras
 from keras import ops
 
-from downslope.expression import Expression
-from downslope.formula import Rule, check_number, usual_range
-from downslope.interpret import interpret_body, interpret_scalars
 from downslope.keras import points, saving
 from downslope.keras.precision import check_dtypes, of_precision, plain, precision, tensor
 from downslope.keras.rule_names import find, name_of
 from downslope.keras.settings import BASE, Settings, check_options, checked_rate, rate_of
-from downslope.trace import Program
+from downslope.language.expression import Expression
+from downslope.language.formula import check_number, usual_range
+from downslope.language.program import Program
+from downslope.rule import Rule
+from downslope.targets.arrays import interpret_body, interpret_scalars
 
 Schedule = Callable[..., Any]
 

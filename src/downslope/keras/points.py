@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from downslope.interpret import interpret
-from downslope.options import stored_point
+from downslope.language.options import stored_point
+from downslope.targets.arrays import interpret
 
 if TYPE_CHECKING:
     from downslope.keras.optimizer import Optimizer

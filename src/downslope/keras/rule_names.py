@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 
-from downslope.formula import Rule
+from downslope.rule import Rule
+from downslope.version import __version__
 
 OURS = ("downslope.rules", "downslope.dialects")
 """The packages whose modules are imported for a rule in a file; of all others those that are imported already count."""
@@ -61,6 +62,5 @@ def find(name: str, custom_objects: Mapping[str, Any] | None = None) -> Rule:
 
 
 def _version() -> str:
-    import downslope
 
-    return downslope.__version__
+    return __version__

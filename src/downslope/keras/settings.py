@@ -10,10 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from downslope.formula import Range, Rule, check_number, usual_range
 from downslope.keras.points import number
-from downslope.options import compose, stored_point
-from downslope.trace import Program
+from downslope.language.formula import Range, check_number, usual_range
+from downslope.language.options import compose, stored_point
+from downslope.language.program import Program
+from downslope.rule import Rule
 
 BASE = (
     "weight_decay",

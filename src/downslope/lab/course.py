@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from downslope.formula import Range
 from downslope.lab.problems import Problem
 from downslope.lab.results import Run
+from downslope.language.formula import Range
 
 if TYPE_CHECKING:
     from downslope.lab.engine import Engine, Entry, Progress

@@ -23,8 +23,8 @@ from downslope.lab.ground import SEEDS_PER_RACE, Ground, batch_order
 from downslope.lab.heat import DIVERGENCE_FACTOR, Entry, Heat, Progress, Trainer
 
 if TYPE_CHECKING:
-    from downslope.formula import Rule
     from downslope.lab.problems import Problem
+    from downslope.rule import Rule
 
 __all__ = ["DIVERGENCE_FACTOR", "SEEDS_PER_RACE", "Engine", "Entry", "Progress", "batch_order"]
 

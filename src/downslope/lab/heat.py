@@ -21,14 +21,15 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from downslope.interpret import interpret
 from downslope.lab.ground import ONE_CORE, Ground, Losses, Scales, taken
 from downslope.lab.network import Weights
 from downslope.lab.results import Phase, Run
-from downslope.trace import Program, trace
+from downslope.language.options import compose
+from downslope.language.program import Program
+from downslope.targets.arrays import interpret
 
 if TYPE_CHECKING:
-    from downslope.formula import Rule
+    from downslope.rule import Rule
 
 DIVERGENCE_FACTOR = 1000.0
 """A run has diverged when a loss is this many times that of the untrained network. No run observed ever came back from
@@ -288,7 +289,7 @@ def _settle(rule: Rule, settings: Mapping[str, float | bool]) -> tuple[Program, 
         checked = {name: rule.checked(name, value) for name, value in settings.items()}
     except (TypeError, ValueError) as error:
         raise ValueError(f"hyperparameters of {rule.name}: {error}") from None
-    program = trace(rule, **{name: value for name, value in checked.items() if name in rule.flags})
+    program = compose(rule, **{name: value for name, value in checked.items() if name in rule.flags})
     scalars = {**program.hyperparameters, **{k: v for k, v in checked.items() if k not in rule.flags}}
     del scalars["lr"]
     if missing := [name for name, value in scalars.items() if value is None]:

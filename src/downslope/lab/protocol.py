@@ -25,10 +25,11 @@ from downslope.lab.problems import Problem, Split, load_problem
 from downslope.lab.results import Baseline, Interval, Race, RuleResult, Run
 from downslope.lab.statistics import MARGIN, against_baseline, compare, geometric_mean, interval
 from downslope.lab.verdict import verdict
+from downslope.version import __version__
 
 if TYPE_CHECKING:
-    from downslope.formula import Rule
     from downslope.lab.engine import Progress
+    from downslope.rule import Rule
 
 GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECADE, PER_DECADE + 1))
 """The learning rates every rule starts from: three per decade from 1e-5 to 10."""
@@ -394,7 +395,7 @@ def _environment(threads: int) -> dict[str, Any]:
     packages = ("jax", "jaxlib", "numpy", "scipy", "scikit-learn")
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"downslope": downslope.__version__, "python": sys.version.split()[0]}
+        "versions": {"downslope": __version__, "python": sys.version.split()[0]}
         | {name: importlib.metadata.version(name) for name in packages},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",

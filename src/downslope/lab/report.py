@@ -20,6 +20,7 @@ from downslope.lab.report_code import lowest, snippets
 from downslope.lab.report_tables import matrix, pairs, rule_name, summary, valleys
 from downslope.lab.results import Race, RuleResult
 from downslope.lab.store import race_to_json
+from downslope.version import __version__
 
 # Nothing may be fetched, whatever a column name or a formula might hold.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
@@ -447,8 +448,6 @@ def _flat(environment: dict[str, Any], above: str = "") -> list[tuple[str, str]]
 
 
 def _version(race: Race) -> str:
-    from downslope import __version__
-
     return str(race.environment.get("versions", {}).get("downslope", __version__))
 
 

@@ -25,11 +25,11 @@ from downslope.lab.statistics import ranked
 from downslope.printable import printable
 
 if TYPE_CHECKING:
-    from downslope.formula import Rule
     from downslope.lab import engine
     from downslope.lab.course import StageName
     from downslope.lab.problems import Problem
     from downslope.lab.results import Interval, Race, RuleResult
+    from downslope.rule import Rule
 
 _STAGES = {"tuning": "tuning", "widening": "wider grid", "confirming": "confirming", "verdict": "fresh seeds"}
 UNLIMITED = 10_000  # columns of a file or pipe

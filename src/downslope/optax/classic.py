@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 
 from downslope.dialects import optax as dialect
-from downslope.formula import Rule
 from downslope.optax.computation import Computation, Number, Schedule
 from downslope.optax.transformation import Transformation
+from downslope.rule import Rule
 
 Varying = Number | Schedule
 

@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from downslope.difference import difference
-from downslope.formula import Range, Rule, check_number, usual_range
 from downslope.groups import Group
-from downslope.options import compose
+from downslope.language.difference import difference
+from downslope.language.formula import Range, check_number, usual_range
+from downslope.language.options import compose
+from downslope.language.program import Program
 from downslope.plan import Plan
-from downslope.trace import Program
+from downslope.rule import Rule
 
 Schedule = Callable[[Any], Any]
 """A hyperparameter that changes: called with the number of steps done, from 0, as Optax calls its schedules."""

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from downslope.interpret import interpret
+from downslope.language.options import stored_point
 from downslope.optax.computation import Computation
 from downslope.optax.transformation import RuleState, Transformation, Tree
-from downslope.options import stored_point
+from downslope.targets.arrays import interpret
 
 
 def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:

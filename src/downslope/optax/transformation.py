@@ -12,11 +12,11 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from downslope.expression import Expression
-from downslope.formula import Rule
-from downslope.interpret import interpret_body, interpret_scalars
+from downslope.language.expression import Expression
+from downslope.language.program import Program, in_order
 from downslope.optax.computation import Computation, Number, Schedule, precision
-from downslope.trace import Program, in_order
+from downslope.rule import Rule
+from downslope.targets.arrays import interpret_body, interpret_scalars
 
 Tree = Any
 

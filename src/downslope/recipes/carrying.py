@@ -10,10 +10,10 @@ from decimal import Decimal
 from statistics import median
 from typing import Any
 
-from downslope.recipes.digits import Numbers, compute, forty_digits
 from downslope.recipes.equivalence import NONE
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.training import Training, gradient, rate
+from downslope.targets.decimals import Numbers, compute, forty_digits
 
 FACTORS: dict[str, Callable[[Any], Any]] = {
     "1": lambda lr: type(lr)(1),

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from downslope.dialects import DIALECTS
-from downslope.formula import Rule
 from downslope.recipes.carrying import Origin, origins, scalar_states_after
 from downslope.recipes.counterpart import SWITCH, counterpart, moving
-from downslope.recipes.digits import forty_digits
 from downslope.recipes.equivalence import NONE, STEPS, Comparison, Walk, compared, share
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import beside, dialect_of, native, title, with_downslope
 from downslope.recipes.training import Training, gradient
+from downslope.rule import Rule
+from downslope.targets.decimals import forty_digits
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from downslope.dialects import ALSO_CALLED, DIALECTS
-from downslope.expression import Expression
-from downslope.formula import Rule
-from downslope.recipes.digits import forty_digits
+from downslope.language.expression import Expression
+from downslope.language.program import in_order
 from downslope.recipes.equivalence import STEPS, Comparison, Walk, apart, compared, one_formula, parted, walked
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import can_be_said
 from downslope.recipes.training import Training
-from downslope.trace import in_order
+from downslope.rule import Rule
+from downslope.targets.decimals import forty_digits
 
 SWITCH = STEPS // 5
 GLANCE = 8
@@ -112,7 +112,7 @@ def _constants(recipe: Recipe) -> list[float]:
     """The numbers in a formula that are not exponents."""
     everything = in_order([*recipe.program.outputs.values(), *recipe.program.scalar_outputs.values()])
     exponents: set[Expression] = {e.args[1] for e in everything if e.op == "pow"}
-    return [float(e.value or 0.0) for e in everything if e.op == "constant" and e not in exponents]
+    return [e.number for e in everything if e.op == "constant" and e not in exponents]
 
 
 def _walks(recipe: Recipe, candidate: Recipe) -> tuple[Walk, Walk]:

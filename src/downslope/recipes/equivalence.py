@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from downslope.formula import Rule
-from downslope.recipes.digits import Numbers, forty_digits
+from downslope.language.program import in_order
 from downslope.recipes.recipe import OPTIONS, Recipe, literal
 from downslope.recipes.training import SIZES, WEIGHTS, Training, gradient, rate
-from downslope.trace import in_order
+from downslope.rule import Rule
+from downslope.targets.decimals import Numbers, forty_digits
 
 STEPS = 100
 """How many steps are compared unless told otherwise."""

@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from downslope.dialects import DIALECTS
-from downslope.formula import Rule
+from downslope.language.program import Program
 from downslope.plan import Plan
-from downslope.trace import Program
+from downslope.rule import Rule
 
 OPTIONS = ("decoupled", "cautious", "maximize")
 """The options that are a yes or no; `weight_decay` is a number."""

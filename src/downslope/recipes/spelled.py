@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from downslope.dialects import DIALECTS, Dialect, Spelling
-from downslope.formula import unknown
+from downslope.language.formula import unknown
 from downslope.recipes.recipe import OPTIONS, Recipe, literal, written
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from downslope.options import stored_point
-from downslope.recipes.digits import Numbers, compute
+from downslope.language.options import stored_point
 from downslope.recipes.recipe import Recipe
+from downslope.targets.decimals import Numbers, compute
 
 SIZES = tuple(Decimal(10) ** exponent for exponent in (-9, -6, -3, 0, 3))
 KINDS = ("steady", "flipping", "rare", "late")

@@ -11,12 +11,13 @@ import numpy as np
 from downslope import checkpoint
 from downslope.checkpoint import COMPUTED, CheckpointError, Raw
 from downslope.dialects import DIALECTS
-from downslope.formula import Rule
 from downslope.groups import Array, Group
-from downslope.interpret import interpret
-from downslope.options import compose, stored_point
+from downslope.language.options import compose, stored_point
+from downslope.language.program import fingerprint
 from downslope.recipes.conversion import Conversion, carried, carried_scalars, convert
 from downslope.recipes.recipe import OPTIONS, Recipe
+from downslope.rule import Rule
+from downslope.targets.arrays import interpret
 
 Tensors = dict[str, dict[str, Raw]]
 """The tensors of a file, by what they are (`x`, a state, `lookahead`) and by parameter."""
@@ -212,7 +213,7 @@ def _fingerprint(rule: Rule, options: Mapping[str, bool], flags: Mapping[str, bo
     if rule.flags.keys() != flags.keys():
         return None
     try:
-        return checkpoint.fingerprint(compose(rule, **options, **flags))
+        return fingerprint(compose(rule, **options, **flags))
     except (TypeError, ValueError):
         return None
 

@@ -6,8 +6,8 @@ where gradients may be that large. PyTorch multiplies in another order, which go
 `downslope.dialects.torch`.
 """
 
-from downslope.expression import sqrt
-from downslope.formula import rule
+from downslope.language.operations import sqrt
+from downslope.rule import rule
 
 
 @rule

@@ -7,8 +7,9 @@ infinite: in single precision from a gradient of 1.8e19 on, in double from 1.3e1
 Adan `dx` and what it has changed by. RAdam still moves while it goes by inertia alone.
 """
 
-from downslope.expression import maximum, sign, sqrt, where
-from downslope.formula import rule, scalar
+from downslope.language.formula import scalar
+from downslope.language.operations import maximum, sign, sqrt, where
+from downslope.rule import rule
 
 
 @rule

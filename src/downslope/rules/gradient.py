@@ -1,6 +1,6 @@
 """Rules that follow the gradient itself, with or without inertia."""
 
-from downslope.formula import rule
+from downslope.rule import rule
 
 
 @rule

@@ -25,8 +25,9 @@ gradients at `y`, and `optimizer.at_weights()` gives `x`. Nothing large cancels,
 Source: Defazio et al., "The road less scheduled", 2024.
 """
 
-from downslope.expression import maximum, minimum, sqrt, where
-from downslope.formula import rule, scalar
+from downslope.language.formula import scalar
+from downslope.language.operations import maximum, minimum, sqrt, where
+from downslope.rule import rule
 
 _WARMUP = {"warmup_steps": (0.0, 1e308)}
 

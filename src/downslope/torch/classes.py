@@ -16,7 +16,7 @@ from typing import Any, Unpack
 import torch
 
 from downslope.dialects import torch as dialect
-from downslope.formula import Rule
+from downslope.rule import Rule
 from downslope.torch.extras import Extras
 from downslope.torch.launch import STORAGES
 from downslope.torch.optimizer import Optimizer

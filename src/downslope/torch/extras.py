@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from downslope.backends.cpu import ROUNDINGS
-from downslope.formula import Range, check_number
+from downslope.language.formula import Range, check_number
 from downslope.optimizer import POLICIES
 from downslope.torch.launch import Storage
 

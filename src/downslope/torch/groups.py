@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from downslope.formula import Rule
+from downslope.rule import Rule
 
 
 def schedule_names(rule: Rule) -> dict[str, tuple[str, ...]]:

@@ -12,9 +12,9 @@ import torch
 
 from downslope.backends.stepping import Stepper
 from downslope.backends.tensors import ALL, OTHER_CLOCKS, SOME, TensorTable
-from downslope.interpret import interpret
+from downslope.language.program import Program
+from downslope.targets.arrays import interpret
 from downslope.torch.settings import Settings
-from downslope.trace import Program
 
 STORAGES = {
     torch.float64: ("float64", False),

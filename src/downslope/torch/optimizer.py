@@ -16,8 +16,8 @@ from torch._compile import _disable_dynamo
 from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends import threads as pool
-from downslope.formula import Rule
 from downslope.optimizer import NonFiniteGradientError
+from downslope.rule import Rule
 from downslope.torch import backward, saving
 from downslope.torch.extras import Chosen, Extras
 from downslope.torch.gradients import describe_nonfinite, norm_and_nonfinite

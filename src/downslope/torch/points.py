@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from downslope.formula import Rule
-from downslope.interpret import interpret
-from downslope.options import stored_point
+from downslope.language.options import stored_point
+from downslope.language.program import Program
+from downslope.rule import Rule
+from downslope.targets.arrays import interpret
 from downslope.torch.settings import PLACED, Group, Settings
-from downslope.trace import Program
 
 Tensor = torch.Tensor
 

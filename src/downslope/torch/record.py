@@ -11,6 +11,7 @@ import torch
 from downslope import checkpoint
 from downslope.backends.cpu import COMPENSATION
 from downslope.checkpoint import Clock
+from downslope.language.program import fingerprint
 from downslope.torch.launch import STORAGES
 from downslope.torch.points import at_weights, placed, program_of_point
 from downslope.torch.settings import Group, Settings, program_of
@@ -148,7 +149,7 @@ def _computed(optimizer: Optimizer, group: Group, settings: Settings) -> dict[st
             "max_norm": scaled,
             "maximize": maximize,
         },
-        "formula": checkpoint.fingerprint(program_of(settings.rule, settings.flags, maximize, scaled, plain)),
+        "formula": fingerprint(program_of(settings.rule, settings.flags, maximize, scaled, plain)),
     }
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from downslope.formula import Range, Rule, check_number
-from downslope.options import compose
-from downslope.trace import Program
+from downslope.language.formula import Range, check_number
+from downslope.language.options import compose
+from downslope.language.program import Program
+from downslope.rule import Rule
 
 Group = dict[str, Any]
 

@@ -17,8 +17,8 @@ from network import RATES, Bound, Rates, gradients_of, once, path_of, start_of, 
 import downslope
 import downslope.keras
 from downslope import rule
-from downslope.interpret import interpret
-from downslope.options import compose, stored_point
+from downslope.language.options import compose, stored_point
+from downslope.targets.arrays import interpret
 
 BACKEND = keras.backend.backend()
 SHAPES = [(6, 7), (5,)]

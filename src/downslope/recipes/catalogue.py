@@ -14,19 +14,21 @@ import difflib
 import functools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from downslope.dialects import ALSO_CALLED, DIALECTS
-from downslope.formula import Range, Rule
-from downslope.interpret import interpret
-from downslope.notation import formula
-from downslope.trace import Program, trace
-
-if TYPE_CHECKING:
-    from downslope.recipes.equivalence import Comparison
-    from downslope.recipes.recipe import Recipe
+from downslope.language.formula import Range
+from downslope.language.options import compose
+from downslope.language.program import Program
+from downslope.recipes.counterpart import counterpart
+from downslope.recipes.equivalence import Comparison, equivalent
+from downslope.recipes.recipe import Recipe
+from downslope.rule import Rule
+from downslope.targets.arrays import interpret
+from downslope.targets.formula import formula
+from downslope.version import __version__
 
 UNBOUNDED = 1e308
 """From here on, the end of a range is no limit."""
@@ -36,7 +38,7 @@ def families() -> dict[str, dict[str, Rule]]:
     """All rules: by name, then by dialect; the textbook's first, in the order in which they are best learned.
 
     Example:
-        >>> from downslope import catalogue
+        >>> from downslope.recipes import catalogue
         >>> list(catalogue.families()["adam"])
         ['note', 'torch', 'keras', 'tf1', 'optax']
         >>> catalogue.families()["adam"]["keras"].hyperparameters["eps"]
@@ -56,8 +58,6 @@ def overview() -> dict[str, Any]:
         `version`: of downslope. `dialects`: the framework of each. `rules`: what `entry` gives for every name, without
         `differences`.
     """
-    from downslope import __version__
-
     return {
         "version": __version__,
         "dialects": {name: dialect.framework for name, dialect in DIALECTS.items()},
@@ -77,7 +77,7 @@ def entry(name: str) -> dict[str, Any]:
         ValueError: There is no rule of this name.
 
     Example:
-        >>> from downslope import catalogue
+        >>> from downslope.recipes import catalogue
         >>> adam = catalogue.entry("adam")
         >>> [adam["forms"][dialect]["hyperparameters"]["eps"]["default"] for dialect in ("torch", "keras")]
         [1e-08, 1e-07]
@@ -159,14 +159,15 @@ def facts(rule: Rule) -> dict[str, Any]:
         FormulaError: The formula of a rule of your own cannot be read.
 
     Example:
-        >>> from downslope import catalogue, dialects
+        >>> from downslope import dialects
+        >>> from downslope.recipes import catalogue
         >>> facts = catalogue.facts(dialects.tf1.rmsprop)
         >>> facts["formula"]
         ['rms = rms + (dx**2 - rms) * (1 - decay)', 'x = x - lr * dx / sqrt(rms + eps)']
         >>> facts["states"], round(facts["first_update"], 6)
         ({'rms': 1.0}, 1.0)
     """
-    program = trace(rule)
+    program = compose(rule)
     cost = program.cost()
     dialect = _dialect_of(rule)
     ahead = dict(formula(program))["dx"].removeprefix("gradient at ") if program.lookahead else None
@@ -272,7 +273,7 @@ def find(text: str) -> str | Rule:
         ValueError: There is no such dialect or rule; the error has what there is, the closest first.
 
     Example:
-        >>> from downslope import catalogue
+        >>> from downslope.recipes import catalogue
         >>> catalogue.find("Adam"), catalogue.find("keras.Adam").hyperparameters["eps"]
         ('adam', 1e-07)
     """
@@ -327,7 +328,7 @@ def differences(name: str) -> dict[str, Any]:
         ValueError: There is no rule of this name.
 
     Example:
-        >>> from downslope import catalogue
+        >>> from downslope.recipes import catalogue
         >>> found = catalogue.differences("adam")
         >>> found["groups"]
         [['note', 'torch', 'optax'], ['keras', 'tf1']]
@@ -346,9 +347,6 @@ def differences(name: str) -> dict[str, Any]:
 @functools.cache
 def _counterparts(name: str) -> tuple[Recipe, Mapping[str, Comparison | None]]:
     """The first form of a rule, with its defaults, and how its counterpart in every other dialect compares."""
-    from downslope.recipes.counterpart import counterpart
-    from downslope.recipes.recipe import Recipe
-
     dialect, rule = next(iter(_forms(name).items()))
     missing = [key for key, value in rule.hyperparameters.items() if value is None]
     required: dict[str, Any] = {key: 1e-3 if key == "lr" else 0.9 for key in missing}
@@ -364,8 +362,6 @@ def _counterparts(name: str) -> tuple[Recipe, Mapping[str, Comparison | None]]:
 
 def _groups(recipes: Mapping[str, Recipe]) -> list[list[str]]:
     """The names of recipes that give the same path, together."""
-    from downslope.recipes.equivalence import equivalent
-
     groups: list[list[str]] = []
     for name, recipe in recipes.items():
         same = (group for group in groups if equivalent(recipes[group[0]], recipe))

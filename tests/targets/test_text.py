@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 import downslope
 from downslope import rule, scalar, sqrt, where
 from downslope.dialects import keras, torch
-from downslope.emit import body, coefficients_source, cpu_target, identifier
-from downslope.expression import Expression, maximum, minimum, sign
-from downslope.interpret import interpret, interpret_coefficients
-from downslope.notation import formula
-from downslope.options import compose
-from downslope.trace import trace
+from downslope.language.expression import Expression
+from downslope.language.operations import maximum, minimum, sign
+from downslope.language.options import compose
+from downslope.targets.arrays import interpret, interpret_coefficients
+from downslope.targets.formula import formula
+from downslope.targets.python import READABLE, coefficients_source, kernel_target
+from downslope.targets.write import body, identifier
 
 # Random formulas: the text must mean what the formula says, brackets and all. The operations are those that are exact
 # or correctly rounded, so that "the same" means the same bits.
@@ -78,7 +79,7 @@ def numpys(word):
 def traced(some):
     """The program; parts of the formula that have only constants are worked out by NumPy on the way."""
     with np.errstate(all="ignore"):
-        return trace(some)
+        return compose(some)
 
 
 @settings(deadline=None, max_examples=150, report_multiple_bugs=False)
@@ -113,7 +114,7 @@ def test_the_text_of_a_body_computes_the_formula(formula, numbers):
         return x, evaluate(formula, {"a": dx, "b": b, "c": c})
 
     program = traced(some)
-    text = body(program, cpu_target("float64"), ())
+    text = body(program, kernel_target("float64"), (), READABLE)
     a, b, c = map(np.float64, numbers)
     arrays = {"x": a, "dx": a, "b": b}
     scope = {name: arrays[array] for name, array in text.loads}
@@ -143,7 +144,7 @@ def test_and_or_and_not_keep_their_brackets(first, second, third):
         return x * where(mixed, 2.0, 3.0)
 
     scope = {"np": np}
-    program = trace(either)
+    program = compose(either)
     exec(coefficients_source(program), scope)
     values = {"a": float(first), "b": float(second), "c": float(third)}
     (found,) = scope["coefficients"](*(values[name] for name in program.scalars))
@@ -154,13 +155,13 @@ def test_and_or_and_not_keep_their_brackets(first, second, third):
 
 
 def test_the_text_of_adam_reads_like_adam():
-    text = body(trace(downslope.adam), cpu_target("float32"), ())
+    text = body(compose(downslope.adam), kernel_target("float32"), (), READABLE)
     names = [line.partition(" = ")[0] for line in text.lines]
     assert [name for name in names if name in ("new_m", "m_hat")] == ["new_m", "m_hat"]
     assert [name for name in names if name in ("new_v", "v_hat")] == ["new_v", "v_hat"]
     assert [array for _, array in text.loads].count("x") == 1
     assert {meaning for _, meaning in text.coefficients} >= {"1.0 - beta1 ** t", "1.0 - beta2 ** t"}
-    assert text.words == {"sqrt"}
+    assert kernel_target("float32").words(compose(downslope.adam).body) == {"sqrt"}
 
 
 @pytest.mark.parametrize(("taken", "found"), [((), "i"), (("i",), "i_"), (("i", "i_"), "i__")])
@@ -173,7 +174,7 @@ def test_a_state_that_does_not_change_is_not_written():
     def keeps(x, dx, anchor="x"):
         return x - (x - anchor) * dx, anchor
 
-    assert [array for array, _ in body(trace(keeps), cpu_target("float32"), ()).stores] == ["x"]
+    assert [array for array, _ in body(compose(keeps), kernel_target("float32"), (), READABLE).stores] == ["x"]
 
 
 # LaTeX
@@ -286,7 +287,7 @@ def test_latex_tells_a_new_meaning_of_a_name_from_the_old():
 
 
 def test_the_formula_of_torchs_adam_is_what_its_author_wrote():
-    assert [" = ".join(line) for line in formula(trace(torch.adam))] == [
+    assert [" = ".join(line) for line in formula(compose(torch.adam))] == [
         "dx = dx + where(weight_decay == 0, 0, weight_decay * x)",
         "exp_avg = exp_avg + (dx - exp_avg) * (1 - beta1)",
         "exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx * dx",
@@ -296,7 +297,7 @@ def test_the_formula_of_torchs_adam_is_what_its_author_wrote():
 
 
 def test_the_formula_begins_with_where_the_gradient_is_taken():
-    assert formula(trace(downslope.nesterov))[0] == ("dx", "gradient at x + mu * v")
+    assert formula(compose(downslope.nesterov))[0] == ("dx", "gradient at x + mu * v")
 
 
 @rule

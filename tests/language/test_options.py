@@ -3,9 +3,9 @@ import pytest
 
 import downslope
 from downslope import FormulaError, Optimizer, rule
-from downslope.interpret import interpret
-from downslope.notation import latex
-from downslope.options import compose, stored_point
+from downslope.language.options import compose, stored_point
+from downslope.targets.arrays import interpret
+from downslope.targets.latex import latex
 from downslope.testing import _check_target, targets
 
 RNG = np.random.default_rng(0)

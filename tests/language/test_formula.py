@@ -1,10 +1,12 @@
 import math
+import pickle
 
 import numpy as np
 import pytest
 
 import downslope
 from downslope import FormulaError, rule, scalar, sqrt
+from downslope.language.options import compose
 
 
 @rule
@@ -249,8 +251,37 @@ def test_a_lookahead_may_use_states_and_hyperparameters_only():
     with pytest.raises(FormulaError, match="'beta'"):
         ahead.lookahead(lambda v, *, beta: beta * v)
     assert ahead.ahead is None
-    assert ahead.lookahead(lambda v, *, mu: mu * v) is ahead
-    assert ahead.ahead(2.0, mu=0.5) == 1.0
+    other = ahead.lookahead(lambda v, *, mu: mu * v)
+    assert other.ahead(2.0, mu=0.5) == 1.0
+    assert ahead.ahead is None  # a rule does not change: this gives another one
+
+
+def test_a_lookahead_leaves_the_librarys_own_rule_as_it_is():
+    other = downslope.momentum.lookahead(lambda v, *, mu: mu * v)
+    assert compose(other).lookahead is not None
+    assert downslope.momentum.ahead is None
+    assert compose(downslope.momentum).lookahead is None
+
+
+def test_what_a_rule_holds_cannot_be_changed():
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        downslope.adam.hyperparameters["lr"] = 1.0
+    with pytest.raises(AttributeError):
+        downslope.adam.name = "other"
+
+
+def test_a_rule_is_pickled_by_the_name_under_which_it_is_found():
+    assert pickle.loads(pickle.dumps(downslope.nesterov)) is downslope.nesterov
+    other = downslope.momentum.lookahead(lambda v, *, mu: mu * v)
+    with pytest.raises(pickle.PicklingError, match=r"downslope.rules.gradient.momentum"):
+        pickle.dumps(other)
+
+
+@pytest.mark.parametrize("name", ["seed", "rounding", "state_dtype", "clipnorm", "learning_rate", "cautious"])
+def test_no_hyperparameter_has_the_name_of_an_argument(name):
+    scope = {"rule": rule}
+    with pytest.raises(FormulaError, match=f"'{name}' is an argument of optimizers"):
+        exec(f"@rule\ndef mine(x, dx, *, {name}=0.1):\n    return x - {name} * dx", scope)
 
 
 # What a rule says about itself

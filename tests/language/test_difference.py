@@ -6,12 +6,11 @@ import pytest
 import downslope
 from downslope import maximum, minimum, rule, sqrt, where
 from downslope.dialects import keras, optax, tf1, torch
-from downslope.difference import difference
-from downslope.formula import Rule
-from downslope.interpret import interpret
-from downslope.options import compose
+from downslope.language.difference import difference
+from downslope.language.options import compose
+from downslope.rule import Rule
 from downslope.rules import RULES
-from downslope.trace import trace
+from downslope.targets.arrays import interpret
 
 DIALECTS = {"torch": torch, "keras": keras, "tf1": tf1, "optax": optax}
 CASES = {f"{rule.name}": rule for rule in RULES} | {
@@ -91,7 +90,7 @@ def test_single_precision_keeps_the_digits_of_a_small_step(case):
 
 
 def test_it_is_the_new_weights_less_the_old_that_loses_the_digits():
-    program = trace(downslope.adam)
+    program = compose(downslope.adam)
     arrays, scalars = inputs_of(program, x=1e4, lr=1e-6)
     exact = interpret(difference(program), arrays, scalars)["x"]
     singles = {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -149,7 +148,7 @@ FOLLOWED = (
 
 @pytest.mark.parametrize("formula", FOLLOWED)
 def test_the_weights_are_followed_through_the_formula(formula):
-    program = trace(formula)
+    program = compose(formula)
     arrays, scalars = inputs_of(program, x=1e4, lr=1e-6)
     doubles = interpret(program, arrays, scalars)["x"] - arrays["x"]
     singles = {name: array.astype(np.float32) for name, array in arrays.items()}
@@ -186,7 +185,7 @@ def squared(x, dx, *, lr=0.1):
 
 @pytest.mark.parametrize("formula", [*FOLLOWED, not_a_sum, forgets_where_it_was, goes_nowhere, twice, squared])
 def test_it_is_right_whatever_the_formula(formula):
-    program = trace(formula)
+    program = compose(formula)
     arrays, scalars = inputs_of(program)
     expected = interpret(program, arrays, scalars)["x"]
     found = interpret(difference(program), arrays, scalars)["x"]

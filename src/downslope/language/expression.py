@@ -1,85 +1,21 @@
-"""Expressions: what a formula computes with while it is being read, and the words it may use.
+"""Expressions: what a formula computes with while it is being read.
 
 A formula is an ordinary Python function. Called with numbers or arrays it computes; called with expressions it leaves
-behind the graph of what it would have computed. The words below (`sqrt`, `where`, ...) do either.
+behind the graph of what it would have computed.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import numpy as np
 
-OPERATIONS: dict[str, int] = {
-    "add": 2,
-    "sub": 2,
-    "mul": 2,
-    "div": 2,
-    "pow": 2,
-    "neg": 1,
-    "abs": 1,
-    "sign": 1,
-    "sqrt": 1,
-    "exp": 1,
-    "log": 1,
-    "tanh": 1,
-    "maximum": 2,
-    "minimum": 2,
-    "where": 3,
-    "lt": 2,
-    "le": 2,
-    "gt": 2,
-    "ge": 2,
-    "eq": 2,
-    "ne": 2,
-    "and": 2,
-    "or": 2,
-    "not": 1,
-}
-"""Every operation a formula may use, and how many arguments it takes."""
+from downslope.language.operations import OPERATIONS, POWERS, UFUNCS, WORDS, FormulaError
 
-CONDITIONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"})
-"""The operations whose value is a truth value; only `where`, `and`, `or` and `not` take one."""
-
-WORDS = ("sqrt", "exp", "log", "tanh", "sign", "maximum", "minimum", "where")
-"""The words a formula may use besides + - * / ** abs() and comparisons."""
-
-_UFUNCS = {
-    "add": "add",
-    "subtract": "sub",
-    "multiply": "mul",
-    "divide": "div",
-    "true_divide": "div",
-    "power": "pow",
-    "negative": "neg",
-    "absolute": "abs",
-    "fabs": "abs",
-    "sign": "sign",
-    "sqrt": "sqrt",
-    "exp": "exp",
-    "log": "log",
-    "tanh": "tanh",
-    "maximum": "maximum",
-    "minimum": "minimum",
-    "less": "lt",
-    "less_equal": "le",
-    "greater": "gt",
-    "greater_equal": "ge",
-    "equal": "eq",
-    "not_equal": "ne",
-    "logical_and": "and",
-    "bitwise_and": "and",
-    "bitwise_or": "or",
-    "invert": "not",
-    "logical_or": "or",
-    "logical_not": "not",
-}
-
-
-class FormulaError(TypeError):
-    """A function is not a formula: it uses something that cannot be compiled, or returns the wrong things."""
+made: ContextVar[Callable[[], None] | None] = ContextVar("made", default=None)
+"""Called whenever an expression is made of others, for whoever wants to know where that happens."""
 
 
 def _refuse(what: str, instead: str = "") -> NoReturn:
@@ -92,7 +28,7 @@ class Expression:
     """One operation of a formula and what it is applied to.
 
     Attributes:
-        op: A name from `OPERATIONS`, or `"constant"` or `"input"`.
+        op: A name from `operations.OPERATIONS`, or `"constant"` or `"input"`.
         args: The expressions the operation is applied to.
         value: The number of a constant, the name of an input.
         per_weight: Whether the value differs from weight to weight; if not, it is worked out once per step.
@@ -112,6 +48,17 @@ class Expression:
         self.args = args
         self.value = value
         self.per_weight = per_weight or any(arg.per_weight for arg in args)
+
+    @property
+    def number(self) -> float:
+        """The number that a constant is."""
+        assert isinstance(self.value, float)
+        return self.value
+
+    @property
+    def is_condition(self) -> bool:
+        """Whether the value is a truth value."""
+        return self.op in OPERATIONS and OPERATIONS[self.op].gives == "truth"
 
     def __repr__(self) -> str:
         return self.described(4)
@@ -202,11 +149,9 @@ class Expression:
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Expression:
-        op = _UFUNCS.get(ufunc.__name__)
+        op = UFUNCS.get(ufunc.__name__)
         if method != "__call__" or kwargs:
             _refuse(f"numpy.{ufunc.__name__}.{method}" if method != "__call__" else f"numpy.{ufunc.__name__}(out=...)")
-        if ufunc.__name__ == "square":
-            return apply("pow", inputs[0], 2)
         if op is None:
             _refuse(f"numpy.{ufunc.__name__}")
         return apply(op, *inputs)
@@ -215,6 +160,10 @@ class Expression:
         if func is np.where and len(args) == 3 and not kwargs:
             return apply("where", *args)
         _refuse(f"numpy.{func.__name__}")
+
+    @staticmethod
+    def __operation__(op: str, *args: Any) -> Expression:
+        return apply(op, *args)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # the questions Python and NumPy ask of any object
@@ -269,57 +218,23 @@ def apply(op: str, *args: Any) -> Expression:
         FormulaError: An argument is neither a number nor an expression, or a truth value stands where a number is
             needed (or the other way round).
     """
-    wants_condition = {"where": (True, False, False), "and": (True, True), "or": (True, True), "not": (True,)}
-    wanted_kinds = wants_condition.get(op, (False,) * len(args))
+    if notice := made.get():
+        notice()
+    kinds = OPERATIONS[op].takes
     operands = tuple(
-        _settled(arg) if wanted and isinstance(arg, (bool, np.bool_)) else expression(arg)
-        for arg, wanted in zip(args, wanted_kinds, strict=True)
+        _settled(arg) if kind == "truth" and isinstance(arg, (bool, np.bool_)) else expression(arg)
+        for arg, kind in zip(args, kinds, strict=True)
     )
-    for operand, wanted in zip(operands, wanted_kinds, strict=True):
-        is_condition = operand.op in CONDITIONS
-        if wanted and not is_condition:
+    for operand, kind in zip(operands, kinds, strict=True):
+        if kind == "truth" and not operand.is_condition:
             _refuse(f"{operand!r} as a condition of {op}", "compare it with something first, as in where(v > 0, a, b)")
-        if is_condition and not wanted:
+        if kind == "number" and operand.is_condition:
             _refuse(f"the truth value {operand!r} as a number", "turn it into one with where(condition, 1, 0)")
+    if op == "pow" and operands[1].op == "constant" and operands[1].value in POWERS:
+        return Expression(POWERS[operands[1].value], operands[:1])
     return Expression(op, operands)
 
 
 def _settled(condition: bool | np.bool_) -> Expression:
     """A condition that is known already."""
     return Expression("eq", (expression(0.0), expression(0.0 if condition else 1.0)))
-
-
-def _word(op: str) -> Callable[..., Any]:
-    function = {"abs": np.abs}.get(op) or getattr(np, op)
-
-    def word(*args: Any) -> Any:
-        if len(args) != OPERATIONS[op]:
-            raise FormulaError(f"{op}() takes {OPERATIONS[op]} argument(s), got {len(args)}")
-        if any(isinstance(arg, Expression) for arg in args):
-            return apply(op, *args)
-        return getattr(_namespace(args), op, function)(*args)
-
-    word.__name__ = word.__qualname__ = op
-    word.__doc__ = f"`{op}` of numbers, arrays, or the expressions a formula is made of, element by element."
-    return word
-
-
-def _namespace(args: Iterable[Any]) -> Any:
-    """The array library of the first argument that has one (NumPy for plain numbers)."""
-    for arg in args:
-        if hasattr(arg, "__array_namespace__"):
-            return arg.__array_namespace__()
-        library = sys.modules.get(type(arg).__module__.partition(".")[0])
-        if hasattr(library, "tanh"):  # PyTorch and TensorFlow, which do not say what their namespace is
-            return library
-    return np
-
-
-sqrt = _word("sqrt")
-exp = _word("exp")
-log = _word("log")
-tanh = _word("tanh")
-sign = _word("sign")
-maximum = _word("maximum")
-minimum = _word("minimum")
-where = _word("where")

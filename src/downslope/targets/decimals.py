@@ -7,7 +7,6 @@ dozens of digits, and what is not does not.
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -15,9 +14,9 @@ from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from itertools import repeat
 from typing import Any
 
-from downslope.expression import Expression
-from downslope.interpret import small_power
-from downslope.trace import Program, in_order
+from downslope.language.expression import Expression
+from downslope.language.program import Program
+from downslope.targets.evaluate import evaluate
 
 Numbers = list[Decimal]
 """One number per weight."""
@@ -46,49 +45,31 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
 
     Example:
         >>> import downslope
-        >>> from downslope.trace import trace
+        >>> from downslope.language.options import compose
         >>> with forty_digits():
-        ...     new = compute(trace(downslope.sgd), {"x": [Decimal(1)], "dx": [Decimal(3)]}, {"lr": Decimal("0.1")})
+        ...     new = compute(compose(downslope.sgd), {"x": [Decimal(1)], "dx": [Decimal(3)]}, {"lr": Decimal("0.1")})
         ...     print(new["x"][0])
         0.7
     """
-    roots = {**program.outputs, **program.scalar_outputs}
-    values: dict[Expression, Any] = {}
-    for e in _order(program):
+
+    def leaf(e: Expression) -> Any:
         if e.op == "constant":
-            values[e] = Decimal(float(e.value or 0.0))
-        elif e.op == "input":
-            name = str(e.value)
-            values[e] = arrays[name] if e.per_weight else scalars[name]
-        else:
-            values[e] = _apply(_function(e), [values[arg] for arg in e.args])
+            return Decimal(e.number)
+        return arrays[str(e.value)] if e.per_weight else scalars[str(e.value)]
+
+    def apply(e: Expression, args: list[Any]) -> Any:
+        function = OPERATIONS[e.op]
+        if not any(isinstance(arg, list) for arg in args):
+            return function(*args)
+        return list(map(function, *(arg if isinstance(arg, list) else repeat(arg) for arg in args)))
+
+    roots = {**program.outputs, **program.scalar_outputs}
+    values = evaluate(roots.values(), leaf, apply)
     count = len(arrays["x"])
     return {
         name: values[e] if e.per_weight or name in program.scalar_outputs else [values[e]] * count
         for name, e in roots.items()
     }
-
-
-@functools.lru_cache(maxsize=32)
-def _order(program: Program) -> list[Expression]:
-    return in_order([*program.outputs.values(), *program.scalar_outputs.values()])
-
-
-def _function(e: Expression) -> Callable[..., Any]:
-    count = small_power(e) if e.op == "pow" else 0
-    if count:
-        return {2: _square, 3: lambda a, _: a * a * a, 4: lambda a, _: a * a * a * a}[count]
-    return _FUNCTIONS[e.op]
-
-
-def _apply(function: Callable[..., Any], args: list[Any]) -> Any:
-    if not any(isinstance(arg, list) for arg in args):
-        return function(*args)
-    return list(map(function, *(arg if isinstance(arg, list) else repeat(arg) for arg in args)))
-
-
-def _square(a: Decimal, _: Decimal) -> Decimal:
-    return a * a
 
 
 def _power(a: Decimal, b: Decimal) -> Decimal:
@@ -107,6 +88,16 @@ def _minimum(a: Decimal, b: Decimal) -> Decimal:
     return b if b < a or b.is_nan() else a
 
 
+def _expm1(a: Decimal) -> Decimal:
+    lost = -a.adjusted() if a.is_finite() and a else 0
+    if lost > _CONTEXT.prec:
+        return a
+    with localcontext() as context:
+        context.prec += max(lost, 0)
+        grown = a.exp() - 1
+    return +grown
+
+
 def _tanh(a: Decimal) -> Decimal:
     if abs(a) > 60:
         return _sign(a)
@@ -114,17 +105,21 @@ def _tanh(a: Decimal) -> Decimal:
     return (grown - 1) / (grown + 1)
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
+OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "sub": operator.sub,
     "mul": operator.mul,
     "div": operator.truediv,
     "pow": _power,
+    "square": lambda a: a * a,
+    "cube": lambda a: a * a * a,
+    "fourth": lambda a: a * a * a * a,
     "neg": operator.neg,
     "abs": abs,
     "sign": _sign,
     "sqrt": Decimal.sqrt,
     "exp": Decimal.exp,
+    "expm1": _expm1,
     "log": Decimal.ln,
     "tanh": _tanh,
     "maximum": _maximum,

@@ -3,8 +3,8 @@ import pytest
 
 import downslope
 from downslope import rule, where
-from downslope.interpret import interpret
-from downslope.trace import trace
+from downslope.language.options import compose
+from downslope.targets.arrays import interpret
 
 RNG = np.random.default_rng(0)
 RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam")
@@ -23,7 +23,7 @@ def settings_for(program, t=3):
 @pytest.mark.parametrize("name", RULES)
 def test_interpretation_is_the_formula(name, dtype):
     formula = getattr(downslope, name)
-    program = trace(formula)
+    program = compose(formula)
     arrays = arrays_for(program, dtype)
     found = interpret(program, arrays, settings_for(program))
     doubles = {key: array.astype(np.float64) for key, array in arrays.items()}
@@ -53,7 +53,7 @@ def constant_outputs(x, dx, v=1, *, lr=0.5):
 @pytest.mark.parametrize("formula", [*(getattr(downslope, name) for name in RULES), every_word, constant_outputs])
 def test_every_array_library_computes_the_same(formula, namespace):
     library = pytest.importorskip(namespace)
-    program = trace(formula)
+    program = compose(formula)
     arrays = arrays_for(program, np.float32)
     expected = interpret(program, arrays, settings_for(program))
     there = {name: library.asarray(array) for name, array in arrays.items()}
@@ -72,7 +72,7 @@ def test_a_traced_step_number_keeps_its_digits(beta):
     def correction(x, dx, *, t, beta2=0.9):
         return dx / (1 - beta2**t)
 
-    program = trace(correction)
+    program = compose(correction)
     arrays = {"x": jax.numpy.ones(1), "dx": jax.numpy.ones(1)}
     step = jax.jit(lambda t: interpret(program, arrays, {"beta2": beta, "t": t}, jax.numpy)["x"])
     for t in (1, 2, 10, 1000):
@@ -89,7 +89,7 @@ def test_a_traced_condition_and_learning_rate():
     def first_larger(x, dx, *, t, lr=0.1):
         return x - where(t == 1, 10 * lr, lr) * dx
 
-    program = trace(first_larger)
+    program = compose(first_larger)
     arrays = {"x": jax.numpy.zeros(2), "dx": jax.numpy.ones(2)}
     step = jax.jit(lambda t, lr: interpret(program, arrays, {"t": t, "lr": lr}, jax.numpy)["x"])
     np.testing.assert_allclose(step(1, 0.5), -5)
@@ -97,7 +97,7 @@ def test_a_traced_condition_and_learning_rate():
 
 
 def test_one_learning_rate_per_member_of_a_population():
-    program = trace(downslope.momentum)
+    program = compose(downslope.momentum)
     arrays = {name: np.ones((4, 3)) for name in program.arrays}
     rates = np.array([[0.1], [0.2], [0.3], [0.4]])
     found = interpret(program, arrays, {"lr": rates, "mu": 0.5})["x"]
@@ -110,7 +110,7 @@ def test_coefficients_are_worked_out_in_double_precision_and_rounded_once():
         return x + (a + b - 0.3) * dx
 
     arrays = {"x": np.zeros(1, np.float32), "dx": np.ones(1, np.float32)}
-    assert interpret(trace(fine), arrays, {"a": 0.1, "b": 0.2})["x"][0] == np.float32(0.1 + 0.2 - 0.3) != 0
+    assert interpret(compose(fine), arrays, {"a": 0.1, "b": 0.2})["x"][0] == np.float32(0.1 + 0.2 - 0.3) != 0
 
 
 def test_infinities_are_those_of_ieee():
@@ -119,14 +119,14 @@ def test_infinities_are_those_of_ieee():
         return x + dx / zero + downslope.log(zero) * 0
 
     arrays = {"x": np.zeros(2), "dx": np.array([1.0, -1.0])}
-    assert np.isnan(interpret(trace(bold), arrays, {"zero": 0.0})["x"]).all()
+    assert np.isnan(interpret(compose(bold), arrays, {"zero": 0.0})["x"]).all()
     arrays = {"x": np.zeros(2, np.float32), "dx": np.float32([3e38, -3e38])}
-    np.testing.assert_array_equal(interpret(trace(downslope.sgd), arrays, {"lr": 1e6})["x"], [-np.inf, np.inf])
+    np.testing.assert_array_equal(interpret(compose(downslope.sgd), arrays, {"lr": 1e6})["x"], [-np.inf, np.inf])
 
 
 def test_outputs_that_are_numbers_fill_the_shape():
     found = interpret(
-        trace(constant_outputs), {name: np.ones((2, 2), np.float32) for name in ("x", "dx", "v")}, {"lr": 3}
+        compose(constant_outputs), {name: np.ones((2, 2), np.float32) for name in ("x", "dx", "v")}, {"lr": 3}
     )
     np.testing.assert_array_equal(found["x"], np.full((2, 2), 3))
     np.testing.assert_array_equal(found["v"], np.full((2, 2), 2))
@@ -135,6 +135,6 @@ def test_outputs_that_are_numbers_fill_the_shape():
 
 def test_a_weight_that_is_not_finite_does_not_spoil_a_number():
     found = interpret(
-        trace(constant_outputs), {name: np.array([np.nan, np.inf]) for name in ("x", "dx", "v")}, {"lr": 3}
+        compose(constant_outputs), {name: np.array([np.nan, np.inf]) for name in ("x", "dx", "v")}, {"lr": 3}
     )
     np.testing.assert_array_equal(found["x"], [3, 3])

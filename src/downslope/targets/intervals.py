@@ -10,22 +10,23 @@ powers) becomes an interval, which a difference like `1 - exp(log(beta) / t)` ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from downslope.expression import CONDITIONS, Expression
-from downslope.interpret import _apply as plainly
-from downslope.interpret import small_power
-from downslope.trace import Program, in_order
+from downslope.language.expression import Expression
+from downslope.language.operations import OPERATIONS as KNOWN
+from downslope.language.program import Program, in_order
+from downslope.targets.arrays import compute
+from downslope.targets.evaluate import evaluate
 
 Array = np.ndarray[Any, Any]
 
 FUNCTION_ULPS = 4.0
-"""How far exp, log, tanh and general powers of the usual mathematical libraries are apart, at most, in units in the
-last place; in double precision each of them is within 1 or 2 of the true value."""
+"""How far exp, expm1, log, tanh and general powers of the usual mathematical libraries are apart, at most, in units in
+the last place; in double precision each of them is within 1 or 2 of the true value."""
 
 
 @dataclass(frozen=True)
@@ -107,27 +108,28 @@ def enclose(
 
     Example:
         >>> import numpy as np, downslope
-        >>> from downslope.trace import trace
+        >>> from downslope.language.options import compose
         >>> x, dx = np.float32([1.0]), np.float32([0.3])
-        >>> inside = enclose(trace(downslope.sgd), {"x": x, "dx": dx}, {"lr": 0.1}, np.float32)["x"]
+        >>> inside = enclose(compose(downslope.sgd), {"x": x, "dx": dx}, {"lr": 0.1}, np.float32)["x"]
         >>> downslope.sgd(x, dx, lr=np.float32(0.1)) in inside, np.float32([0.96999]) in inside
         (True, False)
     """
     precision = Precision.of(dtype, flush=flush)
     shape = np.shape(arrays["x"])
-    values: dict[Expression, Interval] = {}
-    exact = enclose_scalars(program, scalars)
+
+    def leaf(e: Expression) -> Interval:
+        given = np.asarray(arrays[str(e.value)], np.float64)
+        return precision.widen(given, given, 0.0) if flush else Interval(given, given)
+
+    def rounded(e: Expression, exact: Interval) -> Interval:
+        low, high = np.full(shape, exact.low), np.full(shape, exact.high)
+        return Interval(low, high) if e.is_condition else precision.widen(low, high, coefficient_ulps)
+
+    scalar = {e: rounded(e, exact) for e, exact in enclose_scalars(program, scalars).items()}
     with np.errstate(all="ignore"):
-        for e in in_order(program.outputs.values()):
-            if e.per_weight and e.op == "input":
-                given = np.asarray(arrays[str(e.value)], np.float64)
-                values[e] = precision.widen(given, given, 0.0) if flush else Interval(given, given)
-            elif e.per_weight:
-                values[e] = _apply(e, [values[arg] for arg in e.args], precision)
-            else:
-                low, high = np.full(shape, exact[e].low), np.full(shape, exact[e].high)
-                plain = e.op in CONDITIONS
-                values[e] = Interval(low, high) if plain else precision.widen(low, high, coefficient_ulps)
+        values = evaluate(
+            program.outputs.values(), leaf, lambda e, args: OPERATIONS[e.op](precision, *args), known=scalar
+        )
     return {name: values[e] for name, e in program.outputs.items()}
 
 
@@ -143,124 +145,135 @@ def enclose_scalars(program: Program, scalars: Mapping[str, float]) -> dict[Expr
 
     Example:
         >>> import downslope
-        >>> from downslope.trace import trace
-        >>> program = trace(downslope.schedule_free_sgd)
+        >>> from downslope.language.options import compose
+        >>> program = compose(downslope.schedule_free_sgd)
         >>> inside = enclose_scalars(program, {"lr": 0.5, "beta": 0.9, "t": 2.0, "warmup_steps": 4.0, "total": 0.25})
         >>> total = inside[program.scalar_outputs["total"]]
         >>> float(total.low), float(total.high)
         (0.3125, 0.3125)
     """
     precision = Precision.of(np.float64)
-    values: dict[Expression, Interval] = {}
+
+    def leaf(e: Expression) -> Interval:
+        point = np.asarray(e.value if e.op == "constant" else scalars[str(e.value)], np.float64)
+        return Interval(point, point)
+
+    def apply(e: Expression, args: list[Interval]) -> Interval:
+        known = KNOWN[e.op]
+        if not known.exact or any(arg.low != arg.high for arg in args):
+            return OPERATIONS[e.op](precision, *args)
+        points = [arg.low != 0 if kind == "truth" else arg.low for arg, kind in zip(args, known.takes, strict=True)]
+        result = np.asarray(compute(e.op, points), np.float64)
+        return Interval(result, result)
+
+    roots = [e for e in in_order([*program.outputs.values(), *program.scalar_outputs.values()]) if not e.per_weight]
     with np.errstate(all="ignore"):
-        for e in in_order([*program.outputs.values(), *program.scalar_outputs.values()]):
-            if e.per_weight:
-                continue
-            args = [values[arg] for arg in e.args]
-            if e.op in ("constant", "input"):
-                point = np.asarray(e.value if e.op == "constant" else scalars[str(e.value)], np.float64)
-                values[e] = Interval(point, point)
-            elif _same_everywhere(e) and all(a.low == a.high for a in args):
-                values[e] = _exactly(e, args)
-            else:
-                values[e] = _apply(e, args, precision)
-    return values
+        return evaluate(roots, leaf, apply)
 
 
-def _same_everywhere(e: Expression) -> bool:
-    """Whether an operation on numbers in double precision gives the same number in every library."""
-    return e.op not in ("exp", "log", "tanh") and (e.op != "pow" or small_power(e) > 0)
+def _add(precision: Precision, a: Interval, b: Interval) -> Interval:
+    return precision.widen(a.low + b.low, a.high + b.high)
 
 
-def _exactly(e: Expression, args: list[Interval]) -> Interval:
-    truths = range(1) if e.op == "where" else range(2) if e.op in ("and", "or", "not") else ()
-    result = np.asarray(plainly(e, [a.low != 0 if k in truths else a.low for k, a in enumerate(args)], np), np.float64)
-    return Interval(result, result)
+def _subtract(precision: Precision, a: Interval, b: Interval) -> Interval:
+    return precision.widen(a.low - b.high, a.high - b.low)
 
 
-def _apply(e: Expression, args: list[Interval], precision: Precision) -> Interval:
-    match e.op, args:
-        case "add", [a, b]:
-            return precision.widen(a.low + b.low, a.high + b.high)
-        case "sub", [a, b]:
-            return precision.widen(a.low - b.high, a.high - b.low)
-        case "mul", [a, b]:
-            return _product(a, b, precision)
-        case "div", [a, b]:
-            return _quotient(a, b, precision)
-        case "pow", [a, b]:
-            return _power(e, a, b, precision)
-        case "neg", [a]:
-            return Interval(-a.high, -a.low)
-        case "abs", [a]:
-            return Interval(np.maximum(np.maximum(a.low, -a.high), 0), np.maximum(np.abs(a.low), np.abs(a.high)))
-        case "sign", [a]:
-            return Interval(np.sign(a.low), np.sign(a.high))
-        case "sqrt", [a]:
-            return precision.widen(np.sqrt(a.low), np.sqrt(a.high))
-        case (("exp" | "log" | "tanh"), [a]):
-            function = getattr(np, e.op)
-            return precision.widen(function(a.low), function(a.high), FUNCTION_ULPS)
-        case "maximum", [a, b]:
-            return Interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high))
-        case "minimum", [a, b]:
-            return Interval(np.minimum(a.low, b.low), np.minimum(a.high, b.high))
-        case "where", [condition, a, b]:
-            low = np.where(condition.low > 0, a.low, np.where(condition.high < 1, b.low, np.minimum(a.low, b.low)))
-            high = np.where(condition.low > 0, a.high, np.where(condition.high < 1, b.high, np.maximum(a.high, b.high)))
-            return Interval(low, high)
-    return _condition(e.op, args)
-
-
-def _condition(op: str, args: list[Interval]) -> Interval:
-    def truth(surely: Array, possibly: Array) -> Interval:
-        return Interval(surely.astype(float), possibly.astype(float))
-
-    match op, args:
-        case "lt", [a, b]:
-            return truth(a.high < b.low, a.low < b.high)
-        case "le", [a, b]:
-            return truth(a.high <= b.low, a.low <= b.high)
-        case (("gt" | "ge"), [a, b]):
-            return _condition({"gt": "lt", "ge": "le"}[op], [b, a])
-        case "eq", [a, b]:
-            point = (a.low == a.high) & (b.low == b.high) & (a.low == b.low)
-            return truth(point, (a.low <= b.high) & (b.low <= a.high))
-        case "ne", [a, b]:
-            return _condition("not", [_condition("eq", [a, b])])
-        case "not", [a]:
-            return Interval(1 - a.high, 1 - a.low)
-        case "and", [a, b]:
-            return Interval(a.low * b.low, a.high * b.high)
-        case _, [a, b]:
-            return Interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high))
-    raise AssertionError(op)
-
-
-def _product(a: Interval, b: Interval, precision: Precision, *, same: bool = False) -> Interval:
-    if same:  # a square is not negative, which intervals of two different factors would not know
-        ends = np.abs(a.low), np.abs(a.high)
-        across = (a.low < 0) & (a.high > 0)
-        return precision.widen(np.where(across, 0, np.minimum(*ends) ** 2), np.maximum(*ends) ** 2)
+def _multiply(precision: Precision, a: Interval, b: Interval) -> Interval:
     corners = np.stack([a.low * b.low, a.low * b.high, a.high * b.low, a.high * b.high])
     return precision.widen(corners.min(axis=0), corners.max(axis=0))  # min and max hand nan on
 
 
-def _quotient(a: Interval, b: Interval, precision: Precision) -> Interval:
+def _divide(precision: Precision, a: Interval, b: Interval) -> Interval:
     corners = np.stack([a.low / b.low, a.low / b.high, a.high / b.low, a.high / b.high])
     low, high = corners.min(axis=0), corners.max(axis=0)
     through_zero = (b.low <= 0) & (b.high >= 0)
     return precision.widen(np.where(through_zero, np.nan, low), np.where(through_zero, np.nan, high))
 
 
-def _power(e: Expression, a: Interval, b: Interval, precision: Precision) -> Interval:
-    count = small_power(e)
-    if count:
-        square = _product(a, a, precision, same=True)
-        result = {2: lambda: square, 3: lambda: _product(square, a, precision)}.get(count)
-        return result() if result else _product(_product(square, a, precision), a, precision)
+def _power(precision: Precision, a: Interval, b: Interval) -> Interval:
     corners = np.stack([a.low**b.low, a.low**b.high, a.high**b.low, a.high**b.high])
     result_low, result_high = corners.min(axis=0), corners.max(axis=0)
     whole = (b.low == b.high) & (np.floor(b.low) == b.low)
     invalid = (a.low < 0) & ~(whole & (a.high < 0))
     return precision.widen(np.where(invalid, np.nan, result_low), np.where(invalid, np.nan, result_high), FUNCTION_ULPS)
+
+
+def _square(precision: Precision, a: Interval) -> Interval:
+    """A square is not negative, which intervals of two different factors would not know."""
+    ends = np.abs(a.low), np.abs(a.high)
+    across = (a.low < 0) & (a.high > 0)
+    return precision.widen(np.where(across, 0, np.minimum(*ends) ** 2), np.maximum(*ends) ** 2)
+
+
+def _cube(precision: Precision, a: Interval) -> Interval:
+    return _multiply(precision, _square(precision, a), a)
+
+
+def _absolute(_: Precision, a: Interval) -> Interval:
+    return Interval(np.maximum(np.maximum(a.low, -a.high), 0), np.maximum(np.abs(a.low), np.abs(a.high)))
+
+
+def _rising(function: np.ufunc, ulps: float = 0.5) -> Callable[..., Interval]:
+    """A function that grows with its argument."""
+    return lambda precision, a: precision.widen(function(a.low), function(a.high), ulps)
+
+
+def _choice(_: Precision, condition: Interval, a: Interval, b: Interval) -> Interval:
+    low = np.where(condition.low > 0, a.low, np.where(condition.high < 1, b.low, np.minimum(a.low, b.low)))
+    high = np.where(condition.low > 0, a.high, np.where(condition.high < 1, b.high, np.maximum(a.high, b.high)))
+    return Interval(low, high)
+
+
+def _truth(surely: Array, possibly: Array) -> Interval:
+    return Interval(surely.astype(float), possibly.astype(float))
+
+
+def _less(_: Precision, a: Interval, b: Interval) -> Interval:
+    return _truth(a.high < b.low, a.low < b.high)
+
+
+def _at_most(_: Precision, a: Interval, b: Interval) -> Interval:
+    return _truth(a.high <= b.low, a.low <= b.high)
+
+
+def _equal(_: Precision, a: Interval, b: Interval) -> Interval:
+    point = (a.low == a.high) & (b.low == b.high) & (a.low == b.low)
+    return _truth(point, (a.low <= b.high) & (b.low <= a.high))
+
+
+def _not(_: Precision, a: Interval) -> Interval:
+    return Interval(1 - a.high, 1 - a.low)
+
+
+OPERATIONS: dict[str, Callable[..., Interval]] = {
+    "add": _add,
+    "sub": _subtract,
+    "mul": _multiply,
+    "div": _divide,
+    "pow": _power,
+    "square": _square,
+    "cube": _cube,
+    "fourth": lambda precision, a: _multiply(precision, _cube(precision, a), a),
+    "neg": lambda _, a: Interval(-a.high, -a.low),
+    "abs": _absolute,
+    "sign": lambda _, a: Interval(np.sign(a.low), np.sign(a.high)),
+    "sqrt": _rising(np.sqrt),
+    "exp": _rising(np.exp, FUNCTION_ULPS),
+    "expm1": _rising(np.expm1, FUNCTION_ULPS),
+    "log": _rising(np.log, FUNCTION_ULPS),
+    "tanh": _rising(np.tanh, FUNCTION_ULPS),
+    "maximum": lambda _, a, b: Interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high)),
+    "minimum": lambda _, a, b: Interval(np.minimum(a.low, b.low), np.minimum(a.high, b.high)),
+    "where": _choice,
+    "lt": _less,
+    "le": _at_most,
+    "gt": lambda precision, a, b: _less(precision, b, a),
+    "ge": lambda precision, a, b: _at_most(precision, b, a),
+    "eq": _equal,
+    "ne": lambda precision, a, b: _not(precision, _equal(precision, a, b)),
+    "and": lambda _, a, b: Interval(a.low * b.low, a.high * b.high),
+    "or": lambda _, a, b: Interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high)),
+    "not": _not,
+}
+"""The interval of what each operation, rounded as a precision rounds, may give."""

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 import downslope
-from downslope import catalogue, dialects, minimum, rule, where
+from downslope import dialects, minimum, rule, where
 from downslope.dialects import DIALECTS
+from downslope.recipes import catalogue
 
 FORMS = [(name, dialect) for name, forms in catalogue.families().items() for dialect in forms]
 
@@ -285,7 +286,7 @@ def test_entries_and_dialects_want_names_that_exist():
 
 def test_no_framework_is_loaded():
     script = (
-        "import sys\nfrom downslope import catalogue\ncatalogue.overview(), catalogue.entry('sgd')\n"
+        "import sys\nfrom downslope.recipes import catalogue\ncatalogue.overview(), catalogue.entry('sgd')\n"
         "print(*{name.partition('.')[0] for name in sys.modules} & {'torch', 'keras', 'tensorflow', 'jax', 'optax'})"
     )
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == ""

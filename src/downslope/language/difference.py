@@ -12,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from downslope.expression import Expression, apply
-from downslope.trace import Program, array, in_order, share
+from downslope.language.expression import Expression, apply
+from downslope.language.operations import OPERATIONS
+from downslope.language.program import Program, in_order, share
+from downslope.language.trace import array
 
-COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+COMPARISONS = frozenset(
+    name for name, (takes, gives, *_) in OPERATIONS.items() if gives == "truth" and takes == ("number", "number")
+)
 
 
 def difference(program: Program) -> Program:
@@ -30,9 +34,9 @@ def difference(program: Program) -> Program:
 
     Example:
         >>> import numpy as np, downslope
-        >>> from downslope.interpret import interpret
-        >>> from downslope.trace import trace
-        >>> program = trace(downslope.sgd)
+        >>> from downslope.targets.arrays import interpret
+        >>> from downslope.language.options import compose
+        >>> program = compose(downslope.sgd)
         >>> arrays = {"x": np.float32([10_000]), "dx": np.float32([1])}
         >>> print(interpret(difference(program), arrays, {"lr": 1e-6})["x"])
         [-1.e-06]
@@ -41,7 +45,7 @@ def difference(program: Program) -> Program:
     """
     new = program.outputs["x"]
     x = next((e for e in in_order([new]) if e.op == "input" and e.value == "x"), array("x"))
-    outputs = {**program.outputs, "x": _Walk(x).difference(new)}
+    outputs = {**program.outputs, "x": _Follower(x).difference(new)}
     outputs, names = share(outputs, program.names)
     return replace(program, outputs=outputs, names=names)
 
@@ -54,7 +58,7 @@ class _Affine:
     rest: Expression
 
 
-class _Walk:
+class _Follower:
     """Finds how expressions are made of one of them, the base; each is looked at once."""
 
     def __init__(self, base: Expression):
@@ -117,7 +121,7 @@ class _Walk:
             return e
         a, b = e.args
         for near, far, order in ((b, a, 1), (a, b, -1)):
-            walk = _Walk(near)
+            walk = _Follower(near)
             if walk.affine(far) is not None:
                 sides = (walk.difference(far), _number(0))
                 return apply(e.op, *sides[::order])
@@ -134,7 +138,7 @@ def _known_excess(k: Expression) -> Expression | None:
     parts: list[Expression | None] = [_known_excess(arg) for arg in k.args]
     match k.op, k.args, parts:
         case "constant", _, _:
-            return _number(float(k.value or 0) - 1)
+            return _number(k.number - 1)
         case "sub", [one, c], _ if _is(one, 1):
             return _negative(c)
         case "add", [one, c], _ if _is(one, 1):
@@ -190,7 +194,7 @@ def _negative(a: Expression) -> Expression:
     """`-a`, with the sign on a number that is worked out once, where there is one: signs do not round."""
     match a.op, a.args:
         case "constant", _:
-            return _number(-float(a.value or 0))
+            return _number(-a.number)
         case "neg", [inner]:
             return inner
         case "mul", [k, e] if not k.per_weight and e.per_weight:

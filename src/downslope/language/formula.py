@@ -1,0 +1,253 @@
+"""The schema of a formula: what its signature says.
+
+The signature of a formula is its schema: `x` and `dx` (the weights and the gradient of the loss at them), then the
+states with their initial values; keyword-only arguments are hyperparameters with their defaults, and `t`, the number
+of this step from 1, where the formula asks for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+
+from downslope.language.operations import FormulaError
+
+RESERVED = frozenset({"x", "dx", "t", "grad_scale", "average", "lookahead"})
+"""Names with a fixed meaning: a state or hyperparameter cannot take them."""
+
+ARGUMENTS = frozenset(
+    {"params", "rule", "decoupled", "cautious", "max_norm", "maximize", "nonfinite", "lookahead", "threads"}
+    | {"state_dtype", "rounding", "seed"}
+    | {"learning_rate", "name", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"}
+    | {"gradient_accumulation_steps", "use_ema", "ema_momentum", "ema_overwrite_frequency"}
+)
+"""What one optimizer or another takes besides hyperparameters: a hyperparameter of this name would never be reached."""
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """The initial value of a scalar state: one number per parameter group instead of one per weight."""
+
+    initial: float
+
+
+def scalar(initial: float) -> Scalar:
+    """Declare a scalar state: one number per parameter group, kept in double precision on the host.
+
+    Example:
+        A running product of momenta, as in NAdam (Dozat, 2016):
+
+        >>> from downslope import rule, scalar
+        >>> @rule
+        ... def warm(x, dx, product=scalar(1.0), *, lr=0.1, mu=0.9):
+        ...     product = product * mu
+        ...     return x - lr * dx / (1 - product), product
+    """
+    return Scalar(float(initial))
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values a hyperparameter may take: from `low` to `high`, the upper end included or not."""
+
+    low: float
+    high: float
+    closed: bool = True
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value and (value <= self.high if self.closed else value < self.high)
+
+    def __str__(self) -> str:
+        if self.low == -math.inf and self.high == math.inf:
+            return "a finite number"
+        if self.high == math.inf:
+            return f"a finite number of at least {self.low:g}"
+        return f"a number from {self.low:g} to {'' if self.closed else 'below '}{self.high:g}"
+
+
+_FRACTION = Range(0.0, 1.0, closed=False)
+_POSITIVE = Range(0.0, math.inf)
+_ANY = Range(-math.inf, math.inf)
+
+
+def usual_range(name: str) -> Range:
+    """The range that a hyperparameter of this name has throughout the literature."""
+    if name in ("mu", "momentum", "rho", "decay_rate", "averaging") or name.startswith("beta"):
+        return _FRACTION
+    if name in ("lr", "eps", "weight_decay", "max_norm"):
+        return _POSITIVE
+    return _ANY
+
+
+@dataclass(frozen=True, eq=False)
+class Formula:
+    """A function with the schema that its signature declares.
+
+    Attributes:
+        name: The name of the function.
+        states: The initial value per weight of each state: a number, `"x"` for a copy of the initial weights, or the
+            name of a hyperparameter.
+        scalar_states: The initial value of each state that is one number per parameter group.
+        hyperparameters: The default of each hyperparameter, None where it has none and must be given.
+        flags: The default of each boolean hyperparameter: a choice that is settled before compilation.
+        ranges: The values each hyperparameter may take.
+        uses_t: Whether the formula asks for the number of the step.
+        intuition: The first sentence of the docstring.
+        source: What the docstring says after "Source:".
+        ahead: The formula of the look-ahead: how far from `x` the gradient is to be taken; None where it is at `x`.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    states: Mapping[str, float | str]
+    scalar_states: Mapping[str, float]
+    hyperparameters: Mapping[str, float | None]
+    flags: Mapping[str, bool]
+    ranges: Mapping[str, Range]
+    uses_t: bool
+    intuition: str = ""
+    source: str = ""
+    ahead: Callable[..., Any] | None = None
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], ranges: Mapping[str, tuple[float, float]]) -> Self:
+        """The formula that a function is.
+
+        Args:
+            function: The function.
+            ranges: The lowest and highest value of hyperparameters that are not of the usual kind.
+
+        Raises:
+            FormulaError: The signature is not that of a formula.
+        """
+        if not inspect.isfunction(function):
+            raise FormulaError(f"rule({function!r}): a formula is a Python function, written with def")
+        for key, ends in ranges.items():
+            if len(tuple(ends)) != 2 or not ends[0] <= ends[1]:
+                raise FormulaError(f"ranges[{key!r}]={ends!r}: give the lowest and the highest value")
+        name = function.__name__
+        parameters = list(inspect.signature(function).parameters.values())
+        if [p.name for p in parameters[:2]] != ["x", "dx"]:
+            raise FormulaError(
+                f"{name}: the first two parameters of a formula are x and dx, the weights and their gradient"
+            )
+        states: dict[str, float | str] = {}
+        scalar_states: dict[str, float] = {}
+        hyperparameters: dict[str, float | None] = {}
+        flags: dict[str, bool] = {}
+        uses_t = False
+        for parameter in parameters[2:]:
+            key, default = parameter.name, parameter.default
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise FormulaError(f"{name}: *{key} is not allowed; name every state and hyperparameter")
+            if key == "t" and parameter.kind is parameter.KEYWORD_ONLY and default is parameter.empty:
+                uses_t = True
+            elif key in RESERVED or key.startswith("_"):
+                raise FormulaError(
+                    f"{name}: {key!r} is reserved (t is keyword-only and has no default); choose another name"
+                )
+            elif parameter.kind is parameter.KEYWORD_ONLY:
+                if key in ARGUMENTS:
+                    raise FormulaError(f"{name}: {key!r} is an argument of optimizers; choose another name")
+                if isinstance(default, bool):
+                    flags[key] = default
+                else:
+                    hyperparameters[key] = None if default is parameter.empty else _default(name, key, default)
+            elif isinstance(default, Scalar):
+                scalar_states[key] = default.initial
+            elif isinstance(default, str):
+                states[key] = default
+            elif default is parameter.empty:
+                raise FormulaError(f"{name}: the state {key} needs an initial value, as in {key}=0")
+            else:
+                states[key] = _default(name, key, default)
+        for key, start in states.items():
+            if isinstance(start, str) and start not in ("x", *hyperparameters):
+                raise FormulaError(
+                    f"{name}: the default {key}={start!r} is not a number, 'x' or the name of a hyperparameter"
+                )
+        unknown = set(ranges) - set(hyperparameters)
+        if unknown:
+            raise FormulaError(f"{name}: ranges names {sorted(unknown)}, which are not hyperparameters of the formula")
+        doc = inspect.getdoc(function) or ""
+        return cls(
+            name=name,
+            function=function,
+            states=MappingProxyType(states),
+            scalar_states=MappingProxyType(scalar_states),
+            hyperparameters=MappingProxyType(hyperparameters),
+            flags=MappingProxyType(flags),
+            ranges=MappingProxyType(
+                {key: Range(*ranges[key]) if key in ranges else usual_range(key) for key in hyperparameters}
+            ),
+            uses_t=uses_t,
+            intuition=" ".join(doc.partition("\n\n")[0].split()),
+            source=" ".join(doc.partition("Source:")[2].partition("\n\n")[0].split()),
+        )
+
+    @functools.cached_property
+    def signature_states(self) -> tuple[str, ...]:
+        """The names of all states, in the order of the signature."""
+        parameters = list(inspect.signature(self.function).parameters)
+        return tuple(n for n in parameters[2:] if n in self.states or n in self.scalar_states)
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All hyperparameters and flags: those given, checked, and the defaults of the rest.
+
+        Raises:
+            TypeError: A name is unknown, a value is of the wrong kind, or a required hyperparameter is missing.
+            ValueError: A value is out of range.
+        """
+        settings: dict[str, Any] = {**self.hyperparameters, **self.flags}
+        for name, value in given.items():
+            settings[name] = self.checked(name, value)
+        missing = [name for name, value in settings.items() if value is None]
+        if missing:
+            raise TypeError(f"{self.name} has no default for {', '.join(missing)}; give {missing[0]}=...")
+        return settings
+
+    def checked(self, name: str, value: Any) -> Any:
+        """The value for this hyperparameter or flag, or an error that says what would do."""
+        if name in self.flags:
+            if not isinstance(value, (bool, np.bool_)):
+                raise TypeError(f"{name}={value!r}: {self.name} takes True or False here")
+            return bool(value)
+        if name not in self.hyperparameters:
+            raise unknown(self.name, name, [*self.hyperparameters, *self.flags])
+        return check_number(name, value, self.ranges[name])
+
+
+def unknown(owner: str, name: str, valid: Sequence[str]) -> TypeError:
+    """The error for a hyperparameter that does not exist, naming those that do."""
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return TypeError(f"{owner} has no hyperparameter {name!r}; it has {', '.join(valid)}{hint}")
+
+
+def check_number(name: str, value: Any, allowed: Range) -> float:
+    """The value as a float, or an error that names the hyperparameter, shows the value and says what would do."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected {allowed}")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond any float
+        number = math.inf
+    if not math.isfinite(number) or number not in allowed:
+        raise ValueError(f"{name}={value!r} is out of range; expected {allowed}")
+    return number
+
+
+def _default(rule_name: str, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise FormulaError(f"{rule_name}: the default {key}={value!r} is not a number")
+    return float(value)

@@ -1,0 +1,187 @@
+"""Programs: formulas that have been read, as expressions for everything that comes out.
+
+What depends on no array is a coefficient, worked out once per step in double precision; the rest is the body,
+straight-line and in the author's order of operations.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from downslope.language.expression import Expression
+from downslope.language.formula import Range
+from downslope.language.operations import POWERS
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one step costs per weight.
+
+    Attributes:
+        read: Bytes read from memory.
+        written: Bytes written to memory.
+        operations: How often each operation is done.
+    """
+
+    read: int
+    written: int
+    operations: Mapping[str, int]
+
+    @property
+    def arithmetic(self) -> int:
+        """All operations on one weight."""
+        return sum(self.operations.values())
+
+    def __str__(self) -> str:
+        done = ", ".join(f"{count} {op}" for op, count in self.operations.items())
+        return f"{self.read} bytes read, {self.written} bytes written, {self.arithmetic} operations ({done}) per weight"
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A rule that has been read: what goes in, and an expression for everything that comes out.
+
+    Attributes:
+        name: The rule's name.
+        arrays: The per-weight inputs: `x`, `dx` and the states.
+        states: The initial value per weight of each state: a number, `"x"` for a copy of the initial weights, or the
+            name of a hyperparameter; see `initial`.
+        scalar_states: The initial value of each scalar state.
+        hyperparameters: The hyperparameters the program takes, with their defaults (None: must be given).
+        ranges: The values they may take.
+        outputs: The new weights and states, per weight.
+        scalar_outputs: The new scalar states.
+        names: What the author called an expression, where it has a name.
+        lookahead: The program whose `x` is the point where the gradient is to be taken; None where that is `x` itself.
+    """
+
+    name: str
+    states: Mapping[str, float | str]
+    scalar_states: Mapping[str, float]
+    hyperparameters: Mapping[str, float | None]
+    ranges: Mapping[str, Range]
+    outputs: Mapping[str, Expression]
+    scalar_outputs: Mapping[str, Expression] = field(default_factory=dict)
+    names: Mapping[Expression, str] = field(default_factory=dict)
+    lookahead: Program | None = None
+
+    @functools.cached_property
+    def arrays(self) -> tuple[str, ...]:
+        """The per-weight inputs, in the order every backend uses: `x`, `dx`, states."""
+        return ("x", "dx", *self.states)
+
+    @functools.cached_property
+    def body(self) -> tuple[Expression, ...]:
+        """The per-weight operations, each after what it is applied to."""
+        return tuple(e for e in in_order(self.outputs.values()) if e.per_weight and e.op != "input")
+
+    @functools.cached_property
+    def coefficients(self) -> tuple[Expression, ...]:
+        """The scalar expressions that the body uses; constants are not among them."""
+        found: dict[Expression, None] = {}
+        for user in [*self.body, *self.outputs.values()]:
+            for e in (user, *user.args):
+                if not e.per_weight and e.op != "constant":
+                    found[e] = None
+        return tuple(found)
+
+    @functools.cached_property
+    def scalars(self) -> tuple[str, ...]:
+        """The names of the scalar inputs: hyperparameters, scalar states, `t`, `grad_scale`."""
+        inputs = in_order([*self.outputs.values(), *self.scalar_outputs.values()])
+        return tuple(str(e.value) for e in inputs if e.op == "input" and not e.per_weight)
+
+    def initial(self, state: str, settings: Mapping[str, Any]) -> float | None:
+        """The initial value of a state with these hyperparameters; None for a copy of the initial weights."""
+        start = self.states[state]
+        return None if start == "x" else float(settings[start] if isinstance(start, str) else start)
+
+    def cost(self, dtype: Any = np.float32) -> Cost:
+        """Bytes read and written and operations done, per weight, with arrays of this dtype."""
+        size = np.dtype(dtype).itemsize
+        read = [e for e in in_order(self.outputs.values()) if e.op == "input" and e.per_weight]
+        written = [name for name, e in self.outputs.items() if e.value != name]
+        operations: dict[str, int] = {}
+        for e in self.body:
+            operations[e.op] = operations.get(e.op, 0) + 1
+        return Cost(size * len(read), size * len(written), operations)
+
+
+def in_order(roots: Iterable[Expression], known: Collection[Expression] = ()) -> list[Expression]:
+    """Everything the roots are made of, each expression once and after what it is applied to.
+
+    Args:
+        roots: The expressions.
+        known: Expressions that are not looked into, nor among what is returned.
+    """
+    done: dict[Expression, None] = dict.fromkeys(known)
+    for root in roots:
+        waiting = [root]
+        while waiting:
+            e = waiting[-1]
+            if e in done:
+                waiting.pop()
+                continue
+            missing = [arg for arg in e.args if arg not in done]
+            if missing:
+                waiting.extend(reversed(missing))
+            else:
+                done[e] = None
+                waiting.pop()
+    return list(done)[len(known) :]
+
+
+def share(
+    roots: Mapping[str, Expression], names: Mapping[Expression, str]
+) -> tuple[dict[str, Expression], dict[Expression, str]]:
+    """Rebuild expressions so that equal ones are one object: the new roots, and the new names."""
+    canonical: dict[tuple[Any, ...], Expression] = {}
+    new: dict[Expression, Expression] = {}
+    for e in in_order(roots.values()):
+        args = tuple(new[arg] for arg in e.args)
+        key = (e.op, tuple(map(id, args)), e.value, e.per_weight, str(e.value))  # str: -0.0 is not 0.0
+        new[e] = canonical.setdefault(key, Expression(e.op, args, e.value, e.per_weight))
+    called = {new[e]: name for e, name in names.items() if e in new and new[e].op not in ("input", "constant")}
+    return {name: new[e] for name, e in roots.items()}, called
+
+
+def fingerprint(program: Program) -> str:
+    """A hash of what a program computes, the same for the same formula and options wherever it was read."""
+    lines: list[list[Any]] = []
+    outputs = _numbered({**program.outputs, **program.scalar_outputs}, lines)
+    if program.lookahead is not None:
+        outputs |= _numbered({"point": program.lookahead.outputs["x"]}, lines)
+    text = json.dumps([lines, outputs, list(program.states.items()), list(program.scalar_states.items())])
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _numbered(roots: Mapping[str, Expression], lines: list[list[Any]]) -> dict[str, int]:
+    """The number of each root's line, with a line for every expression; powers are written with their exponent."""
+    exponents = {operation: exponent for exponent, operation in POWERS.items()}
+    number: dict[Expression, int] = {}
+    constants: dict[str, int] = {}
+
+    def line(*content: Any) -> int:
+        lines.append(list(content))
+        return len(lines) - 1
+
+    def constant(value: Any) -> int:
+        if str(value) not in constants:
+            constants[str(value)] = line("constant", str(value))
+        return constants[str(value)]
+
+    for e in in_order(roots.values()):
+        if e.op == "constant":
+            number[e] = constant(e.value)
+        elif e.op in exponents:
+            number[e] = line("pow", number[e.args[0]], constant(exponents[e.op]), str(e.value))
+        else:
+            number[e] = line(e.op, *(number[arg] for arg in e.args), str(e.value))
+    return {name: number[e] for name, e in roots.items()}

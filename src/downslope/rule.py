@@ -1,0 +1,174 @@
+"""Rules: what a user holds of a formula, to compute with, to read, and to hand to an optimizer."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import operator
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+
+from downslope.language.formula import Formula
+from downslope.language.operations import FormulaError
+from downslope.language.options import compose
+from downslope.language.program import Cost
+from downslope.targets.latex import latex
+
+
+@dataclass(frozen=True, eq=False)
+class Rule(Formula):
+    """One parameter-update method, made from its formula by `rule`.
+
+    Called with numbers or arrays a rule computes one step, in the precision of its arguments; this is the reference
+    that everything derived from the formula is tested against.
+
+    What its signature says is in the attributes of `downslope.language.formula.Formula`.
+
+    Example:
+        >>> import downslope
+        >>> float(downslope.sgd(3.0, dx=2.0, lr=0.1))
+        2.8
+        >>> downslope.adam.hyperparameters["beta2"]
+        0.999
+    """
+
+    def __repr__(self) -> str:
+        known = [name if value is None else f"{name}={value:g}" for name, value in self.hyperparameters.items()]
+        return f"<rule {self.name}({', '.join([*known, *(f'{k}={v}' for k, v in self.flags.items())])})>"
+
+    def __reduce__(self) -> Any:
+        place = self.function.__module__, self.function.__qualname__
+        try:
+            found = _named(*place)
+        except (ImportError, AttributeError):
+            found = None
+        if found is not self:
+            raise pickle.PicklingError(
+                f"{self!r} is not what is found at {'.'.join(place)}: give it, and its look-ahead, that name there"
+            )
+        return _named, place
+
+    def __deepcopy__(self, memory: Any) -> Rule:
+        return self  # nothing in it changes
+
+    def __call__(self, /, x: Any, dx: Any, *states: Any, **keywords: Any) -> Any:
+        """Compute one step with numbers or arrays.
+
+        Args:
+            x: Weights.
+            dx: Gradient of the loss at the weights (for a rule with a look-ahead: at the point ahead).
+            *states: States, in signature order; those left out take their initial values.
+            **keywords: Hyperparameters, states by name, and `t` if the formula asks for it.
+
+        Returns:
+            The new weights, followed by the new states if the rule has any.
+        """
+        names = [*self.states, *self.scalar_states]
+        if len(states) > len(names):
+            raise TypeError(f"{self.name} has {len(names)} state(s) ({', '.join(names)}), got {len(states)}")
+        given = dict(zip(self.signature_states, states, strict=False))
+        for name in self.signature_states:
+            if name in keywords and name not in given:
+                given[name] = keywords.pop(name)
+        t = {"t": keywords.pop("t")} if self.uses_t and "t" in keywords else {}
+        if self.uses_t and not t:
+            raise TypeError(f"{self.name} needs t, the number of this step, counted from 1")
+        settings = {**self.complete(keywords), **t}
+        named = {"x": x, **settings}
+        initial = {**self.scalar_states, **{k: named.get(str(v), v) for k, v in self.states.items()}}
+        ordered = [given.get(name, initial[name]) for name in self.signature_states]
+        return self.function(x, dx, *ordered, **settings)
+
+    def lookahead(self, function: Callable[..., Any]) -> Rule:
+        """This rule with a look-ahead: how far from `x` the gradient is taken, by states and hyperparameters.
+
+        Example:
+            >>> from downslope import rule
+            >>> @rule
+            ... def nesterov(x, dx, v=0, *, lr=1e-2, mu=0.9):
+            ...     v = mu * v - lr * dx
+            ...     return x + v, v
+            >>> @nesterov.lookahead
+            ... def nesterov(v, *, mu):
+            ...     return mu * v
+        """
+        known = {*self.states, *self.scalar_states, *self.hyperparameters, *self.flags}
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name not in known:
+                raise FormulaError(
+                    f"the look-ahead of {self.name} asks for {name!r}; it may use {', '.join(sorted(known))}"
+                )
+        return replace(self, ahead=function)
+
+    def cost(self, dtype: Any = np.float32, **flags_and_options: Any) -> Cost:
+        """What one step costs per weight: bytes read and written, and operations.
+
+        Example:
+            >>> import downslope
+            >>> downslope.adam.cost().read, downslope.adam.cost().written
+            (16, 12)
+        """
+        return compose(self, **flags_and_options).cost(dtype)
+
+    def latex(self, **flags_and_options: Any) -> str:
+        r"""The formula in LaTeX, one aligned line per value, new states before the new weights.
+
+        Example:
+            >>> import downslope
+            >>> print(downslope.momentum.latex())
+            \begin{aligned}
+            v_{t} &= \mu \, v_{t-1} - \mathrm{lr} \, dx_{t} \\
+            x_{t} &= x_{t-1} + v_{t}
+            \end{aligned}
+        """
+        return latex(compose(self, **flags_and_options))
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex()}$"
+
+
+def _named(module: str, name: str) -> Any:
+    """The rule of this name, for a process that unpickles a reference to it."""
+    return operator.attrgetter(name)(importlib.import_module(module))
+
+
+@overload
+def rule(function: Callable[..., Any], /) -> Rule: ...
+
+
+@overload
+def rule(*, ranges: Mapping[str, tuple[float, float]]) -> Callable[[Callable[..., Any]], Rule]: ...
+
+
+def rule(
+    function: Callable[..., Any] | None = None, /, *, ranges: Mapping[str, tuple[float, float]] | None = None
+) -> Any:
+    """Make a rule from its formula.
+
+    Args:
+        function: The formula. Its first two parameters are `x` and `dx`; further positional parameters are states,
+            whose defaults are their initial values (a number, `"x"` for a copy of the initial weights, the name of a
+            hyperparameter, or `scalar(number)`); keyword-only parameters are hyperparameters with their defaults,
+            where a boolean default makes a choice settled before compilation; a keyword-only `t` receives the number
+            of the step. It returns the new weights and states, in signature order.
+        ranges: The lowest and highest value of hyperparameters that are not of the usual kind. Without it `lr`,
+            `eps` and the like are at least 0, and `mu`, `beta...`, `decay_rate` are from 0 to below 1.
+
+    Raises:
+        FormulaError: The signature is not that of a formula.
+
+    Example:
+        >>> from downslope import rule, sign
+        >>> @rule
+        ... def sign_descent(x, dx, *, lr=1e-3):
+        ...     return x - lr * sign(dx)
+        >>> float(sign_descent(1.0, -5.0, lr=0.5))
+        1.5
+    """
+    if function is None:
+        return lambda decorated: Rule.of(decorated, ranges or {})
+    return Rule.of(function, ranges or {})

@@ -1,0 +1,1 @@
+"""What a program becomes: the text of another language, or values. One table of operations each."""

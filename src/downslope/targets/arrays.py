@@ -1,0 +1,174 @@
+"""Computing a program with any array library: NumPy, JAX, PyTorch, Keras.
+
+For frameworks that compile by themselves, for reference, and as the fallback where a kernel cannot go.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from downslope.language.expression import Expression
+from downslope.language.program import Program
+from downslope.language.rewrites import accurate_coefficients
+from downslope.targets.evaluate import evaluate
+
+OPERATIONS: dict[str, Callable[..., Any] | str] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "pow": operator.pow,
+    "square": lambda a: a * a,
+    "cube": lambda a: a * a * a,
+    "fourth": lambda a: a * a * a * a,
+    "neg": operator.neg,
+    "abs": "abs",
+    "sign": "sign",
+    "sqrt": "sqrt",
+    "exp": "exp",
+    "expm1": "expm1",
+    "log": "log",
+    "tanh": "tanh",
+    "maximum": "maximum",
+    "minimum": "minimum",
+    "where": "where",
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "and": "logical_and",
+    "or": "logical_or",
+    "not": "logical_not",
+}
+"""How each operation is computed: by an operator, or by the function of this name in the array library."""
+
+_ARRAYS_ONLY = frozenset({"maximum", "minimum", "where", "and", "or"})
+"""The operations of which some array libraries accept arrays only."""
+
+_Number = (int, float, np.number)
+
+
+def interpret(
+    program: Program, arrays: Mapping[str, Any], scalars: Mapping[str, Any], xp: ModuleType = np
+) -> dict[str, Any]:
+    """Compute one step.
+
+    Args:
+        program: The program.
+        arrays: `x`, `dx` and the states, all of one shape and dtype, which is the precision of the body.
+        scalars: The hyperparameters, scalar states, and `t` where the program takes it: numbers, which are worked
+            with in double precision, or traced values of a framework, with which everything that depends on them is
+            worked out accurately in single precision; see `accurate_coefficients`.
+        xp: The array library: `numpy`, `jax.numpy`, `torch`, `keras.ops`.
+
+    Returns:
+        The new weights and states by name, scalar states included.
+
+    Example:
+        >>> import numpy as np, downslope
+        >>> from downslope.language.options import compose
+        >>> arrays = {"x": np.float32([1, 2]), "dx": np.float32([1, -1])}
+        >>> interpret(compose(downslope.sgd), arrays, {"lr": 0.5})["x"]
+        array([0.5, 2.5], dtype=float32)
+    """
+    values = interpret_scalars(program, scalars, xp)
+    new = interpret_body(program, arrays, values, xp)
+    return {**new, **{name: values[e] for name, e in program.scalar_outputs.items()}}
+
+
+def interpret_scalars(program: Program, scalars: Mapping[str, Any], xp: ModuleType = np) -> dict[Expression, Any]:
+    """The value of every expression that depends on no array: what one step needs once, however many arrays there are.
+
+    Args:
+        program: The program.
+        scalars: As for `interpret`.
+        xp: The array library.
+    """
+
+    def leaf(e: Expression) -> Any:
+        if e.op == "constant":
+            return e.value
+        value = scalars[str(e.value)]
+        return np.float64(value) if isinstance(value, _Number) else value  # with IEEE results where Python would raise
+
+    def apply(e: Expression, args: list[Any]) -> Any:
+        if all(isinstance(arg, (bool, np.bool_, *_Number)) for arg in args):
+            return compute(e.op, args)
+        return compute(e.op, [_weak(arg) for arg in args], xp)
+
+    accurate = accurate_coefficients(program)
+    with np.errstate(all="ignore"):  # infinities and nan follow IEEE, here as in a kernel
+        if all(isinstance(scalars[name], _Number) for name in program.scalars):
+            return evaluate(accurate, leaf, apply)  # in double precision, where the plain forms will do
+        values = evaluate(accurate.values(), leaf, apply)
+    return {e: values[new] for e, new in accurate.items()}
+
+
+def interpret_body(
+    program: Program, arrays: Mapping[str, Any], coefficients: Mapping[Expression, Any], xp: ModuleType = np
+) -> dict[str, Any]:
+    """The new weights and states by name.
+
+    Args:
+        program: The program.
+        arrays: As for `interpret`.
+        coefficients: The value of each of `program.coefficients`, as `interpret_scalars` gives them.
+        xp: The array library.
+    """
+    x = arrays["x"]
+
+    def leaf(e: Expression) -> Any:
+        return e.value if e.op == "constant" else arrays[str(e.value)]
+
+    def apply(e: Expression, args: list[Any]) -> Any:
+        args = [_cast(value, arg, x, xp) for value, arg in zip(args, e.args, strict=True)]
+        return compute(e.op, [_full(value, x, xp) for value in args] if e.op in _ARRAYS_ONLY else args, xp)
+
+    def result(e: Expression) -> Any:
+        return values[e] if e.per_weight else _cast(values[e], e, x, xp) + xp.zeros_like(x)
+
+    with np.errstate(all="ignore"):
+        values = evaluate(program.outputs.values(), leaf, apply, coefficients)
+        return {name: result(e) for name, e in program.outputs.items()}
+
+
+def interpret_coefficients(program: Program, scalars: Mapping[str, float]) -> tuple[float, ...]:
+    """The coefficients, then the new scalar states, in double precision with IEEE results."""
+    values = interpret_scalars(program, scalars)
+    return tuple(float(values[e]) for e in (*program.coefficients, *program.scalar_outputs.values()))
+
+
+def compute(op: str, args: list[Any], xp: ModuleType = np) -> Any:
+    """The value of an operation on values of an array library."""
+    function = OPERATIONS[op]
+    return getattr(xp, function)(*args) if isinstance(function, str) else function(*args)
+
+
+def _weak(value: Any) -> Any:
+    """A host number as a Python float, which takes on the precision of the traced value it meets."""
+    return float(value) if isinstance(value, _Number) else value
+
+
+def _cast(value: Any, e: Expression, x: Any, xp: ModuleType) -> Any:
+    """A coefficient or constant rounded to the precision of the body, once, as a kernel does."""
+    if e.per_weight or isinstance(value, (bool, np.bool_)):
+        return value
+    if xp is np:
+        return x.dtype.type(value)
+    if isinstance(value, _Number):
+        return float(value)  # a weak number: the framework rounds it to the dtype of the array it meets
+    return value.astype(x.dtype) if hasattr(value, "astype") and value.dtype != bool else value
+
+
+def _full(value: Any, x: Any, xp: ModuleType) -> Any:
+    """A host number or truth value as an array like the weights; an array as it is."""
+    if isinstance(value, (bool, np.bool_)):
+        return xp.full_like(x, float(value)) != 0
+    return xp.full_like(x, value) if isinstance(value, _Number) else value
