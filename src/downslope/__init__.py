@@ -3,30 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from downslope import rules
 from downslope.language import operations
 from downslope.language.formula import scalar
-from downslope.language.operations import *  # noqa: F403, the words of a formula
+from downslope.language.operations import *
 from downslope.language.operations import FormulaError
 from downslope.rule import Rule, rule
-from downslope.rules import (
-    adabelief,
-    adadelta,
-    adagrad,
-    adam,
-    adamax,
-    adamw,
-    adan,
-    amsgrad,
-    lion,
-    momentum,
-    nadam,
-    nesterov,
-    radam,
-    rmsprop,
-    schedule_free_adamw,
-    schedule_free_sgd,
-    sgd,
-)
+from downslope.rules import *
 from downslope.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -56,31 +39,15 @@ __all__ = [
     "Optimizer",
     "Recipe",
     "Rule",
-    "adabelief",
-    "adadelta",
-    "adagrad",
-    "adam",
-    "adamax",
-    "adamw",
-    "adan",
-    "amsgrad",
     "check_rule",
     "convert",
     "convert_file",
     "equivalent",
-    "lion",
-    "momentum",
-    "nadam",
-    "nesterov",
-    "radam",
-    "rmsprop",
     "rule",
     "scalar",
-    "schedule_free_adamw",
-    "schedule_free_sgd",
-    "sgd",
 ]
 __all__ += operations.__all__
+__all__ += rules.__all__
 
 
 def __getattr__(name: str) -> Any:

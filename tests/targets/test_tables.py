@@ -34,10 +34,11 @@ def test_every_word_is_an_operation_and_public():
 
 
 @rule
-def every_word(x, dx, v=0.5, *, lr=0.1, beta=0.9):
+def every_word(x, dx, v=0.5, second=0, third=0, fourth=0, power=0, *, lr=0.1, beta=0.9):
     a = exp(-abs(dx)) + expm1(-abs(dx) * beta) + tanh(dx) * sign(x)
-    v = where((dx > 0) & (x <= 1) | ~(v >= dx), maximum(a, v), minimum(a, v)) + dx**2 - dx**3 + dx**4
-    return x - lr * expm1(beta) * (log(1 + abs(v)) + sqrt(abs(a)) - abs(x) ** 1.5), v
+    v = where((dx > 0) & (x <= 1) | ~(v >= dx), maximum(a, v), minimum(a, v))
+    new = x - lr * expm1(beta) * sqrt(log(1 + abs(a)))
+    return new, v, dx**2, dx**3, dx**4, abs(x) ** 1.5
 
 
 def test_every_word_is_computed_by_every_target_within_the_bounds():

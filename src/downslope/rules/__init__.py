@@ -16,39 +16,26 @@ slope and half the shoes, Adam is both. The formulas say less, and more:
   step's inertia.
 """
 
-from downslope.rules.adaptive import adagrad, adam, rmsprop
-from downslope.rules.descendants import adabelief, adadelta, adamax, adamw, adan, amsgrad, lion, nadam, radam
-from downslope.rules.gradient import momentum, nesterov, sgd
-from downslope.rules.schedule_free import schedule_free_adamw, schedule_free_sgd
+from downslope.rules import adaptive, descendants, gradient, schedule_free
+from downslope.rules.adaptive import *
+from downslope.rules.descendants import *
+from downslope.rules.gradient import *
+from downslope.rules.schedule_free import *
 
-TEXTBOOK = (sgd, momentum, nesterov, adagrad, rmsprop, adam)
+__all__: list[str] = []
+__all__ += gradient.__all__
+__all__ += adaptive.__all__
+__all__ += descendants.__all__
+__all__ += schedule_free.__all__
+
+TEXTBOOK = tuple(getattr(module, name) for module in (gradient, adaptive) for name in module.__all__)
 """The rules in the order in which they are best learned."""
 
-DESCENDANTS = (adadelta, adamax, nadam, amsgrad, adamw, radam, adabelief, adan, lion)
+DESCENDANTS = tuple(getattr(descendants, name) for name in descendants.__all__)
 """What grew out of Adagrad and Adam, in the order of publication."""
 
-SCHEDULE_FREE = (schedule_free_sgd, schedule_free_adamw)
+SCHEDULE_FREE = tuple(getattr(schedule_free, name) for name in schedule_free.__all__)
 """The rules that average instead of following a schedule of the learning rate."""
 
 RULES = (*TEXTBOOK, *DESCENDANTS, *SCHEDULE_FREE)
 """Every rule that comes with downslope."""
-
-__all__ = [
-    "adabelief",
-    "adadelta",
-    "adagrad",
-    "adam",
-    "adamax",
-    "adamw",
-    "adan",
-    "amsgrad",
-    "lion",
-    "momentum",
-    "nadam",
-    "nesterov",
-    "radam",
-    "rmsprop",
-    "schedule_free_adamw",
-    "schedule_free_sgd",
-    "sgd",
-]

@@ -9,6 +9,8 @@ where gradients may be that large. PyTorch multiplies in another order, which go
 from downslope.language.operations import sqrt
 from downslope.rule import rule
 
+__all__ = ["adagrad", "rmsprop", "adam"]
+
 
 @rule
 def adagrad(x, dx, cache=0, *, lr=1e-2, eps=1e-8):

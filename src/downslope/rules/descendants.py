@@ -11,6 +11,9 @@ from downslope.language.formula import scalar
 from downslope.language.operations import maximum, sign, sqrt, where
 from downslope.rule import rule
 
+__all__ = ["adadelta", "adamax", "nadam", "amsgrad", "adamw", "radam", "adabelief", "adan", "lion"]
+"""In the order of publication."""
+
 
 @rule
 def adadelta(x, dx, square=0, square_step=0, *, lr=1.0, rho=0.95, eps=1e-6):

@@ -2,6 +2,8 @@
 
 from downslope.rule import rule
 
+__all__ = ["sgd", "momentum", "nesterov"]
+
 
 @rule
 def sgd(x, dx, *, lr=1e-2):

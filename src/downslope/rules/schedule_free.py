@@ -29,6 +29,8 @@ from downslope.language.formula import scalar
 from downslope.language.operations import maximum, minimum, sqrt, where
 from downslope.rule import rule
 
+__all__ = ["schedule_free_sgd", "schedule_free_adamw"]
+
 _WARMUP = {"warmup_steps": (0.0, 1e308)}
 
 
