@@ -86,6 +86,9 @@ class Rule(Formula):
     def lookahead(self, function: Callable[..., Any]) -> Rule:
         """This rule with a look-ahead: how far from `x` the gradient is taken, by states and hyperparameters.
 
+        The rule itself stays as it is: as a decorator, give the function the rule's name, which then stands for the
+        rule with the look-ahead.
+
         Example:
             >>> from downslope import rule
             >>> @rule

@@ -220,7 +220,7 @@ def test_a_look_ahead_that_reads_no_state():
         return x - lr * dx
 
     @forward.lookahead
-    def ahead(lr):
+    def forward(lr):
         return 2 * lr
 
     transformation = optimizer(forward)
