@@ -13,16 +13,16 @@ from downslope.rules import *
 from downslope.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from downslope.checkpoint import CheckpointError
     from downslope.optimizer import NonFiniteGradientError, Optimizer
     from downslope.recipes.conversion import convert
     from downslope.recipes.equivalence import equivalent
     from downslope.recipes.recipe import Recipe
     from downslope.recipes.transfer import convert_file
     from downslope.testing import check_rule
+    from downslope.training.checkpoint import CheckpointError
 
 _LATER = {
-    "CheckpointError": "downslope.checkpoint",
+    "CheckpointError": "downslope.training.checkpoint",
     "NonFiniteGradientError": "downslope.optimizer",
     "Optimizer": "downslope.optimizer",
     "check_rule": "downslope.testing",

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from downslope import checkpoint
-from downslope.groups import (
+from downslope.rule import Rule
+from downslope.training import checkpoint
+from downslope.training.groups import (
     Array,
     Group,
     Schedule,
@@ -24,8 +25,7 @@ from downslope.groups import (
     describe_nonfinite,
     lay_out,
 )
-from downslope.plan import Plan
-from downslope.rule import Rule
+from downslope.training.plan import Plan
 
 POLICIES = ("keep", "raise", "skip")
 
@@ -152,7 +152,7 @@ class Optimizer:
         self._names = list(self.params)
         self._shapes = {name: array.shape for name, array in self.params.items()}
         self._coefficients = Coefficients(self._kernel, len(self._plan.groups))
-        if self._plan.options["stored_ahead"]:
+        if self._plan.settings.stored_ahead:
             self._place(self._points(to_weights=False))
         self._restart()
         self._surveys = self._nonfinite != "keep" or self._plan.max_norm is not None
@@ -309,14 +309,14 @@ class Optimizer:
             ...     print(x)
             [0.8]
         """
-        stored = self._plan.options["stored_ahead"]
+        stored = self._plan.settings.stored_ahead
         with self._away("at_weights", self._points(to_weights=True) if stored else {}):
             yield
 
     @contextlib.contextmanager
     def at_lookahead(self) -> Iterator[None]:
         """Inside this block the arrays hold the point where the gradient is to be taken (`lookahead="explicit"`)."""
-        explicit = self.rule.ahead is not None and not self._plan.options["stored_ahead"]
+        explicit = self.rule.ahead is not None and not self._plan.settings.stored_ahead
         with self._away("at_lookahead", self._points(to_weights=False) if explicit else {}):
             yield
 
@@ -362,7 +362,7 @@ class Optimizer:
             self._refuse_if_moved("save")
             arrays: dict[str, Mapping[str, Array]] = {"x": self.params, **self.state}
             record = {**self._plan.record(self.t), "t": self.t, "skipped": self.skipped}
-            if self._plan.options["stored_ahead"]:
+            if self._plan.settings.stored_ahead:
                 arrays |= {"x": self._points(to_weights=True), "lookahead": self.params}
             checkpoint.write(Path(path), checkpoint.flat(arrays), record)
 
@@ -388,7 +388,7 @@ class Optimizer:
             if ahead:
                 checkpoint.check_tensors(ahead, checkpoint.flat({"lookahead": self.params}))
             points = {name: tensors[f"x/{name}"] for name in self.params}
-            if restored.options["stored_ahead"]:
+            if restored.settings.stored_ahead:
                 states = {state: {name: tensors[f"{state}/{name}"] for name in self.params} for state in self.state}
                 same = bool(ahead) and record.get("lookahead") == restored.lookahead_scalars(t)
                 held = {name: ahead[f"lookahead/{name}"] for name in self.params} if same else None

@@ -10,6 +10,7 @@ import downslope
 import downslope.optax
 from downslope import CheckpointError
 from downslope.optax import load, optimizer, save
+from downslope.training import checkpoint
 
 RATE = 0.1
 GENERATOR = np.random.default_rng(2)
@@ -95,7 +96,7 @@ def test_a_file_names_parameters_by_their_path_and_holds_what_others_do(tmp_path
     updates, state = transformation.update(params, transformation.init(params), params)
     path = tmp_path / "state.safetensors"
     save(path, optax.apply_updates(params, updates), state, transformation)
-    tensors, record = downslope.checkpoint.read_raw(path)
+    tensors, record = checkpoint.read_raw(path)
     assert {key for key in tensors if key.startswith("mu/")} == {"mu/layers.0.W", "mu/layers.1.W", "mu/scale"}
     assert (tensors["mu/scale"].dtype, tensors["x/scale"].dtype) == ("bfloat16", "float32")
     assert record["rule"] == "adam"
@@ -125,7 +126,7 @@ def test_one_array_and_what_a_mask_leaves(tmp_path):
     masked = optax.masked(transformation, {"a": True, "b": False})
     params = {"a": jnp.ones(2), "b": jnp.full(3, 7.0)}
     save(path, params, masked.init(params), transformation)
-    assert downslope.checkpoint.read(path)[0].keys() == {"x/a", "v/a"}
+    assert checkpoint.read(path)[0].keys() == {"x/a", "v/a"}
     zeros = jax.tree.map(jnp.zeros_like, params)
     found, _ = load(path, zeros, masked.init(zeros), transformation)
     assert (found["a"].tolist(), found["b"].tolist()) == ([1, 1], [0, 0, 0])
@@ -145,8 +146,8 @@ def test_numbers_and_numpy_arrays_as_parameters(tmp_path):
 def test_a_count_larger_than_steps_count_to(tmp_path):
     in_numpy = downslope.Optimizer({"W": np.ones(2, np.float32)}, downslope.adam)
     in_numpy.save(tmp_path / "state")
-    tensors, record = downslope.checkpoint.read(tmp_path / "state")
-    downslope.checkpoint.write(tmp_path / "state", tensors, {**record, "t": 2**40})
+    tensors, record = checkpoint.read(tmp_path / "state")
+    checkpoint.write(tmp_path / "state", tensors, {**record, "t": 2**40})
     transformation, params = optimizer(downslope.adam), {"W": jnp.zeros(2)}
     params, state = load(tmp_path / "state", params, transformation.init(params), transformation)
     _, state = transformation.update(params, state, params)
@@ -226,4 +227,4 @@ def test_what_cannot_be_saved_is_refused(tmp_path):
     assert not path.exists()
     # with the transformation inside, made with the same numbers, it can be
     save(path, params, injected.init(params), downslope.optax.adam(0.1))
-    assert json.loads(json.dumps(downslope.checkpoint.read(path)[1]))["groups"][0]["hyperparameters"]["lr"] == 0.1
+    assert json.loads(json.dumps(checkpoint.read(path)[1]))["groups"][0]["hyperparameters"]["lr"] == 0.1

@@ -7,10 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 import downslope
-from downslope import CheckpointError, checkpoint, convert_file, rules
-from downslope.checkpoint import Raw
+from downslope import CheckpointError, convert_file, rules
 from downslope.cli import app
 from downslope.dialects import keras, optax, torch
+from downslope.training import checkpoint
+from downslope.training.checkpoint import Raw
 
 NAMES = {"dense/kernel": "0.weight", "dense/bias": "0.bias"}
 DECAY = {"weight_decay": 0.1, "decoupled": True}

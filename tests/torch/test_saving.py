@@ -15,9 +15,10 @@ from torch.distributed.tensor import Replicate, distribute_tensor
 
 import downslope
 import downslope.torch
-from downslope import CheckpointError, checkpoint
+from downslope import CheckpointError
 from downslope.dialects import torch as dialect
 from downslope.torch.saving import load, save
+from downslope.training import checkpoint
 
 SHAPES = {"weight": (3, 4), "bias": (), "empty": (0, 2), "late": (5,), "never": (2,)}
 LATE = 5  # the first step in which `late` has a gradient

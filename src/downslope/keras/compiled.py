@@ -30,7 +30,7 @@ class Compiled:
         self._optimizer = optimizer
         self._params = {id(v): v.value for v in optimizer._trainable_variables}
         self.variables = [(v, v.value) for v in optimizer._trainable_variables]
-        given: dict[str, Any] = {**optimizer._settings.numbers, **optimizer._settings.flags}
+        given: dict[str, Any] = {**optimizer._settings.numbers, **optimizer._settings.settled.choices}
         if "weight_decay" in given and "weight_decay" not in optimizer.rule.hyperparameters:
             given["decoupled"] = True
         if "lr" in optimizer.rule.hyperparameters:

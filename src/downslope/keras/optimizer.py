@@ -189,7 +189,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     @property
     def rule(self) -> Rule:
         """The rule."""
-        return self._settings.rule
+        return self._settings.settled.rule
 
     def __getattr__(self, name: str) -> Any:
         if "_settings" in self.__dict__ and name in self._settings.chosen:

@@ -11,9 +11,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from downslope.language.options import stored_point
-from downslope.targets.arrays import interpret
-
 if TYPE_CHECKING:
     from downslope.keras.optimizer import Optimizer
 
@@ -28,12 +25,13 @@ def moved(optimizer: Optimizer, *, to_weights: bool, x: list[Array] | None = Non
         to_weights: Which way to go.
         x: Where to start, instead of at what the variables hold.
     """
-    program = stored_point(optimizer.rule, to_weights=to_weights, **optimizer._settings.flags)
+    ahead = optimizer._settings.settled.ahead
+    assert ahead is not None
     known: dict[str, Any] = {**optimizer._settings.numbers, "t": number(optimizer.iterations) + 1}
     known |= {name: number(value) for name, value in optimizer._states.scalars.items()}
-    if "lr" in program.scalars:
+    if "lr" in ahead.scalars:
         known["lr"] = number(optimizer.learning_rate)
-    scalars = {name: known[name] for name in program.scalars}
+    scalars = {name: known[name] for name in ahead.scalars}
     found = []
     for k, variable in enumerate(optimizer._trainable_variables):
         array = array_of(variable) if x is None else x[k]
@@ -42,8 +40,9 @@ def moved(optimizer: Optimizer, *, to_weights: bool, x: list[Array] | None = Non
             found.append(array)  # a variable that Keras overwrites by itself
             continue
         body = np.float64 if array.dtype == np.float64 else np.float32
-        given = {name: a.astype(body) for name, a in {"x": array, **states}.items()}
-        found.append(interpret(program, given, scalars)["x"].astype(array.dtype))
+        given = {name: state.astype(body) for name, state in states.items()}
+        new = ahead.move(array.astype(body), given, scalars, to_weights=to_weights)
+        found.append(new.astype(array.dtype))
     return found
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from downslope import checkpoint
-from downslope.checkpoint import CheckpointError, Raw
 from downslope.keras import points
-from downslope.plan import Plan
+from downslope.training import checkpoint
+from downslope.training.checkpoint import CheckpointError, Raw
+from downslope.training.plan import Plan
 
 if TYPE_CHECKING:
     from downslope.keras.optimizer import Optimizer
@@ -71,7 +71,7 @@ def save(optimizer: Optimizer, path: str | Path, model: Any = None, names: Any =
             entry["hyperparameters"]["lr"] = None
     held = [points.array_of(variable) for variable in variables]
     arrays = {"x": held}
-    if plan.options["stored_ahead"]:
+    if plan.settings.stored_ahead:
         ahead = points.are_ahead(optimizer)
         other = points.moved(optimizer, to_weights=ahead)
         arrays = {"x": other, "lookahead": held} if ahead else {"x": held, "lookahead": other}
@@ -212,7 +212,7 @@ def _refuse(optimizer: Optimizer) -> None:
 
 def _plan(optimizer: Optimizer, names: list[str]) -> Plan:
     """What the optimizer computes, as the other front ends say it; variables without decay are a second group."""
-    shared: dict[str, Any] = {**optimizer._settings.numbers, **optimizer._settings.flags}
+    shared: dict[str, Any] = {**optimizer._settings.numbers, **optimizer._settings.settled.choices}
     if "lr" in optimizer.rule.hyperparameters:
         shared["lr"] = points.number(optimizer.learning_rate)
     own = "weight_decay" in optimizer.rule.hyperparameters

@@ -12,9 +12,10 @@ import numpy as np
 
 from downslope.keras.points import number
 from downslope.language.formula import Range, check_number, usual_range
-from downslope.language.options import compose, stored_point
+from downslope.language.options import Options
 from downslope.language.program import Program
 from downslope.rule import Rule
+from downslope.training.settings import Settings as Chosen
 
 BASE = (
     "weight_decay",
@@ -35,18 +36,16 @@ class Settings:
     """A rule with its hyperparameters and options, read.
 
     Attributes:
-        rule: The rule.
+        settled: The rule with its options.
         chosen: Hyperparameters and flags but `lr`, by the names they have in Keras; a weight decay only if it is a part
             of the program.
-        flags: The rule's flags.
         numbers: The program's hyperparameters but `lr`.
         program: The rule with its options, read.
         move: From the weights to the point ahead, if that is what the variables hold.
     """
 
-    rule: Rule
+    settled: Chosen
     chosen: Mapping[str, Any]
-    flags: Mapping[str, bool]
     numbers: Mapping[str, float]
     program: Program
     move: Program | None
@@ -80,15 +79,16 @@ class Settings:
         decay = "weight_decay" in given and "weight_decay" not in own
         if decay:
             numbers["weight_decay"] = check_number("weight_decay", given["weight_decay"], usual_range("weight_decay"))
-        stored = stored and rule.ahead is not None
-        program = compose(rule, cautious=cautious, weight_decay=decay, decoupled=decay, stored_ahead=stored, **flags)
-        move = stored_point(rule, to_weights=False, **flags) if stored else None
+        options = Options(cautious=bool(cautious), weight_decay=decay, decoupled=decay)
+        settled = Chosen.of(rule, flags, options, stored_ahead=stored)
+        ahead = settled.ahead
+        move = ahead.to_point if ahead is not None and settled.stored_ahead else None
         if move is not None and "lr" in move.scalars:
             raise ValueError(
                 f"the look-ahead of {rule.name} depends on lr, which callbacks may change between two steps, while "
                 "stored points stay where they were; give lookahead='explicit'"
             )
-        return cls(rule, dict(chosen), flags, numbers, program, move)
+        return cls(settled, dict(chosen), numbers, settled.program, move)
 
 
 def _check(rule: Rule, name: str, ours: str, value: Any) -> None:

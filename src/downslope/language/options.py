@@ -106,6 +106,9 @@ class Options:
         return tuple(name for name in NUMBERS if getattr(self, name))
 
 
+PLAIN = Options()
+"""No options at all."""
+
 NUMBERS = ("weight_decay", "averaging")
 """The options that are hyperparameters: a number or a schedule, and possibly another one for each group."""
 

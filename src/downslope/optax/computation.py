@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from downslope.groups import Group
 from downslope.language.difference import difference
 from downslope.language.formula import Range, check_number, usual_range
-from downslope.language.options import compose
 from downslope.language.program import Program
-from downslope.plan import Plan
 from downslope.rule import Rule
+from downslope.training.groups import Group
+from downslope.training.plan import Plan
 
 Schedule = Callable[[Any], Any]
 """A hyperparameter that changes: called with the number of steps done, from 0, as Optax calls its schedules."""
@@ -116,8 +115,7 @@ class Computation:
     @functools.cached_property
     def update_without_decay(self) -> Program:
         """What a step adds to a parameter that the mask spares from weight decay."""
-        options = {**self.plan.options, "weight_decay": False, "decoupled": False}
-        return difference(compose(self.plan.rule, **options, **self.plan.flags))
+        return difference(self.plan.settings.with_options(weight_decay=False, decoupled=False).program)
 
     def value(self, name: str, count: Any) -> Number:
         """A hyperparameter after so many steps; a number is checked, a traced value is not known."""

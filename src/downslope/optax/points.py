@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from downslope.language.options import stored_point
 from downslope.optax.computation import Computation
 from downslope.optax.transformation import RuleState, Transformation, Tree
-from downslope.targets.arrays import interpret
 
 
 def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:
@@ -37,7 +35,7 @@ def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:
         [0.7] [0.8]
     """
     computation = computation_of(transformation)
-    return _moved(computation, params, state, to_weights=True) if computation.plan.options["stored_ahead"] else params
+    return _moved(computation, params, state, to_weights=True) if computation.plan.settings.stored_ahead else params
 
 
 def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tree:
@@ -53,7 +51,7 @@ def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tre
         ValueError: The parameters have to be moved, and there is not just one state of the transformation in `state`.
     """
     computation = computation_of(transformation)
-    explicit = computation.plan.rule.ahead is not None and not computation.plan.options["stored_ahead"]
+    explicit = computation.plan.rule.ahead is not None and not computation.plan.settings.stored_ahead
     return _moved(computation, params, state, to_weights=False) if explicit else params
 
 
@@ -131,8 +129,9 @@ def _rule_states(state: Any) -> list[RuleState]:
 def _moved(computation: Computation, params: Tree, state: Any, *, to_weights: bool) -> Tree:
     """The parameters, moved between the weights and the point ahead."""
     mine = rule_state(computation, state)
-    program = stored_point(computation.plan.rule, to_weights=to_weights, **computation.plan.flags)
-    scalars = computation.scalars(program, mine.count, mine.scalars)
+    ahead = computation.plan.settings.ahead
+    assert ahead is not None
+    scalars = computation.scalars(ahead.to_point, mine.count, mine.scalars)
 
     def moved(*arrays: Any) -> Any:
         *states, x = arrays
@@ -140,8 +139,7 @@ def _moved(computation: Computation, params: Tree, state: Any, *, to_weights: bo
             return x
         dtype = jnp.result_type(x)
         working = jnp.promote_types(dtype, jnp.float32)
-        named = {"x": x, **dict(zip(mine.states, states, strict=True))}
-        given = {name: jnp.asarray(array, working) for name, array in named.items()}
-        return interpret(program, given, scalars, jnp)["x"].astype(dtype)
+        given = {name: jnp.asarray(array, working) for name, array in zip(mine.states, states, strict=True)}
+        return ahead.move(jnp.asarray(x, working), given, scalars, to_weights=to_weights, xp=jnp).astype(dtype)
 
     return jax.tree.map(moved, *mine.states.values(), params, is_leaf=is_masked)

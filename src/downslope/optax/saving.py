@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from downslope import checkpoint
-from downslope.checkpoint import CheckpointError, Raw
-from downslope.groups import Array
 from downslope.optax.computation import Computation
 from downslope.optax.points import computation_of, is_masked, is_rule_state, rule_state, weights
 from downslope.optax.transformation import RuleState, Transformation, Tree
-from downslope.plan import Plan
+from downslope.training import checkpoint
+from downslope.training.checkpoint import CheckpointError, Raw
+from downslope.training.groups import Array
+from downslope.training.plan import Plan
 
 
 def save(path: str | Path, params: Tree, state: Any, transformation: Transformation) -> None:
@@ -57,8 +57,8 @@ def save(path: str | Path, params: Tree, state: Any, transformation: Transformat
     mine = rule_state(computation, state)
     held = dict(_leaves(params, mine))
     plan = _plan(computation, list(held), mine)
-    points = {"x": params} if not plan.options["stored_ahead"] else {}
-    if plan.options["stored_ahead"]:
+    points = {"x": params} if not plan.settings.stored_ahead else {}
+    if plan.settings.stored_ahead:
         points = {"x": weights(transformation, params, mine), "lookahead": params}
     tensors = {
         f"{key}/{name}": np.asarray(leaf)
@@ -116,7 +116,7 @@ def load(path: str | Path, params: Tree, state: Any, transformation: Transformat
     )
     plan = _plan(computation, list(held), restored)
     points = {name: tensors[f"x/{name}"] for name in held}
-    if plan.options["stored_ahead"]:
+    if plan.settings.stored_ahead:
         states = {key: {name: tensors[f"{key}/{name}"] for name in held} for key in mine.states}
         same = bool(ahead) and record.get("lookahead") == plan.lookahead_scalars(t)
         points = plan.points(t, points, states, to_weights=False) if not same else points

@@ -8,8 +8,9 @@ from typing import Any
 
 from downslope.dialects import DIALECTS
 from downslope.language.program import Program
-from downslope.plan import Plan
 from downslope.rule import Rule
+from downslope.training.plan import Plan
+from downslope.training.settings import Settings
 
 OPTIONS = ("decoupled", "cautious", "maximize")
 """The options that are a yes or no; `weight_decay` is a number."""
@@ -34,7 +35,7 @@ class Recipe:
         numbers: Its hyperparameters, and `weight_decay` where the option is used.
         flags: Its boolean hyperparameters.
         options: `decoupled`, `cautious` and `maximize`.
-        program: The formula with the options around it, read; where there is a look-ahead, `x` are the weights.
+        chosen: The rule with its flags and options.
 
     Raises:
         TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
@@ -50,12 +51,12 @@ class Recipe:
         ('keras', 1e-07)
     """
 
-    __slots__ = ("flags", "numbers", "options", "program", "rule")
+    __slots__ = ("chosen", "flags", "numbers", "options", "rule")
     rule: Rule
     numbers: Mapping[str, float]
     flags: Mapping[str, bool]
     options: Mapping[str, bool]
-    program: Program
+    chosen: Settings
 
     def __init__(
         self,
@@ -90,14 +91,19 @@ class Recipe:
         found: dict[str, Any] = {
             "rule": rule,
             "numbers": MappingProxyType(numbers),
-            "flags": plan.flags,
-            "program": plan.program,
+            "flags": MappingProxyType(plan.settings.choices),
+            "chosen": plan.settings,
         }
         for attribute, part in {**found, "options": MappingProxyType(options)}.items():
             object.__setattr__(self, attribute, part)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{name}={value!r}: a recipe cannot be changed; use recipe.with_settings({name}=...)")
+
+    @property
+    def program(self) -> Program:
+        """The formula with the options around it, read; where there is a look-ahead, `x` are the weights."""
+        return self.chosen.program
 
     def with_settings(self, **settings: Any) -> Recipe:
         """This recipe with other settings."""

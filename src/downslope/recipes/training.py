@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from downslope.language.options import stored_point
 from downslope.recipes.recipe import Recipe
 from downslope.targets.decimals import Numbers, compute
 
@@ -104,7 +103,8 @@ class Training:
         other = Training(recipe, self.x, states, scalars, self.t)
         if self.recipe.rule.ahead is recipe.rule.ahead:
             return other
-        if recipe.rule.ahead is None:
+        ahead = recipe.chosen.ahead
+        if ahead is None:
             return replace(other, x=self.point())
-        back = stored_point(recipe.rule, to_weights=True, **recipe.flags)
-        return replace(other, x=compute(back, {"x": self.point(), **states}, other.numbers(Decimal(1)))["x"])
+        weights = compute(ahead.to_weights, {"x": self.point(), **states}, other.numbers(Decimal(1)))["x"]
+        return replace(other, x=weights)

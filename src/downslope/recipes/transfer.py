@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from downslope import checkpoint
-from downslope.checkpoint import COMPUTED, CheckpointError, Raw
 from downslope.dialects import DIALECTS
-from downslope.groups import Array, Group
-from downslope.language.options import compose, stored_point
+from downslope.language.options import compose
 from downslope.language.program import fingerprint
 from downslope.recipes.conversion import Conversion, carried, carried_scalars, convert
 from downslope.recipes.recipe import OPTIONS, Recipe
 from downslope.rule import Rule
-from downslope.targets.arrays import interpret
+from downslope.training import checkpoint
+from downslope.training.checkpoint import COMPUTED, CheckpointError, Raw
+from downslope.training.groups import Array, Group
 
 Tensors = dict[str, dict[str, Raw]]
 """The tensors of a file, by what they are (`x`, a state, `lookahead`) and by parameter."""
@@ -275,19 +274,20 @@ def _carry(
 
 def _point_scalars(recipe: Recipe, scalar_states: Mapping[str, float], t: int) -> dict[str, float]:
     """What the point ahead depends on besides weights and states, for the step after `t`."""
-    program = stored_point(recipe.rule, to_weights=False, **recipe.flags)
+    ahead = recipe.chosen.ahead
+    assert ahead is not None
     group = Group([], dict(recipe.numbers), dict(scalar_states))
-    return dict(zip(program.scalars, group.scalars(program, t + 1, 1.0), strict=True))
+    return dict(zip(ahead.scalars, group.scalars(ahead.to_point, t + 1, 1.0), strict=True))
 
 
 def _moved(
     recipe: Recipe, x: Array, states: Mapping[str, Array], scalars: Mapping[str, float], *, to_weights: bool
 ) -> Array:
     """The point ahead of the weights, or the weights from the point; the weights themselves before the first step."""
-    if len(states) < len(recipe.program.states):
+    ahead = recipe.chosen.ahead
+    if ahead is None or len(states) < len(recipe.program.states):
         return x
-    program = stored_point(recipe.rule, to_weights=to_weights, **recipe.flags)
-    moved: Array = interpret(program, {"x": x, **states}, scalars)["x"]
+    moved: Array = ahead.move(x, states, scalars, to_weights=to_weights)
     return moved
 
 

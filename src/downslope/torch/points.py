@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from downslope.language.options import stored_point
-from downslope.language.program import Program
-from downslope.rule import Rule
-from downslope.targets.arrays import interpret
 from downslope.torch.settings import PLACED, Group, Settings
 
 Tensor = torch.Tensor
 
 
-@functools.lru_cache(maxsize=256)
-def program_of_point(rule: Rule, flags: frozenset[tuple[str, bool]], to_weights: bool) -> Program:
-    """The program that moves from the weights to the point ahead, or back; see `stored_point`."""
-    return stored_point(rule, to_weights=to_weights, **dict(flags))
-
-
 def placing(settings: Settings) -> dict[str, float]:
     """The hyperparameters that the point ahead depends on; none for a rule without a look-ahead."""
-    if settings.rule.ahead is None:
-        return {}
-    scalars = program_of_point(settings.rule, settings.flags, True).scalars
-    return {name: settings.numbers[name] for name in scalars if name in settings.numbers}
+    ahead = settings.chosen.ahead
+    return {name: settings.numbers[name] for name in ahead.scalars if name in settings.numbers} if ahead else {}
 
 
 def placed(group: Group, settings: Settings) -> Settings:
@@ -108,12 +95,14 @@ def point(
         to_weights: Which way to go.
         x: Where to start instead of at what the parameter holds.
     """
-    program = program_of_point(settings.rule, settings.flags, to_weights)
+    ahead = settings.chosen.ahead
+    assert ahead is not None
     arrays = {"x": (p if x is None else x).detach()}
     arrays |= {name: own[name] for name in settings.program.states if name in own}
     body = torch.float64 if p.dtype in (torch.float64, torch.complex128) else torch.float32
     real = {name: torch.view_as_real(array) if array.is_complex() else array for name, array in arrays.items()}
     scalars = {**settings.numbers, "t": float(own["step"]) + 1}
     scalars |= {name: float(own[name]) for name in settings.program.scalar_states}
-    new = interpret(program, {name: array.to(body) for name, array in real.items()}, scalars, torch)["x"]
+    states = {name: array.to(body) for name, array in real.items()}
+    new = ahead.move(states.pop("x"), states, scalars, to_weights=to_weights, xp=torch)
     return (torch.view_as_complex(new) if p.is_complex() else new).to(p.dtype)

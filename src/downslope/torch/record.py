@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from downslope import checkpoint
 from downslope.backends.cpu import COMPENSATION
-from downslope.checkpoint import Clock
 from downslope.language.program import fingerprint
 from downslope.torch.launch import STORAGES
-from downslope.torch.points import at_weights, placed, program_of_point
-from downslope.torch.settings import Group, Settings, program_of
+from downslope.torch.points import at_weights, placed
+from downslope.torch.settings import Group, Settings
 from downslope.torch.state import is_distributed
+from downslope.training import checkpoint
+from downslope.training.checkpoint import Clock
 
 if TYPE_CHECKING:
     from downslope.torch.optimizer import Optimizer
@@ -135,28 +135,19 @@ def record_of(optimizer: Optimizer, members: Sequence[Member], clocks: Mapping[s
 
 def _computed(optimizer: Optimizer, group: Group, settings: Settings) -> dict[str, Any]:
     """What is computed for a group."""
-    options = optimizer._options
-    plain = replace(options, stored_ahead=False)
-    maximize, scaled = bool(group.get("maximize", False)), options.max_norm is not None
+    plain = replace(settings.chosen, stored_ahead=False).with_options(max_norm=optimizer._options.max_norm is not None)
     return {
-        "rule": settings.rule.name,
-        "flags": dict(sorted(settings.flags)),
-        "options": {
-            "weight_decay": options.weight_decay,
-            "averaging": options.averaging,
-            "decoupled": options.decoupled,
-            "cautious": options.cautious,
-            "max_norm": scaled,
-            "maximize": maximize,
-        },
-        "formula": fingerprint(program_of(settings.rule, settings.flags, maximize, scaled, plain)),
+        "rule": plain.rule.name,
+        "flags": plain.choices,
+        "options": asdict(plain.options),
+        "formula": fingerprint(plain.program),
     }
 
 
 def lookahead_scalars(clock: Clock, settings: Settings) -> list[float]:
     """The scalars that points ahead depend on, placed by these settings."""
-    if settings.rule.ahead is None:
+    ahead = settings.chosen.ahead
+    if ahead is None:
         return []
-    program = program_of_point(settings.rule, settings.flags, False)
     scalars = {**settings.numbers, **clock.scalar_states, "t": float(clock.t + 1)}
-    return [scalars[name] for name in program.scalars]
+    return [scalars[name] for name in ahead.scalars]

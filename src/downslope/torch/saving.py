@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from downslope import checkpoint
-from downslope.checkpoint import CheckpointError, Clock, Raw
 from downslope.torch.points import at_weights, placed, placing, point
 from downslope.torch.record import Member, lookahead_scalars, members_of, record_of
 from downslope.torch.settings import PLACED, Group, Settings
 from downslope.torch.state import complete_state, is_dense, same_order, state_dtype
+from downslope.training import checkpoint
+from downslope.training.checkpoint import CheckpointError, Clock, Raw
 
 if TYPE_CHECKING:
     from downslope.torch.optimizer import Optimizer

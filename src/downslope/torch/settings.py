@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import operator
 import sys
 import warnings
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from downslope.language import options as formulas
 from downslope.language.formula import Range, check_number
-from downslope.language.options import compose
 from downslope.language.program import Program
 from downslope.rule import Rule
+from downslope.training.settings import Settings as Chosen
 
 Group = dict[str, Any]
 
@@ -48,31 +48,24 @@ class Options:
     max_norm: float | None = None
     stored_ahead: bool = True
 
+    def around(self, rule: Rule, flags: Mapping[str, Any], *, maximize: bool, scaled: bool) -> Chosen:
+        """A rule with everything that is around it.
 
-@functools.lru_cache(maxsize=256)
-def program_of(
-    rule: Rule, flags: frozenset[tuple[str, bool]], maximize: bool, scaled: bool, options: Options
-) -> Program:
-    """A rule with everything that is around it, read once.
-
-    Args:
-        rule: The rule.
-        flags: The choices among its formulas.
-        maximize: Whether to walk up.
-        scaled: Whether gradients are multiplied by a scale, for clipping or because they come scaled.
-        options: What holds for the whole optimizer.
-    """
-    return compose(
-        rule,
-        max_norm=scaled,
-        maximize=maximize,
-        weight_decay=options.weight_decay,
-        decoupled=options.decoupled,
-        cautious=options.cautious,
-        averaging=options.averaging,
-        stored_ahead=options.stored_ahead and rule.ahead is not None,
-        **dict(flags),
-    )
+        Args:
+            rule: The rule.
+            flags: The choices among its formulas.
+            maximize: Whether to walk up.
+            scaled: Whether gradients are multiplied by a scale, for clipping or because they come scaled.
+        """
+        options = formulas.Options(
+            weight_decay=self.weight_decay,
+            averaging=self.averaging,
+            decoupled=self.decoupled,
+            cautious=self.cautious,
+            max_norm=scaled,
+            maximize=maximize,
+        )
+        return Chosen.of(rule, flags, options, stored_ahead=self.stored_ahead)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +73,19 @@ class Settings:
     """A group's settings, read and checked.
 
     Attributes:
-        rule: The rule.
-        flags: The choices among its formulas.
-        program: The rule with everything around it.
+        chosen: The rule with everything around it.
+        program: The same, read.
         numbers: The hyperparameters.
     """
 
-    rule: Rule
-    flags: frozenset[tuple[str, bool]]
+    chosen: Chosen
     program: Program
     numbers: Mapping[str, float]
+
+    @property
+    def rule(self) -> Rule:
+        """The rule."""
+        return self.chosen.rule
 
 
 class Reader:
@@ -155,14 +151,15 @@ def settle(group: Group, rule: Rule, options: Options, scaled: bool) -> Settings
         ValueError: A setting is out of range.
         FormulaError: The rule cannot be compiled, or an option does not fit it.
     """
-    flags = frozenset((name, rule.checked(name, _plain(look_up(group, name, rule)))) for name in rule.flags)
+    flags = {name: _plain(look_up(group, name, rule)) for name in rule.flags}
     maximize = _yes("maximize", group.get("maximize", False))
-    program = program_of(rule, flags, maximize, scaled, options)
+    chosen = options.around(rule, flags, maximize=maximize, scaled=scaled)
+    program = chosen.program
     numbers = {
         name: checked(_spelled(group, name), look_up(group, name, rule), program.ranges[name])
         for name in program.hyperparameters
     }
-    return Settings(rule, flags, program, numbers)
+    return Settings(chosen, program, numbers)
 
 
 def look_up(group: Group, name: str, rule: Rule) -> Any:

@@ -7,8 +7,8 @@ from network import Bound, fit, gradients_of, network, once, path_of, start_of, 
 
 import downslope
 import downslope.keras
-from downslope.checkpoint import CheckpointError
 from downslope.dialects import keras as dialect
+from downslope.training.checkpoint import CheckpointError
 
 SHAPES = [(4, 3), (3,)]
 NAMES = ["kernel", "bias"]

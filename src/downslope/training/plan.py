@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from downslope import checkpoint
-from downslope.groups import Array, Group, Schedule
 from downslope.language.formula import Range, check_number, unknown
-from downslope.language.options import NUMBERS, compose, stored_point
+from downslope.language.options import NUMBERS, Options
 from downslope.language.program import Program, fingerprint
 from downslope.rule import Rule
-from downslope.targets.arrays import interpret
+from downslope.training import checkpoint
+from downslope.training.groups import Array, Group, Schedule
+from downslope.training.settings import Settings
 
 FIXED = ("cautious", "decoupled", "lookahead", "max_norm", "maximize", "nonfinite", "threads")
 """The options that hold for a whole optimizer from the start."""
@@ -26,18 +25,12 @@ class Plan:
     """What is to be computed at every step, and with which numbers.
 
     Attributes:
-        rule: The rule.
-        flags: Its boolean hyperparameters.
-        options: Which options are around it, as `compose` takes them.
-        program: The rule with its options, read.
+        settings: The rule with its options.
         groups: The parameter groups.
         max_norm: The largest permitted norm of all gradients together, or None.
     """
 
-    rule: Rule
-    flags: Mapping[str, bool]
-    options: dict[str, bool]
-    program: Program
+    settings: Settings
     max_norm: float | None
     groups: list[Group] = field(default_factory=list)
 
@@ -82,19 +75,16 @@ class Plan:
                 raise TypeError(f"{option}={value!r}: give True or False")
         own = {*rule.hyperparameters, *rule.flags}
         given = {*shared, *(name for group in settings for name in group)}
-        flags = {name: rule.checked(name, shared[name]) for name in rule.flags if name in shared}
-        options = {name: name in given and name not in own for name in NUMBERS} | {
-            "decoupled": bool(decoupled),
-            "cautious": bool(cautious),
-            "max_norm": max_norm is not None,
-            "maximize": bool(maximize),
-            "stored_ahead": stored_ahead and rule.ahead is not None,
-        }
+        flags = {name: shared[name] for name in rule.flags if name in shared}
+        options = Options(
+            **{name: name in given and name not in own for name in NUMBERS},
+            decoupled=bool(decoupled),
+            cautious=bool(cautious),
+            max_norm=max_norm is not None,
+            maximize=bool(maximize),
+        )
         plan = cls(
-            rule=rule,
-            flags=MappingProxyType({**rule.flags, **flags}),
-            options=options,
-            program=compose(rule, **options, **flags),
+            settings=Settings.of(rule, flags, options, stored_ahead=stored_ahead),
             max_norm=None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, np.inf)),
         )
         numbers = {name: value for name, value in shared.items() if name not in flags}
@@ -103,9 +93,19 @@ class Plan:
             plan.groups.append(Group(group_names, hyperparameters, dict(plan.program.scalar_states)))
         return plan
 
+    @property
+    def rule(self) -> Rule:
+        """The rule."""
+        return self.settings.rule
+
+    @property
+    def program(self) -> Program:
+        """The rule with its options, read."""
+        return self.settings.program
+
     def _complete(self, given: Mapping[str, Any]) -> dict[str, float | Schedule]:
         """A group's hyperparameters: those given, else the defaults; an option of other groups only counts as 0."""
-        absent = {name: 0.0 for name in NUMBERS if self.options[name]}
+        absent = dict.fromkeys(self.settings.options.numbers, 0.0)
         settings = {**self.program.hyperparameters, **absent, **given}
         for name, value in settings.items():
             if value is None and name not in given:
@@ -160,19 +160,21 @@ class Plan:
             states: The states, by their own name and that of the weights.
             to_weights: Which way to go.
         """
-        program = stored_point(self.rule, to_weights=to_weights, **self.flags)
+        ahead = self.settings.ahead
+        assert ahead is not None
         found: dict[str, Array] = {}
-        for group in self.groups:
-            scalars = dict(zip(program.scalars, group.scalars(program, t + 1, 1.0), strict=True))
+        for group, values in zip(self.groups, self.lookahead_scalars(t), strict=True):
+            scalars = dict(zip(ahead.scalars, values, strict=True))
             for name in group.names:
-                arrays = {"x": x[name], **{state: by_name[name] for state, by_name in states.items()}}
-                found[name] = interpret(program, arrays, scalars)["x"]
+                own = {state: by_name[name] for state, by_name in states.items()}
+                found[name] = ahead.move(x[name], own, scalars, to_weights=to_weights)
         return found
 
     def lookahead_scalars(self, t: int) -> list[list[float]]:
         """What the points ahead depend on besides weights and states, group by group, after `t` steps."""
-        program = stored_point(self.rule, to_weights=False, **self.flags)
-        return [list(group.scalars(program, t + 1, 1.0)) for group in self.groups]
+        ahead = self.settings.ahead
+        assert ahead is not None
+        return [list(group.scalars(ahead.to_point, t + 1, 1.0)) for group in self.groups]
 
     def moved_by(
         self,
@@ -183,22 +185,21 @@ class Plan:
         states: Mapping[str, Mapping[str, Array]],
     ) -> dict[str, Array]:
         """Where stored points ahead have to go now that hyperparameters have changed from those of the old groups."""
-        if not self.options["stored_ahead"]:
-            return {}
-        if set(changed).isdisjoint(stored_point(self.rule, to_weights=True, **self.flags).scalars):
+        ahead = self.settings.ahead
+        if not self.settings.stored_ahead or ahead is None or set(changed).isdisjoint(ahead.scalars):
             return {}
         weights = replace(self, groups=old).points(t, x, states, to_weights=True)
         return self.points(t, weights, states, to_weights=False)
 
     def record(self, t: int) -> dict[str, Any]:
         """What a checkpoint says of this plan."""
-        options = {name: chosen for name, chosen in self.options.items() if name != "stored_ahead"}
+        settings = replace(self.settings, stored_ahead=False)
         record: dict[str, Any] = {
             "rule": self.rule.name,
-            "flags": dict(self.flags),
-            "options": options,
+            "flags": settings.choices,
+            "options": asdict(settings.options),
             "max_norm": self.max_norm,
-            "formula": fingerprint(compose(self.rule, **options, **self.flags)),
+            "formula": fingerprint(settings.program),
             "groups": [
                 {
                     "names": group.names,
@@ -208,7 +209,7 @@ class Plan:
                 for group in self.groups
             ],
         }
-        if self.options["stored_ahead"]:
+        if self.settings.stored_ahead:
             record["lookahead"] = self.lookahead_scalars(t)
         return record
 

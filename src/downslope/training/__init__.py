@@ -1,0 +1,1 @@
+"""What every optimizer shares, whatever framework its arrays are of: settings, groups, points ahead, saved files."""
