@@ -20,6 +20,7 @@ BELOW = {
     "rule": {"language", "targets"},
     "rules": {"language", "rule", "rules"},
     "dialects": {"language", "rule", "rules", "dialects"},
+    "training": {"language", "targets", "rule", "training", "files", "version"},
     "files": set(),
     "printable": set(),
     "extras": set(),

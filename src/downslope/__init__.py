@@ -13,18 +13,19 @@ from downslope.rules import *
 from downslope.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from downslope.optimizer import NonFiniteGradientError, Optimizer
+    from downslope.numpy.optimizer import Optimizer
     from downslope.recipes.conversion import convert
     from downslope.recipes.equivalence import equivalent
     from downslope.recipes.recipe import Recipe
     from downslope.recipes.transfer import convert_file
     from downslope.testing import check_rule
     from downslope.training.checkpoint import CheckpointError
+    from downslope.training.groups import NonFiniteGradientError
 
 _LATER = {
     "CheckpointError": "downslope.training.checkpoint",
-    "NonFiniteGradientError": "downslope.optimizer",
-    "Optimizer": "downslope.optimizer",
+    "NonFiniteGradientError": "downslope.training.groups",
+    "Optimizer": "downslope.numpy.optimizer",
     "check_rule": "downslope.testing",
     "Recipe": "downslope.recipes.recipe",
     "convert": "downslope.recipes.conversion",

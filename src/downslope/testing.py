@@ -15,7 +15,7 @@ import numpy as np
 
 from downslope.language.options import compose
 from downslope.language.program import Program
-from downslope.optimizer import Optimizer
+from downslope.numpy.optimizer import Optimizer
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.targets.intervals import enclose, enclose_scalars

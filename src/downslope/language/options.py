@@ -113,6 +113,10 @@ NUMBERS = ("weight_decay", "averaging")
 """The options that are hyperparameters: a number or a schedule, and possibly another one for each group."""
 
 NAMES = tuple(field.name for field in dataclasses.fields(Options))
+"""All of them."""
+
+CHOICES = tuple(name for name in NAMES if name not in (*NUMBERS, "max_norm"))
+"""The options that are a yes or no."""
 
 
 def compose(formula: Formula, *, stored_ahead: bool = False, **flags_and_options: Any) -> Program:

@@ -94,7 +94,7 @@ class Computation:
             {**now, **{name: _someday(rule, name) for name in later}},
             max_norm=0.0 if isinstance(bound, jax.Array) else bound,
             stored_ahead=lookahead == "stored",
-            **{"decoupled": False, "cautious": False, "maximize": False, **options},
+            **options,
         )
         arrays = [name for name, value in given.items() if isinstance(value, jax.Array)]
         for name in arrays:

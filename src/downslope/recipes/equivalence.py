@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
+from downslope.language.options import CHOICES
 from downslope.language.program import in_order
-from downslope.recipes.recipe import OPTIONS, Recipe, literal
+from downslope.recipes.recipe import Recipe, literal
 from downslope.recipes.training import SIZES, WEIGHTS, Training, gradient, rate
 from downslope.rule import Rule
 from downslope.targets.decimals import Numbers, forty_digits
@@ -166,7 +167,7 @@ def _recipes(a: Rule | Recipe, b: Rule | Recipe, settings: dict[str, Any]) -> tu
             raise TypeError(f"{name}={value!r} is neither a rule nor a recipe; give one such as downslope.adam")
     rules = [r.rule if isinstance(r, Recipe) else r for r in (a, b)]
     own = [{**rule.hyperparameters, **rule.flags} for rule in rules]
-    options = {*OPTIONS, "weight_decay"}
+    options = {*CHOICES, "weight_decay"}
     for name in settings:
         if name not in {*own[0], *own[1], *options}:
             known = ", ".join({**own[0], **own[1]})

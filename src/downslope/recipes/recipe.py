@@ -7,13 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from downslope.dialects import DIALECTS
+from downslope.language.options import CHOICES
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.training.plan import Plan
 from downslope.training.settings import Settings
-
-OPTIONS = ("decoupled", "cautious", "maximize")
-"""The options that are a yes or no; `weight_decay` is a number."""
 
 
 class Recipe:
@@ -31,11 +29,8 @@ class Recipe:
         **settings: Hyperparameters, as numbers, and flags; the rest have the rule's defaults.
 
     Attributes:
-        rule: The rule.
-        numbers: Its hyperparameters, and `weight_decay` where the option is used.
-        flags: Its boolean hyperparameters.
-        options: `decoupled`, `cautious` and `maximize`.
         chosen: The rule with its flags and options.
+        numbers: Its hyperparameters, and `weight_decay` where the option is used.
 
     Raises:
         TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
@@ -51,12 +46,9 @@ class Recipe:
         ('keras', 1e-07)
     """
 
-    __slots__ = ("chosen", "flags", "numbers", "options", "rule")
-    rule: Rule
-    numbers: Mapping[str, float]
-    flags: Mapping[str, bool]
-    options: Mapping[str, bool]
+    __slots__ = ("chosen", "numbers")
     chosen: Settings
+    numbers: Mapping[str, float]
 
     def __init__(
         self,
@@ -87,18 +79,26 @@ class Recipe:
             stored_ahead=False,
         )
         numbers = {name: value for name, value in plan.groups[0].hyperparameters.items() if not callable(value)}
-        options = {"decoupled": bool(decoupled), "cautious": bool(cautious), "maximize": bool(maximize)}
-        found: dict[str, Any] = {
-            "rule": rule,
-            "numbers": MappingProxyType(numbers),
-            "flags": MappingProxyType(plan.settings.choices),
-            "chosen": plan.settings,
-        }
-        for attribute, part in {**found, "options": MappingProxyType(options)}.items():
-            object.__setattr__(self, attribute, part)
+        object.__setattr__(self, "chosen", plan.settings)
+        object.__setattr__(self, "numbers", MappingProxyType(numbers))
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{name}={value!r}: a recipe cannot be changed; use recipe.with_settings({name}=...)")
+
+    @property
+    def rule(self) -> Rule:
+        """The rule."""
+        return self.chosen.rule
+
+    @property
+    def flags(self) -> Mapping[str, bool]:
+        """Its boolean hyperparameters."""
+        return self.chosen.choices
+
+    @property
+    def options(self) -> Mapping[str, bool]:
+        """The options that are a yes or no."""
+        return {name: getattr(self.chosen.options, name) for name in CHOICES}
 
     @property
     def program(self) -> Program:
@@ -112,7 +112,7 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that `Recipe` is given besides the rule: numbers, flags, and the options that are on."""
-        return {**self.numbers, **self.flags, **{name: True for name in OPTIONS if self.options[name]}}
+        return {**self.numbers, **self.flags, **{name: True for name in CHOICES if self.options[name]}}
 
     @property
     def changed(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from downslope.dialects import DIALECTS, Dialect, Spelling
 from downslope.language.formula import unknown
-from downslope.recipes.recipe import OPTIONS, Recipe, literal, written
+from downslope.language.options import CHOICES
+from downslope.recipes.recipe import Recipe, literal, written
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _ours(dialect: Dialect, spelling: Spelling, arguments: Mapping[str, Any]) ->
         for name, part in parts.items():
             if name in idle and part in (None, 0):  # without momentum it changes nothing
                 continue
-            if name not in {*own, *OPTIONS, "weight_decay"}:
+            if name not in {*own, *CHOICES, "weight_decay"}:
                 raise unknown(spelling.call, given, there)
             if name in settings:
                 raise TypeError(f"{given}={value!r}: {name} is given twice")
@@ -184,7 +185,7 @@ def _arguments(recipe: Recipe, dialect: Dialect, spelling: Spelling) -> dict[str
     settings = recipe.settings
     if any(settings[name] != value for name, value in spelling.fixed.items()):
         return None
-    on = {name for name in OPTIONS if recipe.options[name]} - {"decoupled", *(["maximize"] if dialect.uphill else [])}
+    on = {name for name in CHOICES if recipe.options[name]} - {"decoupled", *(["maximize"] if dialect.uphill else [])}
     kind = ("decoupled" if recipe.options["decoupled"] else "coupled") if recipe.decayed else ""
     if not on <= dialect.options or (kind and kind != spelling.decay and not (kind == "coupled" and dialect.coupled)):
         return None

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from downslope.dialects import DIALECTS
-from downslope.language.options import compose
+from downslope.language.options import CHOICES, compose
 from downslope.language.program import fingerprint
 from downslope.recipes.conversion import Conversion, carried, carried_scalars, convert
-from downslope.recipes.recipe import OPTIONS, Recipe
+from downslope.recipes.recipe import Recipe
 from downslope.rule import Rule
 from downslope.training import checkpoint
 from downslope.training.checkpoint import COMPUTED, CheckpointError, Raw
@@ -197,14 +197,14 @@ def _recipe(
             if own is None
             else f"rule={own!r} has not the formula of the file's {computed['rule']!r} with flags {flags}"
         )
-    if fixed := [name for name in settings if name in OPTIONS or name in flags]:
+    if fixed := [name for name in settings if name in CHOICES or name in flags]:
         raise TypeError(f"{fixed[0]}={settings[fixed[0]]!r}: the file settles this; only numbers can be given")
     numbers = {name: value for name, value in group["hyperparameters"].items() if name != "averaging"}
     numbers.update(settings)
     for name, value in numbers.items():
         if value is None:
             raise ValueError(f"{name} followed a schedule, and the file has no value of it; give it, as in {name}=0.01")
-    return Recipe(fitting[0], **numbers, **flags, **{name: options[name] for name in OPTIONS})
+    return Recipe(fitting[0], **numbers, **flags, **{name: options[name] for name in CHOICES})
 
 
 def _fingerprint(rule: Rule, options: Mapping[str, bool], flags: Mapping[str, bool]) -> str | None:

@@ -12,8 +12,8 @@ import torch
 
 from downslope.backends.cpu import ROUNDINGS
 from downslope.language.formula import Range, check_number
-from downslope.optimizer import POLICIES
 from downslope.torch.launch import Storage
+from downslope.training.groups import POLICIES
 
 
 class Extras(TypedDict, total=False):

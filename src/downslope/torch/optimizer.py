@@ -16,7 +16,6 @@ from torch._compile import _disable_dynamo
 from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends import threads as pool
-from downslope.optimizer import NonFiniteGradientError
 from downslope.rule import Rule
 from downslope.torch import backward, saving
 from downslope.torch.extras import Chosen, Extras
@@ -27,6 +26,7 @@ from downslope.torch.points import at_weights, follow, move, placed, point
 from downslope.torch.progress import Progress
 from downslope.torch.settings import Group, Options, Reader, Settings, settle, warn_of_misspelt
 from downslope.torch.state import check_storage, loaded, merged_groups
+from downslope.training.groups import NonFiniteGradientError
 
 Tensor = torch.Tensor
 _profiler = torch.autograd.profiler

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from downslope.language.formula import Range, check_number, unknown
-from downslope.language.options import NUMBERS, Options
+from downslope.language.options import CHOICES, NUMBERS, Options
 from downslope.language.program import Program, fingerprint
 from downslope.rule import Rule
 from downslope.training import checkpoint
 from downslope.training.groups import Array, Group, Schedule
 from downslope.training.settings import Settings
 
-FIXED = ("cautious", "decoupled", "lookahead", "max_norm", "maximize", "nonfinite", "threads")
+FIXED = tuple(sorted({*CHOICES, "lookahead", "max_norm", "nonfinite", "threads"}))
 """The options that hold for a whole optimizer from the start."""
 
 
@@ -42,11 +42,9 @@ class Plan:
         settings: Sequence[Mapping[str, Any]],
         shared: Mapping[str, Any],
         *,
-        decoupled: bool,
-        cautious: bool,
         max_norm: float | None,
-        maximize: bool,
         stored_ahead: bool,
+        **choices: bool,
     ) -> Plan:
         """Settle a rule with its options and groups.
 
@@ -55,11 +53,9 @@ class Plan:
             names: The names of each group's arrays.
             settings: The hyperparameters that each group sets for itself.
             shared: Hyperparameters and flags for all groups.
-            decoupled: Apply the weight decay to the weights themselves.
-            cautious: Hold weights still whose step would climb.
             max_norm: Clip all gradients together to this norm.
-            maximize: Walk up instead of down.
             stored_ahead: Keep the point of the look-ahead in the arrays.
+            **choices: The options that are a yes or no; see `language.options.Options`.
 
         Raises:
             TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
@@ -70,7 +66,7 @@ class Plan:
             raise TypeError(
                 f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
             )
-        for option, value in (("decoupled", decoupled), ("cautious", cautious), ("maximize", maximize)):
+        for option, value in choices.items():
             if not isinstance(value, (bool, np.bool_)):
                 raise TypeError(f"{option}={value!r}: give True or False")
         own = {*rule.hyperparameters, *rule.flags}
@@ -78,10 +74,8 @@ class Plan:
         flags = {name: shared[name] for name in rule.flags if name in shared}
         options = Options(
             **{name: name in given and name not in own for name in NUMBERS},
-            decoupled=bool(decoupled),
-            cautious=bool(cautious),
+            **{name: bool(value) for name, value in choices.items()},
             max_norm=max_norm is not None,
-            maximize=bool(maximize),
         )
         plan = cls(
             settings=Settings.of(rule, flags, options, stored_ahead=stored_ahead),

@@ -12,12 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from downslope.rule import Rule
-from downslope.training import checkpoint
-from downslope.training.groups import (
-    Array,
-    Group,
-    Schedule,
+from downslope.numpy.parameters import (
     check_gradients,
     check_separate,
     check_weights,
@@ -25,13 +20,10 @@ from downslope.training.groups import (
     describe_nonfinite,
     lay_out,
 )
+from downslope.rule import Rule
+from downslope.training import checkpoint
+from downslope.training.groups import POLICIES, Array, Group, NonFiniteGradientError, Schedule
 from downslope.training.plan import Plan
-
-POLICIES = ("keep", "raise", "skip")
-
-
-class NonFiniteGradientError(ValueError):
-    """A gradient holds nan or infinity, and the optimizer was told to raise; nothing was changed."""
 
 
 class Optimizer:

@@ -1,0 +1,1 @@
+"""The optimizer for NumPy arrays, `downslope.Optimizer`."""
