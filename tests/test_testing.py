@@ -9,7 +9,7 @@ from downslope.language.options import compose
 from downslope.language.program import in_order
 from downslope.rules import __all__ as names
 from downslope.targets.arrays import compute, interpret, interpret_body, interpret_scalars
-from downslope.targets.intervals import enclose, enclose_scalars
+from downslope.targets.intervals import Precision, enclose, enclose_scalars
 from downslope.testing import RuleCheckError, Target, _check_target, hard_values, targets
 
 
@@ -82,6 +82,12 @@ def test_bounds_are_tight():
     normal = np.abs(dx) > 1e-30
     width = (interval.high - interval.low)[normal] / np.abs(0.5 * dx[normal].astype(np.float64))
     assert width.max() < 4 * np.finfo(np.float32).eps
+
+
+def test_near_zero_a_function_may_be_off_by_as_many_denormals_as_units_elsewhere():
+    value = np.array(4 * 5e-324)  # erf of it is 4.51 of them, for which two libraries have 4 and 5
+    assert 5 * 5e-324 in Precision.of(np.float64).widen(value, value, 4.0)
+    assert 5 * 5e-324 not in Precision.of(np.float64).widen(value, value)
 
 
 def test_the_targets_include_both_precisions_of_the_kernel():

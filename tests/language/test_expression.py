@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import downslope
 from downslope import FormulaError, rule
 from downslope.language.expression import Expression
-from downslope.language.operations import OPERATIONS, WORDS
+from downslope.language.operations import OPERATIONS, WORDS, function_of
 
 NUMBERS = st.floats(allow_nan=False, width=32)
 ONE_ARGUMENT = ("sqrt", "exp", "expm1", "log", "tanh", "sign")
@@ -175,3 +175,14 @@ def test_the_error_names_the_rule():
 
     with pytest.raises(FormulaError, match=r"hopeful: .*\.mean"):
         hopeful.cost()
+
+
+def test_what_an_array_library_lacks_is_found_elsewhere():
+    assert function_of("tanh", np) is np.tanh
+    erf = function_of("erf", np)
+    assert erf(0.5) == math.erf(0.5)
+    found = erf(np.float32([0.5, -0.5]))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.float32([math.erf(0.5), math.erf(-0.5)]))
+    jax = pytest.importorskip("jax")
+    assert function_of("erf", jax.numpy) is jax.scipy.special.erf

@@ -6,6 +6,10 @@ tables that lack one. A word computes with numbers and arrays of any library; of
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
@@ -92,11 +96,36 @@ def _word(op: str) -> Callable[..., Any]:
         for arg in args:
             if hasattr(type(arg), "__operation__"):
                 return type(arg).__operation__(op, *args)
-        return getattr(_namespace(args), op, getattr(np, op))(*args)
+        return function_of(op, _namespace(args))(*args)
 
     word.__name__ = word.__qualname__ = op
     word.__doc__ = f"`{op}` of numbers, arrays, or the expressions a formula is made of, element by element."
     return word
+
+
+@functools.cache
+def function_of(name: str, library: Any) -> Callable[..., Any]:
+    """The function of this name in an array library, or among its special functions; else NumPy's.
+
+    What NumPy has not is that of the module `math`, element by element.
+    """
+    if hasattr(library, name):
+        function: Callable[..., Any] = getattr(library, name)
+        return function
+    if library is np:
+        return _element_by_element(getattr(math, name))
+    with contextlib.suppress(ImportError):
+        library = importlib.import_module(f"{library.__name__.partition('.')[0]}.scipy.special")
+    return getattr(library, name, None) or function_of(name, np)
+
+
+def _element_by_element(function: Callable[..., float]) -> Callable[..., Any]:
+    doubles = np.vectorize(function, otypes="d")
+
+    def keeping_precision(*args: Any) -> Any:
+        return doubles(*args).astype(np.result_type(*args))[()]
+
+    return keeping_precision
 
 
 def _namespace(args: Iterable[Any]) -> Any:

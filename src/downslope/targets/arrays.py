@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from downslope.language.expression import Expression
+from downslope.language.operations import function_of
 from downslope.language.program import Program
 from downslope.language.rewrites import accurate_coefficients
 from downslope.targets.evaluate import evaluate
@@ -148,7 +149,7 @@ def interpret_coefficients(program: Program, scalars: Mapping[str, float]) -> tu
 def compute(op: str, args: list[Any], xp: ModuleType = np) -> Any:
     """The value of an operation on values of an array library."""
     function = OPERATIONS[op]
-    return getattr(xp, function)(*args) if isinstance(function, str) else function(*args)
+    return function_of(function, xp)(*args) if isinstance(function, str) else function(*args)
 
 
 def _weak(value: Any) -> Any:

@@ -52,28 +52,30 @@ class Precision:
 
     Attributes:
         unit: The largest relative error of one correctly rounded operation.
-        least: The largest absolute error near zero: half the smallest denormal number, or the smallest normal one
-            where denormals count as zero.
+        denormal: The smallest denormal number, in which errors near zero are counted.
+        flushed: The smallest normal number where denormals count as zero, else 0.
         largest: The largest finite number.
     """
 
     unit: float
-    least: float
+    denormal: float
+    flushed: float
     largest: float
 
     @classmethod
     def of(cls, dtype: Any, *, flush: bool = False) -> Precision:
         """The precision of a dtype; `flush` where denormal numbers may be taken for zero."""
         info = np.finfo(dtype)
-        least = float(info.tiny) if flush else float(info.smallest_subnormal) / 2
-        return cls(float(info.eps) / 2, least, float(info.max))
+        flushed = float(info.tiny) if flush else 0.0
+        return cls(float(info.eps) / 2, float(info.smallest_subnormal), flushed, float(info.max))
 
     def widen(self, low: Array, high: Array, ulps: float = 0.5) -> Interval:
         """The interval of what these values may be rounded to."""
         relative = 2 * ulps * self.unit * (1 + 1e-9)  # the ends themselves were rounded, in double precision
+        least = max(self.flushed, max(ulps, 0.5) * self.denormal)
         invalid = np.isnan(low) | np.isnan(high)
-        wide_low = np.where(np.isinf(low), low, low - relative * np.abs(low) - self.least)
-        wide_high = np.where(np.isinf(high), high, high + relative * np.abs(high) + self.least)
+        wide_low = np.where(np.isinf(low), low, low - relative * np.abs(low) - least)
+        wide_high = np.where(np.isinf(high), high, high + relative * np.abs(high) + least)
         wide_low = np.where(low >= 0, np.maximum(wide_low, 0), wide_low)  # rounding does not change a sign
         wide_high = np.where(high <= 0, np.minimum(wide_high, 0), wide_high)
         wide_low = np.where(wide_low < -self.largest, -np.inf, wide_low)
