@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from downslope.torch.launch import Interpreted, Launch
+from downslope.backends.launch import Launch
 from downslope.torch.state import local
 
 
-def norm_and_nonfinite(launches: Sequence[Launch | Interpreted], workers: int) -> tuple[float, int]:
+def norm_and_nonfinite(launches: Sequence[Launch], workers: int) -> tuple[float, int]:
     """The Euclidean norm of all gradients that the launches have just taken, and how many elements are not finite.
 
     Gradients that are shared out over processes count as a whole: every process must call this, and gets the same.
@@ -45,7 +45,7 @@ def describe_nonfinite(groups: Sequence[dict[str, Any]]) -> str:
     return ", ".join(found) or "a gradient of another process"
 
 
-def _over_processes(launches: Sequence[Launch | Interpreted], norms: list[float], bad: int) -> tuple[list[float], int]:
+def _over_processes(launches: Sequence[Launch], norms: list[float], bad: int) -> tuple[list[float], int]:
     """Norms and counts over all processes that hold parts of the same tensors."""
     import torch.distributed as dist
 

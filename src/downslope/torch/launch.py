@@ -1,4 +1,4 @@
-"""Tensors that one kernel updates in one launch, whatever groups and step counts they have."""
+"""Tensors that are updated in one launch, whatever groups and step counts they have: by a kernel, or without one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from downslope.backends.launch import Numbered
 from downslope.backends.stepping import Stepper
 from downslope.backends.tensors import ALL, OTHER_CLOCKS, SOME, TensorTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
-from downslope.torch.settings import Settings
 
 STORAGES = {
     torch.float64: ("float64", False),
@@ -43,15 +43,8 @@ class Storage:
     seed: int = 0
 
 
-class Launch:
-    """The tensors of one launch, with their table.
-
-    Attributes:
-        program: What is computed.
-        which: The number of each slot's tensor among those laid out.
-        mesh: The process groups over which these tensors are shared out, so that sums have to be taken over them.
-        held: Per slot its tensors: weights, states, clocks.
-    """
+class Compiled:
+    """Tensors that a compiled kernel updates, with their table: a `backends.launch.Launch`."""
 
     def __init__(
         self,
@@ -85,7 +78,7 @@ class Launch:
         self._row_groups = [int(key[0]) for key in rows]
         self._stepper.group_rows(numbers, np.array([key[1:] for key in rows], np.float64))
 
-    def settle(self, settings: Sequence[Settings], scale: float) -> None:
+    def settle(self, settings: Sequence[Numbered], scale: float) -> None:
         """Take over the settings of all groups."""
         self._settings, self._scale = settings, scale
         for row, group in enumerate(self._row_groups):
@@ -122,17 +115,17 @@ class Launch:
 
 
 class Interpreted:
-    """The same for tensors where no kernel goes, on other devices: the program, operation by operation."""
+    """Tensors where no kernel goes, on other devices: the program, operation by operation; a `Launch` too."""
 
     def __init__(self, program: Program, which: list[int], groups: list[int], held: list[list[Any]]):
         self.program, self.which, self.held = program, which, held
         self._groups = groups
         self.mesh: tuple[Any, ...] = ()
-        self._settings: Sequence[Settings] = ()
+        self._settings: Sequence[Numbered] = ()
         self._scale = 1.0
         self._gradients: Sequence[Any] = ()
 
-    def settle(self, settings: Sequence[Settings], scale: float) -> None:
+    def settle(self, settings: Sequence[Numbered], scale: float) -> None:
         """Take over the settings of all groups."""
         self._settings, self._scale = settings, scale
 
@@ -149,6 +142,10 @@ class Interpreted:
                 return s + 1
         self._gradients = gradients
         return ALL
+
+    def quick_step(self) -> Callable[..., int] | None:
+        """There is none: operation by operation nothing is quick."""
+        return None
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Any], workers: int) -> int:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from downslope.backends.cpu import THREADED_FROM
+from downslope.backends.launch import Launch
 from downslope.backends.tensors import ALL, OTHER_CLOCKS
 from downslope.backends.watch import Watch
-from downslope.torch.launch import STORAGES, Interpreted, Launch, Storage
+from downslope.torch.launch import STORAGES, Compiled, Interpreted, Storage
 from downslope.torch.settings import Reader, Settings, alike, outside
 from downslope.torch.state import (
     check_storage,
@@ -73,7 +74,7 @@ class Layout:
     readers: list[Reader]
     settings: list[Settings]
     scaled: bool
-    launches: list[Launch | Interpreted] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)
     sharded: bool = False
     suspects: list[int] = field(default_factory=list)
     staged: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -155,7 +156,7 @@ class Layout:
             return None
         launch, readers = self.launches[0], self.readers
         more = len(self.launches) > 1 or self.sharded or self.staged or self.suspects
-        update = None if more or isinstance(launch, Interpreted) else launch.quick_step()
+        update = None if more else launch.quick_step()
         picks = [reader.picked for reader in readers if reader.picked]
         if update is None or len(picks) < len(readers):
             return None
@@ -259,7 +260,7 @@ def _watch(groups: Sequence[dict[str, Any]], state: State) -> Watch | None:
     return Watch(found) if all(isinstance(container, (list, dict)) for container in found) else None
 
 
-def launch_states(launch: Launch | Interpreted) -> Iterable[Tensor]:
+def launch_states(launch: Launch) -> Iterable[Tensor]:
     """The states of a launch's tensors, clocks left out."""
     return (tensor for tensors in launch.held for tensor in tensors[1:] if tensor.dim())
 
@@ -343,12 +344,12 @@ def lay_out(
         group_numbers.append(k)
         held.append(tensors)
     for (program, storages, pairs, mesh, kernel), (which, group_numbers, held) in sets.items():
-        launch: Launch | Interpreted
+        launch: Launch
         if not kernel:
             launch = Interpreted(program, which, group_numbers, held)
         else:
             numbers = [first + i for i in which]
-            launch = Launch(program, storages, storage, which, numbers, group_numbers, held, pairs=pairs, mesh=mesh)
+            launch = Compiled(program, storages, storage, which, numbers, group_numbers, held, pairs=pairs, mesh=mesh)
         layout.launches.append(launch)
     layout.state_ids = identities(state, layout.sharded)
     _check_apart(layout)
