@@ -45,8 +45,9 @@ def train_all() -> dict[str, Any]:
     """Train the 402 runs twice in this process: once from nothing, once with everything compiled."""
     start = time.perf_counter()
     import downslope
-    from downslope.lab.engine import Engine, Entry
-    from downslope.lab.problems import load_problem
+    from downslope.lab.engines.engine import Engine
+    from downslope.lab.engines.protocol import Entry
+    from downslope.lab.problems.problem import load_problem
 
     imported = time.perf_counter()
     problem = load_problem("digits")
@@ -85,9 +86,9 @@ def torch_loop(rule: str, lr: float, seed: int, epochs: int) -> tuple[float, lis
     import torch
     from torch import nn
 
-    from downslope.lab.engine import batch_order
-    from downslope.lab.network import Network
-    from downslope.lab.problems import load_problem
+    from downslope.lab.engines.ground import batch_order
+    from downslope.lab.engines.network import Network
+    from downslope.lab.problems.problem import load_problem
 
     problem = load_problem("digits")
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))

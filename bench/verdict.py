@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from downslope.lab import statistics
-from downslope.lab.results import Comparison
-from downslope.lab.statistics import SIGNIFICANCE, compare, holm, interval, standing
-from downslope.lab.verdict import verdict
+from downslope.lab.races import statistics
+from downslope.lab.races.results import Comparison
+from downslope.lab.races.statistics import SIGNIFICANCE, compare, holm, interval, standing
+from downslope.lab.races.verdict import verdict
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 

@@ -15,7 +15,7 @@ import pytest
 import downslope
 import downslope.lab
 from downslope import files
-from downslope.lab import report
+from downslope.lab.report import page as report
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files")
 

@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 
-from downslope.lab.results import Baseline, Race, RuleResult, Run
-from downslope.lab.statistics import against_baseline, compare, geometric_mean, interval
-from downslope.lab.verdict import verdict
+from downslope.lab.engines.protocol import Run
+from downslope.lab.races.results import Baseline, Race, RuleResult
+from downslope.lab.races.statistics import against_baseline, compare, geometric_mean, interval
+from downslope.lab.races.verdict import verdict
 
 ADAM = r"""\begin{aligned}
 m_{t} &= \beta_1 \, m_{t-1} + (1 - \beta_1) \, dx_{t} \\

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 import downslope
-from downslope.lab.columns import Columns
-from downslope.lab.engine import DIVERGENCE_FACTOR, Engine, Entry, batch_order
-from downslope.lab.network import Network
-from downslope.lab.problems import Problem
+from downslope.lab.engines.engine import Engine
+from downslope.lab.engines.ground import batch_order
+from downslope.lab.engines.network import Network
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entry
+from downslope.lab.problems.columns import Columns
+from downslope.lab.problems.problem import Problem
 
 RULES = [downslope.sgd, downslope.momentum, downslope.nesterov, downslope.adagrad, downslope.rmsprop, downslope.adam]
 

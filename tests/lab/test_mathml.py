@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 import pytest
 from race_fixture import RULES
 
-from downslope.lab.mathml import mathml
+from downslope.lab.report.mathml import mathml
 
 
 @pytest.mark.parametrize("rule", RULES)

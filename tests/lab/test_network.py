@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from downslope.lab.network import Network
+from downslope.lab.engines.network import Network
 
 
 def reference(network, weights, x):

@@ -9,10 +9,10 @@ import pytest
 import downslope
 from downslope import rule
 from downslope.lab import load_problem, race
-from downslope.lab.baseline import baseline
-from downslope.lab.course import Stage, beyond, choose
-from downslope.lab.protocol import FIRST_VERDICT_SEED, GRID, safe_range, steps_to
-from downslope.lab.results import Run
+from downslope.lab.engines.protocol import Run
+from downslope.lab.problems.baseline import baseline
+from downslope.lab.races.course import Stage, beyond, choose
+from downslope.lab.races.protocol import FIRST_VERDICT_SEED, GRID, safe_range, steps_to
 
 
 @pytest.fixture(scope="module")

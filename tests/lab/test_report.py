@@ -13,12 +13,12 @@ import pytest
 from race_fixture import GRID, RULES, interrupt, make_race
 
 import downslope
-from downslope.lab.drawing import COLOURS, looks, number
-from downslope.lab.pictures import canyon, same_and_tuned, training_curves
-from downslope.lab.report import report_page, write_report
-from downslope.lab.statistics import geometric_mean
-from downslope.lab.store import race_from_json, race_to_json
-from downslope.lab.verdict import difference
+from downslope.lab.races.statistics import geometric_mean
+from downslope.lab.races.store import race_from_json, race_to_json
+from downslope.lab.races.verdict import difference
+from downslope.lab.report.drawing import COLOURS, looks, number
+from downslope.lab.report.page import report_page, write_report
+from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
 
 NASTY = '</script><img src=x onerror=alert(1)> "prices" & <b>more</b>.csv'
 RACES = {
@@ -90,9 +90,9 @@ def test_page_loads_nothing(pages, case):
     for tag, attributes in page.elements:
         assert tag not in ("link", "img", "iframe", "object", "embed", "base")
         assert not attributes.keys() & {"src", "href", "srcset", "action", "onerror"}
-    for name in ("report.css", "report.js"):
+    for name in ("page.css", "page.js"):
         assert not re.search(
-            r"https?:|@import|url\(|fetch\(", resources.files("downslope.lab").joinpath(name).read_text()
+            r"https?:|@import|url\(|fetch\(", resources.files("downslope.lab.report").joinpath(name).read_text()
         )
 
 
@@ -416,7 +416,7 @@ def luminance(colour):
 
 @pytest.mark.parametrize("theme", [0, 1])
 def test_colours_stand_out_from_the_page(theme):
-    style = resources.files("downslope.lab").joinpath("report.css").read_text()
+    style = resources.files("downslope.lab.report").joinpath("page.css").read_text()
     blocks = re.findall(r":root[^{]*\{(.*?)\}", style, re.DOTALL)
     colours = dict(re.findall(r"--(\w+): (#\w{6});", blocks[theme]))
     page = luminance(colours["page"])
@@ -442,7 +442,7 @@ def test_the_slider_says_its_learning_rate(pages):
 
 
 def test_the_dark_colours_are_for_screens_only():
-    style = resources.files("downslope.lab").joinpath("report.css").read_text()
+    style = resources.files("downslope.lab.report").joinpath("page.css").read_text()
     assert re.findall(r"@media ([^{]*)\{\s*:root:not\(\.printing\)", style) == [
         "screen and (prefers-color-scheme: dark) "
     ]

@@ -8,11 +8,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import downslope
-from downslope.lab.course import Stage
-from downslope.lab.forecast import Forecast
-from downslope.lab.heat import Progress
-from downslope.lab.problems import load_problem
-from downslope.lab.screen import Screen, about, table
+from downslope.cli.screen import Screen, about, table
+from downslope.lab.engines.protocol import Progress
+from downslope.lab.problems.problem import load_problem
+from downslope.lab.races.course import Stage
+from downslope.lab.races.forecast import Forecast
 
 NAMES = ("sgd", "r" * 64, "価格最適化の規則", "🙂_rule", "e\x1b[31m_\u202erule")
 

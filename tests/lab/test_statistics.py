@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from race_fixture import interrupt, make_race
 
-from downslope.lab.results import Interval
-from downslope.lab.statistics import (
+from downslope.lab.races.results import Interval
+from downslope.lab.races.statistics import (
     FLOOR,
     MOST_EXACT,
     against_baseline,

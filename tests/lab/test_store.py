@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from race_fixture import interrupt, make_race
 
-from downslope.lab.results import Interval
-from downslope.lab.store import race_from_json, race_to_json
+from downslope.lab.races.results import Interval
+from downslope.lab.races.store import race_from_json, race_to_json
 
 RACES = {
     "finished": make_race(("sgd", "adam")),

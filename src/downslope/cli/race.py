@@ -25,7 +25,7 @@ from downslope.printable import printable
 
 if TYPE_CHECKING:
     from downslope.lab import Problem, Race
-    from downslope.lab.course import StageName
+    from downslope.lab.races.course import StageName
     from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
@@ -132,9 +132,9 @@ def race(
             chosen = _problem(problem, about_table, epochs)
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
-            from downslope.lab.course import FINALISTS
-            from downslope.lab.protocol import CONFIRMING_SEEDS
-            from downslope.lab.screen import Screen
+            from downslope.cli.screen import Screen
+            from downslope.lab.races.course import FINALISTS
+            from downslope.lab.races.protocol import CONFIRMING_SEEDS
 
             for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
@@ -192,7 +192,7 @@ def _check_outputs(out: Path, json: Path | None, csv: Path | None) -> None:
 
 def _write(race: Race, out: Path, json: Path | None, csv: Path | None, console: Console) -> None:
     """Write the report and, where asked for, the numbers; say where they are."""
-    from downslope.lab.report import report_page
+    from downslope.lab.report.page import report_page
 
     wanted: list[tuple[str, Path | None, Callable[[], str]]] = [
         ("Report", out, lambda: report_page(race)),
@@ -249,8 +249,8 @@ def _problem(name: str, about_table: dict[str, Any], epochs: int | None) -> Prob
     from dataclasses import replace
 
     from downslope.lab import PROBLEMS, load_problem, load_table
-    from downslope.lab.problems import check_sizes
-    from downslope.lab.sources import names_a_table
+    from downslope.lab.problems.problem import check_sizes
+    from downslope.lab.problems.sources import names_a_table
 
     task, target = about_table["task"], about_table["target"]
     if task not in ("", "classification", "regression"):

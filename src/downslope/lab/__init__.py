@@ -11,11 +11,12 @@ from downslope.extras import require
 
 require("downslope.lab", "lab", ["jax", "scipy", "sklearn", "polars", "plotly", "latex2mathml"])
 
-from downslope.lab.problems import PROBLEMS, Problem, load_problem, load_table
-from downslope.lab.protocol import race
-from downslope.lab.report import write_report
-from downslope.lab.results import Race, RuleResult, Run
-from downslope.lab.tables import DataError
+from downslope.lab.engines.protocol import Run
+from downslope.lab.problems.problem import PROBLEMS, Problem, load_problem, load_table
+from downslope.lab.problems.tables import DataError
+from downslope.lab.races.protocol import race
+from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.report.page import write_report
 
 __all__ = [
     "PROBLEMS",

@@ -15,7 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.drawing import (
+from downslope.lab.engines.protocol import Run
+from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.statistics import geometric_mean
+from downslope.lab.report.drawing import (
     COLOURS,
     Look,
     Picture,
@@ -35,8 +38,6 @@ from downslope.lab.drawing import (
     trace,
     within,
 )
-from downslope.lab.results import Race, RuleResult, Run
-from downslope.lab.statistics import geometric_mean
 
 ROW, LOW_ROW = 17, 13  # pixels for one rule in the strips above and below the canyon; low where there are many
 CANYON = 400

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.columns import DataError
-from downslope.lab.delimited import read_delimited, shown
+from downslope.lab.problems.columns import DataError
+from downslope.lab.problems.delimited import read_delimited, shown
 
 if TYPE_CHECKING:
     import polars as pl

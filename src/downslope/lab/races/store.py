@@ -13,7 +13,7 @@ import math
 import types
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from downslope.lab.results import Race
+from downslope.lab.races.results import Race
 
 if TYPE_CHECKING:
     import polars as pl

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from downslope import files
-from downslope.lab.baseline import NAMES
-from downslope.lab.drawing import Look, Picture, in_full, looks, number
-from downslope.lab.mathml import mathml
-from downslope.lab.pictures import canyon, same_and_tuned, training_curves
-from downslope.lab.report_code import lowest, snippets
-from downslope.lab.report_tables import matrix, pairs, rule_name, summary, valleys
-from downslope.lab.results import Race, RuleResult
-from downslope.lab.store import race_to_json
+from downslope.lab.problems.baseline import NAMES
+from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.store import race_to_json
+from downslope.lab.report.code import lowest, snippets
+from downslope.lab.report.drawing import Look, Picture, in_full, looks, number
+from downslope.lab.report.mathml import mathml
+from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
+from downslope.lab.report.tables import matrix, pairs, rule_name, summary, valleys
 from downslope.version import __version__
 
 # Nothing may be fetched, whatever a column name or a formula might hold.
@@ -83,7 +83,7 @@ def report_page(race: Race) -> str:
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
-{_asset("report.css")}</style>
+{_asset("page.css")}</style>
 </head>
 <body>
 <main>
@@ -94,7 +94,7 @@ The race itself is in it as JSON.</footer>
 <script type="application/json" id="pictures">{_embedded(json.dumps(drawn, allow_nan=False))}</script>
 <script>{get_plotlyjs()}</script>
 <script>
-{_asset("report.js")}</script>
+{_asset("page.js")}</script>
 </body>
 </html>
 """
@@ -452,7 +452,7 @@ def _version(race: Race) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("downslope.lab").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("downslope.lab.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _embedded(text: str) -> str:

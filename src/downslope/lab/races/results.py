@@ -6,40 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from downslope.lab.engines.protocol import Run
+
 if TYPE_CHECKING:
     import polars as pl
-
-Phase = Literal["tuning", "verdict"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: one rule, one learning rate, one seed.
-
-    The curves have one entry before training and one after every epoch. From the moment of divergence on, losses are
-    infinite and accuracies zero.
-    """
-
-    rule: str
-    lr: float
-    seed: int
-    phase: Phase
-    train_loss: tuple[float, ...]
-    valid_loss: tuple[float, ...]
-    valid_accuracy: tuple[float, ...] | None
-    diverged_at: int | None = None  # the epoch in which it diverged; 0: the untrained network had no finite loss
-    test_loss: float | None = None  # only runs of the verdict see the test data, once, at the end
-    test_accuracy: float | None = None
-
-    @property
-    def final_loss(self) -> float:
-        """Validation loss after the last epoch; infinite when the run diverged."""
-        return math.inf if self.diverged_at is not None else self.valid_loss[-1]
-
-    @property
-    def best_loss(self) -> float:
-        """The lowest validation loss after any epoch: for information, since choosing the epoch by it flatters."""
-        return min(self.valid_loss[1:])
 
 
 @dataclass(frozen=True)
@@ -164,14 +134,14 @@ class Race:
     @property
     def winner(self) -> str | None:
         """The rule that is decided to be lower than every other one and than the baseline; None if there is none."""
-        from downslope.lab.verdict import winner
+        from downslope.lab.races.verdict import winner
 
         baseline = {result.rule: result.against_baseline for result in self.rules if result.against_baseline}
         return winner(self.comparisons, len(self.rules), baseline if self.baseline else None)
 
     def to_json(self) -> str:
         """The whole race as one JSON object, every run included; `Race.from_json` gives back an equal race."""
-        from downslope.lab.store import race_to_json
+        from downslope.lab.races.store import race_to_json
 
         return race_to_json(self)
 
@@ -182,7 +152,7 @@ class Race:
         Raises:
             ValueError: The text is no JSON or no race of this version; the message says what is wrong and where.
         """
-        from downslope.lab.store import race_from_json
+        from downslope.lab.races.store import race_from_json
 
         return race_from_json(text)
 
@@ -195,6 +165,6 @@ class Race:
             epoch (the losses of a run that diverged are infinite), `best_valid_loss` (the lowest after any epoch),
             `test_loss` and `test_accuracy` (null where a run has none).
         """
-        from downslope.lab.store import runs_table
+        from downslope.lab.races.store import runs_table
 
         return runs_table(self)

@@ -14,7 +14,7 @@ from jax import lax
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from downslope.lab.problems import Problem
+    from downslope.lab.problems.problem import Problem
 
 Weights = tuple[Any, ...]
 """The arrays of a network, layer by layer: weights of shape `(out, in)`, then biases of shape `(out,)`."""

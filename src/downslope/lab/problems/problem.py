@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.columns import Columns, DataError, Kind
-from downslope.lab.sources import SUFFIXES
-from downslope.lab.tables import Task, read_table
+from downslope.lab.problems.columns import Columns, DataError, Kind
+from downslope.lab.problems.sources import SUFFIXES
+from downslope.lab.problems.tables import Task, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

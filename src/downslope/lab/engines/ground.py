@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.columns import Columns, Scaling
-from downslope.lab.network import Network, Weights
+from downslope.lab.engines.network import Network, Weights
+from downslope.lab.engines.protocol import SEEDS_PER_RACE
+from downslope.lab.problems.columns import Columns, Scaling
 
 if TYPE_CHECKING:
-    from downslope.lab.problems import Parts, Problem
+    from downslope.lab.problems.problem import Parts, Problem
 
 CACHE_BYTES = 2**20
 """What the lanes of a heat may touch in one step: the second-level cache of a present-day core, more or less. Few lanes
@@ -36,9 +37,6 @@ CACHED_SPLIT_BYTES = 64 * 2**20
 
 MOST_EVALUATED = 2048
 """Rows of a lane that are evaluated at a time."""
-
-SEEDS_PER_RACE = 1_000_000
-"""Race number n has the seeds from n million on; the last six digits of a seed are the number of its split."""
 
 ONE_CORE = {"xla_cpu_multi_thread_eigen": False}  # the other cores have heats of their own
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.columns import DataError
+from downslope.lab.problems.columns import DataError
 
 if TYPE_CHECKING:
     import polars as pl

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.results import Comparison, Interval, Outcome, Race, RuleResult
+from downslope.lab.races.results import Comparison, Interval, Outcome, Race, RuleResult
 
 SIGNIFICANCE = 0.05
 MARGIN = 0.01

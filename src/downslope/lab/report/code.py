@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import downslope
-from downslope.lab.results import Race, RuleResult
-from downslope.lab.statistics import ranked
+from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.statistics import ranked
 from downslope.recipes.conversion import convert
 from downslope.recipes.recipe import Recipe
 

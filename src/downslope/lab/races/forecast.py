@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from downslope.lab.course import Stage, StageName
-    from downslope.lab.heat import Progress
+    from downslope.lab.engines.protocol import Progress
+    from downslope.lab.races.course import Stage, StageName
 
 
 class Forecast:

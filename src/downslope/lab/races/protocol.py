@@ -18,17 +18,17 @@ import numpy as np
 
 import downslope
 import downslope.rules
-from downslope.lab.baseline import NAMES, baseline
-from downslope.lab.columns import Columns, DataError
-from downslope.lab.course import PER_DECADE, Course, Stage
-from downslope.lab.problems import Problem, Split, load_problem
-from downslope.lab.results import Baseline, Interval, Race, RuleResult, Run
-from downslope.lab.statistics import MARGIN, against_baseline, compare, geometric_mean, interval
-from downslope.lab.verdict import verdict
+from downslope.lab.engines.protocol import SEEDS_PER_RACE, Progress, Run
+from downslope.lab.problems.baseline import NAMES, baseline
+from downslope.lab.problems.columns import Columns, DataError
+from downslope.lab.problems.problem import Problem, Split, load_problem
+from downslope.lab.races.course import PER_DECADE, Course, Stage
+from downslope.lab.races.results import Baseline, Interval, Race, RuleResult
+from downslope.lab.races.statistics import MARGIN, against_baseline, compare, geometric_mean, interval
+from downslope.lab.races.verdict import verdict
 from downslope.version import __version__
 
 if TYPE_CHECKING:
-    from downslope.lab.engine import Progress
     from downslope.rule import Rule
 
 GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECADE, PER_DECADE + 1))
@@ -112,7 +112,7 @@ def race(
         >>> [rule.rule for rule in result.rules]
         ['sgd', 'adam']
     """
-    from downslope.lab.engine import Engine
+    from downslope.lab.engines.engine import Engine
 
     start = time.perf_counter()
     chosen = load_problem(problem) if isinstance(problem, str) else problem
@@ -163,8 +163,6 @@ def _check_luck(seed: int, split_seed: int, splits: str) -> None:
 
 def _seeds(seed: int, tuning: int, confirming: int, verdict: int) -> tuple[tuple[int, ...], ...]:
     """The seeds of a race: none is in two of its parts, nor in another race."""
-    from downslope.lab.engine import SEEDS_PER_RACE
-
     start = SEEDS_PER_RACE * int(seed)
     first = max(FIRST_VERDICT_SEED, tuning + confirming)
     if first + verdict > SEEDS_PER_RACE:
@@ -242,8 +240,8 @@ def _result(
     interrupted: bool,
     seconds: float,
 ) -> Race:
-    from downslope.lab.engine import batch_order
-    from downslope.lab.network import Network
+    from downslope.lab.engines.ground import batch_order
+    from downslope.lab.engines.network import Network
 
     problem, network = course.problem, Network.of(course.problem)
     numbers = [course.engine.split_number(one) for one in seeds]

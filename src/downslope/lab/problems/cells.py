@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from downslope.lab.columns import DataError
-from downslope.lab.delimited import shown
-from downslope.lab.sources import Source
+from downslope.lab.problems.columns import DataError
+from downslope.lab.problems.delimited import shown
+from downslope.lab.problems.sources import Source
 
 if TYPE_CHECKING:
     import polars as pl

@@ -7,10 +7,11 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from downslope.lab.drawing import SHAPES, Look, number
-from downslope.lab.results import Comparison, Interval, Race, RuleResult, Run
-from downslope.lab.statistics import geometric_mean, ranked
-from downslope.lab.verdict import difference
+from downslope.lab.engines.protocol import Run
+from downslope.lab.races.results import Comparison, Interval, Race, RuleResult
+from downslope.lab.races.statistics import geometric_mean, ranked
+from downslope.lab.races.verdict import difference
+from downslope.lab.report.drawing import SHAPES, Look, number
 
 DASHES = {
     "solid": "",

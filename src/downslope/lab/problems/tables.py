@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.cells import (
+from downslope.lab.problems.cells import (
     decide_on_commas,
     leave_out_index,
     reads_as_number,
@@ -23,9 +23,9 @@ from downslope.lab.cells import (
     typed,
     words_of,
 )
-from downslope.lab.columns import Columns, DataError, Kind
-from downslope.lab.delimited import shown
-from downslope.lab.sources import Source, source_of
+from downslope.lab.problems.columns import Columns, DataError, Kind
+from downslope.lab.problems.delimited import shown
+from downslope.lab.problems.sources import Source, source_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -35,7 +35,7 @@ __all__ = ["DataError", "Table", "Task", "read_table"]
 Task = Literal["classification", "regression"]
 
 FEWEST_ROWS = 10
-FEWEST_ROWS_PER_CLASS = 5  # one for each fold, see `downslope.lab.problems`
+FEWEST_ROWS_PER_CLASS = 5  # one for each fold, see `downslope.lab.problems.problem`
 MOST_INTEGER_CLASSES = 20
 MOST_CATEGORIES = 100
 NO_CATEGORY = "(missing)"

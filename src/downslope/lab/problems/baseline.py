@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from downslope.lab.problems import Split, Task
+from downslope.lab.problems.problem import Split, Task
 
 NAMES: dict[Task, str] = {
     "regression": "predicting the mean of the training targets",

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from downslope.lab.results import Race
-from downslope.lab.statistics import ranked
+from downslope.lab.races.results import Race
+from downslope.lab.races.statistics import ranked
 
 COLOURS = 7
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

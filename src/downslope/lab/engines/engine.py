@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING
 import jax
 
 from downslope.backends.threads import available
-from downslope.lab.ground import SEEDS_PER_RACE, Ground, batch_order
-from downslope.lab.heat import DIVERGENCE_FACTOR, Entry, Heat, Progress, Trainer
+from downslope.lab.engines.ground import Ground
+from downslope.lab.engines.heat import Heat, Trainer
+from downslope.lab.engines.protocol import SEEDS_PER_RACE, Entry, Progress
 
 if TYPE_CHECKING:
-    from downslope.lab.problems import Problem
+    from downslope.lab.problems.problem import Problem
     from downslope.rule import Rule
-
-__all__ = ["DIVERGENCE_FACTOR", "SEEDS_PER_RACE", "Engine", "Entry", "Progress", "batch_order"]
 
 
 class Engine:
@@ -50,7 +49,7 @@ class Engine:
 
     Example:
         >>> import downslope
-        >>> from downslope.lab.problems import load_problem
+        >>> from downslope.lab.problems.problem import load_problem
         >>> engine = Engine(load_problem("parabola"), [downslope.sgd])
         >>> runs = [run for progress in engine.train([Entry("sgd", 0.1, seed=0)]) for run in progress.finished]
         >>> runs[0].valid_loss[0] > 5 * runs[0].final_loss

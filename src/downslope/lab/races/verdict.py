@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from downslope.lab.results import Comparison, Interval
-from downslope.lab.statistics import geometric_mean, seeds_needed, standing
+from downslope.lab.races.results import Comparison, Interval
+from downslope.lab.races.statistics import geometric_mean, seeds_needed, standing
 
 
 def winner(

@@ -21,48 +21,15 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from downslope.lab.ground import ONE_CORE, Ground, Losses, Scales, taken
-from downslope.lab.network import Weights
-from downslope.lab.results import Phase, Run
+from downslope.lab.engines.ground import ONE_CORE, Ground, Losses, Scales, taken
+from downslope.lab.engines.network import Weights
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entry, Progress, Run
 from downslope.language.options import compose
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
 
 if TYPE_CHECKING:
     from downslope.rule import Rule
-
-DIVERGENCE_FACTOR = 1000.0
-"""A run has diverged when a loss is this many times that of the untrained network. No run observed ever came back from
-there in the epochs of a race, but one may take all of them to overflow 32-bit floats."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A run that is to be trained."""
-
-    rule: str
-    lr: float
-    seed: int
-    phase: Phase = "tuning"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One epoch of one heat: what the engine reports while it trains.
-
-    Attributes:
-        rule: The rule of the heat.
-        epochs: How many runs were trained for an epoch.
-        skipped: How many epochs will not be trained because their runs diverged.
-        finished: The runs that ended with this epoch.
-        seconds: How long it took; the first of a heat has what goes before, above all the compilation.
-    """
-
-    rule: str
-    epochs: int
-    skipped: int
-    finished: tuple[Run, ...]
-    seconds: float = 0.0
 
 
 class Lanes(NamedTuple):

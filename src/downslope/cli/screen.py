@@ -18,17 +18,17 @@ from rich.table import Table
 from rich.text import Text
 
 from downslope.backends.threads import available
-from downslope.lab.baseline import NAMES
-from downslope.lab.course import Stage
-from downslope.lab.forecast import Forecast
-from downslope.lab.statistics import ranked
+from downslope.lab.problems.baseline import NAMES
+from downslope.lab.races.course import Stage
+from downslope.lab.races.forecast import Forecast
+from downslope.lab.races.statistics import ranked
 from downslope.printable import printable
 
 if TYPE_CHECKING:
-    from downslope.lab import engine
-    from downslope.lab.course import StageName
-    from downslope.lab.problems import Problem
-    from downslope.lab.results import Interval, Race, RuleResult
+    from downslope.lab.engines.protocol import Progress
+    from downslope.lab.problems.problem import Problem
+    from downslope.lab.races.course import StageName
+    from downslope.lab.races.results import Interval, Race, RuleResult
     from downslope.rule import Rule
 
 _STAGES = {"tuning": "tuning", "widening": "wider grid", "confirming": "confirming", "verdict": "fresh seeds"}
@@ -89,7 +89,7 @@ class Screen:
         if self.live.is_started:
             self.live.stop()
 
-    def watch(self, event: Stage | engine.Progress) -> None:
+    def watch(self, event: Stage | Progress) -> None:
         """Take in what happened; to be handed to `race`."""
         if isinstance(event, Stage):
             if self.begun is None:
@@ -183,7 +183,7 @@ def about(problem: Problem, rules: int, splits: str = "varied") -> tuple[str, st
         rules: How many rules take part.
         splits: "varied" if every seed has a split of its own.
     """
-    from downslope.lab.network import Network
+    from downslope.lab.engines.network import Network
 
     network = Network.of(problem)
     parts = {"to train": problem.train, "to validate": problem.valid, "to test": problem.test}

@@ -6,14 +6,11 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from downslope.lab.problems import Problem
-from downslope.lab.results import Run
+from downslope.lab.engines.protocol import Engine, Entry, Progress, Run
+from downslope.lab.problems.problem import Problem
 from downslope.language.formula import Range
-
-if TYPE_CHECKING:
-    from downslope.lab.engine import Engine, Entry, Progress
 
 PER_DECADE = 3
 WIDENINGS = 2
@@ -94,8 +91,6 @@ class Course:
 
     def _tune_at(self, name: StageName, rates: Mapping[str, Sequence[float]]) -> None:
         """Train these learning rates of these rules, and choose again."""
-        from downslope.lab.engine import Entry
-
         seeds = self.confirming_seeds if name == "confirming" else self.tuning_seeds
         self.train(name, [Entry(rule, lr, seed) for rule in rates for lr in rates[rule] for seed in seeds])
         for rule in rates:
@@ -151,8 +146,6 @@ class Course:
 
     def judge(self, seeds: Sequence[int]) -> None:
         """Run every rule's best learning rate on fresh seeds."""
-        from downslope.lab.engine import Entry
-
         entries = [Entry(name, lr, seed, "verdict") for name, lr in self.best.items() if lr for seed in seeds]
         if entries:
             self.train("verdict", entries)
