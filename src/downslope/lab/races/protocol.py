@@ -12,12 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-import downslope
-import downslope.rules
 from downslope.lab.engines.protocol import SEEDS_PER_RACE, Progress, Run
 from downslope.lab.problems.baseline import NAMES, baseline
 from downslope.lab.problems.columns import Columns, DataError
@@ -26,10 +24,9 @@ from downslope.lab.races.course import PER_DECADE, Course, Stage
 from downslope.lab.races.results import Baseline, Interval, Race, RuleResult
 from downslope.lab.races.statistics import MARGIN, against_baseline, compare, geometric_mean, interval
 from downslope.lab.races.verdict import verdict
+from downslope.rule import Rule
+from downslope.rules import TEXTBOOK
 from downslope.version import __version__
-
-if TYPE_CHECKING:
-    from downslope.rule import Rule
 
 GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECADE, PER_DECADE + 1))
 """The learning rates every rule starts from: three per decade from 1e-5 to 10."""
@@ -105,7 +102,7 @@ def race(
         ValueError: An argument does not allow a race; the message names it.
 
     Example:
-        >>> import downslope.lab
+        >>> import downslope, downslope.lab
         >>> result = downslope.lab.race(
         ...     "parabola", [downslope.sgd, downslope.adam], learning_rates=[0.01, 0.1], tuning_seeds=1, verdict_seeds=2
         ... )
@@ -175,7 +172,7 @@ def _seeds(seed: int, tuning: int, confirming: int, verdict: int) -> tuple[tuple
 
 
 def _usual_rules() -> list[Rule]:
-    return list(downslope.rules.TEXTBOOK)
+    return list(TEXTBOOK)
 
 
 def _checked(
@@ -185,7 +182,7 @@ def _checked(
     if isinstance(rules, str) or not rules:
         raise ValueError(f"rules={rules!r}: give a list of rules, such as [downslope.sgd, downslope.adam]")
     for rule in rules:
-        if not isinstance(rule, downslope.Rule):
+        if not isinstance(rule, Rule):
             raise ValueError(f"rules holds {rule!r}; give rules such as downslope.adam")
     try:
         ordered = tuple(sorted({float(rate) for rate in rates}))
