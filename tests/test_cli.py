@@ -18,7 +18,9 @@ import typer
 from typer.testing import CliRunner
 
 import downslope
+import downslope.dialects
 from downslope.cli import app
+from downslope.cli.names import rule_named
 from downslope.lab import Race
 
 sys.path.insert(0, str(Path(__file__).parent / "lab"))
@@ -343,3 +345,11 @@ def test_numbers_are_written_even_if_the_page_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(typer.Exit):
         sys.modules[command.__module__]._write(make_race(), *paths, Console(file=io.StringIO()))
     assert written == ["race.json", "runs.csv"]
+
+
+def test_a_rule_has_the_same_name_for_every_command():
+    assert rule_named("adam", "--rules") is downslope.adam
+    assert rule_named("keras.Adam", "--rules") is downslope.dialects.keras.adam
+    assert rule_named("torch.optim.NAdam", "--rules") is downslope.dialects.torch.nadam
+    with pytest.raises(ValueError, match=r"^--rules adamm: there is no rule adamm; there are adam, .*file.py:name$"):
+        rule_named("adamm", "--rules")

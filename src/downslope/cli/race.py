@@ -18,7 +18,7 @@ import downslope
 import downslope.rules
 from downslope import files
 from downslope.cli.ending import Stoppable, refuse
-from downslope.cli.own_rule import names_a_file, own_rule
+from downslope.cli.names import rule_named
 from downslope.cli.wording import as_typed
 from downslope.extras import require
 from downslope.printable import printable
@@ -124,7 +124,7 @@ def race(
                 "keep_index": keep_index,
                 "batch_size": batch_size,
             }
-            entrants = [_rule(name.strip()) for name in rules.split(",") if name.strip()]
+            entrants = [rule_named(name.strip(), "--rules") for name in rules.split(",") if name.strip()]
             given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
             hyperparameters = _settings(settings or [], entrants)
             kind = _splits(splits)
@@ -315,17 +315,6 @@ def _value(text: str) -> float | bool:
         return float(text)
     except ValueError:
         raise ValueError(f"{text!r} is neither a number nor true or false") from None
-
-
-def _rule(name: str) -> Rule:
-    """A rule by its name, or from a file as `file.py:name`."""
-    if names_a_file(name):
-        return own_rule(name, "--rules")
-    if name not in downslope.rules.__all__:
-        known = ", ".join(downslope.rules.__all__)
-        raise ValueError(f"--rules {name}: there is no such rule; the names are {known}; your own are file.py:name")
-    found: Rule = getattr(downslope.rules, name)
-    return found
 
 
 def _numbers(text: str, option: str, *, whole: bool = False) -> list[float]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 import downslope
 from downslope.cli.ending import refuse
-from downslope.cli.own_rule import names_a_file, own_rule
+from downslope.cli.names import named
 from downslope.dialects import DIALECTS
 from downslope.printable import printable
 from downslope.recipes import catalogue
@@ -62,15 +62,12 @@ def _chosen(name: str) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Rende
     """What was asked for, as data, and the screen for it."""
     if not name:
         return catalogue.overview(), _overview
-    if names_a_file(name):
-        return catalogue.facts(own_rule(name, "NAME")), _form
     if name.lower() in DIALECTS:
         return catalogue.dialect(name.lower()), _dialect
-    try:
-        found = catalogue.find(name)
-    except ValueError as error:
-        raise ValueError(f"NAME {name}: {error}; your own are file.py:name") from None
-    return (catalogue.entry(found), _family) if isinstance(found, str) else (catalogue.facts(found), _form)
+    found = named(name, "NAME")
+    if isinstance(found, str):
+        return catalogue.entry(found), _family
+    return catalogue.facts(found), _form
 
 
 def _harmless(data: Any) -> Any:

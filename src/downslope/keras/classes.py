@@ -14,6 +14,7 @@ import keras
 
 from downslope.dialects import keras as dialect
 from downslope.keras.optimizer import Optimizer
+from downslope.keras.settings import BASE
 from downslope.rule import Rule
 
 Rate = float | Callable[..., Any]
@@ -29,8 +30,12 @@ class _Classic(Optimizer):
     _ORDER: ClassVar[Sequence[tuple[str, ...]]] = ()
     """Keras's order of the states' variables, where it is not that of the formula; see `Optimizer._interleaved`."""
 
-    def __init__(self, chosen: dict[str, Any], learning_rate: Rate, cautious: bool, **base: Any):
-        self._begin(self._rule_for(chosen), chosen, learning_rate, cautious, "stored", base)
+    def __init__(self, arguments: dict[str, Any]):
+        """Begin with the arguments of a class: those of Keras's base class, and the hyperparameters of its own."""
+        given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        base = {name: given.pop(name) for name in (*BASE, "name")}
+        learning_rate, cautious = given.pop("learning_rate"), given.pop("cautious")
+        self._begin(self._rule_for(given), given, learning_rate, cautious, "stored", base)
 
     def _rule_for(self, chosen: Mapping[str, Any]) -> Rule:
         return self._RULE
@@ -91,21 +96,7 @@ class SGD(_Classic):
         *,
         cautious: bool = False,
     ):
-        super().__init__(
-            {"momentum": momentum, "nesterov": nesterov},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())
 
     def _rule_for(self, chosen: Mapping[str, Any]) -> Rule:
         momentum = dialect.sgd_momentum.checked("momentum", chosen["momentum"])
@@ -162,21 +153,7 @@ class RMSprop(_Classic):
         *,
         cautious: bool = False,
     ):
-        super().__init__(
-            {"rho": rho, "momentum": momentum, "epsilon": epsilon, "centered": centered},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())
 
     def _rule_for(self, chosen: Mapping[str, Any]) -> Rule:
         momentum = dialect.rmsprop_momentum.checked("momentum", chosen["momentum"])
@@ -234,21 +211,7 @@ class Adam(_Classic):
         *,
         cautious: bool = False,
     ):
-        super().__init__(
-            {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "amsgrad": amsgrad},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())
 
 
 @_registered
@@ -302,21 +265,7 @@ class AdamW(_Classic):
     ):
         if weight_decay is None:
             raise ValueError("weight_decay=None: AdamW has a weight decay; give a number, or take Adam")
-        super().__init__(
-            {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "amsgrad": amsgrad},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())
 
 
 @_registered
@@ -365,21 +314,7 @@ class Adadelta(_Classic):
         *,
         cautious: bool = False,
     ):
-        super().__init__(
-            {"rho": rho, "epsilon": epsilon},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())
 
 
 @_registered
@@ -427,21 +362,7 @@ class Adagrad(_Classic):
         *,
         cautious: bool = False,
     ):
-        super().__init__(
-            {"initial_accumulator_value": initial_accumulator_value, "epsilon": epsilon},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())
 
 
 @_registered
@@ -492,21 +413,7 @@ class Adamax(_Classic):
         *,
         cautious: bool = False,
     ):
-        super().__init__(
-            {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())
 
 
 @_registered
@@ -558,21 +465,7 @@ class Nadam(_Classic):
         *,
         cautious: bool = False,
     ):
-        super().__init__(
-            {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())
 
 
 @_registered
@@ -619,18 +512,4 @@ class Lion(_Classic):
         *,
         cautious: bool = False,
     ):
-        super().__init__(
-            {"beta_1": beta_1, "beta_2": beta_2},
-            learning_rate,
-            cautious,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-        )
+        super().__init__(locals())

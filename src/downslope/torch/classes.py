@@ -29,8 +29,10 @@ Number = float | torch.Tensor
 class _Classic(Optimizer):
     """An optimizer whose groups choose among the rules of the dialect."""
 
-    def __init__(self, params: Any, defaults: dict[str, Any], extras: Extras):
-        self._begin(params, defaults, extras)
+    def __init__(self, arguments: dict[str, Any]):
+        """Begin with the arguments of a class: the parameters, what their groups have as defaults, and the extras."""
+        defaults = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        self._begin(defaults.pop("params"), defaults, defaults.pop("extras"))
         self.rule = self._choose(self.defaults)
 
 
@@ -82,18 +84,7 @@ class SGD(_Classic):
         fused: bool | None = None,
         **extras: Unpack[Extras],
     ):
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "maximize": maximize,
-            "foreach": foreach,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        super().__init__(params, defaults, extras)
+        super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
@@ -156,18 +147,7 @@ class Adagrad(_Classic):
         fused: bool | None = None,
         **extras: Unpack[Extras],
     ):
-        defaults = {
-            "lr": lr,
-            "lr_decay": lr_decay,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "initial_accumulator_value": initial_accumulator_value,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        super().__init__(params, defaults, extras)
+        super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
         return dialect.adagrad
@@ -245,19 +225,7 @@ class RMSprop(_Classic):
         differentiable: bool = False,
         **extras: Unpack[Extras],
     ):
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "alpha": alpha,
-            "eps": eps,
-            "centered": centered,
-            "weight_decay": weight_decay,
-            "capturable": capturable,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, extras)
+        super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
         return dialect.rmsprop_momentum if group["momentum"] != 0 else dialect.rmsprop
@@ -316,20 +284,7 @@ class Adam(_Classic):
         decoupled_weight_decay: bool = False,
         **extras: Unpack[Extras],
     ):
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "fused": fused,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
-        super().__init__(params, defaults, extras)
+        super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
         return dialect.adam
@@ -453,19 +408,7 @@ class NAdam(_Classic):
         differentiable: bool = False,
         **extras: Unpack[Extras],
     ):
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "momentum_decay": momentum_decay,
-            "decoupled_weight_decay": decoupled_weight_decay,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, extras)
+        super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
         return dialect.nadam
@@ -517,17 +460,7 @@ class Adamax(_Classic):
         capturable: bool = False,
         **extras: Unpack[Extras],
     ):
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "foreach": foreach,
-            "maximize": maximize,
-            "differentiable": differentiable,
-            "capturable": capturable,
-        }
-        super().__init__(params, defaults, extras)
+        super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
         return dialect.adamax
@@ -580,17 +513,7 @@ class Adadelta(_Classic):
         differentiable: bool = False,
         **extras: Unpack[Extras],
     ):
-        defaults = {
-            "lr": lr,
-            "rho": rho,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-            "capturable": capturable,
-            "foreach": foreach,
-            "differentiable": differentiable,
-        }
-        super().__init__(params, defaults, extras)
+        super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
         return dialect.adadelta
@@ -640,18 +563,7 @@ class RAdam(_Classic):
         differentiable: bool = False,
         **extras: Unpack[Extras],
     ):
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "decoupled_weight_decay": decoupled_weight_decay,
-        }
-        super().__init__(params, defaults, extras)
+        super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
         return dialect.radam
