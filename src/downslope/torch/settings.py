@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import operator
 import sys
 import warnings
@@ -48,7 +49,8 @@ class Options:
     max_norm: float | None = None
     stored_ahead: bool = True
 
-    def around(self, rule: Rule, flags: Mapping[str, Any], *, maximize: bool, scaled: bool) -> Chosen:
+    @functools.lru_cache(maxsize=256)  # noqa: B019, an optimizer has one of these or two, and asks at every change
+    def around(self, rule: Rule, flags: frozenset[tuple[str, bool]], maximize: bool, scaled: bool) -> Chosen:
         """A rule with everything that is around it.
 
         Args:
@@ -65,7 +67,7 @@ class Options:
             max_norm=scaled,
             maximize=maximize,
         )
-        return Chosen.of(rule, flags, options, stored_ahead=self.stored_ahead)
+        return Chosen(rule, flags, options, self.stored_ahead and rule.ahead is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +153,9 @@ def settle(group: Group, rule: Rule, options: Options, scaled: bool) -> Settings
         ValueError: A setting is out of range.
         FormulaError: The rule cannot be compiled, or an option does not fit it.
     """
-    flags = {name: _plain(look_up(group, name, rule)) for name in rule.flags}
+    flags = frozenset((name, rule.checked(name, _plain(look_up(group, name, rule)))) for name in rule.flags)
     maximize = _yes("maximize", group.get("maximize", False))
-    chosen = options.around(rule, flags, maximize=maximize, scaled=scaled)
+    chosen = options.around(rule, flags, maximize, scaled)
     program = chosen.program
     numbers = {
         name: checked(_spelled(group, name), look_up(group, name, rule), program.ranges[name])

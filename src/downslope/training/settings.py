@@ -49,7 +49,7 @@ class Settings:
         flags = dict(self.flags)
         return {name: flags[name] for name in self.rule.flags}
 
-    @property
+    @functools.cached_property
     def program(self) -> Program:
         """The rule with everything around it, read once.
 
@@ -58,7 +58,7 @@ class Settings:
         """
         return _program(self)
 
-    @property
+    @functools.cached_property
     def ahead(self) -> Ahead | None:
         """The way to the point ahead and back, if the rule has a look-ahead."""
         return None if self.rule.ahead is None else _ahead(self.rule, self.flags)
