@@ -1,5 +1,9 @@
 import ast
+import errno
+import importlib.util
+import marshal
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -270,3 +274,62 @@ def test_nobody_else_can_write_what_is_kept_whatever_the_umask(tmp_path, monkeyp
     assert len(kept) == 2
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in kept)
     assert source_cache.kept("code") == b"machine code"
+
+
+def test_byte_code_is_neither_left_nor_believed(tmp_path, monkeypatch):
+    """A folder for byte code has the permissions that the umask leaves it: somebody else might write there."""
+    (tmp_path / "kernels").mkdir(mode=0o755)
+    monkeypatch.setattr(source_cache, "directory", lambda: tmp_path / "kernels")
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    source = "found = 'generated'\n"
+    module = source_cache.load("plain", source)
+    file = Path(module.__file__)
+    assert [path.name for path in (tmp_path / "kernels").iterdir()] == [file.name]
+    planted = Path(importlib.util.cache_from_source(str(file)))
+    planted.parent.mkdir()
+    status = file.stat()
+    head = [0, int(status.st_mtime), status.st_size]
+    code = marshal.dumps(compile("found = 'planted'", "planted", "exec"))
+    planted.write_bytes(importlib.util.MAGIC_NUMBER + b"".join(n.to_bytes(4, "little") for n in head) + code)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    assert source_cache.load("plain", source).found == "generated"
+
+
+def test_a_directory_that_is_removed_meanwhile_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(source_cache, "directory", lambda: tmp_path / "kernels")
+    (tmp_path / "kernels").mkdir(mode=0o700)
+    source_cache.load("first_of_two", "number = 1\n")
+    shutil.rmtree(tmp_path / "kernels")
+    assert source_cache.load("second_of_two", "number = 2\n").number == 2
+    source_cache.keep("code", b"machine code")
+    assert source_cache.kept("code") == b"machine code"
+    assert stat.S_IMODE((tmp_path / "kernels").stat().st_mode) == 0o700
+
+
+def test_where_there_is_no_room_left_another_directory_is_used(tmp_path, monkeypatch):
+    full, write = tmp_path / "kernels", source_cache.files.write
+
+    def refuse(path, *arguments, **more):
+        if Path(path).parent == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, *arguments, **more)
+
+    full.mkdir(mode=0o700)
+    monkeypatch.setattr(source_cache, "directory", lambda: full)
+    monkeypatch.setattr(source_cache.files, "write", refuse)
+    with pytest.warns(RuntimeWarning, match="cannot be kept in .*No space left.*DOWNSLOPE_CACHE_DIR"):
+        module = source_cache.load("homeless", "number = 3\n")
+    assert module.number == 3
+    assert Path(module.__file__).parent != full
+    assert Path(module.__file__).parent.stat().st_mode & 0o077 == 0
+
+
+def test_what_cannot_be_read_is_not_kept(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(source_cache, "directory", lambda: tmp_path)
+    source_cache.keep("code", b"machine code")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert source_cache.kept("code") is None

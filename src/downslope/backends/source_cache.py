@@ -17,8 +17,9 @@ import sys
 import tempfile
 import threading
 import warnings
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import platformdirs
 
@@ -34,22 +35,34 @@ def directory() -> Path:
     """
     wanted = os.environ.get("DOWNSLOPE_CACHE_DIR")
     path = Path(wanted) if wanted else Path(platformdirs.user_cache_dir("downslope", appauthor=False)) / "kernels"
+    problem = _problem(path)
+    return _instead_of(path, problem) if problem else path
+
+
+def _problem(path: Path) -> str:
+    """Why this directory, which is made if it is not there, cannot be used; nothing if it can."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        problem = _unsafe(path)
+        return _unsafe(path)
     except OSError as error:
-        problem = str(error)
-    if not problem:
-        return path
-    private = Path(tempfile.mkdtemp(prefix="downslope-"))
-    atexit.register(shutil.rmtree, private, ignore_errors=True)
+        return str(error)
+
+
+def _instead_of(path: Path, problem: str) -> Path:
     warnings.warn(
         f"kernels cannot be kept in {path}: {problem}; they are compiled anew in every process. "
         "Set DOWNSLOPE_CACHE_DIR to a directory that only you can write",
         RuntimeWarning,
         stacklevel=2,
     )
-    return private
+    return _private()
+
+
+@functools.cache
+def _private() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="downslope-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 def _unsafe(path: Path) -> str:
@@ -80,9 +93,8 @@ def _load(stem: str, source: str) -> ModuleType:
     name = f"_downslope_{stem}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    path = directory() / f"{name}.py"
-    _write(path, source.encode())
-    spec = importlib.util.spec_from_file_location(name, path)
+    path = _write(f"{name}.py", source.encode())
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, path, source))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -95,20 +107,56 @@ def _load(stem: str, source: str) -> ModuleType:
     return module
 
 
+class _Loader(SourceFileLoader):
+    """Runs the very text that was generated, and leaves no byte code: in a folder of its own others might write it."""
+
+    def __init__(self, name: str, path: Path, source: str):
+        super().__init__(name, str(path))
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        """What is run."""
+        code: CodeType = self.source_to_code(self._source, self.path)
+        return code
+
+
 def kept(name: str) -> bytes | None:
     """What has been kept under this name, or None."""
     path = directory() / name
-    return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+    try:
+        return path.read_bytes() if path.is_file() and not path.is_symlink() else None
+    except OSError:  # it is made anew
+        return None
 
 
 def keep(name: str, content: bytes) -> None:
     """Keep something for the next process."""
-    _write(directory() / name, content)
+    _write(name, content)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Put the content there at once and whole, unless it is there already."""
+def _write(name: str, content: bytes) -> Path:
+    """Have a file with this content, at once and whole; where it is.
+
+    A directory that was removed is made again. Where nothing can be written, the private one takes its place.
+    """
+    folder = directory()
+    try:
+        return _put(folder / name, content)
+    except OSError:
+        problem = _problem(folder)
+    if not problem:
+        try:
+            return _put(folder / name, content)
+        except OSError as error:
+            problem = error.strerror or str(error)
+    folder = _instead_of(folder, problem)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return _put(folder / name, content)
+
+
+def _put(path: Path, content: bytes) -> Path:
     if path.is_symlink():
         path.unlink()  # nothing outside of this directory is written
     if not path.is_file() or path.read_bytes() != content:
         files.write(path, content, mode=0o600, durable=False)
+    return path
