@@ -163,6 +163,18 @@ def test_data_that_shrink_to_one_number_at_the_same_address():
     assert (memory[1:] == -2).all()
 
 
+def test_weights_that_come_to_overlap_do_not_spill_over():
+    memory = torch.zeros(8)
+    p = Parameter(memory.view(2, 2, 2))
+    optimizer = downslope.torch.Optimizer([p], downslope.sgd, lr=1.0)
+    p.grad = torch.ones(2, 2, 2)
+    optimizer.step()
+    p.data = memory.as_strided((2, 2, 2), (1, 1, 5))  # it reaches as far as before, but has no element 3 or 4
+    p.grad = torch.ones(8).as_strided((2, 2, 2), (1, 1, 5))
+    optimizer.step()
+    assert memory[3:5].tolist() == [-1, -1]
+
+
 def test_an_expanded_parameter_is_refused_before_anything_changes():
     p = Parameter(torch.zeros(1).expand(5))
     p.grad = torch.ones(5)

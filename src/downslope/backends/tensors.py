@@ -98,15 +98,19 @@ def _elements(at: words) -> int64:
 
 @_library.function()
 def _fills(at: words) -> boolean:
-    """Whether the elements reach exactly as far in memory as there are elements."""
-    last = 0
+    """Whether the elements, each in a place of its own, fill the memory from the first to the last."""
+    axes = at[_KIND] & 0xFFFFFFFF
     shape, strides = words(at[_SHAPE]), words(at[_STRIDES])
-    for axis in range(at[_KIND] & 0xFFFFFFFF):
-        length = shape[axis]
-        if length == 0:
+    elements = _elements(at)
+    filled = 1  # so many elements from the first on are those of some of the axes
+    for _ in range(axes):
+        for back in range(axes):
+            axis = axes - 1 - back
+            if shape[axis] > 1 and strides[axis] == filled:
+                filled *= shape[axis]
+        if filled >= elements:
             return True
-        last += (length - 1) * strides[axis]
-    return last + 1 == _elements(at)
+    return filled >= elements
 
 
 @_library.function()
