@@ -76,7 +76,9 @@ class Compiled:
     @functools.cached_property
     def _method(self) -> _Method:
         address = self._library.address(f"{self.name}.python")
-        return _Method(self.name.encode(), address, _FASTCALL, None)
+        method = _Method(self.name.encode(), address, _FASTCALL, None)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))  # Python's functions point to it, and may outlive this
+        return method
 
     def bound(self, number: int = 0) -> Callable[..., int]:
         """The function as Python's own functions are, bound to this number."""
@@ -251,7 +253,16 @@ def _processor() -> str:
 
 
 @functools.cache
-def _target_machine() -> Any:
+def converts_halves() -> bool:
+    """Whether the processor has instructions that convert half precision; LLVM would else call what may not exist."""
+    import llvmlite.binding as llvm
+
+    arm = llvm.get_process_triple().startswith(("aarch64", "arm64"))
+    return arm or bool(llvm.get_host_cpu_features().get("f16c"))
+
+
+@functools.cache
+def _initialize() -> None:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -261,6 +272,13 @@ def _target_machine() -> Any:
     mathematics = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
     for name in compiler.OF_THE_C_LIBRARY:
         llvm.add_symbol(name, ctypes.cast(mathematics[name], ctypes.c_void_p).value)
+
+
+def _target_machine() -> Any:
+    """A new one: an engine takes it over, and frees it when an exception ends it early."""
+    import llvmlite.binding as llvm
+
+    _initialize()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(
         cpu=llvm.get_host_cpu_name(),

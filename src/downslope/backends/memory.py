@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from downslope.backends.compiler import Value, Word, Writer, boolean, halves, int64, number, words
-from downslope.backends.machine import Library
+from downslope.backends.machine import Library, converts_halves
 
 START, LENGTH, ROW, KEY, DTYPE, ACTIVE, FIRST = 0, 1, 2, 3, 4, 5, 6
 """Columns of a slot table: the slot's first weight among all, its number of weights, its row of coefficients, the key
@@ -74,6 +74,8 @@ def access(scalar: str, which: int | None = None, storage: str = "") -> tuple[Wo
 
 def _widened(writer: Writer, value: Value, storage: str) -> Value:
     if storage == "float16":
+        if not converts_halves():
+            return _widened_half(writer, value)
         return writer.new("float", f"fpext {value} to float")
     if storage == "bfloat16":  # the upper half of a float32
         wide = writer.new("i32", f"zext {value} to i32")
@@ -85,6 +87,8 @@ def _widened(writer: Writer, value: Value, storage: str) -> Value:
 def _narrowed(writer: Writer, value: Value, storage: str, noise: Value | None = None) -> Value:
     """The value as it is stored: rounded to the nearest, or up with a probability that noise of 16 bits decides."""
     if storage == "float16":
+        if not converts_halves():
+            return _narrowed_half(writer, value)
         return writer.new("half", f"fptrunc {value} to half")
     if storage != "bfloat16":
         return value
@@ -104,6 +108,46 @@ def _narrowed(writer: Writer, value: Value, storage: str, noise: Value | None = 
     not_a_number = new("i1", f"fcmp uno {value}, {value.text}")
     chosen = new("i32", f"select {not_a_number}, {quiet}, {rounded}")
     return new("i16", f"trunc {chosen} to i16")
+
+
+def _widened_half(writer: Writer, value: Value) -> Value:
+    """Half precision as single, by its bits alone."""
+    new = writer.new
+    bits = new("i32", f"zext {new('i16', f'bitcast {value} to i16')} to i32")
+    magnitude = new("i32", f"and {bits}, {0x7FFF}")
+    moved = new("i32", f"shl {magnitude}, 13")
+    normal = new("i32", f"add {moved}, {112 << 23}")
+    special = new("i32", f"or {moved}, {0x7F800000}")
+    quiet = new("i32", f"or {special}, {0x400000}")
+    small = new("float", f"uitofp {magnitude} to float")
+    small = new("float", f"fmul {small}, {number(2.0**-24, 'float').text}")
+    small = new("i32", f"bitcast {small} to i32")
+    found = new("i32", f"select {new('i1', f'icmp ult {magnitude}, {0x400}')}, {small}, {normal}")
+    found = new("i32", f"select {new('i1', f'icmp uge {magnitude}, {0x7C00}')}, {special}, {found}")
+    found = new("i32", f"select {new('i1', f'icmp ugt {magnitude}, {0x7C00}')}, {quiet}, {found}")
+    sign = new("i32", f"shl {new('i32', f'and {bits}, {0x8000}')}, 16")
+    return new("float", f"bitcast {new('i32', f'or {found}, {sign.text}')} to float")
+
+
+def _narrowed_half(writer: Writer, value: Value) -> Value:
+    """Single precision rounded to half, to the nearest, ties to even, by its bits."""
+    new = writer.new
+    bits = new("i32", f"bitcast {value} to i32")
+    magnitude = new("i32", f"and {bits}, {0x7FFFFFFF}")
+    last = new("i32", f"and {new('i32', f'lshr {magnitude}, 13')}, 1")
+    rest = new("i32", f"add {last}, {0xFFF - (112 << 23)}")
+    normal = new("i32", f"lshr {new('i32', f'add {magnitude}, {rest.text}')}, 13")
+    half = number(0.5, "float")  # whose last bit is the last of the small numbers
+    small = new("float", f"fadd {new('float', f'bitcast {magnitude} to float')}, {half.text}")
+    small = new("i32", f"sub {new('i32', f'bitcast {small} to i32')}, {0x3F000000}")
+    payload = new("i32", f"and {new('i32', f'lshr {magnitude}, 13')}, {0x3FF}")
+    quiet = new("i32", f"or {payload}, {0x7E00}")
+    found = new("i32", f"select {new('i1', f'icmp ult {magnitude}, {0x38800000}')}, {small}, {normal}")
+    found = new("i32", f"select {new('i1', f'icmp uge {magnitude}, {0x47800000}')}, i32 {0x7C00}, {found}")
+    found = new("i32", f"select {new('i1', f'icmp ugt {magnitude}, {0x7F800000}')}, {quiet}, {found}")
+    sign = new("i32", f"and {new('i32', f'lshr {bits}, 16')}, {0x8000}")
+    narrow = new("i16", f"trunc {new('i32', f'or {found}, {sign.text}')} to i16")
+    return new("half", f"bitcast {narrow} to half")
 
 
 def rounding(storage: str) -> Word:
