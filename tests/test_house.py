@@ -34,6 +34,7 @@ BELOW = {
         "files",
         "printable",
     },
+    "lab.report": {"", "lab.problems", "lab.engines", "lab.races", "lab.report", "recipes", "files", "version"},
     "files": set(),
     "printable": set(),
     "extras": set(),
