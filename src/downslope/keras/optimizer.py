@@ -16,7 +16,7 @@ from keras import ops
 from downslope.keras import points, saving
 from downslope.keras.precision import check_dtypes, of_precision, plain, precision, tensor
 from downslope.keras.rule_names import find, name_of
-from downslope.keras.settings import BASE, Settings, check_options, checked_rate, rate_of
+from downslope.keras.settings import BASE, KerasSettings, check_options, checked_rate, rate_of
 from downslope.language.expression import Expression
 from downslope.language.formula import check_number, usual_range
 from downslope.language.program import Program
@@ -170,7 +170,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         rate = rate_of(rule, learning_rate)
         if base["weight_decay"] is not None and rule.ahead is not None and lookahead == "stored":
             chosen = {"weight_decay": base["weight_decay"], **chosen}  # Keras would apply it to the point ahead
-        settings = Settings.make(rule, chosen, self._NAMES, cautious=cautious, stored=lookahead == "stored")
+        settings = KerasSettings.make(rule, chosen, self._NAMES, cautious=cautious, stored=lookahead == "stored")
         if "weight_decay" in settings.numbers:
             base["weight_decay"] = settings.numbers["weight_decay"]
         elif base["weight_decay"] is not None:
@@ -220,7 +220,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         if name == "weight_decay" and value is None:
             raise ValueError("weight_decay=None: the weight decay is a part of the formula; give a number")
         chosen = {**settings.chosen, name: value}
-        self._settings = Settings.make(
+        self._settings = KerasSettings.make(
             self._rule_for(chosen), chosen, self._NAMES, cautious=self.cautious, stored=self.lookahead == "stored"
         )
         if name == "weight_decay":  # what Keras's base class reports

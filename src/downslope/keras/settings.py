@@ -15,7 +15,7 @@ from downslope.language.formula import Range, check_number, usual_range
 from downslope.language.options import Options
 from downslope.language.program import Program
 from downslope.rule import Rule
-from downslope.training.settings import Settings as Chosen
+from downslope.training.settings import Settings
 
 BASE = (
     "weight_decay",
@@ -32,7 +32,7 @@ BASE = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class KerasSettings:
     """A rule with its hyperparameters and options, read.
 
     Attributes:
@@ -40,20 +40,27 @@ class Settings:
         chosen: Hyperparameters and flags but `lr`, by the names they have in Keras; a weight decay only if it is a part
             of the program.
         numbers: The program's hyperparameters but `lr`.
-        program: The rule with its options, read.
-        move: From the weights to the point ahead, if that is what the variables hold.
     """
 
-    settled: Chosen
+    settled: Settings
     chosen: Mapping[str, Any]
     numbers: Mapping[str, float]
-    program: Program
-    move: Program | None
+
+    @property
+    def program(self) -> Program:
+        """The rule with its options, read."""
+        return self.settled.program
+
+    @property
+    def move(self) -> Program | None:
+        """From the weights to the point ahead, if that is what the variables hold."""
+        ahead = self.settled.ahead
+        return ahead.to_point if ahead is not None and self.settled.stored_ahead else None
 
     @classmethod
     def make(
         cls, rule: Rule, chosen: Mapping[str, Any], names: Mapping[str, str], *, cautious: bool, stored: bool
-    ) -> Settings:
+    ) -> KerasSettings:
         """Settle a rule with these hyperparameters.
 
         Args:
@@ -80,15 +87,13 @@ class Settings:
         if decay:
             numbers["weight_decay"] = check_number("weight_decay", given["weight_decay"], usual_range("weight_decay"))
         options = Options(cautious=bool(cautious), weight_decay=decay, decoupled=decay)
-        settled = Chosen.of(rule, flags, options, stored_ahead=stored)
-        ahead = settled.ahead
-        move = ahead.to_point if ahead is not None and settled.stored_ahead else None
-        if move is not None and "lr" in move.scalars:
+        made = cls(Settings.of(rule, flags, options, stored_ahead=stored), dict(chosen), numbers)
+        if made.move is not None and "lr" in made.move.scalars:
             raise ValueError(
                 f"the look-ahead of {rule.name} depends on lr, which callbacks may change between two steps, while "
                 "stored points stay where they were; give lookahead='explicit'"
             )
-        return cls(settled, dict(chosen), numbers, settled.program, move)
+        return made
 
 
 def _check(rule: Rule, name: str, ours: str, value: Any) -> None:

@@ -20,7 +20,7 @@ from downslope.rule import Rule
 from downslope.torch.extras import Extras
 from downslope.torch.launch import STORAGES
 from downslope.torch.optimizer import Optimizer
-from downslope.torch.settings import Group, Options, Settings, checked
+from downslope.torch.settings import Group, GroupSettings, Shared, checked
 from downslope.torch.state import complete_state
 
 Number = float | torch.Tensor
@@ -94,7 +94,7 @@ class SGD(_Classic):
             )
         return dialect.sgd_momentum if group["momentum"] != 0 else dialect.sgd
 
-    def _check_group(self, group: Group, options: Options | None = None) -> Settings:
+    def _check_group(self, group: Group, options: Shared | None = None) -> GroupSettings:
         checked("dampening", group["dampening"], dialect.sgd_momentum.ranges["dampening"])  # also where nothing uses it
         return super()._check_group(group, options)
 
@@ -337,21 +337,7 @@ class AdamW(Adam):
         fused: bool | None = None,
         **extras: Unpack[Extras],
     ):
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
-            **extras,
-        )
+        _Classic.__init__(self, {**locals(), "decoupled_weight_decay": True})
 
     def _adapt(self, group: Group) -> None:
         group["decoupled_weight_decay"] = True  # saved as False by an Adam, or by nobody before AdamW was one

@@ -17,7 +17,7 @@ from downslope.backends.launch import Launch
 from downslope.backends.tensors import ALL, OTHER_CLOCKS
 from downslope.backends.watch import Watch
 from downslope.torch.launch import STORAGES, Compiled, Interpreted, Storage
-from downslope.torch.settings import Reader, Settings, alike, outside
+from downslope.torch.settings import GroupSettings, Reader, alike, outside
 from downslope.torch.state import (
     check_storage,
     complete_state,
@@ -72,7 +72,7 @@ class Layout:
 
     params: list[Tensor]
     readers: list[Reader]
-    settings: list[Settings]
+    settings: list[GroupSettings]
     scaled: bool
     launches: list[Launch] = field(default_factory=list)
     sharded: bool = False
@@ -96,17 +96,17 @@ class Layout:
             return False
         return identities(state, self.sharded) == self.state_ids
 
-    def read(self, groups: Sequence[dict[str, Any]]) -> list[Settings]:
+    def read(self, groups: Sequence[dict[str, Any]]) -> list[GroupSettings]:
         """What the groups' settings are now."""
         return [reader.read(group) for reader, group in zip(self.readers, groups, strict=True)]
 
-    def settle(self, settings: list[Settings], scale: float) -> None:
+    def settle(self, settings: list[GroupSettings], scale: float) -> None:
         """Have the launches take over these settings; no other program may be asked for than was laid out."""
         for launch in self.launches:
             launch.settle(settings, scale)
         self.settings = settings
 
-    def suits(self, settings: Sequence[Settings]) -> bool:
+    def suits(self, settings: Sequence[GroupSettings]) -> bool:
         """Whether these settings ask for the programs that were laid out."""
         return all(new.program is old.program for new, old in zip(settings, self.settings, strict=True))
 
@@ -374,7 +374,7 @@ def _check_apart(layout: Layout) -> None:
             )
 
 
-def _signature(p: Any, own: Tensor, tensors: list[Any], settings: Settings, storage: Storage) -> tuple[Any, ...]:
+def _signature(p: Any, own: Tensor, tensors: list[Any], settings: GroupSettings, storage: Storage) -> tuple[Any, ...]:
     """What must be alike for tensors to share a launch: program, storages, whether complex, mesh, device."""
     program = settings.program
     gradient = p.grad.dtype if p.grad is not None and p.grad.dtype in readable_dtypes(own) else own.dtype

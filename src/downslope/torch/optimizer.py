@@ -24,7 +24,7 @@ from downslope.torch.groups import ScheduledGroup, refuse_contradiction, schedul
 from downslope.torch.layout import Layout, lay_out, worst_of
 from downslope.torch.points import at_weights, follow, move, placed, point
 from downslope.torch.progress import Progress
-from downslope.torch.settings import Group, Options, Reader, Settings, settle, warn_of_misspelt
+from downslope.torch.settings import Group, GroupSettings, Reader, Shared, settle, warn_of_misspelt
 from downslope.torch.state import check_storage, loaded, merged_groups
 from downslope.training.groups import NonFiniteGradientError
 
@@ -155,7 +155,7 @@ class Optimizer(torch.optim.Optimizer):
         chosen = Chosen.among(extras, type(self).__name__, defaults)
         if chosen.averaging is not None:
             defaults["averaging"] = chosen.averaging
-        self._options = Options(
+        self._options = Shared(
             weight_decay, decoupled, chosen.cautious, chosen.averaging is not None, chosen.max_norm, stored_ahead
         )
         self._storage, self._nonfinite, self._threads = chosen.storage, chosen.nonfinite, chosen.threads
@@ -212,7 +212,7 @@ class Optimizer(torch.optim.Optimizer):
             self._admit(admitted)
         super().add_param_group(param_group)
 
-    def _admitted(self, group: Group) -> Options:
+    def _admitted(self, group: Group) -> Shared:
         """The options with the `weight_decay` that a group may bring, which then is 0 in the others."""
         own = {*self.rule.hyperparameters, *self.rule.flags} if "rule" in self.__dict__ else {"weight_decay"}
         if "averaging" in group and not self._options.averaging:
@@ -220,13 +220,13 @@ class Optimizer(torch.optim.Optimizer):
         brings = "weight_decay" in group and "weight_decay" not in own
         return replace(self._options, weight_decay=self._options.weight_decay or brings)
 
-    def _admit(self, options: Options) -> None:
+    def _admit(self, options: Shared) -> None:
         if options.weight_decay and not self._options.weight_decay:
             for group in (self.defaults, *self.param_groups):
                 group.setdefault("weight_decay", 0.0)
         self._options = options
 
-    def _check_group(self, group: Group, options: Options | None = None) -> Settings:
+    def _check_group(self, group: Group, options: Shared | None = None) -> GroupSettings:
         """Read a group's settings, or say what is wrong with them."""
         for name, value in group.items():
             if value is torch_optimizer.required:

@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 
-from downslope.torch.settings import PLACED, Group, Settings
+from downslope.torch.settings import PLACED, Group, GroupSettings
 
 Tensor = torch.Tensor
 
 
-def placing(settings: Settings) -> dict[str, float]:
+def placing(settings: GroupSettings) -> dict[str, float]:
     """The hyperparameters that the point ahead depends on; none for a rule without a look-ahead."""
     ahead = settings.chosen.ahead
     return {name: settings.numbers[name] for name in ahead.scalars if name in settings.numbers} if ahead else {}
 
 
-def placed(group: Group, settings: Settings) -> Settings:
+def placed(group: Group, settings: GroupSettings) -> GroupSettings:
     """The settings by which a group's points ahead were placed: its own may have changed since its last step."""
     return replace(settings, numbers={**settings.numbers, **(group.get(PLACED) or {})})
 
@@ -31,7 +31,7 @@ def at_weights(group: Group) -> bool:
 
 @torch.no_grad()
 def move(
-    groups: Iterable[tuple[Group, Settings]], state: Mapping[Tensor, Mapping[str, Any]], *, to_weights: bool
+    groups: Iterable[tuple[Group, GroupSettings]], state: Mapping[Tensor, Mapping[str, Any]], *, to_weights: bool
 ) -> None:
     """Move the parameters of groups with a look-ahead to the weights themselves or to the point ahead, all or none.
 
@@ -69,7 +69,7 @@ def _write(points: dict[Tensor, Tensor], places: list[tuple[Group, dict[str, flo
 
 
 @torch.no_grad()
-def follow(group: Group, state: Mapping[Tensor, Mapping[str, Any]], settings: Settings) -> None:
+def follow(group: Group, state: Mapping[Tensor, Mapping[str, Any]], settings: GroupSettings) -> None:
     """Move points ahead that are stored in parameters to where a group's settings now want them."""
     wanted = placing(settings)
     if group.setdefault(PLACED, wanted) == wanted:
@@ -84,7 +84,7 @@ def follow(group: Group, state: Mapping[Tensor, Mapping[str, Any]], settings: Se
 
 @torch.no_grad()
 def point(
-    p: Tensor, own: Mapping[str, Any], settings: Settings, *, to_weights: bool, x: Tensor | None = None
+    p: Tensor, own: Mapping[str, Any], settings: GroupSettings, *, to_weights: bool, x: Tensor | None = None
 ) -> Tensor:
     """The weights from the point ahead of them, or the point from the weights.
 

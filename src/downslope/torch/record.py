@@ -12,7 +12,7 @@ from downslope.backends.cpu import COMPENSATION
 from downslope.language.program import fingerprint
 from downslope.torch.launch import STORAGES
 from downslope.torch.points import at_weights, placed
-from downslope.torch.settings import Group, Settings
+from downslope.torch.settings import Group, GroupSettings
 from downslope.torch.state import is_distributed
 from downslope.training import checkpoint
 from downslope.training.checkpoint import Clock
@@ -37,7 +37,7 @@ class Member:
     name: str
     p: Tensor
     group: int
-    settings: Settings
+    settings: GroupSettings
 
     @property
     def start(self) -> Clock:
@@ -133,7 +133,7 @@ def record_of(optimizer: Optimizer, members: Sequence[Member], clocks: Mapping[s
     }
 
 
-def _computed(optimizer: Optimizer, group: Group, settings: Settings) -> dict[str, Any]:
+def _computed(optimizer: Optimizer, group: Group, settings: GroupSettings) -> dict[str, Any]:
     """What is computed for a group."""
     plain = replace(settings.chosen, stored_ahead=False).with_options(max_norm=optimizer._options.max_norm is not None)
     return {
@@ -144,7 +144,7 @@ def _computed(optimizer: Optimizer, group: Group, settings: Settings) -> dict[st
     }
 
 
-def lookahead_scalars(clock: Clock, settings: Settings) -> list[float]:
+def lookahead_scalars(clock: Clock, settings: GroupSettings) -> list[float]:
     """The scalars that points ahead depend on, placed by these settings."""
     ahead = settings.chosen.ahead
     if ahead is None:

@@ -11,7 +11,7 @@ import torch
 
 from downslope.torch.points import at_weights, placed, placing, point
 from downslope.torch.record import Member, lookahead_scalars, members_of, record_of
-from downslope.torch.settings import PLACED, Group, Settings
+from downslope.torch.settings import PLACED, Group, GroupSettings
 from downslope.torch.state import complete_state, is_dense, same_order, state_dtype
 from downslope.training import checkpoint
 from downslope.training.checkpoint import CheckpointError, Clock, Raw
@@ -214,7 +214,7 @@ def _restored(
     return found
 
 
-def _groups(optimizer: Optimizer, saved: Sequence[Mapping[str, Any]]) -> tuple[list[Group], list[Settings]]:
+def _groups(optimizer: Optimizer, saved: Sequence[Mapping[str, Any]]) -> tuple[list[Group], list[GroupSettings]]:
     """The groups with the hyperparameters of a file, and what they come to."""
     groups = [
         _with_numbers(group, s["hyperparameters"]) for group, s in zip(optimizer.param_groups, saved, strict=True)

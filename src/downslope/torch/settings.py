@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from downslope.language import options as formulas
 from downslope.language.formula import Range, check_number
+from downslope.language.options import Options
 from downslope.language.program import Program
 from downslope.rule import Rule
-from downslope.training.settings import Settings as Chosen
+from downslope.training.settings import Settings
 
 Group = dict[str, Any]
 
@@ -30,7 +30,7 @@ CARRIED = ("foreach", "fused", "capturable", "differentiable")
 
 
 @dataclass(frozen=True)
-class Options:
+class Shared:
     """What holds for a whole optimizer.
 
     Attributes:
@@ -50,7 +50,7 @@ class Options:
     stored_ahead: bool = True
 
     @functools.lru_cache(maxsize=256)  # noqa: B019, an optimizer has one of these or two, and asks at every change
-    def around(self, rule: Rule, flags: frozenset[tuple[str, bool]], maximize: bool, scaled: bool) -> Chosen:
+    def around(self, rule: Rule, flags: frozenset[tuple[str, bool]], maximize: bool, scaled: bool) -> Settings:
         """A rule with everything that is around it.
 
         Args:
@@ -59,7 +59,7 @@ class Options:
             maximize: Whether to walk up.
             scaled: Whether gradients are multiplied by a scale, for clipping or because they come scaled.
         """
-        options = formulas.Options(
+        options = Options(
             weight_decay=self.weight_decay,
             averaging=self.averaging,
             decoupled=self.decoupled,
@@ -67,11 +67,11 @@ class Options:
             max_norm=scaled,
             maximize=maximize,
         )
-        return Chosen(rule, flags, options, self.stored_ahead and rule.ahead is not None)
+        return Settings(rule, flags, options, self.stored_ahead and rule.ahead is not None)
 
 
 @dataclass(frozen=True, eq=False)
-class Settings:
+class GroupSettings:
     """A group's settings, read and checked.
 
     Attributes:
@@ -80,7 +80,7 @@ class Settings:
         numbers: The hyperparameters.
     """
 
-    chosen: Chosen
+    chosen: Settings
     program: Program
     numbers: Mapping[str, float]
 
@@ -96,7 +96,7 @@ class Reader:
     Whoever uses the settings keeps those he has used; the reader only answers what the group comes to now.
     """
 
-    def __init__(self, group: Group, choose: Callable[[Group], Rule], options: Options, scaled: bool):
+    def __init__(self, group: Group, choose: Callable[[Group], Rule], options: Shared, scaled: bool):
         self._choose, self._options, self._scaled = choose, options, scaled
         self._settings = settle(group, choose(group), options, scaled)
         self._look(group)
@@ -121,7 +121,7 @@ class Reader:
         self._fixed = all(value is None or isinstance(value, (int, float, str, np.generic)) for value in flat)
         self._seen = seen  # of what is not fixed, a tensor or a list, the value may become another one in place
 
-    def read(self, group: Group) -> Settings:
+    def read(self, group: Group) -> GroupSettings:
         """What the group comes to now: the very same settings as long as nothing has changed.
 
         Raises:
@@ -145,7 +145,7 @@ def alike(seen: Any, before: Any) -> bool:
         return False
 
 
-def settle(group: Group, rule: Rule, options: Options, scaled: bool) -> Settings:
+def settle(group: Group, rule: Rule, options: Shared, scaled: bool) -> GroupSettings:
     """Read a group.
 
     Raises:
@@ -161,7 +161,7 @@ def settle(group: Group, rule: Rule, options: Options, scaled: bool) -> Settings
         name: checked(_spelled(group, name), look_up(group, name, rule), program.ranges[name])
         for name in program.hyperparameters
     }
-    return Settings(chosen, program, numbers)
+    return GroupSettings(chosen, program, numbers)
 
 
 def look_up(group: Group, name: str, rule: Rule) -> Any:

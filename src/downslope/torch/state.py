@@ -12,7 +12,7 @@ import torch
 
 from downslope.backends.cpu import COMPENSATION, HALVES
 from downslope.torch.launch import Storage
-from downslope.torch.settings import Group, Settings
+from downslope.torch.settings import Group, GroupSettings
 
 Tensor = torch.Tensor
 OF_TORCH = ("capturable", "differentiable")
@@ -77,7 +77,7 @@ def readable_dtypes(x: Tensor) -> tuple[torch.dtype, ...]:
 
 
 def complete_state(
-    p: Tensor, own: dict[str, Any], settings: Settings, storage: Storage
+    p: Tensor, own: dict[str, Any], settings: GroupSettings, storage: Storage
 ) -> tuple[dict[str, Any], list[str]]:
     """A parameter's state with everything in it that its program needs, in the order of its memory.
 
@@ -146,7 +146,7 @@ def state_dtype(p: Tensor, name: str, storage: Storage) -> torch.dtype:
     return wanted
 
 
-def _begun(p: Tensor, name: str, settings: Settings, storage: Storage) -> Tensor:
+def _begun(p: Tensor, name: str, settings: GroupSettings, storage: Storage) -> Tensor:
     """A state at its initial value."""
     start = 0.0 if name == COMPENSATION else settings.program.initial(name, settings.numbers)
     new = torch.empty_like(p.detach(), dtype=state_dtype(p, name, storage), memory_format=torch.preserve_format)
@@ -198,7 +198,7 @@ def merged_groups(groups: Sequence[Group], saved: Sequence[Any]) -> list[Group]:
 
 def loaded(
     groups: Sequence[Group],
-    settings: Sequence[Settings],
+    settings: Sequence[GroupSettings],
     state_dict: Mapping[str, Any],
     storage: Storage,
     current: Mapping[Any, Mapping[str, Any]],
@@ -217,7 +217,7 @@ def loaded(
         TypeError: A state is not a floating-point tensor.
         ValueError: A state has another shape than its parameter.
     """
-    members: dict[Any, tuple[Tensor, Settings]] = {}
+    members: dict[Any, tuple[Tensor, GroupSettings]] = {}
     for group, saved, own in zip(groups, state_dict["param_groups"], settings, strict=True):
         members |= {key: (p, own) for key, p in zip(saved["params"], group["params"], strict=True)}
     state: dict[Any, Any] = collections.defaultdict(dict)
@@ -232,7 +232,7 @@ def loaded(
 
 
 def _loaded_state(
-    p: Tensor, saved: Any, settings: Settings, storage: Storage, current: Mapping[str, Any]
+    p: Tensor, saved: Any, settings: GroupSettings, storage: Storage, current: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A parameter's state from a saved one, of downslope or of `torch.optim`, whatever its age.
 
@@ -258,7 +258,7 @@ def _loaded_state(
         return complete_state(p, own, settings, storage)[0] if own else {}
 
 
-def _as_kept(p: Tensor, name: str, value: Any, settings: Settings, storage: Storage) -> Any:
+def _as_kept(p: Tensor, name: str, value: Any, settings: GroupSettings, storage: Storage) -> Any:
     """A state in the dtype and on the device it is kept in here; counts of steps and scalar states as they are."""
     if not isinstance(value, Tensor) or name in ("step", *settings.program.scalar_states):
         return value

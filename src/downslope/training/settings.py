@@ -35,13 +35,16 @@ class Settings:
     def of(
         cls, rule: Rule, flags: Mapping[str, Any], options: Options = PLAIN, *, stored_ahead: bool = False
     ) -> Settings:
-        """The settings with these flags, checked, and the defaults of the rest.
+        """The settings with these flags, checked, and the defaults of the rest; the formula is read.
 
         Raises:
             TypeError: A flag is unknown, or not true or false.
+            FormulaError: The rule cannot be compiled, or an option does not fit it.
         """
         complete = {**rule.flags, **{name: rule.checked(name, value) for name, value in flags.items()}}
-        return cls(rule, frozenset(complete.items()), options, stored_ahead and rule.ahead is not None)
+        made = cls(rule, frozenset(complete.items()), options, stored_ahead and rule.ahead is not None)
+        _program(made)
+        return made
 
     @property
     def choices(self) -> dict[str, bool]:
