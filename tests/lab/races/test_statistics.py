@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from race_fixture import interrupt, make_race
 
 from downslope.lab.races.results import Interval
 from downslope.lab.races.statistics import (
@@ -20,6 +19,7 @@ from downslope.lab.races.statistics import (
     seeds_needed,
     standing,
 )
+from race_fixture import interrupt, make_race
 
 INF = math.inf
 # The first example pays for imports, and the machine may be busy: time is no failure here.

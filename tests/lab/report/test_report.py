@@ -10,7 +10,6 @@ from importlib import resources
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from race_fixture import GRID, RULES, interrupt, make_race
 
 import downslope
 from downslope.lab.races.statistics import geometric_mean
@@ -19,6 +18,7 @@ from downslope.lab.races.verdict import difference
 from downslope.lab.report.drawing import COLOURS, looks, number
 from downslope.lab.report.page import report_page, write_report
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
+from race_fixture import GRID, RULES, interrupt, make_race
 
 NASTY = '</script><img src=x onerror=alert(1)> "prices" & <b>more</b>.csv'
 RACES = {

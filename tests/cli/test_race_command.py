@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it."""
+"""The command line and `downslope race`, run as a user runs it."""
 
 import csv
 import dataclasses
@@ -18,12 +18,8 @@ import typer
 from typer.testing import CliRunner
 
 import downslope
-import downslope.dialects
 from downslope.cli import app
-from downslope.cli.names import rule_named
 from downslope.lab import Race
-
-sys.path.insert(0, str(Path(__file__).parent / "lab"))
 from race_fixture import make_race
 
 COMMAND = [sys.executable, "-c", "from downslope.cli import main; main()"]
@@ -345,11 +341,3 @@ def test_numbers_are_written_even_if_the_page_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(typer.Exit):
         sys.modules[command.__module__]._write(make_race(), *paths, Console(file=io.StringIO()))
     assert written == ["race.json", "runs.csv"]
-
-
-def test_a_rule_has_the_same_name_for_every_command():
-    assert rule_named("adam", "--rules") is downslope.adam
-    assert rule_named("keras.Adam", "--rules") is downslope.dialects.keras.adam
-    assert rule_named("torch.optim.NAdam", "--rules") is downslope.dialects.torch.nadam
-    with pytest.raises(ValueError, match=r"^--rules adamm: there is no rule adamm; there are adam, .*file.py:name$"):
-        rule_named("adamm", "--rules")

@@ -3,7 +3,6 @@ import io
 import re
 
 import pytest
-from race_fixture import RULES, interrupt, make_race
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -13,6 +12,7 @@ from downslope.lab.engines.protocol import Progress
 from downslope.lab.problems.problem import load_problem
 from downslope.lab.races.course import Stage
 from downslope.lab.races.forecast import Forecast
+from race_fixture import RULES, interrupt, make_race
 
 NAMES = ("sgd", "r" * 64, "価格最適化の規則", "🙂_rule", "e\x1b[31m_\u202erule")
 

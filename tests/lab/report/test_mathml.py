@@ -1,9 +1,9 @@
 from xml.etree import ElementTree
 
 import pytest
-from race_fixture import RULES
 
 from downslope.lab.report.mathml import mathml
+from race_fixture import RULES
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from race_fixture import interrupt, make_race
 
 from downslope.lab.races.results import Interval
 from downslope.lab.races.store import race_from_json, race_to_json
+from race_fixture import interrupt, make_race
 
 RACES = {
     "finished": make_race(("sgd", "adam")),
