@@ -248,7 +248,7 @@ def test_a_rule_without_a_name_of_its_own():
 TAKEN = [
     "row row_ slots slots_ coefficients coefficients_ begin_ end_ s i i_ first_ last_ x_ dx_ at_x_ load_x_ store_x_",
     "load store access update float32 float64 np njit range max min abs int float inf inf_ nan nan_ numba math",
-    "sqrt sqrt_ exp log tanh sign maximum minimum c0 c1 c0_ r0 new_x new_v v_ void body this",
+    "sqrt sqrt_ exp log tanh sin cos sign maximum minimum c0 c1 c0_ r0 new_x new_v v_ void body this",
     "match case type print len sum pow names rows program total scale path threads_ group_ λ",
 ]
 

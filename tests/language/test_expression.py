@@ -11,7 +11,7 @@ from downslope.language.expression import Expression
 from downslope.language.operations import OPERATIONS, WORDS, function_of
 
 NUMBERS = st.floats(allow_nan=False, width=32)
-ONE_ARGUMENT = ("sqrt", "exp", "expm1", "log", "tanh", "sign")
+ONE_ARGUMENT = ("sqrt", "exp", "expm1", "log", "tanh", "sin", "cos", "sign")
 TWO_ARGUMENTS = ("maximum", "minimum")
 
 

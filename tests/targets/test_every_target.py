@@ -3,7 +3,7 @@
 import pytest
 
 import downslope
-from downslope import check_rule, exp, expm1, log, maximum, minimum, rule, sign, sqrt, tanh, where
+from downslope import check_rule, cos, exp, expm1, log, maximum, minimum, rule, sign, sin, sqrt, tanh, where
 from downslope.language.operations import OPERATIONS, WORDS
 from downslope.targets import arrays, decimals, formula, intervals, latex, python
 
@@ -37,7 +37,7 @@ def test_every_word_is_an_operation_and_public():
 def every_word(x, dx, v=0.5, second=0, third=0, fourth=0, power=0, *, lr=0.1, beta=0.9):
     a = exp(-abs(dx)) + expm1(-abs(dx) * beta) + tanh(dx) * sign(x)
     v = where((dx > 0) & (x <= 1) | ~(v >= dx), maximum(a, v), minimum(a, v))
-    new = x - lr * expm1(beta) * sqrt(log(1 + abs(a)))
+    new = x - lr * expm1(beta) * sqrt(log(1 + abs(a))) + cos(x) * sin(x * cos(lr))
     return new, v, dx**2, dx**3, dx**4, abs(x) ** 1.5
 
 

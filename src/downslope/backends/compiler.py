@@ -102,7 +102,7 @@ _COMPARISONS: dict[type[ast.cmpop], tuple[str, str]] = {
     ast.NotEq: ("ne", "une"),
 }
 _INTRINSICS = ("sqrt", "exp", "log", "pow")
-_CALLED = ("expm1", "tanh")
+_CALLED = ("expm1", "tanh", "sin", "cos")
 OF_THE_C_LIBRARY = tuple(f"{name}{end}" for name in ("exp", "log", "pow", *_CALLED) for end in ("", "f"))
 """Functions that compiled code calls."""
 

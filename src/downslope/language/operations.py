@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-__all__ = ["exp", "expm1", "log", "maximum", "minimum", "sign", "sqrt", "tanh", "where"]
+__all__ = ["cos", "exp", "expm1", "log", "maximum", "minimum", "sign", "sin", "sqrt", "tanh", "where"]
 
 WORDS = tuple(__all__)
 """The words a formula may use besides + - * / ** abs() and comparisons."""
@@ -65,6 +65,8 @@ OPERATIONS: dict[str, Operation] = {
     "expm1": Operation(_ONE, exact=False, ufuncs=("expm1",)),
     "log": Operation(_ONE, exact=False, ufuncs=("log",)),
     "tanh": Operation(_ONE, exact=False, ufuncs=("tanh",)),
+    "sin": Operation(_ONE, exact=False, ufuncs=("sin",)),
+    "cos": Operation(_ONE, exact=False, ufuncs=("cos",)),
     "maximum": Operation(_TWO, ufuncs=("maximum",)),
     "minimum": Operation(_TWO, ufuncs=("minimum",)),
     "where": Operation(("truth", "number", "number")),
@@ -144,6 +146,8 @@ exp = _word("exp")
 expm1 = _word("expm1")
 log = _word("log")
 tanh = _word("tanh")
+sin = _word("sin")
+cos = _word("cos")
 sign = _word("sign")
 maximum = _word("maximum")
 minimum = _word("minimum")

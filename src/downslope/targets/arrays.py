@@ -35,6 +35,8 @@ OPERATIONS: dict[str, Callable[..., Any] | str] = {
     "expm1": "expm1",
     "log": "log",
     "tanh": "tanh",
+    "sin": "sin",
+    "cos": "cos",
     "maximum": "maximum",
     "minimum": "minimum",
     "where": "where",

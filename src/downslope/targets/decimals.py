@@ -7,6 +7,7 @@ dozens of digits, and what is not does not.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -105,6 +106,48 @@ def _tanh(a: Decimal) -> Decimal:
     return (grown - 1) / (grown + 1)
 
 
+@functools.cache
+def _pi(digits: int) -> Decimal:
+    """Pi, by Machin's formula."""
+    with localcontext() as context:
+        context.prec = digits + 10
+        return 16 * _arctangent(5, digits) - 4 * _arctangent(239, digits)
+
+
+def _arctangent(inverse: int, digits: int) -> Decimal:
+    """That of the inverse of a whole number, as a series."""
+    power, total, k = Decimal(1) / inverse, Decimal(0), 1
+    while power.adjusted() > -digits - 5:
+        total += power / (k if k % 4 == 1 else -k)
+        power /= inverse * inverse
+        k += 2
+    return total
+
+
+def _sine(a: Decimal, quarters: int = 0) -> Decimal:
+    """The sine of an angle that is so many right angles larger."""
+    if not a.is_finite() or a.adjusted() > _LARGEST_ANGLE:
+        return NAN
+    digits = _CONTEXT.prec + 30 + max(a.adjusted(), 0)  # near a multiple of pi, most are lost
+    with localcontext() as context:
+        context.prec = digits
+        half = _pi(digits) / 2
+        whole = (a / half).to_integral_value()
+        rest = a - whole * half  # from -pi/4 to pi/4, with the digits that are left
+        quarters += int(whole % 4)
+        context.prec = _CONTEXT.prec + 10
+        term, total, k = (rest, rest, 1) if quarters % 2 == 0 else (Decimal(1), Decimal(1), 0)
+        while term and term.adjusted() > total.adjusted() - context.prec:
+            term *= -rest * rest / ((k + 1) * (k + 2))
+            total += term
+            k += 2
+    return +total if quarters % 4 < 2 else -total
+
+
+_LARGEST_ANGLE = 1000
+"""The exponent of ten beyond which an angle has no sine here; no double is as large."""
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "sub": operator.sub,
@@ -122,6 +165,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "expm1": _expm1,
     "log": Decimal.ln,
     "tanh": _tanh,
+    "sin": _sine,
+    "cos": lambda a: _sine(a, 1),
     "maximum": _maximum,
     "minimum": _minimum,
     "where": lambda condition, a, b: a if condition else b,

@@ -4,8 +4,9 @@ Each operation is done on intervals in double precision and widened by what one 
 can do. Any target that computes the author's operations, each rounded correctly (or better: fused), ends inside.
 
 The scalars come first, in double precision. Their sums, products, quotients and roots are correctly rounded everywhere
-and therefore the same number everywhere; what two mathematical libraries disagree on (`exp`, `log`, `tanh`, general
-powers) becomes an interval, which a difference like `1 - exp(log(beta) / t)` may make thousands of times wider.
+and therefore the same number everywhere; what two mathematical libraries disagree on (`exp`, `log`, `tanh`, `sin`,
+`cos`, general powers) becomes an interval, which a difference like `1 - exp(log(beta) / t)` may make thousands of times
+wider.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from downslope.targets.evaluate import evaluate
 Array = np.ndarray[Any, Any]
 
 FUNCTION_ULPS = 4.0
-"""How far exp, expm1, log, tanh and general powers of the usual mathematical libraries are apart, at most, in units in
-the last place; in double precision each of them is within 1 or 2 of the true value."""
+"""How far exp, expm1, log, tanh, sin, cos and general powers of the usual mathematical libraries are apart, at most, in
+units in the last place; in double precision each of them is within 1 or 2 of the true value."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,22 @@ def _rising(function: np.ufunc, ulps: float = 0.5) -> Callable[..., Interval]:
     return lambda precision, a: precision.widen(function(a.low), function(a.high), ulps)
 
 
+def _wave(function: np.ufunc, crest: float) -> Callable[..., Interval]:
+    """A function that goes up and down: crests at even, troughs at odd multiples of pi from one of its crests."""
+
+    def wave(precision: Precision, a: Interval) -> Interval:
+        first, last = (a.low - crest) / np.pi, (a.high - crest) / np.pi
+        slack = 1e-15 * np.maximum(np.abs(first), np.abs(last))  # pi is rounded, and so were the quotients
+        first, last = first - slack, last + slack
+        has_crest, has_trough = (2 * np.ceil((first - odd) / 2) + odd <= last for odd in (0, 1))
+        ends = function(a.low), function(a.high)
+        low, high = np.where(has_trough, -1, np.minimum(*ends)), np.where(has_crest, 1, np.maximum(*ends))
+        endless = np.isinf(a.low) | np.isinf(a.high)
+        return precision.widen(np.where(endless, np.nan, low), np.where(endless, np.nan, high), FUNCTION_ULPS)
+
+    return wave
+
+
 def _choice(_: Precision, condition: Interval, a: Interval, b: Interval) -> Interval:
     low = np.where(condition.low > 0, a.low, np.where(condition.high < 1, b.low, np.minimum(a.low, b.low)))
     high = np.where(condition.low > 0, a.high, np.where(condition.high < 1, b.high, np.maximum(a.high, b.high)))
@@ -265,6 +282,8 @@ OPERATIONS: dict[str, Callable[..., Interval]] = {
     "expm1": _rising(np.expm1, FUNCTION_ULPS),
     "log": _rising(np.log, FUNCTION_ULPS),
     "tanh": _rising(np.tanh, FUNCTION_ULPS),
+    "sin": _wave(np.sin, np.pi / 2),
+    "cos": _wave(np.cos, 0),
     "maximum": lambda _, a, b: Interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high)),
     "minimum": lambda _, a, b: Interval(np.minimum(a.low, b.low), np.minimum(a.high, b.high)),
     "where": _choice,

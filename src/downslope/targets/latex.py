@@ -70,6 +70,8 @@ LATEX = _Latex(
         "expm1": Form(r"\operatorname{{expm1}}\left({}\right)"),
         "log": Form(r"\log\left({}\right)"),
         "tanh": Form(r"\tanh\left({}\right)"),
+        "sin": Form(r"\sin\left({}\right)"),
+        "cos": Form(r"\cos\left({}\right)"),
         "sign": Form(r"\operatorname{{sign}}\left({}\right)"),
         "maximum": Form(r"\max\left({}, {}\right)"),
         "minimum": Form(r"\min\left({}, {}\right)"),

@@ -34,6 +34,8 @@ FORMS = {
     "expm1": call("expm1"),
     "log": call("log"),
     "tanh": call("tanh"),
+    "sin": call("sin"),
+    "cos": call("cos"),
     "maximum": call("maximum", 2),
     "minimum": call("minimum", 2),
 }
