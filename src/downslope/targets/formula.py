@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order
 from downslope.targets.python import FORMS, number
-from downslope.targets.write import Form, Target, Text, identifier
+from downslope.targets.write import ATOM, Form, Target, Text, identifier
 
 
 def _short(value: float) -> Text:
@@ -24,6 +24,9 @@ FORMULA = Target(
         "cube": Form("{}**3", 8, (9,)),
         "fourth": Form("{}**4", 8, (9,)),
         "where": Form("where({}, {}, {})"),
+        "or": Form("{} | {}", 4, (ATOM, ATOM)),
+        "and": Form("{} & {}", 4, (ATOM, ATOM)),
+        "not": Form("~{}", 7, (ATOM,)),
     },
     _short,
 )
