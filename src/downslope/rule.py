@@ -14,7 +14,7 @@ import numpy as np
 
 from downslope.language.formula import Formula
 from downslope.language.operations import FormulaError
-from downslope.language.options import compose
+from downslope.language.options import FIXED, compose
 from downslope.language.program import Cost
 from downslope.targets.latex import latex
 
@@ -173,5 +173,5 @@ def rule(
         1.5
     """
     if function is None:
-        return lambda decorated: Rule.of(decorated, ranges or {})
-    return Rule.of(function, ranges or {})
+        return lambda decorated: Rule.of(decorated, ranges or {}, FIXED)
+    return Rule.of(function, ranges or {}, FIXED)

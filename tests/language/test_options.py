@@ -3,7 +3,7 @@ import pytest
 
 import downslope
 from downslope import FormulaError, Optimizer, rule
-from downslope.language.options import compose, stored_point
+from downslope.language.options import AFTER, BEFORE, NAMES, compose, stored_point
 from downslope.targets.arrays import interpret
 from downslope.targets.latex import latex
 from downslope.testing import _check_target, targets
@@ -21,6 +21,18 @@ def walked(rule_, **options):
     for g in GRADIENTS:
         optimizer.step(g)
     return x, optimizer
+
+
+def test_every_option_is_a_formula_and_every_formula_an_option():
+    assert {each.option for each in (*BEFORE, *AFTER)} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", ["cautious", "decoupled", "max_norm", "maximize"])
+def test_a_hyperparameter_cannot_have_the_name_of_an_option_of_all_groups(name):
+    scope = {"rule": rule}
+    exec(f"def mine(x, dx, *, {name}=0.5):\n    return x - {name} * dx", scope)
+    with pytest.raises(FormulaError, match=f"'{name}' is an argument of optimizers"):
+        rule(scope["mine"])
 
 
 # Against the same thing written out; the bound is two hundred roundings of quantities below 10

@@ -12,7 +12,6 @@ import numpy as np
 
 from downslope.keras.points import number
 from downslope.language.formula import Range, check_number, usual_range
-from downslope.language.options import Options
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.training.settings import Settings
@@ -86,7 +85,8 @@ class KerasSettings:
         decay = "weight_decay" in given and "weight_decay" not in own
         if decay:
             numbers["weight_decay"] = check_number("weight_decay", given["weight_decay"], usual_range("weight_decay"))
-        options = Options(cautious=bool(cautious), weight_decay=decay, decoupled=decay)
+        options = {"weight_decay", "decoupled"} if decay else set()
+        options |= {"cautious"} if cautious else set()
         made = cls(Settings.of(rule, flags, options, stored_ahead=stored), dict(chosen), numbers)
         if made.move is not None and "lr" in made.move.scalars:
             raise ValueError(

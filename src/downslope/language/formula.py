@@ -11,7 +11,7 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Self
@@ -24,12 +24,11 @@ RESERVED = frozenset({"x", "dx", "t", "grad_scale", "average", "lookahead"})
 """Names with a fixed meaning: a state or hyperparameter cannot take them."""
 
 ARGUMENTS = frozenset(
-    {"params", "rule", "decoupled", "cautious", "max_norm", "maximize", "nonfinite", "lookahead", "threads"}
-    | {"state_dtype", "rounding", "seed"}
+    {"params", "rule", "nonfinite", "lookahead", "threads", "state_dtype", "rounding", "seed"}
     | {"learning_rate", "name", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"}
     | {"gradient_accumulation_steps", "use_ema", "ema_momentum", "ema_overwrite_frequency"}
 )
-"""What one optimizer or another takes besides hyperparameters: a hyperparameter of this name would never be reached."""
+"""What one optimizer or another takes besides hyperparameters and options: one of such a name is never reached."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +117,15 @@ class Formula:
     ahead: Callable[..., Any] | None = None
 
     @classmethod
-    def of(cls, function: Callable[..., Any], ranges: Mapping[str, tuple[float, float]]) -> Self:
+    def of(
+        cls, function: Callable[..., Any], ranges: Mapping[str, tuple[float, float]], taken: Collection[str] = ()
+    ) -> Self:
         """The formula that a function is.
 
         Args:
             function: The function.
             ranges: The lowest and highest value of hyperparameters that are not of the usual kind.
+            taken: The names of options: a hyperparameter that has one would never be reached.
 
         Raises:
             FormulaError: The signature is not that of a formula.
@@ -155,7 +157,7 @@ class Formula:
                     f"{name}: {key!r} is reserved (t is keyword-only and has no default); choose another name"
                 )
             elif parameter.kind is parameter.KEYWORD_ONLY:
-                if key in ARGUMENTS:
+                if key in ARGUMENTS or key in taken:
                     raise FormulaError(f"{name}: {key!r} is an argument of optimizers; choose another name")
                 if isinstance(default, bool):
                     flags[key] = default

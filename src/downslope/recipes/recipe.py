@@ -98,7 +98,7 @@ class Recipe:
     @property
     def options(self) -> Mapping[str, bool]:
         """The options that are a yes or no."""
-        return {name: getattr(self.chosen.options, name) for name in CHOICES}
+        return {name: name in self.chosen.options for name in CHOICES}
 
     @property
     def program(self) -> Program:

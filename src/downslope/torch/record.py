@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -139,7 +139,7 @@ def _computed(optimizer: Optimizer, group: Group, settings: GroupSettings) -> di
     return {
         "rule": plain.rule.name,
         "flags": plain.choices,
-        "options": asdict(plain.options),
+        "options": plain.around,
         "formula": fingerprint(plain.program),
     }
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from downslope.language.formula import Range, check_number
-from downslope.language.options import Options
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.training.settings import Settings
@@ -59,15 +58,9 @@ class Shared:
             maximize: Whether to walk up.
             scaled: Whether gradients are multiplied by a scale, for clipping or because they come scaled.
         """
-        options = Options(
-            weight_decay=self.weight_decay,
-            averaging=self.averaging,
-            decoupled=self.decoupled,
-            cautious=self.cautious,
-            max_norm=scaled,
-            maximize=maximize,
-        )
-        return Settings(rule, flags, options, self.stored_ahead and rule.ahead is not None)
+        chosen = {name for name in ("weight_decay", "averaging", "decoupled", "cautious") if getattr(self, name)}
+        chosen |= {name for name, on in (("max_norm", scaled), ("maximize", maximize)) if on}
+        return Settings(rule, flags, frozenset(chosen), self.stored_ahead and rule.ahead is not None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from downslope.language.formula import Range, check_number, unknown
-from downslope.language.options import CHOICES, NUMBERS, Options
+from downslope.language.options import CHOICES, NUMBERS
 from downslope.language.program import Program, fingerprint
 from downslope.rule import Rule
 from downslope.training import checkpoint
@@ -72,11 +72,9 @@ class Plan:
         own = {*rule.hyperparameters, *rule.flags}
         given = {*shared, *(name for group in settings for name in group)}
         flags = {name: shared[name] for name in rule.flags if name in shared}
-        options = Options(
-            **{name: name in given and name not in own for name in NUMBERS},
-            **{name: bool(value) for name, value in choices.items()},
-            max_norm=max_norm is not None,
-        )
+        options = {name for name in NUMBERS if name in given and name not in own}
+        options |= {name for name, value in choices.items() if value}
+        options |= set() if max_norm is None else {"max_norm"}
         plan = cls(
             settings=Settings.of(rule, flags, options, stored_ahead=stored_ahead),
             max_norm=None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, np.inf)),
@@ -99,7 +97,7 @@ class Plan:
 
     def _complete(self, given: Mapping[str, Any]) -> dict[str, float | Schedule]:
         """A group's hyperparameters: those given, else the defaults; an option of other groups only counts as 0."""
-        absent = dict.fromkeys(self.settings.options.numbers, 0.0)
+        absent = {name: 0.0 for name in NUMBERS if name in self.settings.options}
         settings = {**self.program.hyperparameters, **absent, **given}
         for name, value in settings.items():
             if value is None and name not in given:
@@ -191,7 +189,7 @@ class Plan:
         record: dict[str, Any] = {
             "rule": self.rule.name,
             "flags": settings.choices,
-            "options": asdict(settings.options),
+            "options": settings.around,
             "max_norm": self.max_norm,
             "formula": fingerprint(settings.program),
             "groups": [

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from downslope.language.options import PLAIN, Options, compose, stored_point
+from downslope.language.options import NAMES, compose, stored_point
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
@@ -22,18 +22,18 @@ class Settings:
     Attributes:
         rule: The rule.
         flags: The value of each of its boolean hyperparameters.
-        options: The options around it.
+        options: The names of the options around it.
         stored_ahead: Whether the arrays hold the point where the gradient is taken; only of a rule with a look-ahead.
     """
 
     rule: Rule
     flags: frozenset[tuple[str, bool]]
-    options: Options = PLAIN
+    options: frozenset[str] = frozenset()
     stored_ahead: bool = False
 
     @classmethod
     def of(
-        cls, rule: Rule, flags: Mapping[str, Any], options: Options = PLAIN, *, stored_ahead: bool = False
+        cls, rule: Rule, flags: Mapping[str, Any], options: Collection[str] = (), *, stored_ahead: bool = False
     ) -> Settings:
         """The settings with these flags, checked, and the defaults of the rest; the formula is read.
 
@@ -42,7 +42,8 @@ class Settings:
             FormulaError: The rule cannot be compiled, or an option does not fit it.
         """
         complete = {**rule.flags, **{name: rule.checked(name, value) for name, value in flags.items()}}
-        made = cls(rule, frozenset(complete.items()), options, stored_ahead and rule.ahead is not None)
+        stored_ahead = stored_ahead and rule.ahead is not None
+        made = cls(rule, frozenset(complete.items()), frozenset(options), stored_ahead)
         _program(made)
         return made
 
@@ -66,9 +67,15 @@ class Settings:
         """The way to the point ahead and back, if the rule has a look-ahead."""
         return None if self.rule.ahead is None else _ahead(self.rule, self.flags)
 
+    @property
+    def around(self) -> dict[str, bool]:
+        """Whether each of the options there are is around the rule, by name."""
+        return {name: name in self.options for name in NAMES}
+
     def with_options(self, **options: bool) -> Settings:
         """These settings with other options."""
-        return replace(self, options=replace(self.options, **options))
+        chosen = {**self.around, **options}
+        return replace(self, options=frozenset(name for name in chosen if chosen[name]))
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Ahead:
 
 @functools.lru_cache(maxsize=256)
 def _program(settings: Settings) -> Program:
-    return compose(settings.rule, stored_ahead=settings.stored_ahead, **vars(settings.options), **dict(settings.flags))
+    return compose(settings.rule, stored_ahead=settings.stored_ahead, **settings.around, **dict(settings.flags))
 
 
 @functools.lru_cache(maxsize=256)
