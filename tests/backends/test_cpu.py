@@ -11,6 +11,7 @@ import pytest
 
 import downslope
 from downslope import Optimizer, maximum, rule, scalar, where
+from downslope.backends import cpu
 from downslope.backends.cpu import SlotTable, kernel_source
 from downslope.language.options import compose
 from downslope.targets.arrays import interpret
@@ -341,6 +342,21 @@ def test_every_weight_of_a_shared_launch_is_updated_once():
     for _ in range(5):
         optimizer.step(dx)
     np.testing.assert_array_equal(x, -5)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7, 64, 5000, 10**9])
+def test_every_thread_gets_one_piece_and_has_something_to_do(threads, monkeypatch):
+    shared, share_out = [], cpu.threads.share_out
+
+    def noted(work, pieces, *arguments, **options):
+        shared.append(pieces)
+        share_out(work, pieces, *arguments, **options)
+
+    monkeypatch.setattr(cpu.threads, "share_out", noted)
+    x = np.zeros(300_001, np.float32)
+    Optimizer(x, downslope.sgd, lr=1.0, threads=threads).step(np.ones_like(x))
+    np.testing.assert_array_equal(x, -1)
+    assert [len(pieces) for pieces in shared] == ([] if threads == 1 else [min(threads, 19)])
 
 
 def test_two_threads_step_two_optimizers():

@@ -43,6 +43,9 @@ THREADED_FROM = 1 << 18
 SHARE = 1 << 20
 """Weights a thread takes at a time, so that one slowed by other work does not hold up the rest."""
 
+LEAST = 1 << 14
+"""Weights that are worth a thread: with fewer, it takes longer to wake than to do them."""
+
 NEAR_BYTES = 1 << 24
 """What a launch may touch and still find in the processor's caches."""
 
@@ -307,12 +310,10 @@ class Kernel:
 
 def share_out(kernel: Kernel, slots: tuple[int, int, int], table: int, total: int, workers: int, done: int) -> None:
     """Update the weights of a slot table with several threads; `table` is the address of the coefficients."""
-    update = kernel.update
     at, count, width = slots
-    piece = min(SHARE, -(-total // workers + 63) // 64 * 64)
-    threads.share_out(
-        lambda begin, end, mark: update(at, count, width, table, begin, end, mark), total, piece, workers, done
-    )
+    piece = max(LEAST, min(SHARE, -(-total // (64 * workers)) * 64))
+    pieces = [(at, count, width, table, begin, min(begin + piece, total), 0) for begin in range(0, total, piece)]
+    threads.share_out(kernel.update, pieces, workers, last=[(at, count, width, table, 0, 0, done)])
 
 
 def whereabouts(slots: Array) -> tuple[int, int, int]:

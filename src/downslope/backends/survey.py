@@ -106,7 +106,8 @@ def _surveyed(slots: Any, total: int, storage: str, scale: float, workers: int) 
     if workers == 1 or total < SHARED_FROM:
         look(*told, 0, total)
     else:
-        threads.share_out(lambda begin, end, _: look(*told, begin, end), total, 4 * PIECE, workers)
+        many = 4 * PIECE
+        threads.share_out(look, [(*told, begin, min(begin + many, total)) for begin in range(0, total, many)], workers)
     with np.errstate(over="ignore", invalid="ignore"):
         squares = float(found[:, 0].sum())
     return sqrt(squares), int(found[:, 1].sum())

@@ -1,17 +1,30 @@
-"""A pool of Python threads for kernels that run without the interpreter's lock."""
+"""Threads that share the work of a launch, which is done by compiled code without the interpreter's lock.
+
+A launch is one call of C, from waking the first thread to the end of the last. Python runs signal handlers only between
+its own instructions, so that none comes in between, however many signals do: what a handler raises is raised before the
+launch has begun, or when all of it is done.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, starmap
+from queue import SimpleQueue
 
-_pools: dict[int, ThreadPoolExecutor] = {}
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # a forked child has none of its parent's threads
+_mathematics = ctypes.PyDLL("ucrtbase" if os.name == "nt" else None)
+_environment = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+_read_environment = _environment(("fegetenv", _mathematics))
+_set_environment = _environment(("fesetenv", _mathematics))
+_ENVIRONMENT_BYTES = 128
+"""Room for what C calls a floating-point environment: how a thread rounds, whether it flushes denormal numbers. The
+systems we know need 32 at most."""
 
 
 def available() -> int:
@@ -19,90 +32,111 @@ def available() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Shared:
-    """Work that is shared out: the pieces still to be begun, those under way, and those that have ended."""
+class _Lock:
+    """A lock of C: a signal does not end the wait for it, as it does for Python's own."""
 
-    def __init__(self, work: Callable[[int, int, int], object], total: int, piece: int):
-        self.work, self.total, self.piece = work, total, piece
-        self.begins = iter(range(0, total, piece))
-        self.marks = (ctypes.c_int64 * -(-total // piece))()
-        self.active = 0
-        self.errors: list[BaseException] = []
-        self.changed = threading.Condition()
+    _allocate = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))
+    _free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyThread_free_lock", ctypes.pythonapi))
+    _try = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", ctypes.pythonapi))
+    _release = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyThread_release_lock", ctypes.pythonapi))
+    wait = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(("PyThread_acquire_lock", ctypes.pythonapi))
+    """Take the lock at this address; the interpreter's own is given up meanwhile."""
 
-    def do(self, begin: int) -> None:
-        at = ctypes.addressof(self.marks) + 8 * (begin // self.piece)
-        self.work(begin, min(begin + self.piece, self.total), at)
+    def __init__(self) -> None:
+        self.at = self._allocate()
+        if not self.at:
+            raise MemoryError("the system gives no more locks")
 
-    def help(self) -> None:
-        """What a thread of the pool does."""
-        while True:
-            with self.changed:
-                begin = None if self.errors else next(self.begins, None)
-                if begin is None:
-                    return
-                self.active += 1
-            try:
-                self.do(begin)
-            except BaseException as error:
-                self.errors.append(error)
-            with self.changed:
-                self.active -= 1
-                self.changed.notify_all()
+    def __del__(self) -> None:
+        if self.at:
+            self._free(self.at)
 
-    def end(self) -> None:
-        """Wait for the pieces under way."""
-        with self.changed:
-            while self.active:
-                self.changed.wait()
+    def take(self) -> bool:
+        """Take it if it is free."""
+        return bool(self._try(self.at, 0))
 
-    def sweep(self) -> None:
-        """Do the pieces that have not been done because a thread was cut off before them."""
-        for k, mark in enumerate(self.marks):
-            if not mark and not self.errors:
-                self.do(k * self.piece)
+    def release(self) -> None:
+        """Give it back."""
+        self._release(self.at)
 
 
-def share_out(work: Callable[[int, int, int], object], total: int, piece: int, threads: int, done: int = 0) -> None:
-    """Call `work(begin, end, mark)` for every piece of `range(total)`, on so many threads, this one among them.
+class _Helpers:
+    """Threads that wait for launches to help with; the end of the process does not wait for them."""
 
-    Returns, or raises, only after every call has ended: nothing touches the arrays afterwards. A signal that arrives
-    meanwhile is raised when all the work is done, which is a matter of milliseconds. Its handler may cut this thread
-    off right before or right after a piece; which, only the work itself can tell.
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with none: a forked child has none of its parent's threads."""
+        self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._count = 0
+
+    def gather(self, count: int) -> int:
+        """See that there are so many, or as many as the system gives; how many there are."""
+        with contextlib.suppress(RuntimeError):  # no more threads, or the process is about to end
+            while self._count < count and not sys.is_finalizing():
+                threading.Thread(target=_serve, args=(self.calls,), name="downslope", daemon=True).start()
+                self._count += 1
+        return min(count, self._count)
+
+
+def _serve(calls: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        calls.get()()  # it has no name here, which would keep it alive until the next
+
+
+_helpers = _Helpers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.begin)
+
+
+def _help(lock: _Lock, environment: int, calls: Iterator[object], errors: list[BaseException]) -> None:
+    """What a thread does for a launch, unless that has ended already."""
+    if not lock.take():
+        return
+    try:
+        _set_environment(environment)
+        deque(calls, maxlen=0)
+    except BaseException as error:
+        errors.append(error)
+    finally:
+        lock.release()
+
+
+def share_out(
+    work: Callable[..., object],
+    pieces: Sequence[tuple[float, ...]],
+    threads: int,
+    last: Sequence[tuple[float, ...]] = (),
+) -> None:
+    """Call `work(*piece)` for every piece, on so many threads, this one among them.
+
+    Returns, or raises, only after every call has ended: nothing touches the arrays afterwards. All threads round as
+    this one does, and flush denormal numbers if it does.
 
     Args:
-        work: Does the weights from `begin` to before `end` and, as the last thing, writes 1 to the 64-bit integer at
-            the address `mark`. If it does not write it, a piece may be done twice.
-        total: How many weights there are.
-        piece: How many a call does.
+        work: A compiled function, not one of Python's, in which signal handlers would run.
+        pieces: The arguments of each call.
         threads: How many threads share the work.
-        done: The address of a 64-bit integer that becomes 1 when all the work is done, or 0.
+        last: The arguments of calls that this thread makes when all others have ended.
     """
-    shared = _Shared(work, total, piece)
-    threads = min(threads, -(-total // piece))
-    failure: BaseException | None = None
-    try:
-        if threads > 1:
-            pool = _pools.get(threads)
-            if pool is None:
-                pool = _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="downslope")
-            for _ in range(threads - 1):
-                pool.submit(shared.help)
-    except BaseException as error:
-        failure = error
-    attempts = 0
-    while attempts < 4:
+    calls = starmap(work, pieces)  # advancing it is indivisible
+    environment = ctypes.create_string_buffer(_ENVIRONMENT_BYTES)
+    at = ctypes.addressof(environment)
+    _read_environment(at)
+    locks = [_Lock() for _ in range(_helpers.gather(min(threads, len(pieces)) - 1))]
+    errors: list[BaseException] = []
+    launch = chain(
+        map(_helpers.calls.put, [partial(_help, lock, at, calls, errors) for lock in locks]),
+        calls,
+        starmap(_Lock.wait, [(lock.at, 1) for lock in locks]),  # until those that came have gone; no other comes
+        starmap(work, last),
+    )
+    while True:
         try:
-            attempts += 1  # advancing a range's iterator is one indivisible operation
-            for begin in shared.begins:
-                shared.do(begin)
-            shared.end()
-            if failure is not None:
-                shared.sweep()
-            if done and not shared.errors:
-                ctypes.c_int64.from_address(done).value = 1
+            deque(launch, maxlen=0)
             break
-        except BaseException as error:
-            failure = failure or error
-    if failure is not None or shared.errors:
-        raise failure or shared.errors[0]
+        except BaseException as error:  # of work that failed; or of a signal, and then nothing is left to be done
+            errors.append(error)
+    if errors:
+        raise errors.pop(0)
