@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import downslope
@@ -95,6 +95,7 @@ OPERANDS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(OPERANDS, SIGNS), max_size=8), OPERANDS)
 def test_a_text_means_what_it_means_in_python(pairs, last):
     text = "".join(f"{operand}{sign}" for operand, sign in pairs) + last
@@ -128,6 +129,7 @@ def expressions(draw, depth=4):
     return apply("where", e, *(draw(expressions(depth - 1)) for _ in range(2))) if e.is_condition else e
 
 
+@settings(deadline=None)
 @given(expressions(3))
 def test_what_a_formula_is_written_as_is_read_back(e):
     text = FORMULA.write(e, {leaf: leaf.value for leaf in in_order([e]) if leaf.op == "input"}).text
@@ -267,6 +269,7 @@ def test_hostile_texts_are_refused_in_no_time(text):
     assert time.process_time() - begun < 0.5
 
 
+@settings(deadline=None)
 @given(st.text(max_size=210))
 def test_any_text_is_a_formula_or_refused(text):
     assert isinstance(read(text), (Expression, str))
@@ -275,6 +278,7 @@ def test_any_text_is_a_formula_or_refused(text):
 PIECES = ["x", "y", "1", "2.5", "1e300", "(", ")", ",", "+", "-", "*", "/", "**", "^", "<", "==", "&", "|", "~", " "]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*PIECES, *CALLED, "where(x > 0, "]), max_size=40).map("".join))
 def test_any_signs_are_a_formula_or_refused(text):
     found = read(text)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from downslope.targets.intervals import OPERATIONS, Interval, Precision
@@ -10,6 +10,7 @@ ENDS = st.floats(-1e6, 1e6)
 
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
+@settings(deadline=None)
 @given(low=ENDS, width=st.floats(0, 8), part=st.floats(0, 1))
 def test_a_wave_lies_in_its_interval_whatever_crests_are_between_the_ends(name, low, width, part):
     inside = OPERATIONS[name](DOUBLE, Interval(np.array([low]), np.array([low + width])))

@@ -13,7 +13,8 @@ from downslope.targets.write import ATOM, Form, Target, Text, identifier
 
 def _short(value: float) -> Text:
     text = number(value)
-    return text._replace(text=text.text.removesuffix(".0"))
+    binding = text.binding if not text.first else FORMS["mul"].binding  # the minus in front of a product is that of it
+    return text._replace(text=text.text.removesuffix(".0"), binding=binding)
 
 
 FORMULA = Target(
@@ -31,6 +32,17 @@ FORMULA = Target(
     _short,
 )
 """The words of a formula, as its author writes them."""
+
+
+def text(e: Expression) -> str:
+    """One expression, as its author would write it.
+
+    Example:
+        >>> from downslope.language.grammar import parse
+        >>> text(parse("x^2 + 5*y"))
+        'x**2 + 5 * y'
+    """
+    return FORMULA.write(e, {leaf: str(leaf.value) for leaf in in_order([e]) if leaf.op == "input"}).text
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,27 @@ class _Latex(Target):
         return Text(text, ATOM, inner.tall)
 
 
+_PRODUCT = 6
+"""How tightly a product binds."""
+
+
 def _number(value: float) -> Text:
     if math.isinf(value):
         return Text(r"\infty") if value > 0 else Text(r"-\infty", 0, first="minus")
+    turns = value / math.pi
+    if value and turns.is_integer() and abs(turns) < 1000:
+        text = r"\pi" if abs(turns) == 1 else rf"{abs(turns):g} \pi"
+        return Text(f"-{text}", _PRODUCT, first="minus") if value < 0 else Text(text, _PRODUCT, first="digit")
     digits, _, exponent = repr(value).partition("e")
     digits = digits.removesuffix(".0")
     text, binding = digits, ATOM
     if exponent:
         power = f"10^{{{int(exponent)}}}"
         alone = digits in ("1", "-1")
-        text, binding = (digits[:-1] + power, 8) if alone else (rf"{digits} \cdot {power}", 6)
-    return Text(text, 0, first="minus") if value < 0 or digits.startswith("-") else Text(text, binding, first="digit")
+        text, binding = (digits[:-1] + power, 8) if alone else (rf"{digits} \cdot {power}", _PRODUCT)
+    if value < 0 or digits.startswith("-"):
+        return Text(text, _PRODUCT, first="minus")  # in front of a product it is the minus of all of it
+    return Text(text, binding, first="digit")
 
 
 LATEX = _Latex(
@@ -53,8 +63,8 @@ LATEX = _Latex(
         "ne": infix(r"\ne", 4),
         "add": infix("+", 5),
         "sub": infix("-", 5),
-        "mul": infix(r"\,", 6),
-        "times": infix(r"\cdot", 6),
+        "mul": infix(r"\,", _PRODUCT),
+        "times": infix(r"\cdot", _PRODUCT),
         "neg": prefix("-", 7),
         "div": Form(r"\frac{{{}}}{{{}}}", 8, tall=True),
         "pow": Form("{}^{{{}}}", 9, (ATOM, 0)),
@@ -78,6 +88,17 @@ LATEX = _Latex(
     },
     _number,
 )
+
+
+def expression_latex(e: Expression) -> str:
+    r"""One expression in LaTeX.
+
+    Example:
+        >>> from downslope.language.grammar import parse
+        >>> print(expression_latex(parse("cos(2 * pi * x) - x**2 / 10")))
+        \cos\left(2 \pi \, x\right) - \frac{x^{2}}{10}
+    """
+    return LATEX.write(e, {leaf: _latex_name(str(leaf.value), "") for leaf in in_order([e]) if leaf.op == "input"}).text
 
 
 def latex(program: Program) -> str:
