@@ -1,4 +1,5 @@
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -17,3 +18,23 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if _KERNELS in config.stash:
         config.stash[_KERNELS].cleanup()
+
+
+@pytest.fixture(scope="module")
+def page():
+    """An empty page of Debian's Chromium without a network; whatever it complains of fails the module in the end."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium")
+    from playwright.sync_api import sync_playwright
+
+    complaints = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        context = browser.new_context(offline=True)
+        opened = context.new_page()
+        opened.on("console", lambda message: complaints.append(message.text))
+        opened.on("pageerror", lambda error: complaints.append(str(error)))
+        yield opened
+        browser.close()
+    assert not complaints

@@ -5,13 +5,14 @@ import pytest
 import downslope
 from downslope import check_rule, cos, exp, expm1, log, maximum, minimum, rule, sign, sin, sqrt, tanh, where
 from downslope.language.operations import OPERATIONS, WORDS
-from downslope.targets import arrays, decimals, formula, intervals, latex, python
+from downslope.targets import arrays, decimals, formula, intervals, javascript, latex, python
 
 TABLES = {
     "python": python.PYTHON.forms,
     "kernels": python.kernel_target("float32").forms,
     "formula": formula.FORMULA.forms,
     "latex": latex.LATEX.forms,
+    "javascript": javascript.JAVASCRIPT.forms,
     "arrays": arrays.OPERATIONS,
     "intervals": intervals.OPERATIONS,
     "decimals": decimals.OPERATIONS,

@@ -6,8 +6,8 @@ happen in the author's order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from downslope.language.expression import Expression
@@ -148,11 +148,49 @@ def identifier(name: str, taken: Iterable[str]) -> str:
     return name
 
 
-def _claim(wish: str, used: set[str]) -> str:
-    """The name wished for, made different from those in use, and now in use itself."""
-    name = identifier(wish.replace(" ", "_"), used)
-    used.add(name)
-    return name
+@dataclass
+class Scope:
+    """A piece of text that shares its names: what is known by which name, and the names that are taken.
+
+    Attributes:
+        target: The language.
+        taken: The names that nothing else may have.
+        known: What is written as a name.
+    """
+
+    target: Target
+    taken: set[str]
+    known: dict[Expression, str] = field(default_factory=dict)
+
+    def claim(self, wish: str) -> str:
+        """The name wished for, made different from those that are taken, and now taken itself."""
+        name = identifier(wish.replace(" ", "_"), self.taken)
+        self.taken.add(name)
+        return name
+
+    def name(self, e: Expression, wish: str) -> str:
+        """Give an expression a name."""
+        self.known[e] = self.claim(wish)
+        return self.known[e]
+
+    def text(self, e: Expression) -> str:
+        """An expression: its name if it has one."""
+        return self.target.write(e, self.known, top=False).text
+
+    def lines(self, roots: Sequence[Expression], wishes: Mapping[Expression, str]) -> Iterator[tuple[str, str]]:
+        """Variables and the text of their values, in order: what the roots are made of and is not known yet.
+
+        Args:
+            roots: The expressions.
+            wishes: The names wished for; what has none but needs a line of its own is numbered.
+        """
+        own_lines = set(_own_lines(roots, self.target))
+        count = 0
+        for e in in_order(roots, tuple(self.known)):
+            if e.args and (e in wishes or e in own_lines):
+                text = self.target.write(e, self.known).text
+                yield self.name(e, wishes.get(e, f"r{count}")), text
+                count += 1
 
 
 @dataclass(frozen=True)
@@ -167,16 +205,11 @@ class Coefficients:
 def coefficients(program: Program, target: Target) -> Coefficients:
     """The coefficients of a program and its new scalar states in a target language."""
     results = [*program.coefficients, *program.scalar_outputs.values()]
-    used = {*target.reserved}
-    arguments = {name: _claim(name, used) for name in program.scalars}
-    known = {e: arguments[str(e.value)] for e in in_order(results) if e.op == "input"}
-    lines: list[tuple[str, str]] = []
-    for e in _own_lines(results, target):
-        text = target.write(e, known).text
-        known[e] = _claim(f"r{len(lines)}", used)
-        lines.append((known[e], text))
-    texts = tuple((e, known[e] if e in known else target.write(e, known).text) for e in results)
-    return Coefficients(tuple(arguments.values()), tuple(lines), texts)
+    scope = Scope(target, {*target.reserved})
+    arguments = {name: scope.claim(name) for name in program.scalars}
+    scope.known |= {e: arguments[str(e.value)] for e in in_order(results) if e.op == "input"}
+    lines = tuple(scope.lines(results, {}))
+    return Coefficients(tuple(arguments.values()), lines, tuple((e, scope.text(e)) for e in results))
 
 
 @dataclass(frozen=True)
@@ -198,36 +231,34 @@ def body(program: Program, target: Target, taken: Iterable[str], notes: Target) 
         taken: Names that the text around the body already uses.
         notes: The language in which is said what a coefficient stands for.
     """
-    used = {*taken, *target.reserved}
-    known: dict[Expression, str] = {}
-
-    def name(e: Expression, wish: str) -> str:
-        known[e] = _claim(wish, used)
-        return known[e]
-
-    ordered = in_order(program.outputs.values())
-    loads = tuple((name(e, str(e.value)), str(e.value)) for e in ordered if e.op == "input" and e.per_weight)
+    scope = Scope(target, {*taken, *target.reserved})
+    read = [e for e in in_order(program.outputs.values()) if e.op == "input" and e.per_weight]
+    loads = tuple((scope.name(e, str(e.value)), str(e.value)) for e in read)
     scalars = {e: str(e.value) for e in in_order(program.coefficients) if e.op == "input"}
     coefficients = []
     for index, e in enumerate(program.coefficients):
         meaning = notes.write(e, scalars).text if e.args and len(in_order([e])) <= DEEPEST else ""
-        variable = name(e, f"c{index}" if e.args else str(e.value))
+        variable = scope.name(e, f"c{index}" if e.args else str(e.value))
         coefficients.append((variable, meaning if len(meaning) <= LONGEST else ""))
         if e.is_condition:  # it arrives as 1.0 or 0.0
-            known[e] = f"({known[e]} != 0)"
+            scope.known[e] = f"({variable} != 0)"
+    lines = tuple(f"{variable} = {text}" for variable, text in body_lines(program, scope))
+    return Body(loads, tuple(coefficients), lines, tuple((name, scope.text(e)) for name, e in stored(program)))
 
-    outputs = {e: array for array, e in program.outputs.items()}
-    own_lines = {e for e in _own_lines(program.outputs.values(), target) if e.per_weight}
-    lines: list[str] = []
-    for e in program.body:
-        wish = program.names.get(e) or (f"new_{outputs[e]}" if e in outputs else "")
-        if wish or e in own_lines:
-            text = target.write(e, known).text
-            wish = f"new_{wish}" if any(wish == array for _, array in loads) else wish or f"r{len(lines)}"
-            lines.append(f"{name(e, wish)} = {text}")
-    stores = tuple(
-        (array, known[e] if e in known else target.write(e, known).text)
-        for array, e in program.outputs.items()
-        if not (e.op == "input" and e.value == array)
-    )
-    return Body(loads, tuple(coefficients), tuple(lines), stores)
+
+def stored(program: Program) -> list[tuple[str, Expression]]:
+    """The arrays that the body writes, and their new values."""
+    return [(name, e) for name, e in program.outputs.items() if not (e.op == "input" and e.value == name)]
+
+
+def body_lines(program: Program, scope: Scope) -> Iterator[tuple[str, str]]:
+    """The lines of a body whose arrays and coefficients are known, by their author's names where there are any."""
+    return scope.lines(tuple(program.outputs.values()), author_names(program))
+
+
+def author_names(program: Program) -> dict[Expression, str]:
+    """What the author called an expression; "new_" before it where that is what comes in, and before what goes out."""
+    outputs = {**program.outputs, **program.scalar_outputs}
+    inputs = {str(e.value) for e in in_order(outputs.values()) if e.op == "input"}
+    named = {e: f"new_{name}" if name in inputs else name for e, name in program.names.items()}
+    return {e: f"new_{name}" for name, e in outputs.items()} | named
