@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from downslope.testing import check_rule
     from downslope.training.checkpoint import CheckpointError
     from downslope.training.groups import NonFiniteGradientError
+    from downslope.walks import surfaces
+    from downslope.walks.surface import Surface, surface
 
 _LATER = {
     "CheckpointError": "downslope.training.checkpoint",
@@ -31,6 +33,9 @@ _LATER = {
     "convert": "downslope.recipes.conversion",
     "convert_file": "downslope.recipes.transfer",
     "equivalent": "downslope.recipes.equivalence",
+    "Surface": "downslope.walks.surface",
+    "surface": "downslope.walks.surface",
+    "surfaces": "downslope.walks",
 }
 
 __all__ = [
@@ -40,12 +45,15 @@ __all__ = [
     "Optimizer",
     "Recipe",
     "Rule",
+    "Surface",
     "check_rule",
     "convert",
     "convert_file",
     "equivalent",
     "rule",
     "scalar",
+    "surface",
+    "surfaces",
 ]
 __all__ += operations.__all__
 __all__ += rules.__all__

@@ -123,12 +123,13 @@ class Algebra:
         return _Product(*_reduced(number, a.over * b.over), powers)
 
     def _terms(self, e: Expression | float) -> list[_Product]:
-        """The terms of a sum made here, of one times a number too; anything else is a term."""
+        """The terms of a sum made here, or of its negative; anything else is a term."""
         product = self._factored(e)
         [*alone] = product.powers.items()
-        if len(alone) == 1 and alone[0][1] == 1 and alone[0][0] in self._sums:
-            factor = _Product(product.number, product.over)
-            return [self._times(factor, term) for term in self._sums[alone[0][0]]]
+        if len(alone) == 1 and alone[0][1] == 1 and abs(product.number) == product.over == 1:
+            terms = self._sums.get(alone[0][0], [])
+            if terms:
+                return [self._times(_Product(product.number), term) for term in terms]
         return [product]
 
     # Writing
@@ -200,4 +201,4 @@ def _double(number: Fraction) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return math.inf if number > 0 else -math.inf

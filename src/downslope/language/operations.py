@@ -98,7 +98,7 @@ def _word(op: str) -> Callable[..., Any]:
         for arg in args:
             if hasattr(type(arg), "__operation__"):
                 return type(arg).__operation__(op, *args)
-        return function_of(op, _namespace(args))(*args)
+        return function_of(op, namespace(args))(*args)
 
     word.__name__ = word.__qualname__ = op
     word.__doc__ = f"`{op}` of numbers, arrays, or the expressions a formula is made of, element by element."
@@ -130,7 +130,7 @@ def _element_by_element(function: Callable[..., float]) -> Callable[..., Any]:
     return keeping_precision
 
 
-def _namespace(args: Iterable[Any]) -> Any:
+def namespace(args: Iterable[Any]) -> Any:
     """The array library of the first argument that has one (NumPy for plain numbers)."""
     for arg in args:
         if hasattr(arg, "__array_namespace__"):
