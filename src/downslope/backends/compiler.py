@@ -13,11 +13,13 @@ of the same library, and `Word`s, for which instructions are written in their pl
 from __future__ import annotations
 
 import ast
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+
+from downslope.backends.instructions import Value, Variable, Writer, common_type, machine_type, number
 
 T = TypeVar("T", int, float)
 
@@ -80,42 +82,26 @@ TYPES = {
 }
 """The types by the names that annotations give them, and what they are called here; an address with a star."""
 
-_WIDTHS = {"i64*": 8, "i32*": 4, "float*": 4, "double*": 8}
-_OPERATORS: dict[type[ast.operator], tuple[str, str]] = {
-    ast.Add: ("add", "fadd"),
-    ast.Sub: ("sub", "fsub"),
-    ast.Mult: ("mul", "fmul"),
-    ast.Div: ("", "fdiv"),
-    ast.FloorDiv: ("sdiv", ""),  # of numbers that are not negative
-    ast.BitAnd: ("and", ""),
-    ast.BitOr: ("or", ""),
-    ast.BitXor: ("xor", ""),
-    ast.LShift: ("shl", ""),
-    ast.RShift: ("lshr", ""),
+_OPERATIONS: dict[type[ast.operator], str] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.FloorDiv: "//",
+    ast.BitAnd: "&",
+    ast.BitOr: "|",
+    ast.BitXor: "^",
+    ast.LShift: "<<",
+    ast.RShift: ">>",
 }
-_COMPARISONS: dict[type[ast.cmpop], tuple[str, str]] = {
-    ast.Lt: ("slt", "olt"),
-    ast.LtE: ("sle", "ole"),
-    ast.Gt: ("sgt", "ogt"),
-    ast.GtE: ("sge", "oge"),
-    ast.Eq: ("eq", "oeq"),
-    ast.NotEq: ("ne", "une"),
+_COMPARISONS: dict[type[ast.cmpop], str] = {
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
 }
-_INTRINSICS = ("sqrt", "exp", "log", "pow")
-_CALLED = ("expm1", "tanh", "sin", "cos")
-OF_THE_C_LIBRARY = tuple(f"{name}{end}" for name in ("exp", "log", "pow", *_CALLED) for end in ("", "f"))
-"""Functions that compiled code calls."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value in a register, or a constant: its type and its text."""
-
-    type: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{machine_type(self.type)} {self.text}"
 
 
 @dataclass(frozen=True)
@@ -127,25 +113,6 @@ class Word:
     def __call__(self, *arguments: Any) -> Any:
         """Only compiled code can say it."""
         only_compiled()
-
-
-def machine_type(kind: str) -> str:
-    """How LLVM calls a type: an address is an integer until it is used."""
-    return "i64" if kind.endswith("*") else kind
-
-
-def number(value: float, kind: str) -> Value:
-    """A constant."""
-    if kind == "i1":
-        return Value(kind, "true" if value else "false")
-    if kind not in ("float", "double"):
-        return Value(kind, str((int(value) + 2**63) % 2**64 - 2**63))
-    if kind == "float":
-        try:
-            value = struct.unpack("f", struct.pack("f", value))[0]
-        except OverflowError:
-            value = float("inf") if value > 0 else float("-inf")
-    return Value(kind, f"0x{struct.pack('>d', value).hex()}")
 
 
 @dataclass(frozen=True)
@@ -194,245 +161,180 @@ def assembly(functions: Sequence[Function]) -> str:
     for function in functions:
         if function.in_place:
             continue
-        writer = Writer(function, {other.name: other for other in functions})
-        texts.append(writer.whole())
-        declared |= writer.declared
-        metadata |= writer.metadata
+        compilation = _Compilation(function, {other.name: other for other in functions})
+        texts.append(compilation.text())
+        declared |= compilation.writer.declared
+        metadata |= compilation.writer.metadata
     return "\n".join([*texts, *declared.values(), *metadata.values()])
 
 
-class Writer:
-    """Writes one function."""
+class _Compilation:
+    """One function, statement by statement and expression by expression: a method for every kind of either.
+
+    Attributes:
+        writer: What has been written.
+    """
 
     def __init__(self, function: Function, others: Mapping[str, Function]):
-        self.function, self.others = function, others
-        self.scope = function.scope
-        self.flags = f"{function.flags} " if function.flags else ""
-        self.lines: list[str] = []
-        self.places: list[str] = []
-        self.variables: dict[str, tuple[str, str] | tuple[Value, ...]] = {}
-        self.declared: dict[str, str] = {}
-        self.metadata: dict[str, str] = {}
-        self.count = 0
-        self.next: list[str] = []  # where `continue` goes
-        self.given: list[tuple[Value, ...]] = []  # what a function written in place returns
+        self.writer = Writer(function.flags)
+        self._function, self._others = function, others
+        self._variables: dict[str, Variable | tuple[Value, ...]] = {}
+        self._next: list[str] = []  # where `continue` goes
 
-    # ---- instructions
-
-    def put(self, text: str) -> None:
-        """An instruction without a result."""
-        self.lines.append(f"  {text}")
-
-    def new(self, kind: str, text: str) -> Value:
-        """The result of an instruction."""
-        self.count += 1
-        self.lines.append(f"  %r{self.count} = {text}")
-        return Value(kind, f"%r{self.count}")
-
-    def label(self) -> str:
-        """A place to jump to that has not been reached yet."""
-        self.count += 1
-        return f"b{self.count}"
-
-    def reach(self, label: str, *, jump: bool = True) -> None:
-        """Go on at a place, from what is written so far too."""
-        if jump:
-            self.put(f"br label %{label}")
-        self.lines.append(f"{label}:")
-
-    def pointer(self, address: Value, kind: str, index: Value | None = None) -> str:
-        """The operand for a load or store of the element with this index."""
-        start = self.new("ptr", f"inttoptr i64 {address.text} to ptr")
-        if index is not None:
-            start = self.new("ptr", f"getelementptr inbounds {kind}, {start}, {self.cast(index, 'i64')}")
-        return str(start)
-
-    def call(self, kind: str, name: str, arguments: Sequence[Value], declared: str = "") -> Value:
-        """Call a function that is elsewhere."""
-        types = ", ".join(machine_type(a.type) for a in arguments)
-        self.declared[name] = declared or f"declare {kind} @{name}({types})"
-        return self.result(kind, f"@{name}", arguments)
-
-    def result(self, kind: str, function: str, arguments: Sequence[Value]) -> Value:
-        """What a function returns."""
-        text = f"call {machine_type(kind)} {function}({', '.join(map(str, arguments))})"
-        if kind == "void":
-            self.put(text)
-            return Value("void", "")
-        return self.new(kind, text)
-
-    def cast(self, value: Value, kind: str) -> Value:
-        """The value as one of another type."""
-        here, there = machine_type(value.type), machine_type(kind)
-        if here == there:
-            return Value(kind, value.text)
-        if there == "i1":
-            return self.compared(ast.NotEq(), value, Value("i64", "0"))
-        how = {
-            ("i1", "i64"): "zext",
-            ("i1", "float"): "uitofp",
-            ("i1", "double"): "uitofp",
-            ("i64", "float"): "sitofp",
-            ("i64", "double"): "sitofp",
-            ("float", "double"): "fpext",
-            ("double", "float"): "fptrunc",
-            ("float", "i64"): "fptosi",
-            ("double", "i64"): "fptosi",
-            ("i32", "i64"): "sext",
-        }[here, there]
-        return self.new(kind, f"{how} {value} to {there}")
-
-    # ---- functions and statements
-
-    def whole(self) -> str:
+    def text(self) -> str:
         """The text of the function."""
-        function = self.function
+        function = self._function
         for name, kind in function.arguments:
-            self.assign(name, Value(kind, f"%{name}"))
-        self.block(function.tree.body)
-        self.put("ret void" if function.returns == "void" else f"ret {number(0, machine_type(function.returns))}")
-        arguments = ", ".join(f"{machine_type(kind)} %{name}" for name, kind in function.arguments)
-        linkage, more = ("", " noinline") if function.exported else ("internal ", "")
-        head = f"define {linkage}{machine_type(function.returns)} @{function.name}({arguments}) nounwind{more} {{"
-        return "\n".join([head, "entry:", *self.places, *self.lines, "}"])
+            self._assign_name(name, Value(kind, f"%{name}"))
+        self._block(function.tree.body)
+        self.writer.leave(None if function.returns == "void" else number(0, machine_type(function.returns)))
+        return self.writer.function(function.name, function.arguments, function.returns, exported=function.exported)
 
-    def block(self, statements: Sequence[ast.stmt]) -> None:
-        """A list of statements."""
+    # ---- statements
+
+    def _block(self, statements: Sequence[ast.stmt]) -> None:
         for statement in statements:
             getattr(self, f"_{type(statement).__name__.lower()}")(statement)
 
-    def assign(self, name: str, value: Value) -> None:
-        """Give a variable a value."""
-        known = self.variables.get(name)
-        if known is None or not isinstance(known[0], str):
-            self.count += 1
-            known = (value.type, f"%v.{self.count}")
-            self.places.append(f"  {known[1]} = alloca {machine_type(value.type)}")
-            self.variables[name] = known
-        kind, place = known
-        assert isinstance(place, str)
-        assert isinstance(kind, str)
-        self.put(f"store {self.cast(value, kind)}, ptr {place}")
+    def _assign_name(self, name: str, value: Value) -> None:
+        variable = self._variables.get(name)
+        if not isinstance(variable, Variable):
+            variable = self._variables[name] = self.writer.variable(value.type)
+        self.writer.set(variable, value)
 
     def _assign(self, statement: ast.Assign) -> None:
         (target,) = statement.targets
         if isinstance(target, ast.Tuple):
             assert isinstance(statement.value, ast.Tuple)
-            pairs = list(zip(target.elts, map(self.value, statement.value.elts), strict=True))
-        elif isinstance(target, ast.Name) and self._in_place(statement.value):
-            self.variables[target.id] = self._written_in_place(statement.value)
+            pairs = list(zip(target.elts, map(self._value, statement.value.elts), strict=True))
+        elif isinstance(target, ast.Name) and self._is_in_place(statement.value):
+            self._variables[target.id] = self._written_in_place(statement.value)
             return
         else:
-            pairs = [(target, self.value(statement.value))]
+            pairs = [(target, self._value(statement.value))]
         for place, value in pairs:
             self._store(place, value)
 
     def _store(self, place: ast.expr, value: Value) -> None:
         if isinstance(place, ast.Name):
-            self.assign(place.id, value)
+            self._assign_name(place.id, value)
             return
         assert isinstance(place, ast.Subscript)
-        address = self.value(place.value)
-        kind = address.type.removesuffix("*")
-        at = self.pointer(address, kind, self.value(place.slice))
-        self.put(f"store {self.cast(value, kind)}, {at}")
+        self.writer.store(self._value(place.value), self._value(place.slice), value)
 
     def _augassign(self, statement: ast.AugAssign) -> None:
-        before = self.value(statement.target)
-        after = self.combined(statement.op, before, self.value(statement.value))
-        self._store(statement.target, self.cast(after, before.type))
+        before = self._value(statement.target)
+        after = self._combined(statement.op, before, self._value(statement.value))
+        self._store(statement.target, self.writer.cast(after, before.type))
 
     def _expr(self, statement: ast.Expr) -> None:
         if not isinstance(statement.value, ast.Constant):  # not its description
-            self.value(statement.value)
+            self._value(statement.value)
 
     def _pass(self, statement: ast.Pass) -> None:
         pass
 
     def _if(self, statement: ast.If) -> None:
-        then, otherwise, after = self.label(), self.label(), self.label()
-        self.branch(statement.test, then, otherwise)
+        write = self.writer
+        then, otherwise, after = write.label(), write.label(), write.label()
+        self._branch(statement.test, then, otherwise)
         for label, body in ((then, statement.body), (otherwise, statement.orelse)):
-            self.reach(label, jump=False)
-            self.block(body)
-            self.put(f"br label %{after}")
-        self.reach(after, jump=False)
+            write.reach(label)
+            self._block(body)
+            write.jump(after)
+        write.reach(after)
 
     def _while(self, statement: ast.While) -> None:
-        again, inside, after = self.label(), self.label(), self.label()
-        self.reach(again)
-        self.branch(statement.test, inside, after)
-        with self._looping(inside, again, after):
-            self.block(statement.body)
+        write = self.writer
+        again, inside, after = write.label(), write.label(), write.label()
+        write.jump(again)
+        write.reach(again)
+        self._branch(statement.test, inside, after)
+        write.reach(inside)
+        self._repeated(statement.body, again)
+        write.jump(again)
+        write.reach(after)
 
     def _for(self, statement: ast.For) -> None:
         assert isinstance(statement.iter, ast.Call)
         assert isinstance(statement.target, ast.Name)
-        bounds = [self.cast(self.value(arg), "i64") for arg in statement.iter.args]
-        start, stop = (Value("i64", "0"), bounds[0]) if len(bounds) == 1 else bounds[:2]
-        step = bounds[2] if len(bounds) == 3 else Value("i64", "1")
-        test, inside, advance, after = self.label(), self.label(), self.label(), self.label()
-        self.count += 1
-        counter = f"counter {self.count}"  # no name of a variable
-        self.assign(counter, start)
-        self.reach(test)
-        here = self._variable(counter)
-        self.put(f"br i1 {self.compared(ast.Lt(), here, stop).text}, label %{inside}, label %{after}")
-        with self._looping(inside, advance, after, test):
-            self.assign(statement.target.id, here)
-            self.block(statement.body)
-            self.reach(advance)
-            self.assign(counter, self.new("i64", f"add nsw i64 {self._variable(counter).text}, {step.text}"))
+        write = self.writer
+        bounds = [write.cast(self._value(arg), "i64") for arg in statement.iter.args]
+        start, stop = (number(0, "i64"), bounds[0]) if len(bounds) == 1 else bounds[:2]
+        step = bounds[2] if len(bounds) == 3 else number(1, "i64")
+        test, inside, advance, after = write.label(), write.label(), write.label(), write.label()
+        counter = write.variable("i64")
+        write.set(counter, start)
+        write.jump(test)
+        write.reach(test)
+        here = write.get(counter)
+        write.branch(write.compare("<", here, stop), inside, after)
+        write.reach(inside)
+        self._assign_name(statement.target.id, here)
+        self._repeated(statement.body, advance)
+        write.jump(advance)
+        write.reach(advance)
+        write.set(counter, write.new("i64", f"add nsw i64 {write.get(counter).text}, {step.text}"))
+        write.jump(test)
+        write.reach(after)
 
-    @contextmanager
-    def _looping(self, inside: str, next_: str, after: str, test: str = "") -> Iterator[None]:
-        self.reach(inside, jump=False)
-        self.next.append(next_)
-        yield
-        self.next.pop()
-        self.put(f"br label %{test or next_}")
-        self.reach(after, jump=False)
+    def _repeated(self, body: Sequence[ast.stmt], next_: str) -> None:
+        self._next.append(next_)
+        self._block(body)
+        self._next.pop()
 
     def _continue(self, statement: ast.Continue) -> None:
-        self.put(f"br label %{self.next[-1]}")
-        self.reach(self.label(), jump=False)
+        self.writer.jump(self._next[-1])
+        self.writer.reach(self.writer.label())
 
     def _return(self, statement: ast.Return) -> None:
-        if statement.value is None:
-            self.put("ret void")
-        else:
-            self.put(f"ret {self.cast(self.value(statement.value), self.function.returns)}")
-        self.reach(self.label(), jump=False)
+        write, value = self.writer, statement.value
+        write.leave(None if value is None else write.cast(self._value(value), self._function.returns))
+        write.reach(write.label())
 
-    def _in_place(self, call: ast.expr) -> bool:
+    def _branch(self, test: ast.expr, then: str, otherwise: str) -> None:
+        if isinstance(test, ast.BoolOp):
+            *first, last = test.values
+            for part in first:
+                more = self.writer.label()
+                self._branch(part, *((more, otherwise) if isinstance(test.op, ast.And) else (then, more)))
+                self.writer.reach(more)
+            self._branch(last, then, otherwise)
+        elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            self._branch(test.operand, otherwise, then)
+        else:
+            self.writer.branch(self.writer.cast(self._value(test), "i1"), then, otherwise)
+
+    # ---- functions without a type of their own
+
+    def _is_in_place(self, call: ast.expr) -> bool:
         return (
             isinstance(call, ast.Call)
             and isinstance(call.func, ast.Name)
-            and call.func.id in self.others
-            and self.others[call.func.id].in_place
+            and call.func.id in self._others
+            and self._others[call.func.id].in_place
         )
 
     def _written_in_place(self, call: ast.expr) -> tuple[Value, ...]:
         """What a function returns that does not say what: all that its last line lists, of double precision."""
         assert isinstance(call, ast.Call)
         assert isinstance(call.func, ast.Name)
-        function, outside = self.others[call.func.id], self.variables
-        values = [self.cast(self.value(arg), "double") for arg in call.args]
-        self.variables = {}
+        function, outside = self._others[call.func.id], self._variables
+        values = [self.writer.cast(self._value(arg), "double") for arg in call.args]
+        self._variables = {}
         for (name, _), value in zip(function.arguments, values, strict=True):
-            self.assign(name, value)
+            self._assign_name(name, value)
         *before, last = function.tree.body
-        self.block(before)
+        self._block(before)
         assert isinstance(last, ast.Return)
         assert isinstance(last.value, ast.Tuple)
-        found = tuple(self.value(element) for element in last.value.elts)
-        self.variables = outside
+        found = tuple(self._value(element) for element in last.value.elts)
+        self._variables = outside
         return found
 
     # ---- expressions
 
-    def value(self, e: ast.expr) -> Value:
-        """The value of an expression."""
+    def _value(self, e: ast.expr) -> Value:
         found: Value = getattr(self, f"_{type(e).__name__.lower()}")(e)
         return found
 
@@ -441,90 +343,37 @@ class Writer:
         return number(value, {bool: "i1", int: "i64", float: "double"}[type(value)])
 
     def _name(self, e: ast.Name) -> Value:
-        if e.id in self.variables:
-            return self._variable(e.id)
-        value = self.scope[e.id]
+        variable = self._variables.get(e.id)
+        if isinstance(variable, Variable):
+            return self.writer.get(variable)
+        value = self._function.scope[e.id]
         return number(value, "double" if isinstance(value, float) else "i64")
-
-    def _variable(self, name: str) -> Value:
-        kind, place = self.variables[name]
-        assert isinstance(kind, str)
-        return self.new(kind, f"load {machine_type(kind)}, ptr {place}")
 
     def _subscript(self, e: ast.Subscript) -> Value:
         if isinstance(e.value, ast.Name) and isinstance(e.slice, ast.Constant):
-            listed = self.variables.get(e.value.id, ())
-            if listed and isinstance(listed[0], Value):
-                value = listed[int(str(e.slice.value))]
-                assert isinstance(value, Value)
-                return value
-        address = self.value(e.value)
-        kind = address.type.removesuffix("*")
-        loaded = self.new(kind, f"load {kind}, {self.pointer(address, kind, self.value(e.slice))}")
-        return self.cast(loaded, "i64") if kind == "i32" else loaded
+            listed = self._variables.get(e.value.id)
+            if isinstance(listed, tuple):
+                return listed[int(str(e.slice.value))]
+        return self.writer.load(self._value(e.value), self._value(e.slice))
 
     def _binop(self, e: ast.BinOp) -> Value:
-        return self.combined(e.op, self.value(e.left), self.value(e.right))
+        return self._combined(e.op, self._value(e.left), self._value(e.right))
 
-    def combined(self, op: ast.operator, left: Value, right: Value) -> Value:
-        """What an operator makes of two values."""
-        if left.type in _WIDTHS and isinstance(op, ast.Add):  # so many elements further
-            far = self.combined(ast.Mult(), right, Value("i64", str(_WIDTHS[left.type])))
-            return self.new(left.type, f"add i64 {left.text}, {far.text}")
-        kind = self._common(left, right)
-        if isinstance(op, ast.Div) and kind == "i64":
-            kind = "double"
-        left, right = self.cast(left, kind), self.cast(right, kind)
+    def _combined(self, op: ast.operator, left: Value, right: Value) -> Value:
         if isinstance(op, ast.Pow):
-            return self._intrinsic("pow", [left, right])
-        whole, broken = _OPERATORS[type(op)]
-        how = whole if kind == "i64" else f"{broken} {self.flags}".rstrip()
-        return self.new(kind, f"{how} {left}, {right.text}")
-
-    @staticmethod
-    def _common(left: Value, right: Value) -> str:
-        kinds = {left.type if left.type != "i1" else "i64", right.type if right.type != "i1" else "i64"}
-        kinds = {"i64" if kind.endswith("*") else kind for kind in kinds}
-        return kinds.pop() if len(kinds) == 1 else "double"
+            kind = common_type(left, right)
+            return self.writer.function_of("pow", [self.writer.cast(value, kind) for value in (left, right)])
+        return self.writer.combine(_OPERATIONS[type(op)], left, right)
 
     def _unaryop(self, e: ast.UnaryOp) -> Value:
-        value = self.value(e.operand)
-        if isinstance(e.op, ast.Not):
-            return self.new("i1", f"xor {self.cast(value, 'i1')}, true")
-        if value.type in ("float", "double"):
-            return self.new(value.type, f"fneg {value}")
-        return self.combined(ast.Sub(), Value("i64", "0"), value)
+        value = self._value(e.operand)
+        return self.writer.opposite(value) if isinstance(e.op, ast.Not) else self.writer.negative(value)
 
     def _compare(self, e: ast.Compare) -> Value:
-        operands = [self.value(e.left), *map(self.value, e.comparators)]
-        found = [self.compared(op, *operands[k : k + 2]) for k, op in enumerate(e.ops)]
-        first = found[0]
-        for other in found[1:]:
-            first = self.new("i1", f"and {first}, {other.text}")
-        return first
-
-    def compared(self, op: ast.cmpop, left: Value, right: Value) -> Value:
-        """Whether two values compare so."""
-        kind = self._common(left, right)
-        left, right = self.cast(left, kind), self.cast(right, kind)
-        whole, broken = _COMPARISONS[type(op)]
-        how = f"icmp {whole}" if kind == "i64" else f"fcmp {broken}"
-        return self.new("i1", f"{how} {left}, {right.text}")
-
-    def branch(self, test: ast.expr, then: str, otherwise: str) -> None:
-        """Jump to one place or another."""
-        if isinstance(test, ast.BoolOp):
-            *first, last = test.values
-            for part in first:
-                more = self.label()
-                self.branch(part, *((more, otherwise) if isinstance(test.op, ast.And) else (then, more)))
-                self.reach(more, jump=False)
-            self.branch(last, then, otherwise)
-        elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            self.branch(test.operand, otherwise, then)
-        else:
-            value = self.cast(self.value(test), "i1")
-            self.put(f"br i1 {value.text}, label %{then}, label %{otherwise}")
+        operands = [self._value(e.left), *map(self._value, e.comparators)]
+        pairs = zip(e.ops, pairwise(operands), strict=True)
+        first, *others = [self.writer.compare(_COMPARISONS[type(op)], *pair) for op, pair in pairs]
+        return functools.reduce(self.writer.both, others, first)
 
     def _boolop(self, e: ast.BoolOp) -> Value:
         return self._chosen(e, ast.Constant(True), ast.Constant(False))
@@ -533,67 +382,37 @@ class Writer:
         return self._chosen(e.test, e.body, e.orelse)
 
     def _chosen(self, test: ast.expr, first: ast.expr, second: ast.expr) -> Value:
-        then, otherwise, after = self.label(), self.label(), self.label()
-        self.count += 1
-        chosen = f"chosen {self.count}"  # no name of a variable
-        self.branch(test, then, otherwise)
+        write = self.writer
+        then, otherwise, after = write.label(), write.label(), write.label()
+        self._branch(test, then, otherwise)
+        chosen: Variable | None = None
         for label, e in ((then, first), (otherwise, second)):
-            self.reach(label, jump=False)
-            self.assign(chosen, self.value(e))
-            self.put(f"br label %{after}")
-        self.reach(after, jump=False)
-        return self._variable(chosen)
+            write.reach(label)
+            value = self._value(e)
+            chosen = chosen or write.variable(value.type)
+            write.set(chosen, value)
+            write.jump(after)
+        write.reach(after)
+        assert chosen is not None
+        return write.get(chosen)
 
     def _call(self, e: ast.Call) -> Value:
+        write = self.writer
         name = e.func.id if isinstance(e.func, ast.Name) else ast.unparse(e.func).removeprefix("np.")
-        arguments = [self.value(arg) for arg in e.args]
+        arguments = [self._value(arg) for arg in e.args]
         if isinstance(e.func, ast.Attribute) and name == "sign":  # which knows no negative zero
-            arguments = [self.combined(ast.Add(), arguments[0], number(0.0, "double"))]
-        word = self.scope.get(name)
+            arguments = [write.combine("+", arguments[0], number(0.0, "double"))]
+        word = self._function.scope.get(name)
         if isinstance(word, Word):
-            return word.write(self, arguments) or Value("void", "")
-        if name in self.others:
-            function = self.others[name]
-            cast = [self.cast(v, kind) for v, (_, kind) in zip(arguments, function.arguments, strict=True)]
-            return self.result(function.returns, f"@{name}", cast)
+            return word.write(write, arguments) or Value("void", "")
+        if name in self._others:
+            function = self._others[name]
+            cast = [write.cast(v, kind) for v, (_, kind) in zip(arguments, function.arguments, strict=True)]
+            return write.result(function.returns, f"@{name}", cast)
         if name in TYPES:
-            return self.cast(arguments[0], TYPES[name])
+            return write.cast(arguments[0], TYPES[name])
         if name == "call":
-            return self._indirect(arguments)
+            return write.call_at(arguments[0], arguments[1:])
         if name in ("min", "max"):
-            less = self.compared(ast.Lt() if name == "min" else ast.Gt(), *arguments)
-            return self.new(arguments[0].type, f"select {less}, {arguments[0]}, {arguments[1]}")
-        if name == "abs":
-            kind = arguments[0].type
-            return self.call(kind, f"llvm.fabs.{'f32' if kind == 'float' else 'f64'}", arguments)
-        return self._mathematical(name, arguments)
-
-    def _indirect(self, arguments: Sequence[Value]) -> Value:
-        """Call the function at an address, with whole numbers."""
-        address, *rest = arguments
-        function = self.new("ptr", f"inttoptr i64 {address.text} to ptr")
-        return self.result("i64", function.text, [self.cast(value, "i64") for value in rest])
-
-    def _mathematical(self, name: str, arguments: Sequence[Value]) -> Value:
-        wide = any(v.type == "double" for v in arguments)
-        arguments = [self.cast(v, "double" if wide else v.type) for v in arguments]
-        kind = arguments[0].type
-        if name in _INTRINSICS:
-            return self._intrinsic(name, arguments)
-        if name in _CALLED:
-            return self.call(kind, f"{name}f" if kind == "float" else name, arguments)
-        first = arguments[0]
-        if name == "sign":
-            zero, one, less = (number(v, kind) for v in (0.0, 1.0, -1.0))
-            up, down = self.compared(ast.Gt(), first, zero), self.compared(ast.Lt(), first, zero)
-            negative = self.new(kind, f"select {down}, {less}, {first}")
-            return self.new(kind, f"select {up}, {one}, {negative}")
-        assert name in ("maximum", "minimum"), name
-        keep = self.compared(ast.GtE() if name == "maximum" else ast.LtE(), first, arguments[1])
-        odd = self.new("i1", f"fcmp uno {first}, {first.text}")
-        keep = self.new("i1", f"or {keep}, {odd.text}")
-        return self.new(kind, f"select {keep}, {first}, {arguments[1]}")
-
-    def _intrinsic(self, name: str, arguments: Sequence[Value]) -> Value:
-        kind = arguments[0].type
-        return self.call(kind, f"llvm.{name}.{'f32' if kind == 'float' else 'f64'}", arguments)
+            return write.select(write.compare("<" if name == "min" else ">", *arguments), *arguments)
+        return write.function_of(name, arguments)

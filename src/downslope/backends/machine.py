@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from downslope.backends import compiler, source_cache
+from downslope.backends import compiler, instructions, source_cache
 
 _log = logging.getLogger(__name__)
 _lock = threading.RLock()
@@ -199,7 +199,7 @@ def _caller(function: compiler.Function, way: Way) -> str:
         ]
         values = ["i64 %number", "i64 %identities", "i64 %count"]
     else:
-        kinds = [compiler.machine_type(kind) for _, kind in function.arguments]
+        kinds = [instructions.machine_type(kind) for _, kind in function.arguments]
         lines += [
             f"  %right = icmp eq i64 %count, {len(kinds)}",
             "  br i1 %right, label %convert, label %wrong",
@@ -239,7 +239,8 @@ def _caller(function: compiler.Function, way: Way) -> str:
 def _basis() -> bytes:
     """The text of what is compiled with, and of what is compiled into kernels."""
     here = Path(__file__)
-    return b"".join(here.with_name(f"{name}.py").read_bytes() for name in ("compiler", "machine", "memory"))
+    names = "compiler", "instructions", "machine", "memory"
+    return b"".join(here.with_name(f"{name}.py").read_bytes() for name in names)
 
 
 @functools.cache
@@ -270,7 +271,7 @@ def _initialize() -> None:
     for name in _OF_PYTHON:
         llvm.add_symbol(name, ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value)
     mathematics = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
-    for name in compiler.OF_THE_C_LIBRARY:
+    for name in instructions.OF_THE_C_LIBRARY:
         llvm.add_symbol(name, ctypes.cast(mathematics[name], ctypes.c_void_p).value)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from downslope.backends.compiler import Value, Word, Writer, boolean, halves, int64, number, words
+from downslope.backends.compiler import Word, boolean, halves, int64, words
+from downslope.backends.instructions import Value, Writer, number
 from downslope.backends.machine import Library, converts_halves
 
 START, LENGTH, ROW, KEY, DTYPE, ACTIVE, FIRST = 0, 1, 2, 3, 4, 5, 6
