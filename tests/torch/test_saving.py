@@ -17,8 +17,9 @@ import downslope
 import downslope.torch
 from downslope import CheckpointError
 from downslope.dialects import torch as dialect
-from downslope.torch.saving import load, save
 from downslope.training import checkpoint
+
+load, save = downslope.torch.Optimizer.load, downslope.torch.Optimizer.save
 
 SHAPES = {"weight": (3, 4), "bias": (), "empty": (0, 2), "late": (5,), "never": (2,)}
 LATE = 5  # the first step in which `late` has a gradient

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from downslope.keras import points
 from downslope.keras.optimizer import Optimizer
+from downslope.keras.states import Kept
 
 LENT = (
     "get_weights",
@@ -52,7 +52,7 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: points.Kept | None = None
+        self._kept: Kept | None = None
 
     def _optimizer(self) -> Optimizer:
         optimizer = _inner(self.model)
@@ -64,12 +64,12 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _enter(self) -> None:
         if self._kept is None:
-            optimizer = self._optimizer()
-            self._kept = points.leave(optimizer, points.weights(optimizer))
+            states = self._optimizer()._states
+            self._kept = states.leave(states.weights())
 
     def _leave(self) -> None:
         if self._kept is not None:
-            points.come_back(self._optimizer(), self._kept)
+            self._optimizer()._states.come_back(self._kept)
             self._kept = None
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: D102
@@ -81,7 +81,7 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: D102
         self._leave()
         if self._optimizer().built:
-            points.to_lookahead(self._optimizer())  # from a finished fit, or a state that was loaded
+            self._optimizer()._states.to_lookahead()  # from a finished fit, or a state that was loaded
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: D102
         self._leave()
@@ -124,11 +124,11 @@ def _lend(model: Any, name: str) -> None:
         if keras.backend.backend() == "jax":
             model.jax_state_sync()  # as Keras does before a callback looks at a model
         optimizer = _inner(model)
-        if not isinstance(optimizer, Optimizer) or not points.are_ahead(optimizer):
+        if not isinstance(optimizer, Optimizer) or not optimizer._states.are_ahead:
             return method(*args, **keywords)
         with optimizer.at_weights():
             found = method(*args, **keywords)
-        points.to_lookahead(optimizer)  # where a state was loaded
+        optimizer._states.to_lookahead()  # where a state was loaded
         return found
 
     lent: Callable[..., Any] = called

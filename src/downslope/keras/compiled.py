@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from downslope import torch as front
-from downslope.keras import points
+from downslope.keras.states import States
 from downslope.torch.state import is_dense, same_order
-
-if TYPE_CHECKING:
-    from downslope.keras.optimizer import Optimizer
 
 Tensor = torch.Tensor
 
@@ -25,18 +22,21 @@ class Compiled:
         variables: Every variable that a step reads or writes, and the tensor in it when this was made.
     """
 
-    def __init__(self, optimizer: Optimizer):
-        states = optimizer._states
-        self._optimizer = optimizer
-        self._params = {id(v): v.value for v in optimizer._trainable_variables}
-        self.variables = [(v, v.value) for v in optimizer._trainable_variables]
-        given: dict[str, Any] = {**optimizer._settings.numbers, **optimizer._settings.settled.choices}
-        if "weight_decay" in given and "weight_decay" not in optimizer.rule.hyperparameters:
+    def __init__(self, states: States):
+        settled, rule = states.settings.settled, states.settings.settled.rule
+        self._states = states
+        self._params = {id(v): v.value for v in states.variables}
+        self.variables = [(v, v.value) for v in states.variables]
+        given: dict[str, Any] = {**states.settings.numbers, **settled.choices}
+        if "weight_decay" in given and "weight_decay" not in rule.hyperparameters:
             given["decoupled"] = True
-        if "lr" in optimizer.rule.hyperparameters:
+        if "lr" in rule.hyperparameters:
             given["lr"] = 0.0
-        options: dict[str, Any] = {"cautious": optimizer.cautious, "lookahead": optimizer.lookahead}
-        self._inner = front.Optimizer(self._params.values(), optimizer.rule, **options, **given)
+        given |= {
+            "cautious": "cautious" in settled.options,
+            "lookahead": "stored" if settled.stored_ahead else "explicit",
+        }
+        self._inner = front.Optimizer(self._params.values(), rule, **given)
         self._clocks: list[dict[str, Tensor]] = []
         for k, p in enumerate(self._params.values()):
             own = {name: variables[k] for name, variables in states.by_name.items()}
@@ -49,15 +49,15 @@ class Compiled:
         self._lock = threading.RLock()  # reading a tensor's gradient while another thread sets it crashes PyTorch
 
     @staticmethod
-    def fits(optimizer: Optimizer) -> bool:
+    def fits(states: States) -> bool:
         """Whether compiled code can update these variables in place."""
-        variables = optimizer._trainable_variables
+        variables = states.variables
         for k, variable in enumerate(variables):
-            states = [of[k] for of in optimizer._states.by_name.values()]
-            if any(state is None for state in states):
+            own = [of[k] for of in states.by_name.values()]
+            if any(state is None for state in own):
                 return False
             x = variable.value
-            for tensor in (x, *(state.value for state in states)):
+            for tensor in (x, *(state.value for state in own)):
                 if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
                     return False
                 if not tensor.is_leaf or tensor.is_conj() or tensor.is_neg():
@@ -80,10 +80,9 @@ class Compiled:
             return False
         if len({id(variable) for variable in variables}) < len(variables):
             return False  # one that is there twice takes two steps
-        states = self._optimizer._states
-        if states.ahead is not None:
-            points.to_lookahead(self._optimizer)
-        iterations = self._optimizer.iterations
+        states = self._states
+        states.to_lookahead()
+        iterations = states.optimizer.iterations
         told = {"step": float(getattr(iterations, "value", iterations).item())}
         told |= {name: variable.value.item() for name, variable in states.scalars.items()}
         if told != self._told:  # the first step, a state that was loaded, or variables without a gradient before

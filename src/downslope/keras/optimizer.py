@@ -6,17 +6,17 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import keras
 from keras import ops
 
-from downslope.keras import points, saving
+from downslope.keras import training
 from downslope.keras.precision import check_dtypes, of_precision, plain, precision, tensor
 from downslope.keras.rule_names import find, name_of
 from downslope.keras.settings import BASE, KerasSettings, check_options, checked_rate, rate_of
+from downslope.keras.states import States
 from downslope.language.expression import Expression
 from downslope.language.formula import check_number, usual_range
 from downslope.language.program import Program
@@ -24,22 +24,6 @@ from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars
 
 Schedule = Callable[..., Any]
-
-
-@dataclass
-class States:
-    """The variables an optimizer keeps besides those of Keras's base class.
-
-    Attributes:
-        by_name: Per state a variable for each of the model's; None for one that Keras overwrites by itself.
-        scalars: The scalar states.
-        ahead: 1 while the model's variables hold the point ahead, 0 while they hold the weights; None for a rule
-            whose points are not stored.
-    """
-
-    by_name: dict[str, list[Any]] = field(default_factory=dict)
-    scalars: dict[str, Any] = field(default_factory=dict)
-    ahead: Any = None
 
 
 @keras.saving.register_keras_serializable(package="downslope")
@@ -177,7 +161,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             base["weight_decay"] = check_number("weight_decay", base["weight_decay"], usual_range("weight_decay"))
         super().__init__(learning_rate=rate, **base)
         self.cautious, self.lookahead = bool(cautious), lookahead
-        self._settings, self._states = settings, States()
+        self._settings, self._states = settings, States(self, settings)
         self._compiled: Any = None
         self._stateless = False
         self._insisting, self._minded = insisting, False
@@ -280,7 +264,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         check_dtypes(variables)
         super().build(variables)
         program = self._settings.program
-        states = States({name: [] for name in program.states})
+        states = States(self, self._settings, {name: [] for name in program.states})
         for names in self._interleaved(tuple(program.states)):
             for variable in variables:
                 for name in names:
@@ -294,7 +278,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         if keras.backend.backend() == "torch":
             from downslope.keras.compiled import Compiled
 
-            self._compiled = Compiled(self) if Compiled.fits(self) else None
+            self._compiled = Compiled(states) if Compiled.fits(states) else None
 
     def _new_state(self, variable: Any, name: str) -> Any:
         if getattr(variable, "overwrite_with_gradient", False):
@@ -434,8 +418,8 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         if keras.backend.backend() == "jax" and self._iterations._value is None:
             return  # a step has failed, and Keras had taken the values away for it
         super().finalize_variable_values(var_list)
-        unminded = self._unminded and points.are_ahead(self)
-        points.to_weights(self)
+        unminded = self._unminded and self._states.are_ahead
+        self._states.to_weights()
         if unminded and sys.exc_info()[0] is None:  # fit also comes here from an error
             raise RuntimeError(f"the model has its weights, but {self._minding()}")
 
@@ -445,7 +429,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         Raises:
             ValueError: The model's variables hold the points ahead of the weights, which it would save as weights.
         """
-        if points.are_ahead(self):
+        if self._states.are_ahead:
             raise ValueError(
                 f"the model's variables hold the points ahead of the weights, where {self.rule.name} takes its "
                 "gradients: save inside `with optimizer.at_weights():`, or give fit the callback "
@@ -471,22 +455,30 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             ...     print(keras.ops.convert_to_numpy(x).round(4))
             [0.8]
         """
-        with points.away(self, points.weights(self)):
+        with self._states.away(self._states.weights()):
             yield
 
     @contextlib.contextmanager
     def at_lookahead(self) -> Iterator[None]:
         """Inside this block the variables hold the point where the gradient is to be taken (`lookahead="explicit"`)."""
-        with points.away(self, points.explicit(self)):
+        with self._states.away(self._states.explicit()):
             yield
 
     def save(self, path: str | Path, model: Any = None, names: Any = None) -> None:  # noqa: D102
-        saving.save(self, path, model, names)
+        training.save(self._with_variables(model), path, names, self._NAMES)
 
     def load(self, path: str | Path, model: Any = None, names: Any = None) -> None:  # noqa: D102
-        saving.load(self, path, model, names)
+        training.load(self._with_variables(model), path, names, self._NAMES)
 
-    save.__doc__, load.__doc__ = saving.save.__doc__, saving.load.__doc__
+    save.__doc__, load.__doc__ = training.save.__doc__, training.load.__doc__
+
+    def _with_variables(self, model: Any) -> States:
+        """The states; those of this model if there are none yet."""
+        if not self.built and model is None:
+            raise ValueError("the optimizer does not have its variables yet; give the model whose weights it trains")
+        if not self.built:
+            self.build(model.trainable_variables)
+        return self._states
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` makes the same optimizer from; the rule is written as `module:name`."""

@@ -41,6 +41,19 @@ def tensor(value: Any, dtype: str) -> Any:
     return ops.convert_to_tensor(value, dtype, sparse=False)
 
 
+def array_of(variable: Any) -> np.ndarray[Any, Any]:
+    """A copy of a variable's value."""
+    value = variable.value if isinstance(variable, keras.Variable) else variable
+    if keras.backend.backend() == "tensorflow":
+        return np.array(value.numpy())  # what keras.ops does there, NumPy 2 deprecates
+    return np.array(ops.convert_to_numpy(value))
+
+
+def number(value: Any) -> float:
+    """The value of a scalar variable, tensor or number."""
+    return float(value) if isinstance(value, (int, float)) else float(array_of(value))
+
+
 def plain(value: Any) -> Any:
     """A number or truth value of NumPy's as Python's, which takes on the precision of what it meets."""
     return float(value) if isinstance(value, np.number) else bool(value) if isinstance(value, np.bool_) else value

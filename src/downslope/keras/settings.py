@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from downslope.keras.points import number
+from downslope.keras.precision import number
 from downslope.language.formula import Range, check_number, usual_range
 from downslope.language.program import Program
 from downslope.rule import Rule

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from downslope.language.formula import Range, check_number
 from downslope.numpy.parameters import (
     check_gradients,
     check_separate,
@@ -20,10 +21,11 @@ from downslope.numpy.parameters import (
     describe_nonfinite,
     lay_out,
 )
+from downslope.numpy.training import ArrayTraining, points
 from downslope.rule import Rule
-from downslope.training import checkpoint
-from downslope.training.groups import POLICIES, Array, Group, NonFiniteGradientError, Schedule
-from downslope.training.plan import Plan
+from downslope.training import saving
+from downslope.training.groups import POLICIES, Array, Group, NonFiniteGradientError
+from downslope.training.settings import Schedule, settle
 
 
 class Optimizer:
@@ -91,20 +93,23 @@ class Optimizer:
             raise ValueError(f"nonfinite={nonfinite!r} is unknown; choose one of {', '.join(POLICIES)}")
         if lookahead not in ("stored", "explicit"):
             raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
-        self._layout, arrays, settings, names = lay_out(params)
+        self._layout, arrays, own, names = lay_out(params)
         dtype = check_weights(arrays)
         optional = {"weight_decay": weight_decay, "averaging": averaging}
-        self._plan = Plan.make(
+        shared = {**hyperparameters, **{name: value for name, value in optional.items() if value is not None}}
+        self._settings, numbers = settle(
             rule,
-            names,
-            settings,
-            {**hyperparameters, **{name: value for name, value in optional.items() if value is not None}},
+            shared,
+            own,
             decoupled=decoupled,
             cautious=cautious,
-            max_norm=max_norm,
+            max_norm=max_norm is not None,
             maximize=maximize,
             stored_ahead=lookahead == "stored",
         )
+        self._max_norm = None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, np.inf))
+        start = self._settings.program.scalar_states
+        self._groups = [Group(self._settings, n, given, start) for n, given in zip(names, numbers, strict=True)]
         self._nonfinite = nonfinite
         self.rule = rule
         self.params: Mapping[str, Array] = MappingProxyType(arrays)
@@ -125,17 +130,15 @@ class Optimizer:
         if threads is not None and not (whole and threads >= 1):
             raise ValueError(f"threads={threads!r} must be a whole number of at least 1")
         self._workers = threads or pool.available()
-        starts = self._plan.starts()
+        program = self._settings.program
         self.state: Mapping[str, Mapping[str, Array]] = MappingProxyType(
             {
-                state: MappingProxyType(
-                    {name: _filled(self.params[name], starts[name][state], dtype) for name in starts}
-                )
-                for state in self._plan.program.states
+                state: MappingProxyType({name: _filled(self.params[name], start, dtype) for name, start in by_name})
+                for state, by_name in self._starts().items()
             }
         )
-        self._kernel = Kernel.for_arrays(self._plan.program, dtype)
-        rows = [k for k, group in enumerate(self._plan.groups) for _ in group.names]
+        self._kernel = Kernel.for_arrays(program, dtype)
+        rows = [k for k, group in enumerate(self._groups) for _ in group.names]
         held = [
             [np.asarray(array), *(self.state[state][name] for state in self.state)]
             for name, array in self.params.items()
@@ -143,15 +146,34 @@ class Optimizer:
         self._table = SlotTable(held, rows, dtype)
         self._names = list(self.params)
         self._shapes = {name: array.shape for name, array in self.params.items()}
-        self._coefficients = Coefficients(self._kernel, len(self._plan.groups))
-        if self._plan.settings.stored_ahead:
+        self._coefficients = Coefficients(self._kernel, len(self._groups))
+        if self._settings.stored_ahead:
             self._place(self._points(to_weights=False))
         self._restart()
-        self._surveys = self._nonfinite != "keep" or self._plan.max_norm is not None
+        self._surveys = self._nonfinite != "keep" or self._max_norm is not None
 
     def _restart(self) -> None:
         """Have the coefficients worked out anew at the next step, and at every step if they move."""
-        self._stale, self._moving = True, self._plan.moving
+        program = self._settings.program
+        moving = {"t", "grad_scale", *program.scalar_states}
+        scheduled = any(group.scheduled for group in self._groups)
+        self._stale, self._moving = True, scheduled or not moving.isdisjoint(program.scalars)
+
+    def _starts(self) -> dict[str, list[tuple[str, float | None]]]:
+        """By state, the name of each array and its initial value; None for a copy of the weights."""
+        program = self._settings.program
+        numbers = [
+            {name: group.value(name, 1, program.ranges[name]) for name in group.hyperparameters}
+            for group in self._groups
+        ]
+        return {
+            state: [
+                (name, program.initial(state, own))
+                for group, own in zip(self._groups, numbers, strict=True)
+                for name in group.names
+            ]
+            for state in program.states
+        }
 
     def step(self, gradients: Any) -> None:
         """Update all weights and states by one step of the rule.
@@ -192,8 +214,8 @@ class Optimizer:
                     raise NonFiniteGradientError(describe_nonfinite(self._names, flat, t))
                 self.skipped += 1
                 return
-            if self._plan.max_norm is not None and not norm <= self._plan.max_norm * norm_scale:
-                scale = self._plan.max_norm / norm * norm_scale
+            if self._max_norm is not None and not norm <= self._max_norm * norm_scale:
+                scale = self._max_norm / norm * norm_scale
         new_scalars = self._work_out(t, scale) if self._stale else ()
         if table.take(flat):  # right before the launch: no code of others runs in between
             flat = self._readable(flat)
@@ -209,7 +231,7 @@ class Optimizer:
 
     def _work_out(self, t: int, scale: float) -> Sequence[tuple[Group, dict[str, float]]]:
         """Fill the table of coefficients for step `t`, and return each group's new scalar states."""
-        program, groups, fill = self._plan.program, self._plan.groups, self._coefficients.fill
+        program, groups, fill = self._settings.program, self._groups, self._coefficients.fill
         filled = [fill(k, group.scalars(program, t, scale)) for k, group in enumerate(groups)]
         self._stale = self._moving
         if not program.scalar_states:
@@ -242,7 +264,7 @@ class Optimizer:
     @property
     def groups(self) -> tuple[Mapping[str, float | Schedule], ...]:
         """The hyperparameters of each group, to read; `set` changes them."""
-        return tuple(MappingProxyType(group.hyperparameters) for group in self._plan.groups)
+        return tuple(MappingProxyType(group.hyperparameters) for group in self._groups)
 
     def set(self, group: int | None = None, **hyperparameters: float | Schedule) -> None:
         """Change hyperparameters from the next step on.
@@ -255,19 +277,22 @@ class Optimizer:
             TypeError: A name is unknown or fixed when the optimizer was made.
             ValueError: A value is out of range, or there is no such group.
         """
-        if group is not None and group not in range(len(self._plan.groups)):
-            raise ValueError(f"group={group!r}: the groups are numbered 0 to {len(self._plan.groups) - 1}")
-        checked = {name: self._plan.checked(name, value) for name, value in hyperparameters.items()}
-        self._plan.refuse_starts(checked)
+        if group is not None and group not in range(len(self._groups)):
+            raise ValueError(f"group={group!r}: the groups are numbered 0 to {len(self._groups) - 1}")
+        checked = {name: self._settings.checked(name, value) for name, value in hyperparameters.items()}
+        for state, start in self._settings.program.states.items():
+            if start in checked:
+                raise TypeError(
+                    f"{start} is the initial value of the state {state}, which has begun; it cannot be set now"
+                )
         with self._lock:
             self._refuse_if_moved("set")
-            plan, old = self._plan, self._plan.groups
-            plan.groups = [g.with_settings(checked) if group in (None, k) else g for k, g in enumerate(old)]
-            try:
-                self._place(plan.moved_by(checked, old, self.t, self.params, self.state))
-            except BaseException:
-                plan.groups = old
-                raise
+            groups = [g.with_hyperparameters(checked) if group in (None, k) else g for k, g in enumerate(self._groups)]
+            ahead = self._settings.ahead
+            if self._settings.stored_ahead and ahead is not None and not checked.keys().isdisjoint(ahead.scalars):
+                weights = self._points(to_weights=True)
+                self._place(points(groups, self.t, weights, self.state, to_weights=False))
+            self._groups = groups
             self._restart()
 
     def _refuse_if_moved(self, what: str) -> None:
@@ -282,7 +307,7 @@ class Optimizer:
             self.params[name][...] = values
 
     def _points(self, *, to_weights: bool) -> dict[str, Array]:
-        return self._plan.points(self.t, self.params, self.state, to_weights=to_weights)
+        return points(self._groups, self.t, self.params, self.state, to_weights=to_weights)
 
     @contextlib.contextmanager
     def at_weights(self) -> Iterator[None]:
@@ -301,14 +326,14 @@ class Optimizer:
             ...     print(x)
             [0.8]
         """
-        stored = self._plan.settings.stored_ahead
+        stored = self._settings.stored_ahead
         with self._away("at_weights", self._points(to_weights=True) if stored else {}):
             yield
 
     @contextlib.contextmanager
     def at_lookahead(self) -> Iterator[None]:
         """Inside this block the arrays hold the point where the gradient is to be taken (`lookahead="explicit"`)."""
-        explicit = self.rule.ahead is not None and not self._plan.settings.stored_ahead
+        explicit = self.rule.ahead is not None and not self._settings.stored_ahead
         with self._away("at_lookahead", self._points(to_weights=False) if explicit else {}):
             yield
 
@@ -352,11 +377,7 @@ class Optimizer:
         """
         with self._lock:
             self._refuse_if_moved("save")
-            arrays: dict[str, Mapping[str, Array]] = {"x": self.params, **self.state}
-            record = {**self._plan.record(self.t), "t": self.t, "skipped": self.skipped}
-            if self._plan.settings.stored_ahead:
-                arrays |= {"x": self._points(to_weights=True), "lookahead": self.params}
-            checkpoint.write(Path(path), checkpoint.flat(arrays), record)
+            saving.save(self._training(), path)
 
     def load(self, path: str | Path) -> None:
         """Go on from a file that `save` wrote: weights, states, hyperparameters and the number of the step.
@@ -371,29 +392,13 @@ class Optimizer:
         """
         with self._lock:
             self._refuse_if_moved("load")
-            tensors, record = checkpoint.read(Path(path))
-            restored = self._plan.restored(record)
-            t, skipped = checkpoint.counts(record)
-            ahead = {key: tensors.pop(key) for key in list(tensors) if key.startswith("lookahead/")}
-            mine = checkpoint.flat({"x": self.params, **self.state})
-            checkpoint.check_tensors(tensors, mine)
-            if ahead:
-                checkpoint.check_tensors(ahead, checkpoint.flat({"lookahead": self.params}))
-            points = {name: tensors[f"x/{name}"] for name in self.params}
-            if restored.settings.stored_ahead:
-                states = {state: {name: tensors[f"{state}/{name}"] for name in self.params} for state in self.state}
-                same = bool(ahead) and record.get("lookahead") == restored.lookahead_scalars(t)
-                held = {name: ahead[f"lookahead/{name}"] for name in self.params} if same else None
-                points = held or restored.points(t, points, states, to_weights=False)
-            for state, by_name in self.state.items():
-                for name, array in by_name.items():
-                    check_writable(f"the state {state} of {name!r}", array)
-            self._place(points)
-            for state, by_name in self.state.items():
-                for name, array in by_name.items():
-                    array[...] = tensors[f"{state}/{name}"]
-            self._plan, self.t, self.skipped = restored, t, skipped
+            loaded = saving.load(self._training(), path)
+            self._groups, self._max_norm = list(loaded.groups), loaded.max_norm
+            self.t, self.skipped = loaded.t, loaded.skipped
             self._restart()
+
+    def _training(self) -> ArrayTraining:
+        return ArrayTraining(self.params, self.state, self._groups, self._max_norm, self.t, self.skipped)
 
     def __repr__(self) -> str:
         weights = sum(array.size for array in self.params.values())

@@ -34,7 +34,7 @@ from downslope.optax.classic import (
     sgd,
 )
 from downslope.optax.points import average, point_ahead, weights
-from downslope.optax.saving import load, save
+from downslope.optax.training import load, save
 from downslope.optax.transformation import RuleState, Transformation, factory, optimizer
 
 __all__ = [

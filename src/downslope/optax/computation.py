@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from downslope.language.formula import Range, check_number, usual_range
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.training.groups import Group
-from downslope.training.plan import Plan
+from downslope.training.settings import Settings, settle
 
 Schedule = Callable[[Any], Any]
 """A hyperparameter that changes: called with the number of steps done, from 0, as Optax calls its schedules."""
@@ -32,16 +32,16 @@ class Computation:
     """What a transformation computes, and with which numbers.
 
     Attributes:
-        plan: The rule with its options. Schedules and traced values are in it as functions that are never called.
-        settings: All hyperparameters.
+        chosen: The rule with its options.
+        hyperparameters: All of them.
         max_norm: The largest permitted norm of all gradients together, or None.
         mask: Which parameters have weight decay: a tree of truth values, or a function that makes one; None for all.
         dtypes: The dtypes of states that do not have that of their weights.
         names: What the user calls those hyperparameters that have another name there.
     """
 
-    plan: Plan
-    settings: Mapping[str, Setting]
+    chosen: Settings
+    hyperparameters: Mapping[str, Setting]
     max_norm: Number | None
     mask: Any
     dtypes: Mapping[str, Any]
@@ -58,7 +58,7 @@ class Computation:
         mask: Any = None,
         dtypes: Mapping[str, Any] = MappingProxyType({}),
         names: Mapping[str, str] = MappingProxyType({}),
-        **options: bool,
+        **options: Any,
     ) -> Computation:
         """Settle a rule; the arguments are those of `downslope.optax.optimizer`, and the attributes of this class.
 
@@ -87,44 +87,49 @@ class Computation:
                 known = check_number(said, known, ranges[name])
             (later if unknown_yet else now)[name] = known
         bound = None if max_norm is None else _taken("max_norm", max_norm)
-        plan = Plan.make(
+        # in the place of what is not known yet stand functions that are never called
+        chosen, (numbers,) = settle(
             rule,
-            [[]],
-            [{}],
             {**now, **{name: _someday(rule, name) for name in later}},
-            max_norm=0.0 if isinstance(bound, jax.Array) else bound,
+            max_norm=bound is not None,
             stored_ahead=lookahead == "stored",
             **options,
         )
+        if bound is not None and not isinstance(bound, jax.Array):
+            bound = check_number("max_norm", bound, Range(0.0, math.inf))
         arrays = [name for name, value in given.items() if isinstance(value, jax.Array)]
         for name in arrays:
-            if f"{name} next" in plan.program.scalars:
+            if f"{name} next" in chosen.program.scalars:
                 raise TypeError(
                     f"{name} is an array, but the look-ahead of {rule.name} needs its value at the next step too: give "
                     f"a number or a schedule (`lambda count: {name}` if it stays the same), and name it in the "
                     "static_args of optax.inject_hyperparams"
                 )
-        settings: dict[str, Setting] = {**plan.groups[0].hyperparameters, **later}
-        return cls(plan, settings, plan.max_norm if bound is None else bound, mask, dtypes, names)
+        return cls(chosen, {**numbers, **later}, bound, mask, dtypes, names)
+
+    @property
+    def program(self) -> Program:
+        """The rule with its options, read."""
+        return self.chosen.program
 
     @functools.cached_property
     def update(self) -> Program:
         """What a step adds to a parameter."""
-        return difference(self.plan.program)
+        return difference(self.program)
 
     @functools.cached_property
     def update_without_decay(self) -> Program:
         """What a step adds to a parameter that the mask spares from weight decay."""
-        return difference(self.plan.settings.with_options(weight_decay=False, decoupled=False).program)
+        return difference(self.chosen.with_options(weight_decay=False, decoupled=False).program)
 
     def value(self, name: str, count: Any) -> Number:
         """A hyperparameter after so many steps; a number is checked, a traced value is not known."""
-        setting = self.settings[name]
+        setting = self.hyperparameters[name]
         if not callable(setting):
             return setting
         said = self.names.get(name, name)
         value = _taken(f"{said} after {count} steps", setting(count))
-        return value if isinstance(value, jax.Array) else check_number(said, value, self.plan.program.ranges[name])
+        return value if isinstance(value, jax.Array) else check_number(said, value, self.program.ranges[name])
 
     def scalars(self, program: Program, count: Any, others: Mapping[str, Any]) -> dict[str, Any]:
         """The scalar inputs of a program for the step after so many."""
@@ -134,7 +139,7 @@ class Computation:
                 found[name] = others[name]
             elif name == "t":
                 found[name] = (count + 1).astype(precision())
-            elif name in self.settings:
+            elif name in self.hyperparameters:
                 found[name] = self.value(name, count)
             else:
                 found[name] = self.value(name.removesuffix(" next"), count + 1)
@@ -142,26 +147,26 @@ class Computation:
 
     def start(self, state: str) -> Number | None:
         """The initial value of a state; None for a copy of the weights."""
-        start = self.plan.program.states[state]
+        start = self.program.states[state]
         if start == "x":
             return None
         return self.value(start, jnp.int32(0)) if isinstance(start, str) else start
 
-    def plan_for(self, names: list[str]) -> Plan:
-        """The plan for arrays of these names, with schedules that count as those of downslope: steps from 1.
+    def group(self, names: list[str], scalar_states: Mapping[str, float]) -> Group:
+        """A group of arrays of these names, with schedules that count as those of downslope: steps from 1.
 
         Raises:
             TypeError: A hyperparameter is a traced value.
         """
         hyperparameters: dict[str, Any] = {}
-        for name, setting in self.settings.items():
+        for name, setting in self.hyperparameters.items():
             if isinstance(setting, jax.Array):
                 said = self.names.get(name, name)
                 raise TypeError(f"{said} is a traced value of JAX; do this outside of jit, with a number")
             hyperparameters[name] = _from_one(setting) if callable(setting) else setting
         if isinstance(self.max_norm, jax.Array):
             raise TypeError("max_norm is a traced value of JAX; do this outside of jit, with a number")
-        return replace(self.plan, groups=[Group(names, hyperparameters, dict(self.plan.program.scalar_states))])
+        return Group(self.chosen, names, hyperparameters, scalar_states)
 
 
 def precision() -> Any:

@@ -35,7 +35,7 @@ def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:
         [0.7] [0.8]
     """
     computation = computation_of(transformation)
-    return _moved(computation, params, state, to_weights=True) if computation.plan.settings.stored_ahead else params
+    return _moved(computation, params, state, to_weights=True) if computation.chosen.stored_ahead else params
 
 
 def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tree:
@@ -51,7 +51,7 @@ def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tre
         ValueError: The parameters have to be moved, and there is not just one state of the transformation in `state`.
     """
     computation = computation_of(transformation)
-    explicit = computation.plan.rule.ahead is not None and not computation.plan.settings.stored_ahead
+    explicit = computation.chosen.rule.ahead is not None and not computation.chosen.stored_ahead
     return _moved(computation, params, state, to_weights=False) if explicit else params
 
 
@@ -101,12 +101,12 @@ def rule_state(computation: Computation, state: Any) -> RuleState:
     Raises:
         ValueError: There is none, or more than one.
     """
-    program = computation.plan.program
+    program = computation.program
     wanted = program.states.keys(), program.scalar_states.keys()
     found = [one for one in _rule_states(state) if (one.states.keys(), one.scalars.keys()) == wanted]
     if len(found) != 1:
         raise ValueError(
-            f"there are {len(found)} states of {computation.plan.rule.name} with these options in "
+            f"there are {len(found)} states of {computation.chosen.rule.name} with these options in "
             f"state={state!r:.200}; expected one. Of several, pass the state that holds the one"
         )
     return found[0]
@@ -129,7 +129,7 @@ def _rule_states(state: Any) -> list[RuleState]:
 def _moved(computation: Computation, params: Tree, state: Any, *, to_weights: bool) -> Tree:
     """The parameters, moved between the weights and the point ahead."""
     mine = rule_state(computation, state)
-    ahead = computation.plan.settings.ahead
+    ahead = computation.chosen.ahead
     assert ahead is not None
     scalars = computation.scalars(ahead.to_point, mine.count, mine.scalars)
 

@@ -59,7 +59,7 @@ class Transformation(optax.GradientTransformationExtraArgs):  # type: ignore[mis
         return self  # nothing in it changes
 
     def __repr__(self) -> str:
-        return f"<Transformation {self.computation.plan.rule.name}>"
+        return f"<Transformation {self.computation.chosen.rule.name}>"
 
 
 def optimizer(
@@ -191,7 +191,7 @@ def _init(computation: Computation, params: Tree) -> RuleState:
         start, dtype = computation.start(state), computation.dtypes.get(state)
         return jax.tree.map(lambda p: _filled(p, start, dtype), params)
 
-    program = computation.plan.program
+    program = computation.program
     numbers = {name: jnp.asarray(start, precision()) for name, start in program.scalar_states.items()}
     count, scalars = _beside(params, (jnp.zeros([], jnp.int32), numbers))
     return RuleState(count, scalars, {state: tree(state) for state in program.states})
@@ -217,7 +217,7 @@ def _filled(p: Any, start: Number | None, dtype: Any) -> jax.Array:
 
 def _update(computation: Computation, updates: Tree, state: RuleState, params: Tree) -> tuple[Tree, RuleState]:
     """The updates of one step, and the new state."""
-    rule, program = computation.plan.rule, computation.plan.program
+    rule, program = computation.chosen.rule, computation.program
     wanted = program.states.keys(), program.scalar_states.keys()
     if not isinstance(state, RuleState) or (state.states.keys(), state.scalars.keys()) != wanted:
         raise TypeError(f"state={state!r:.200} is not one that init made for the rule {rule.name} with these options")

@@ -10,8 +10,7 @@ from downslope.dialects import DIALECTS
 from downslope.language.options import CHOICES
 from downslope.language.program import Program
 from downslope.rule import Rule
-from downslope.training.plan import Plan
-from downslope.training.settings import Settings
+from downslope.training.settings import Settings, settle
 
 
 class Recipe:
@@ -67,19 +66,9 @@ class Recipe:
                 raise TypeError(f"{name}={value!r}: a recipe holds numbers; give the schedule's value at one step")
         if "averaging" in settings and isinstance(rule, Rule) and "averaging" not in rule.hyperparameters:
             rule.checked("averaging", settings["averaging"])  # raises: it does not change the path
-        plan = Plan.make(
-            rule,
-            [[]],
-            [{}],
-            settings,
-            decoupled=decoupled,
-            cautious=cautious,
-            max_norm=None,
-            maximize=maximize,
-            stored_ahead=False,
-        )
-        numbers = {name: value for name, value in plan.groups[0].hyperparameters.items() if not callable(value)}
-        object.__setattr__(self, "chosen", plan.settings)
+        chosen, (given,) = settle(rule, settings, decoupled=decoupled, cautious=cautious, maximize=maximize)
+        numbers = {name: value for name, value in given.items() if not callable(value)}
+        object.__setattr__(self, "chosen", chosen)
         object.__setattr__(self, "numbers", MappingProxyType(numbers))
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from downslope.dialects import DIALECTS
-from downslope.language.options import CHOICES, compose
+from downslope.language.options import CHOICES, NAMES
 from downslope.language.program import fingerprint
 from downslope.recipes.conversion import Conversion, carried, carried_scalars, convert
 from downslope.recipes.recipe import Recipe
 from downslope.rule import Rule
 from downslope.training import checkpoint
-from downslope.training.checkpoint import COMPUTED, CheckpointError, Raw
-from downslope.training.groups import Array, Group
+from downslope.training.checkpoint import CheckpointError, Raw
+from downslope.training.groups import Array, Clock, Group
+from downslope.training.record import COMPUTED, clocks_in
+from downslope.training.settings import Settings
 
 Tensors = dict[str, dict[str, Raw]]
 """The tensors of a file, by what they are (`x`, a state, `lookahead`) and by parameter."""
@@ -155,7 +157,7 @@ def _convert(
     tensors: Tensors, record: dict[str, Any], to: str, rule: Rule | None, settings: Mapping[str, Any], closest: bool
 ) -> list[Conversion]:
     """Convert the tensors and the record of a file, group by group."""
-    clocks = checkpoint.clocks(record, record["groups"])
+    clocks = clocks_in(record, record["groups"])
     found = []
     for group in record["groups"]:
         computed = {key: group.get(key, record.get(key)) for key in COMPUTED}
@@ -211,8 +213,10 @@ def _fingerprint(rule: Rule, options: Mapping[str, bool], flags: Mapping[str, bo
     """The fingerprint of a rule's formula; None if it does not take these flags and options."""
     if rule.flags.keys() != flags.keys():
         return None
+    if not options.keys() <= set(NAMES):
+        return None
     try:
-        return fingerprint(compose(rule, **options, **flags))
+        return fingerprint(Settings.of(rule, flags, [name for name in options if options[name]]).program)
     except (TypeError, ValueError):
         return None
 
@@ -237,14 +241,12 @@ def _describe(
     )
 
 
-def _carry(
-    tensors: Tensors, names: Sequence[str], own: Recipe, recipe: Recipe, clocks: Mapping[str, checkpoint.Clock]
-) -> None:
+def _carry(tensors: Tensors, names: Sequence[str], own: Recipe, recipe: Recipe, clocks: Mapping[str, Clock]) -> None:
     """Convert the states of parameters, and the weights if gradients are taken elsewhere than there."""
     mine = {name: {state: tensors.get(state, {}).pop(name, None) for state in own.program.states} for name in names}
     for name in names:
         t, scalars = clocks[name].t, clocks[name].scalar_states
-        states = {state: _array(raw) for state, raw in mine[name].items() if raw is not None}
+        states = {state: raw.numbers() for state, raw in mine[name].items() if raw is not None}
         x = tensors["x"][name]
         missing = [state for state in own.program.states if state not in states]
         if missing and (states or t):
@@ -253,21 +255,21 @@ def _carry(
             )
         new: dict[str, Array] = {}
         if not missing and (states or t):
-            new = carried(own, recipe, states, t, like=_array(x))
+            new = carried(own, recipe, states, t, like=x.numbers())
             dtype = next((raw.dtype for raw in mine[name].values() if raw is not None), x.dtype)
             for state, array in new.items():
-                tensors.setdefault(state, {})[name] = _raw(array, dtype)
+                tensors.setdefault(state, {})[name] = Raw.rounded(array, dtype)
         if own.rule.ahead is recipe.rule.ahead:
             continue
         point = tensors.get("lookahead", {}).pop(name, None)
         if own.rule.ahead is not None:
             scalar_values = _point_scalars(own, scalars, t)
-            point = point or _raw(_moved(own, _array(x), states, scalar_values, to_weights=False), x.dtype)
+            point = point or Raw.rounded(_moved(own, x.numbers(), states, scalar_values, to_weights=False), x.dtype)
             tensors["x"][name] = point
         if recipe.rule.ahead is not None:
             its = _point_scalars(recipe, carried_scalars(own, recipe, scalars, t), t)
             tensors.setdefault("lookahead", {})[name] = x
-            tensors["x"][name] = _raw(_moved(recipe, _array(x), new, its, to_weights=True), x.dtype)
+            tensors["x"][name] = Raw.rounded(_moved(recipe, x.numbers(), new, its, to_weights=True), x.dtype)
     for what in [what for what, by_name in tensors.items() if not by_name]:
         del tensors[what]
 
@@ -276,8 +278,8 @@ def _point_scalars(recipe: Recipe, scalar_states: Mapping[str, float], t: int) -
     """What the point ahead depends on besides weights and states, for the step after `t`."""
     ahead = recipe.chosen.ahead
     assert ahead is not None
-    group = Group([], dict(recipe.numbers), dict(scalar_states))
-    return dict(zip(ahead.scalars, group.scalars(ahead.to_point, t + 1, 1.0), strict=True))
+    values = Group(recipe.chosen, [], recipe.numbers).ahead_scalars(Clock(t, scalar_states))
+    return dict(zip(ahead.scalars, values, strict=True))
 
 
 def _moved(
@@ -289,19 +291,3 @@ def _moved(
         return x
     moved: Array = ahead.move(x, states, scalars, to_weights=to_weights)
     return moved
-
-
-def _array(raw: Raw) -> Array:
-    """An array of a tensor; bfloat16, which NumPy does not have, as float32."""
-    if raw.dtype != "bfloat16":
-        return raw.array()
-    return (raw.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(raw.shape)
-
-
-def _raw(array: Array, dtype: str) -> Raw:
-    """A tensor of an array, in this dtype, rounded to the nearest."""
-    if dtype != "bfloat16":
-        return Raw.of(np.ascontiguousarray(array, dtype=dtype))
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    rounded = np.where(np.isnan(array), bits | 0x400000, bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    return Raw("bfloat16", array.shape, np.ascontiguousarray(rounded.astype(np.uint16)).reshape(-1).view(np.uint8))

@@ -17,7 +17,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends import threads as pool
 from downslope.rule import Rule
-from downslope.torch import backward, saving
+from downslope.torch import backward, training
 from downslope.torch.extras import Chosen, Extras
 from downslope.torch.gradients import describe_nonfinite, norm_and_nonfinite
 from downslope.torch.groups import ScheduledGroup, refuse_contradiction, schedule_names
@@ -558,12 +558,30 @@ class Optimizer(torch.optim.Optimizer):
             after(self)
 
     def save(self, path: str | Path, model: torch.nn.Module) -> None:  # noqa: D102
-        saving.save(self, path, model)
+        with self._progress.alone("save"):
+            training.save(self._training(model), path)
 
     def load(self, path: str | Path, model: torch.nn.Module) -> None:  # noqa: D102
-        saving.load(self, path, model)
+        with self._progress.alone("load"):
+            loaded = training.load(self._training(model), path)
+            self._options = replace(self._options, max_norm=loaded.max_norm)
+            self._storage = replace(self._storage, seed=loaded.record.get("seed", self._storage.seed))
+            self._progress.skipped = loaded.skipped
+            self._progress.layouts.clear()
 
-    save.__doc__, load.__doc__ = saving.save.__doc__, saving.load.__doc__
+    save.__doc__, load.__doc__ = training.save.__doc__, training.load.__doc__
+
+    def _training(self, model: torch.nn.Module) -> training.TorchTraining:
+        return training.TorchTraining(
+            model,
+            self.param_groups,
+            self.state,
+            [self._check_group(group) for group in self.param_groups],
+            self._storage,
+            self._options.max_norm,
+            self.skipped,
+            self._check_group,
+        )
 
     def _adapt(self, group: Group) -> None:
         """Bring a group from elsewhere up to date."""

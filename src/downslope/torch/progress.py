@@ -46,6 +46,21 @@ class Progress:
         raise RuntimeError(f"{what}() inside {self.away}(): finish that first; nothing was changed")
 
     @contextlib.contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Do something that needs parameters to hold what they do in training, and nobody else to be at work.
+
+        Args:
+            what: The method that does it.
+
+        Raises:
+            RuntimeError: Parameters hold something else, or a step is in progress.
+        """
+        with self.lock:
+            if self.away:
+                self.refuse(what)
+            yield
+
+    @contextlib.contextmanager
     def moved(self, where: str, points: Mapping[Tensor, Tensor]) -> Iterator[None]:
         """Have other values in parameters for the length of a with block, then put back exactly what they held.
 

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -38,24 +38,9 @@ _CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF1
 _NAMES = {code: name for name, code in _CODES.items()}
 _WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
-COMPUTED = ("rule", "flags", "options", "formula")
-"""The entries of a record that say what is computed."""
-
 
 class CheckpointError(ValueError):
     """A file is damaged, is not downslope's, or belongs to another rule or other arrays."""
-
-
-class Shaped(Protocol):
-    """Anything with a dtype and a shape."""
-
-    @property
-    def dtype(self) -> Any:
-        """The dtype."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +66,21 @@ class Raw:
         """An array that shares these bytes; not of bfloat16, which NumPy does not have."""
         return self.data.view(self.dtype).reshape(self.shape)
 
+    def numbers(self) -> Array:
+        """An array of these numbers: one that shares the bytes, or for bfloat16 one of float32."""
+        if self.dtype != "bfloat16":
+            return self.array()
+        return (self.data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
+
+    @classmethod
+    def rounded(cls, numbers: Array, dtype: str) -> Raw:
+        """Numbers in this dtype, rounded to the nearest."""
+        if dtype != "bfloat16":
+            return cls.of(numbers.astype(dtype, copy=False))
+        bits = np.ascontiguousarray(numbers, np.float32).view(np.uint32)
+        half = np.where(np.isnan(numbers), bits | 0x400000, bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return cls("bfloat16", numbers.shape, np.ascontiguousarray(half.astype(np.uint16)).reshape(-1).view(np.uint8))
+
 
 def write(path: Path, tensors: Mapping[str, Array | Raw], record: Mapping[str, Any]) -> None:
     """Write a file that is either there whole or not at all, whenever the process ends.
@@ -88,9 +88,13 @@ def write(path: Path, tensors: Mapping[str, Array | Raw], record: Mapping[str, A
     The tensors go from where they are to the file, without a copy of all of them in between.
 
     Raises:
+        TypeError: A tensor is of a dtype that a file does not have.
         OSError: The file cannot be written, or there is something that is no file; see `files.write`.
     """
     raw = {key: tensor if isinstance(tensor, Raw) else Raw.of(tensor) for key, tensor in tensors.items()}
+    for key, tensor in raw.items():
+        if tensor.dtype not in _WIDTHS:
+            raise TypeError(f"{key!r} is {tensor.dtype}; a file holds {', '.join(_WIDTHS)}")
     raw = {key: raw[key] for key in sorted(raw, key=lambda key: (-_WIDTHS[raw[key].dtype], key))}  # all then aligned
     metadata = {
         "format": FORMAT,
@@ -179,174 +183,3 @@ def _checksum(tensors: Mapping[str, Raw], record: Mapping[str, Any]) -> str:
         total = zlib.crc32(f"{key} {raw.dtype} {raw.shape}".encode(), total)
         total = zlib.crc32(raw.data.data if raw.data.size else b"", total)
     return f"{total:08x}"
-
-
-def check_same(record: Mapping[str, Any], here: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Make sure that a record agrees with this optimizer's own in these entries.
-
-    Raises:
-        CheckpointError: It does not.
-    """
-    for key in keys:
-        if record.get(key) != here[key]:
-            raise CheckpointError(
-                f"the file's {key} is {record.get(key)!r}, this optimizer's {here[key]!r}; "
-                "load it into an optimizer made with the same rule, formula and options"
-            )
-
-
-def check_tensors(tensors: Mapping[str, Shaped], mine: Mapping[str, Shaped]) -> None:
-    """Make sure that a file has just the tensors that are needed, of the right dtypes and shapes.
-
-    Raises:
-        CheckpointError: It has not.
-    """
-    missing, unknown = sorted(mine.keys() - tensors.keys()), sorted(tensors.keys() - mine.keys())
-    if missing or unknown:
-        raise CheckpointError(f"the file's tensors do not match this optimizer's: missing {missing}, unknown {unknown}")
-    for key, array in mine.items():
-        saved = tensors[key]
-        if saved.dtype != array.dtype or saved.shape != array.shape:
-            raise CheckpointError(
-                f"the file's {key!r} is {saved.dtype} of shape {saved.shape}, this optimizer's "
-                f"{array.dtype} of shape {array.shape}"
-            )
-
-
-def check_groups(record: Mapping[str, Any], here: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The file's parameter groups, made sure to be those of this optimizer, in whatever order their names are.
-
-    Args:
-        record: The file's record.
-        here: This optimizer's.
-
-    Raises:
-        CheckpointError: The groups differ, or the record is malformed.
-    """
-    groups = record.get("groups")
-    if not isinstance(groups, list) or len(groups) != len(here["groups"]):
-        raise CheckpointError(f"the file's groups are {groups!r:.200}; this optimizer has {len(here['groups'])}")
-    for k, (saved, mine) in enumerate(zip(groups, here["groups"], strict=True)):
-        _check_names(k, saved.get("names") if isinstance(saved, dict) else saved, mine["names"])
-        for key in (*COMPUTED, "complex"):
-            theirs, ours = saved.get(key, record.get(key)), mine.get(key, here.get(key))
-            if theirs != ours:
-                raise CheckpointError(f"the {key} of the file's group {k} is {theirs!r:.200}, here {ours!r:.200}")
-        for part in ("hyperparameters", "scalar_states"):
-            _numbers(saved, part, mine[part], f"group {k}")
-    return groups
-
-
-def _check_names(k: int, saved: Any, mine: Sequence[str]) -> None:
-    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
-        raise CheckpointError(f"the file's group {k} holds {saved!r:.200}; expected names")
-    if sorted(saved) != sorted(mine):
-        missing, unknown = [n for n in mine if n not in saved], [n for n in saved if n not in mine]
-        raise CheckpointError(
-            f"the file's group {k} holds {saved!r:.200}; this optimizer's holds {mine!r:.200}; "
-            f"missing in the file: {missing!r:.200}, unknown here: {unknown!r:.200}"
-        )
-
-
-def _numbers(saved: Mapping[str, Any], part: str, names: Collection[str], where: str) -> dict[str, Any]:
-    """A part of a record that gives numbers by name, made sure to have just these names."""
-    numbers = saved.get(part)
-    if not isinstance(numbers, dict) or numbers.keys() != set(names):
-        raise CheckpointError(f"the file's {where} has {part} {numbers!r:.200}; expected {list(names)}")
-    for name, value in numbers.items():
-        scheduled = value is None and part == "hyperparameters"
-        if not scheduled and not _is_number(value):
-            raise CheckpointError(f"the file's {name} in {where} is {value!r:.60}; expected a number")
-    return numbers
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        float(value)
-    except OverflowError:
-        return False
-    return True
-
-
-def bound(record: Mapping[str, Any]) -> float | None:
-    """The file's `max_norm`.
-
-    Raises:
-        CheckpointError: It is neither a number of at least 0 nor None.
-    """
-    value = record.get("max_norm")
-    if value is not None and not (_is_number(value) and value >= 0):
-        raise CheckpointError(f"the file's max_norm is {value!r:.60}; expected a number of at least 0")
-    return None if value is None else float(value)
-
-
-def counts(record: Mapping[str, Any]) -> tuple[int, int]:
-    """The file's number of the step and of steps skipped, for an optimizer that counts for all arrays together.
-
-    Raises:
-        CheckpointError: They are not counts, or there are parameters with another number of steps than the rest.
-    """
-    if record.get("clocks"):
-        raise CheckpointError(
-            f"parameters in the file have counts of their own, {record['clocks']!r:.200}; this optimizer has one for "
-            "all of its arrays and cannot go on from there"
-        )
-    return count(record, "t"), count(record, "skipped")
-
-
-def count(record: Mapping[str, Any], name: str, where: str = "") -> int:
-    """A count in a record.
-
-    Raises:
-        CheckpointError: It is not a count.
-    """
-    value = record.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
-        raise CheckpointError(f"the file's {name}{where} is {value!r:.60}; expected a whole number from 0 to 2**53")
-    return value
-
-
-@dataclass(frozen=True)
-class Clock:
-    """How far a parameter has come.
-
-    Attributes:
-        t: The number of steps done.
-        scalar_states: The scalar states.
-    """
-
-    t: int
-    scalar_states: Mapping[str, float]
-
-
-def clocks(record: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> dict[str, Clock]:
-    """How far every parameter in the file has come, by name.
-
-    Args:
-        record: The file's record.
-        groups: Its groups, checked.
-
-    Raises:
-        CheckpointError: The record is malformed.
-    """
-    own, t = record.get("clocks", {}), count(record, "t")
-    names = [name for group in groups for name in group["names"]]
-    if not isinstance(own, dict) or not own.keys() <= set(names):
-        raise CheckpointError(f"the file's clocks are {own!r:.200}; expected some of {names!r:.200}")
-    found = {}
-    for group in groups:
-        for name in group["names"]:
-            clock = own.get(name, {"t": t, "scalar_states": group["scalar_states"]})
-            if not isinstance(clock, dict):
-                raise CheckpointError(f"the file's clock of {name} is {clock!r:.60}; expected t and scalar_states")
-            scalars = _numbers(clock, "scalar_states", group["scalar_states"], f"clock of {name}")
-            floats = {state: float(value) for state, value in scalars.items()}
-            found[name] = Clock(count(clock, "t", f" of {name}"), floats)
-    return found
-
-
-def flat(arrays: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
-    """Everything that is saved, by the key it is saved under."""
-    return {f"{state}/{name}": array for state, by_name in arrays.items() for name, array in by_name.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,30 +10,48 @@ import numpy as np
 
 from downslope.language.formula import Range, check_number
 from downslope.language.program import Program
+from downslope.training.settings import Schedule, Settings
 
 Array = np.ndarray[Any, Any]
-Schedule = Callable[[int], float]
-"""A hyperparameter that changes: called with the number of the step, from 1, it returns the value for that step."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How far a parameter has come.
+
+    Attributes:
+        t: The number of steps done.
+        scalar_states: The scalar states.
+    """
+
+    t: int
+    scalar_states: Mapping[str, float]
 
 
 @dataclass
 class Group:
-    """Some arrays and the hyperparameters they share.
+    """Some arrays that one rule trains, and the hyperparameters they share.
 
     Attributes:
+        settings: The rule with its options.
         names: The names of the arrays.
         hyperparameters: Numbers or schedules.
         scalar_states: The rule's scalar states for this group.
+        placed_by: The hyperparameters by which stored points ahead were placed, where these have been others.
+        complex_names: Those of the names whose arrays are complex.
     """
 
+    settings: Settings
     names: list[str]
-    hyperparameters: dict[str, float | Schedule]
-    scalar_states: dict[str, float] = field(default_factory=dict)
+    hyperparameters: Mapping[str, float | Schedule]
+    scalar_states: Mapping[str, float] = field(default_factory=dict)
+    placed_by: Mapping[str, float] = field(default_factory=dict)
+    complex_names: Sequence[str] = ()
     _plan: tuple[Program, list[float], list[tuple[int, str]]] | None = field(default=None, repr=False)
 
-    def with_settings(self, hyperparameters: Mapping[str, float | Schedule]) -> Group:
+    def with_hyperparameters(self, hyperparameters: Mapping[str, float | Schedule]) -> Group:
         """This group with other hyperparameters, already checked."""
-        return Group(self.names, {**self.hyperparameters, **hyperparameters}, self.scalar_states)
+        return Group(self.settings, self.names, {**self.hyperparameters, **hyperparameters}, self.scalar_states)
 
     def value(self, name: str, t: int, allowed: Range) -> float:
         """The hyperparameter at step `t`."""
@@ -69,6 +87,14 @@ class Group:
                 setting = 0.0
             values.append(float(setting))
         return program, values, moving
+
+    def ahead_scalars(self, clock: Clock) -> list[float]:
+        """What points ahead depend on besides weights and states after so many steps; nothing without a look-ahead."""
+        ahead = self.settings.ahead
+        if ahead is None:
+            return []
+        group = Group(self.settings, [], {**self.hyperparameters, **self.placed_by}, clock.scalar_states)
+        return group.scalars(ahead.to_point, clock.t + 1, 1.0)
 
     @property
     def scheduled(self) -> bool:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from downslope.language.options import NAMES, compose, stored_point
+from downslope.language.formula import check_number, unknown
+from downslope.language.options import CHOICES, NAMES, NUMBERS, compose, stored_point
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
+
+Schedule = Callable[[int], float]
+"""A hyperparameter that changes: called with the number of the step, from 1, it returns the value for that step."""
+
+FIXED = tuple(sorted({*CHOICES, "lookahead", "max_norm", "nonfinite", "threads"}))
+"""The options that hold for a whole optimizer from the start."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,77 @@ class Settings:
         """These settings with other options."""
         chosen = {**self.around, **options}
         return replace(self, options=frozenset(name for name in chosen if chosen[name]))
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, float | Schedule]:
+        """All hyperparameters, checked: those given, else the defaults; an option that is not given here counts as 0.
+
+        Raises:
+            TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
+            ValueError: A value is out of range.
+        """
+        absent = {name: 0.0 for name in NUMBERS if name in self.options}
+        numbers = {**self.program.hyperparameters, **absent, **given}
+        for name, value in numbers.items():
+            if value is None and name not in given:
+                raise TypeError(f"{self.rule.name} has no default for {name}; give {name}=...")
+        return {name: self.checked(name, value) for name, value in numbers.items()}
+
+    def checked(self, name: str, value: Any) -> float | Schedule:
+        """The number or schedule for this hyperparameter.
+
+        Raises:
+            TypeError: The name is unknown or of something else than a hyperparameter, or the value of the wrong kind.
+            ValueError: The value is out of range.
+        """
+        if name in self.program.hyperparameters:
+            if callable(value):
+                schedule: Schedule = value
+                check_number(f"{name}(t=1)", schedule(1), self.program.ranges[name])
+                return schedule
+            return check_number(name, value, self.program.ranges[name])
+        if name in (*self.rule.flags, *FIXED, *NUMBERS):
+            raise TypeError(f"{name} is settled for the whole optimizer when it is made; it cannot be set here")
+        valid = dict.fromkeys((*self.program.hyperparameters, *self.rule.flags, *NUMBERS, *FIXED))
+        raise unknown(f"an optimizer with the rule {self.rule.name}", name, list(valid))
+
+
+def settle(
+    rule: Rule,
+    shared: Mapping[str, Any],
+    own: Sequence[Mapping[str, Any]] = ({},),
+    *,
+    max_norm: bool = False,
+    stored_ahead: bool = False,
+    **choices: bool,
+) -> tuple[Settings, list[dict[str, float | Schedule]]]:
+    """Settle a rule with what it is given: its settings, and the hyperparameters of every group.
+
+    Args:
+        rule: The rule.
+        shared: Hyperparameters and flags for all groups; also `weight_decay` and `averaging`, the options.
+        own: The hyperparameters that each group sets for itself.
+        max_norm: Whether gradients are scaled.
+        stored_ahead: Keep the point of the look-ahead in the arrays.
+        **choices: The options that are a yes or no; see `language.options.Options`.
+
+    Raises:
+        TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
+        ValueError: A value is out of range.
+        FormulaError: The rule cannot be compiled, or an option does not fit it.
+    """
+    if not isinstance(rule, Rule):
+        raise TypeError(f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule")
+    for option, value in choices.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{option}={value!r}: give True or False")
+    known = {*rule.hyperparameters, *rule.flags}
+    given = {*shared, *(name for group in own for name in group)}
+    flags = {name: shared[name] for name in rule.flags if name in shared}
+    options = {name for name in NUMBERS if name in given and name not in known}
+    options |= {name for name, value in choices.items() if value} | ({"max_norm"} if max_norm else set())
+    settings = Settings.of(rule, flags, options, stored_ahead=stored_ahead)
+    numbers = {name: value for name, value in shared.items() if name not in flags}
+    return settings, [settings.complete({**numbers, **group}) for group in own]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Saving parameters and a rule's state by name, in the files that all front ends share, and going on from them."""
+"""Parameters and a rule's state as a training that can be saved by name, and go on from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from downslope.optax.computation import Computation
 from downslope.optax.points import computation_of, is_masked, is_rule_state, rule_state, weights
 from downslope.optax.transformation import RuleState, Transformation, Tree
-from downslope.training import checkpoint
-from downslope.training.checkpoint import CheckpointError, Raw
+from downslope.training import saving
+from downslope.training.checkpoint import Raw
 from downslope.training.groups import Array
-from downslope.training.plan import Plan
+from downslope.training.protocol import Kind, Loaded
+from downslope.training.settings import Schedule
 
 
 def save(path: str | Path, params: Tree, state: Any, transformation: Transformation) -> None:
@@ -53,24 +53,7 @@ def save(path: str | Path, params: Tree, state: Any, transformation: Transformat
         >>> print(in_numpy.params["W"], in_numpy.state["v"]["W"], in_numpy.groups[0]["lr"])
         [1. 1. 1.] [-0.1 -0.1 -0.1] 0.1
     """
-    computation = computation_of(transformation)
-    mine = rule_state(computation, state)
-    held = dict(_leaves(params, mine))
-    plan = _plan(computation, list(held), mine)
-    points = {"x": params} if not plan.settings.stored_ahead else {}
-    if plan.settings.stored_ahead:
-        points = {"x": weights(transformation, params, mine), "lookahead": params}
-    tensors = {
-        f"{key}/{name}": np.asarray(leaf)
-        for key, tree in {**points, **mine.states}.items()
-        for name, leaf in _leaves(tree, mine)
-    }
-    for key, tensor in tensors.items():
-        p = held[key.partition("/")[2]]
-        if tensor.shape != p.shape:
-            raise ValueError(f"{key!r} has shape {tensor.shape}, its parameter {p.shape}: state is of other parameters")
-    t = int(mine.count)
-    checkpoint.write(Path(path), tensors, {**plan.record(t), "t": t, "skipped": 0})
+    saving.save(TreeTraining(params, state, transformation), path)
 
 
 def load(path: str | Path, params: Tree, state: Any, transformation: Transformation) -> tuple[Tree, Any]:
@@ -93,64 +76,100 @@ def load(path: str | Path, params: Tree, state: Any, transformation: Transformat
         TypeError: The transformation is not one of downslope's, or a hyperparameter is a traced value.
         ValueError: There is not just one state of it in `state`, or a name or mask cannot be saved; see `save`.
     """
-    computation = computation_of(transformation)
-    mine = rule_state(computation, state)
-    held = dict(_leaves(params, mine))
-    plan = _plan(computation, list(held), mine)
-    raw, record = checkpoint.read_raw(Path(path))
-    checkpoint.check_same(record, plan.record(0), checkpoint.COMPUTED)
-    (saved,) = checkpoint.check_groups(record, plan.record(0))
-    t, _ = checkpoint.counts(record)
-    tensors = {key: _array(key, tensor) for key, tensor in raw.items()}
-    ahead = {key: tensors.pop(key) for key in list(tensors) if key.startswith("lookahead/")}
-    trees = {"x": params, **mine.states}
-    checkpoint.check_tensors(
-        tensors, {f"{key}/{name}": leaf for key, tree in trees.items() for name, leaf in _leaves(tree, mine)}
-    )
-    if ahead:
-        checkpoint.check_tensors(ahead, {f"lookahead/{name}": leaf for name, leaf in held.items()})
-    restored = RuleState(
-        count=_like(mine.count, min(t, 2**31 - 1)),  # where steps stop counting, too
-        scalars={name: _like(old, saved["scalar_states"][name]) for name, old in mine.scalars.items()},
-        states={key: _replaced(tree, mine, key, tensors) for key, tree in mine.states.items()},
-    )
-    plan = _plan(computation, list(held), restored)
-    points = {name: tensors[f"x/{name}"] for name in held}
-    if plan.settings.stored_ahead:
-        states = {key: {name: tensors[f"{key}/{name}"] for name in held} for key in mine.states}
-        same = bool(ahead) and record.get("lookahead") == plan.lookahead_scalars(t)
-        points = plan.points(t, points, states, to_weights=False) if not same else points
-        points = {name: ahead[f"lookahead/{name}"] for name in held} if same else points
-    new = _replaced(params, mine, "x", {f"x/{name}": point for name, point in points.items()})
-    return new, jax.tree.map(lambda node: restored if node is mine else node, state, is_leaf=is_rule_state)
+    training = TreeTraining(params, state, transformation)
+    saving.load(training, path)
+    return training.params, training.whole
 
 
-def _plan(computation: Computation, names: list[str], state: RuleState) -> Plan:
-    """The plan for parameters of these names, with the scalar states as they are now."""
-    if computation.mask is not None:
-        raise ValueError("a transformation with a mask computes two formulas, but a file is of one: use two, in "
-                         "optax.multi_transform, and a file for each")  # fmt: skip
-    if jnp.ndim(state.count):
-        raise ValueError(f"state has {jnp.shape(state.count)} counts, as under vmap, but a file is of one training: "
-                         "take one of them out, and save or load it alone")  # fmt: skip
-    plan = computation.plan_for(names)
-    plan.groups[0].scalar_states = {name: float(value) for name, value in state.scalars.items()}
-    return plan
+class TreeTraining:
+    """Trees of parameters and states; see `training.protocol.Training`.
+
+    Args:
+        params: The parameters.
+        state: The state, also of a chain or wrapper that the transformation is in.
+        transformation: One of downslope's.
+
+    Attributes:
+        params: The parameters; those that were loaded after `put`.
+        whole: The state as it was given; with what was loaded after `put`.
+    """
+
+    skipped = 0
+    clocks = None
+    rounding = None
+
+    def __init__(self, params: Tree, state: Any, transformation: Any):
+        computation = computation_of(transformation)
+        self.params, self.whole = params, state
+        self._mine = mine = rule_state(computation, state)
+        self._held = {what: _leaves(tree, mine) for what, tree in {"x": params, **mine.states}.items()}
+        names = list(self._held["x"])
+        if computation.mask is not None:
+            raise ValueError("a transformation with a mask computes two formulas, but a file is of one: use two, in "
+                             "optax.multi_transform, and a file for each")  # fmt: skip
+        if jnp.ndim(mine.count):
+            raise ValueError(f"state has {jnp.shape(mine.count)} counts, as under vmap, but a file is of one training: "
+                             "take one of them out, and save or load it alone")  # fmt: skip
+        for what, by_name in self._held.items():
+            for name, p in self._held["x"].items():
+                if by_name[name].shape != p.shape:
+                    raise ValueError(
+                        f"'{what}/{name}' has shape {by_name[name].shape}, its parameter {p.shape}: state is of other "
+                        "parameters"
+                    )
+        self.groups = [computation.group(names, {name: float(value) for name, value in mine.scalars.items()})]
+        self.max_norm = None if computation.max_norm is None else float(computation.max_norm)
+        self.t = int(mine.count)
+        self._weights = self._held["x"]
+        if computation.chosen.stored_ahead:
+            self._weights = _leaves(weights(transformation, params, mine), mine)
+
+    def kinds(self, name: str) -> dict[str, Kind]:  # noqa: D102
+        return {what: (str(by_name[name].dtype), by_name[name].shape) for what, by_name in self._held.items()}
+
+    def get(self, what: str, name: str) -> Raw:  # noqa: D102
+        by_name = {**self._held, "x": self._weights, "lookahead": self._held["x"]}[what]
+        return Raw.of(np.asarray(by_name[name]))
+
+    def adopt(  # noqa: D102
+        self, given: Sequence[Mapping[str, float]], max_norm: float | None
+    ) -> list[Mapping[str, float | Schedule]]:
+        return [group.hyperparameters for group in self.groups]
+
+    def put(self, loaded: Loaded) -> None:  # noqa: D102
+        mine, names = self._mine, self.groups[0].names
+        (group,) = loaded.groups
+
+        def new(tree: Tree, what: str) -> Tree:
+            return _replaced(tree, mine, {name: loaded.tensors[what, name] for name in names})
+
+        restored = RuleState(
+            count=_like(mine.count, min(loaded.t, 2**31 - 1)),  # where steps stop counting, too
+            scalars={name: _like(old, group.scalar_states[name]) for name, old in mine.scalars.items()},
+            states={what: new(tree, what) for what, tree in mine.states.items()},
+        )
+        self.params = new(self.params, "lookahead" if group.settings.stored_ahead else "x")
+        self.whole = jax.tree.map(lambda node: restored if node is mine else node, self.whole, is_leaf=is_rule_state)
 
 
-def _leaves(tree: Tree, state: RuleState) -> Iterator[tuple[str, Any]]:
-    """The entries of a tree like the parameters that this state is about, as arrays, with their names.
+def _leaves(tree: Tree, state: RuleState) -> dict[str, Any]:
+    """The entries of a tree like the parameters that this state is about, as arrays, by name.
 
     Raises:
         ValueError: Two have the same name.
     """
-    seen: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for path, leaf in _here(tree, state):
-        name = ".".join(_word(key) for key in path) or "0"
-        if name in seen:
+        name = _name(path)
+        if name in found:
             raise ValueError(f"two parameters are named {name!r}; rename one, as a file keeps them by name")
-        seen[name] = jnp.asarray(leaf)
-    yield from seen.items()
+        found[name] = jnp.asarray(leaf)
+    return found
+
+
+def _name(path: Sequence[Any]) -> str:
+    """The name of an entry: the steps to it, joined by dots."""
+    return ".".join(_word(key) for key in path) or "0"
 
 
 def _here(tree: Tree, state: RuleState) -> list[tuple[Any, Any]]:
@@ -170,11 +189,9 @@ def _word(key: Any) -> str:
     return str(key)
 
 
-def _replaced(tree: Tree, state: RuleState, key: str, tensors: Mapping[str, Array]) -> Tree:
+def _replaced(tree: Tree, state: RuleState, tensors: Mapping[str, Raw]) -> Tree:
     """The tree with what the file has in the place of its entries."""
-    new = {path: _like(leaf, tensors[f"{key}/{name}"]) for (name, leaf), (path, _) in zip(
-        _leaves(tree, state), _here(tree, state), strict=True
-    )}  # fmt: skip
+    new = {path: _like(leaf, _array(tensors[_name(path)])) for path, leaf in _here(tree, state)}
     return jax.tree.map_with_path(lambda path, leaf: new.get(path, leaf), tree)
 
 
@@ -185,7 +202,5 @@ def _like(old: Any, value: Any) -> jax.Array:
     return new
 
 
-def _array(key: str, raw: Raw) -> Array:
-    if raw.dtype not in ("float64", "float32", "float16", "bfloat16"):
-        raise CheckpointError(f"the file holds {key!r} as {raw.dtype}, which is not among the dtypes of downslope")
+def _array(raw: Raw) -> Array:
     return raw.data.view(jnp.dtype(raw.dtype)).reshape(raw.shape)
