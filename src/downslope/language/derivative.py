@@ -58,12 +58,18 @@ def _derivative(e: Expression, by: str, algebra: Algebra) -> Expression:
         if all(slope is zero for slope in inner):
             slopes[part] = one if part.op == "input" and part.value == by else zero
         else:
-            slopes[part] = _chain(part, inner, algebra)
+            slopes[part] = chain(part, inner, algebra)
     return slopes[e]
 
 
-def _chain(e: Expression, slopes: list[Expression], algebra: Algebra) -> Expression:
-    """The derivative of an operation, given those of what it is applied to."""
+def chain(e: Expression, slopes: list[Expression], algebra: Algebra) -> Expression:
+    """The derivative of an operation, given those of what it is applied to.
+
+    Args:
+        e: The operation, made by `algebra`, like all here.
+        slopes: The derivative of each of its arguments.
+        algebra: Makes the expressions.
+    """
     product, total, make = algebra.product, algebra.total, algebra.make
     match e.op, e.args, slopes:
         case "add", _, [da, db]:

@@ -1,0 +1,206 @@
+// Reads a formula that somebody typed, by the grammar that language/grammar.py gives, with the same limits and the same
+// answers. A tree is made of { op, args } and of { op: "constant" or "input", value }.
+
+class GrammarError extends Error {
+  constructor(place, problem) {
+    super(problem);
+    this.place = place;
+    this.problem = problem;
+  }
+}
+
+const has = (table, key) => Object.prototype.hasOwnProperty.call(table, key);
+const TOKEN = new RegExp(
+  "([ \\t\\r\\n]+)" +
+    "|((?:[0-9]+(?:\\.[0-9]*)?|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?)" +
+    "|([A-Za-z_][A-Za-z0-9_]*)" +
+    "|(\\*\\*|[<>=!]=|[-+*/^<>&|~(),])",
+  "y",
+);
+
+function tokens(text) {
+  const found = [];
+  let place = 0;
+  while (place < text.length) {
+    TOKEN.lastIndex = place;
+    const match = TOKEN.exec(text);
+    if (!match) throw new GrammarError(place, `unexpected '${String.fromCodePoint(text.codePointAt(place))}'`);
+    const kind = match[1] ? "blank" : match[2] ? "number" : match[3] ? "name" : "sign";
+    if (kind !== "blank") found.push({ kind, text: match[0] === "^" ? "**" : match[0], place });
+    place += match[0].length;
+  }
+  found.push({ kind: "end", text: "", place });
+  return found;
+}
+
+const constant = (value) => ({ op: "constant", args: [], value });
+const isNumber = (tree) => tree.op === "constant";
+const isKnown = (tree) => tree.op === "constant" || tree.op === "truth";
+const isTruth = (tree) => tree.op === "truth" || (has(OPERATIONS, tree.op) && OPERATIONS[tree.op].truth);
+
+// A condition that is known already, in the language of formulas.
+const settled = (tree) =>
+  tree.op === "truth" ? { op: "eq", args: [constant(0), constant(tree.value ? 0 : 1)] } : tree;
+
+function parse(text, variables) {
+  const length = [...text].length;
+  if (length > LONGEST)
+    throw new GrammarError(LONGEST, `the formula has ${length} characters; at most ${LONGEST} are read`);
+  const read = tokens(text);
+  let index = 0;
+
+  const next = () => read[index];
+  const fail = (problem, place = next().place) => {
+    throw new GrammarError(place, problem);
+  };
+  const names = [...Object.keys(CONSTANTS), ...variables];
+
+  function finite(tree, place) {
+    if (isNumber(tree) && !Number.isFinite(tree.value)) fail("this is not a finite number", place);
+    return tree;
+  }
+
+  function applied(op, place, ...values) {
+    OPERATIONS[op].takes.forEach((kind, k) => {
+      const [found, needed] = kind === "truth" ? ["number", "truth value"] : ["truth value", "number"];
+      if (isTruth(values[k]) !== (kind === "truth")) fail(`a ${found} where a ${needed} is needed`, place);
+    });
+    if (values.every(isKnown)) {
+      const memory = Float64Array.of(0, ...values.map((tree) => tree.value));
+      OPERATIONS[op].value(memory, 0, 1, 2, 3)();
+      return finite({ op: OPERATIONS[op].truth ? "truth" : "constant", args: [], value: memory[0] }, place);
+    }
+    const args = values.map(settled);
+    if (op === "pow" && isNumber(args[1]) && has(POWERS, args[1].value))
+      return { op: POWERS[args[1].value], args: [args[0]] };
+    return { op, args };
+  }
+
+  function close(bracket) {
+    if (next().text !== bracket) fail(`expected ${bracket}`);
+    index++;
+  }
+
+  function operation(least, depth) {
+    let value = signed(depth);
+    while (has(BINARY, next().text) && BINARY[next().text][0] >= least) {
+      const { text: sign, place } = read[index++];
+      const [binding, op] = BINARY[sign];
+      value = applied(op, place, value, operation(binding + 1, depth));
+    }
+    return value;
+  }
+
+  function signed(depth) {
+    if (depth > DEEPEST) fail(`the formula is nested more than ${DEEPEST} deep`);
+    const { text: sign, place } = next();
+    if (sign === "+" || sign === "-" || sign === "~") {
+      index++;
+      const value = signed(depth + 1);
+      const negative = applied(sign === "~" ? "not" : "neg", place, value);
+      return sign === "+" ? value : negative;
+    }
+    const value = atom(depth);
+    if (next().text !== "**") return value;
+    const power = read[index++].place;
+    return applied("pow", power, value, signed(depth + 1));
+  }
+
+  function atom(depth) {
+    const { kind, text: word, place } = next();
+    if (kind !== "number" && kind !== "name" && word !== "(") fail("expected a number, a name or (");
+    index++;
+    if (kind === "number") return finite(constant(Number(word)), place);
+    if (word === "(") {
+      const value = operation(1, depth + 1);
+      close(")");
+      return value;
+    }
+    if (variables.includes(word)) return { op: "input", args: [], value: word };
+    if (has(CONSTANTS, word)) return constant(CONSTANTS[word]);
+    if (!CALLED.includes(word)) fail(`there is no '${word}'; there are ${[...names, ...CALLED].join(", ")}`, place);
+    return call(word, place, depth);
+  }
+
+  function call(word, place, depth) {
+    close("(");
+    const values = [operation(1, depth + 1)];
+    while (next().text === ",") {
+      index++;
+      values.push(operation(1, depth + 1));
+    }
+    close(")");
+    const wanted = OPERATIONS[word].takes.length;
+    if (values.length !== wanted) fail(`${word} takes ${wanted} value(s), got ${values.length}`, place);
+    return applied(word, place, ...values);
+  }
+
+  if (next().kind === "end") fail("the formula is empty");
+  const tree = operation(1, 0);
+  if (next().kind !== "end") fail("expected an operator");
+  if (isTruth(tree)) fail("the formula is a truth value, not a number", 0);
+  return tree;
+}
+
+// A tree as steps on a memory: first the variables, then whatever the tree is made of, each after its arguments.
+function laidOut(tree, variables) {
+  const cells = variables.map((value) => ({ op: "input", args: [], value }));
+  const place = (part) => {
+    if (part.op === "input") return variables.indexOf(part.value);
+    return cells.push({ op: part.op, args: part.args.map(place), value: part.value }) - 1;
+  };
+  const root = place(tree);
+  return { cells, root };
+}
+
+const steps = (cells, memory) =>
+  cells.flatMap(({ op, args }, k) => (has(OPERATIONS, op) ? [OPERATIONS[op].value(memory, k, ...args)] : []));
+
+function begun(cells, size) {
+  const memory = new Float64Array(size);
+  cells.forEach(({ op, value }, k) => {
+    if (op === "constant") memory[k] = value;
+  });
+  return memory;
+}
+
+function loss(tree, variables) {
+  const { cells, root } = laidOut(tree, variables);
+  const memory = begun(cells, cells.length);
+  const run = steps(cells, memory);
+  return (...point) => {
+    for (let k = 0; k < variables.length; k++) memory[k] = point[k];
+    for (let k = 0; k < run.length; k++) run[k]();
+    return memory[root];
+  };
+}
+
+function slope(tree, variables) {
+  const { cells, root } = laidOut(tree, variables);
+  const count = cells.length;
+  const memory = begun(cells, count * (1 + variables.length));
+  const run = steps(cells, memory);
+  const ends = [root];
+  for (let k = 0; k < variables.length; k++) {
+    const begin = count * (k + 1);
+    const moves = cells.map((_, n) => n === k);
+    memory[begin + k] = 1;
+    cells.forEach(({ op, args }, n) => {
+      const key = args.map((arg) => (moves[arg] ? 1 : 0)).join("");
+      if (!has(OPERATIONS, op) || !has(OPERATIONS[op].slopes, key)) return;
+      const places = [0, 1, 2].map((m) => args[m] ?? 0);
+      run.push(OPERATIONS[op].slopes[key](memory, begin + n, n, ...places, ...places.map((at) => begin + at)));
+      moves[n] = true;
+    });
+    ends.push(begin + root);
+  }
+  return (...point) => {
+    const out = point[variables.length];
+    for (let k = 0; k < variables.length; k++) memory[k] = point[k];
+    for (let k = 0; k < run.length; k++) run[k]();
+    for (let k = 0; k < ends.length; k++) out[k] = memory[ends[k]];
+    return out;
+  };
+}
+
+return { GrammarError, parse, loss, slope };

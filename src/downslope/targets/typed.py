@@ -1,0 +1,89 @@
+"""The JavaScript that reads formulas typed into a page: the twin of `downslope.language.grammar`.
+
+The page makes a tree of a text and works it out by looking up its operations; no text is ever run. What there is to
+look up is written from the tables of the language: the words, how tightly operators bind, what each operation is and
+how its slope follows from those of its arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from importlib import resources
+
+from downslope.language.algebra import Algebra
+from downslope.language.derivative import chain
+from downslope.language.expression import Expression
+from downslope.language.grammar import BINARY, CALLED, DEEPEST, LONGEST
+from downslope.language.operations import OPERATIONS, POWERS
+from downslope.language.trace import number
+from downslope.targets.javascript import JAVASCRIPT
+from downslope.targets.write import Scope
+
+
+@functools.cache
+def reader() -> str:
+    """The text of an object that reads formulas, to be put into a script after `javascript.LIBRARY`.
+
+    - `parse(text, variables)` gives the tree of a formula. It throws a `GrammarError` with `place`, the index of the
+      character where the text goes wrong, and `problem`.
+    - `loss(tree, variables)` gives a function of the variables that returns the value.
+    - `slope(tree, variables)` gives a function of the variables and an array `out`, which it fills with the value and
+      its derivatives by each of them.
+    """
+    tables = {
+        "LONGEST": json.dumps(LONGEST),
+        "DEEPEST": json.dumps(DEEPEST),
+        "BINARY": json.dumps(BINARY),
+        "CALLED": json.dumps(CALLED),
+        "POWERS": json.dumps({f"{exponent:g}": op for exponent, op in POWERS.items()}),
+        "CONSTANTS": json.dumps({"pi": math.pi}),
+        "OPERATIONS": "{\n" + "".join(f"{op}: {_operation(op)},\n" for op in OPERATIONS) + "}",
+    }
+    lines = "".join(f"const {name} = {text};\n" for name, text in tables.items())
+    code = resources.files("downslope.targets").joinpath("typed.js").read_text(encoding="utf-8")
+    return f"(() => {{\n{lines}{code}}})()"
+
+
+def _operation(op: str) -> str:
+    """What a page needs to know of an operation."""
+    takes = OPERATIONS[op].takes
+    algebra = Algebra()
+    places = {algebra.canonical(number(name)): f"t[{name}]" for name in "abcefg"}
+    numbers = list(places)
+    arguments = [
+        algebra.make("ne", e, algebra.number(0)) if kind == "truth" else e
+        for kind, e in zip(takes, numbers, strict=False)
+    ]
+    value = algebra.make(op, *arguments)
+    slopes = "".join(f"{key}: {text}, " for key, text in _slopes(value, numbers[3:], places, algebra))
+    return (
+        f"{{ takes: {json.dumps(takes)}, truth: {json.dumps(value.is_condition)}, "
+        f"value: (t, o, a, b, c) => () => {_assigned(value, places)}, slopes: {{ {slopes}}} }}"
+    )
+
+
+def _slopes(
+    value: Expression, slopes: list[Expression], places: dict[Expression, str], algebra: Algebra
+) -> Iterator[tuple[str, str]]:
+    """How the slope of an operation follows, for each choice of arguments that have one, in their order."""
+    zero = algebra.number(0)
+    for has in itertools.product((0, 1), repeat=len(value.args)):
+        given = [slope if one else zero for one, slope in zip(has, slopes, strict=False)]
+        if any(one and arg.is_condition for one, arg in zip(has, value.args, strict=True)):
+            continue
+        slope = chain(value, given, algebra)
+        if any(has) and slope is not zero:
+            key = "".join(map(str, has))
+            text = _assigned(slope, {**places, value: "t[r]"})
+            yield f'"{key}"', f"(t, o, r, a, b, c, e, f, g) => () => {text}"
+
+
+def _assigned(e: Expression, places: dict[Expression, str]) -> str:
+    """The statements that put a value into its place."""
+    scope = Scope(JAVASCRIPT, {*JAVASCRIPT.reserved, *"toabcefgr"}, dict(places))
+    lines = [f"const {name} = {text};" for name, text in scope.lines([e], {})]
+    return f"{{ {' '.join([*lines, f't[o] = {scope.text(e)};'])} }}"
