@@ -46,6 +46,20 @@ def test_a_wide_list_has_the_pictures():
     assert "drunk" not in run().stdout
 
 
+def test_the_limit_of_stability_is_shown_and_explained():
+    def row(name):
+        return next(line.split()[5:] for line in run(name).stdout.splitlines() if "stable to lr * curvature" in line)
+
+    assert row("sgd") == ["2"] * 5
+    assert row("nesterov") == ["1.357"]
+    assert row("adam") == ["38*"] * 5
+    assert row("lion") == ["?"] * 3
+    assert "* of the preconditioned curvature" in run("adam").stdout
+    assert "preconditioned" not in run("sgd").stdout
+    assert "? it goes by the sign of something" in run("lion").stdout
+    assert "stable with momentum=0.9 where it has no default" in run("keras.sgd_momentum").stdout
+
+
 def test_a_rule_has_formulas_differences_defaults_cost_source_and_use():
     screen = run("rmsprop").stdout
     assert "note = torch = optax(decay=0.99, eps_in_sqrt=False)" in screen

@@ -45,6 +45,7 @@ KEYS = {
     "lookahead",
     "cost",
     "first_update",
+    "stability",
 }
 
 
@@ -129,6 +130,23 @@ def without_a_rate(x, dx, *, rate=0.1):
 @pytest.mark.parametrize("form", [infinite, without_a_rate])
 def test_there_is_no_first_update_where_there_is_no_number(form):
     assert catalogue.facts(form)["first_update"] is None
+
+
+@rule(ranges={"part": (4.0, 8.0)})
+def weighed(x, dx, *, lr, part):
+    return x - lr * part * dx
+
+
+def test_stability_as_data():
+    adam = catalogue.facts(downslope.adam)["stability"]
+    assert adam["limit"] == pytest.approx(38)
+    assert (adam["held"], adam["settings"], adam["reason"]) == (["v"], {}, "")
+    assert catalogue.facts(dialects.keras.sgd_momentum)["stability"]["settings"] == {"momentum": 0.9}
+    own = catalogue.facts(weighed)["stability"]
+    assert (own["settings"], own["limit"]) == ({"part": 4.0}, pytest.approx(0.5))
+    lion = catalogue.facts(downslope.lion)["stability"]
+    assert lion["limit"] is None
+    assert "sign" in lion["reason"]
 
 
 def test_what_is_not_finite_fits_into_json_too():

@@ -245,7 +245,26 @@ def _defaults(forms: Mapping[str, Facts], *, ranges: bool = False) -> Renderable
         texts = ["" if step is None else f"{float(f'{step:.3g}'):g} lr" for step in steps]
         table.add_row(*[""] * len(table.columns))
         table.add_row("first step at dx = 1", *texts, *[""] * ranges)
-    return _indented(table)
+    table.add_row("stable to lr * curvature", *(_limit(form["stability"]) for form in forms.values()), *[""] * ranges)
+    return _indented(Group(table, *_about_stability(forms)))
+
+
+def _limit(stability: Facts) -> str:
+    """The limit, starred where the curvature is the preconditioned one."""
+    limit = stability["limit"]
+    if limit is None:
+        return "?"
+    return f"{limit if isinstance(limit, str) else f'{limit:.4g}'}{'*' if stability['held'] else ''}"
+
+
+def _about_stability(forms: Mapping[str, Facts]) -> Iterator[RenderableType]:
+    found = [form["stability"] for form in forms.values()]
+    if any(each["held"] for each in found):
+        yield Text("* of the preconditioned curvature: that of the loss, times the factor before the gradient")
+    for settings in {tuple(each["settings"].items()) for each in found if each["settings"]}:
+        yield Text(f"stable with {', '.join(_setting(*each) for each in settings)} where it has no default")
+    for reason in dict.fromkeys(each["reason"] for each in found if each["reason"]):
+        yield Text(f"? {reason}")
 
 
 def _default(setting: Facts | None) -> str:

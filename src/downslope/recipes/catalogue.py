@@ -154,6 +154,10 @@ def facts(rule: Rule) -> dict[str, Any]:
         `operations` is done.
         `first_update`: how far the first step goes at a gradient of 1, in units of the learning rate; null where that
         depends on something that must be given, or cannot be said.
+        `stability`: what `Rule.stability` reads off: the `limit` of `lr` times the curvature (null if there is none to
+        be said, `inf` if errors never grow), where it is `fastest` and at which `rate`, the states that were `held`
+        still (if there are any, the curvature is the preconditioned one), the `settings` that had to be given, and the
+        `reason` why nothing can be said.
 
     Raises:
         FormulaError: The formula of a rule of your own cannot be read.
@@ -200,6 +204,7 @@ def facts(rule: Rule) -> dict[str, Any]:
             "operations": dict(cost.operations),
         },
         "first_update": _first_update(rule, program),
+        "stability": _stability(rule),
     }
 
 
@@ -246,6 +251,20 @@ def _first_update(rule: Rule, program: Program) -> float | None:
     steps = {_step_from_zero(rule, program, given) for given in (0.5, 0.9)}
     step = steps.pop()
     return None if steps or step is None else step
+
+
+def _stability(rule: Rule) -> dict[str, Any]:
+    missing = [name for name, value in rule.hyperparameters.items() if value is None and name != "lr"]
+    settings = {name: 0.9 if 0.9 in rule.ranges[name] else rule.ranges[name].low for name in missing}
+    found = rule.stability(**settings)
+    return {
+        "limit": _plain(found.limit),
+        "fastest": found.fastest,
+        "rate": found.rate,
+        "held": list(found.held),
+        "settings": settings,
+        "reason": found.reason,
+    }
 
 
 def _step_from_zero(rule: Rule, program: Program, given: float) -> float | None:

@@ -1,0 +1,310 @@
+r"""What a program does on a quadratic: a linear recurrence, and the learning rate at which it begins to grow.
+
+On a loss with the constant curvature `c` the gradient is `c` times the weight at which it is taken. Where the new
+weights and states are sums of multiples of the old ones and of the gradient, which their derivatives say exactly, a
+step multiplies the weight and its states by a matrix. Errors shrink as long as its spectral radius is below 1.
+
+Rules that divide by what they remember of past gradients are not linear. They are looked at with these states held
+still, as they nearly are while the gradient is small against them: what remains is linear in the *preconditioned*
+curvature, that is the curvature times the factor in front of the gradient.
+
+Source: Goh, "Why momentum really works", 2017, for momentum; Cohen et al., "Adaptive gradient methods at the edge of
+stability", 2022, for preconditioned curvature.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from downslope.language.derivative import gradient
+from downslope.language.expression import Expression
+from downslope.language.program import Program, in_order
+from downslope.language.trace import array
+from downslope.targets.arrays import compute
+from downslope.targets.evaluate import evaluate
+
+Array = np.ndarray[Any, Any]
+
+LATE = 1e18
+"""The number of a step by which everything that fades has faded."""
+
+SIZES = np.geomspace(1e-9, 1e9, 3601)
+"""The products of learning rate and curvature among which limits are looked for first."""
+
+
+MOST_HELD = 4
+"""How many states are held still at most."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How a rule does on a quadratic, in products of its learning rate and the curvature.
+
+    Attributes:
+        limit: From here on errors grow; infinite if they never do. None if it cannot be said.
+        fastest: The smallest product at which errors shrink as fast as they can.
+        rate: What a step multiplies the error by in the end, at the fastest.
+        held: The states that were held still; if there are any, the curvature is the preconditioned one.
+        reason: Why it cannot be said.
+    """
+
+    limit: float | None = None
+    fastest: float | None = None
+    rate: float | None = None
+    held: tuple[str, ...] = ()
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.limit is None:
+            return f"no limit can be read off: {self.reason}"
+        kind = "preconditioned curvature" if self.held else "curvature"
+        still = f" ({', '.join(self.held)} held still)" if self.held else ""
+        if not self.limit:
+            return f"unstable at any lr * {kind}{still}"
+        stable = f"stable while lr * {kind} is below {self.limit:.4g}{still}"
+        return f"{stable}; fastest at {self.fastest:.4g}, where a step leaves {self.rate:.3g} of the error"
+
+
+class _NotLinear(Exception):  # noqa: N818 - it is no fault
+    """Why a program is no linear recurrence."""
+
+
+def stability(program: Program, settings: Mapping[str, float]) -> Stability:
+    """The limit of a program on a quadratic, read off its expressions.
+
+    Args:
+        program: The program.
+        settings: The values of its hyperparameters.
+
+    Example:
+        >>> import downslope
+        >>> from downslope.language.options import compose
+        >>> found = stability(compose(downslope.momentum), {"lr": 0.01, "mu": 0.9})
+        >>> round(found.limit, 9)
+        3.8
+    """
+    if "lr" not in settings:
+        return Stability(reason="a limit is one of lr times the curvature, and it has no lr")
+    lr = settings["lr"]
+    if not lr:
+        return Stability(reason="with a learning rate of 0 nothing moves")
+    try:
+        held, outputs = _linear(program)
+        matrix, slopes, point = _recurrence(program, settings, outputs)
+    except _NotLinear as why:
+        return Stability(reason=str(why))
+
+    def radius(size: Any) -> Array:
+        curvature = np.asarray(size)[..., None, None] / lr
+        found: Array = np.abs(np.linalg.eigvals(matrix + curvature * np.outer(slopes, point))).max(axis=-1)
+        return found
+
+    blur = 10 * np.finfo(np.float64).eps ** (1 / len(matrix))  # of a zero that is as manifold as the matrix is large
+    return Stability(*_extremes(radius, blur), held)
+
+
+# Which states are held still
+
+
+def _linear(program: Program) -> tuple[tuple[str, ...], dict[str, Expression]]:
+    """The states that are held still, as few as will do, and the new values of what moves, linear in what moves."""
+    for count in range(min(len(program.states), MOST_HELD) + 1):
+        for held in itertools.combinations(program.states, count):
+            outputs = _needed(_holding(program, held))
+            moving = {"x", "dx", *program.states} - {*held}
+            if _mentions(outputs.values(), ["dx"]) and all(_is_linear(e, moving) for e in outputs.values()):
+                return held, outputs
+    if any(part.op == "sign" for part in in_order([program.outputs["x"]])):
+        raise _NotLinear("it goes by the sign of something, and its steps do not shrink with the gradient")
+    raise _NotLinear("its step is no multiple of the gradient and of what it remembers")
+
+
+def _is_linear(e: Expression, moving: Collection[str]) -> bool:
+    """Whether an expression is a sum of multiples of these inputs, and perhaps of something constant."""
+    names = sorted(moving)
+    if _mentions(gradient(e, names), moving):
+        return False
+    return not any(part.op == "sign" and _mentions([part], moving) for part in in_order([e]))
+
+
+def _mentions(roots: Iterable[Expression], names: Collection[str]) -> bool:
+    return any(part.op == "input" and part.value in names for part in in_order(roots))
+
+
+def _needed(outputs: Mapping[str, Expression]) -> dict[str, Expression]:
+    """The new weights, and the new states that they depend on, directly or through others."""
+    found = ["x"]
+    for name in found:
+        inputs = {str(part.value) for part in in_order([outputs[name]]) if part.op == "input"}
+        found += [other for other in outputs if other in inputs and other not in found]
+    return {name: outputs[name] for name in found}
+
+
+def _holding(program: Program, held: Collection[str]) -> dict[str, Expression]:
+    """The new values with some states held still: every factor made of them alone is a symbol, `factor 0` and so on."""
+    before = {program.outputs[name]: name for name in held if program.outputs[name].op != "input"}
+    still = {name: array(f"{name} still") for name in held}
+    roots = [e for name, e in program.outputs.items() if name not in held]
+    new: dict[Expression, Expression] = {}
+    for e in in_order(roots):
+        name = before.get(e) or (str(e.value) if e.op == "input" else "")
+        args = tuple(new[arg] for arg in e.args)
+        new[e] = still[name] if name in held else Expression(e.op, args, e.value, e.per_weight) if args else e
+    stills = {each.value for each in still.values()}
+    alone = {e for e in in_order(new[root] for root in roots) if _made_of(e, stills)}
+    factors: dict[Expression, Expression] = {}
+    final: dict[Expression, Expression] = {}
+    for e in in_order(new[root] for root in roots):
+        args = tuple(_factor(arg, factors) if arg in alone and e not in alone else final[arg] for arg in e.args)
+        final[e] = Expression(e.op, args, e.value, e.per_weight) if args else e
+    return {name: final[new[e]] for name, e in program.outputs.items() if name not in held}
+
+
+def _made_of(e: Expression, stills: Collection[Any]) -> bool:
+    """Whether an expression depends on what is held still, and else on parameters only; the learning rate is none."""
+    inputs = [part for part in in_order([e]) if part.op == "input"]
+    others = [part for part in inputs if part.value not in stills]
+    return len(others) < len(inputs) and not any(part.per_weight or part.value == "lr" for part in others)
+
+
+def _factor(e: Expression, factors: dict[Expression, Expression]) -> Expression:
+    """The symbol of a factor; a condition is settled as where what is held still is 1."""
+    if e not in factors:
+        symbol = Expression("input", value=f"factor {len(factors)}")
+        factors[e] = symbol > 0 if e.is_condition else symbol
+    return factors[e]
+
+
+# The recurrence
+
+
+def _recurrence(
+    program: Program, settings: Mapping[str, float], outputs: Mapping[str, Expression]
+) -> tuple[Array, Array, Array]:
+    """What a step makes of the weight and its states, without and per unit of the gradient, and where that is taken."""
+    names = list(outputs)
+    rows = [gradient(e, [*names, "dx"]) for e in outputs.values()]
+    point = program.lookahead.outputs["x"] if program.lookahead else array("x")
+    where = gradient(point, names)
+    if _mentions(where, {*program.states, "x", "dx"}):
+        raise _NotLinear("its look-ahead is no multiple of what it remembers")
+    if _mentions([point], {*program.states} - {*names}):
+        raise _NotLinear("its look-ahead depends on what is held still")
+    roots = [e for row in [*rows, where] for e in row]
+    known = _settled(program, settings, roots)
+    factors = sorted({str(part.value) for part in in_order(roots) if str(part.value).startswith("factor ")})
+
+    def coefficients(values: Iterable[float]) -> tuple[Array, Array]:
+        leaves = {**known, **dict(zip(factors, values, strict=True))}
+        found = _values(roots, leaves)
+        table = np.array([found[e] for e in roots]).reshape(-1)
+        width = len(names) + 1
+        return table[: width * len(names)].reshape(len(names), width), table[width * len(names) :]
+
+    table, at = coefficients([1.0] * len(factors))
+    if not np.isfinite(table).all() or not np.isfinite(at).all():
+        raise _NotLinear("its coefficients are not finite")
+    _check_common(table, [coefficients(values)[0] for values in itertools.islice(_others(len(factors)), 3)])
+    return table[:, :-1], table[:, -1], at
+
+
+def _others(count: int) -> Iterable[list[float]]:
+    generator = np.random.default_rng(0)
+    while count:
+        yield list(generator.uniform(0.5, 2, count))
+
+
+def _check_common(table: Array, others: Iterable[Array]) -> None:
+    """One factor must stand in front of all gradients and states that have any: else there is no one unit."""
+    for other in others:
+        changed = ~np.isclose(other, table, rtol=1e-12, atol=0)
+        ratios = other[changed] / table[changed]
+        if ratios.size and np.ptp(ratios) > 1e-9 * np.abs(ratios).max():
+            raise _NotLinear("it divides by several sizes, and there is no one preconditioned curvature")
+
+
+def _settled(program: Program, settings: Mapping[str, float], roots: Iterable[Expression]) -> dict[str, float]:
+    """The hyperparameters, the step number, late, and the scalar states that no longer change."""
+    known = {**settings, "t": LATE}
+    used = {str(part.value) for part in in_order([*roots, *program.scalar_outputs.values()]) if part.op == "input"}
+    names = [name for name in program.scalar_states if name in used]
+    if not names:
+        return known
+    outputs = [program.scalar_outputs[name] for name in names]
+    slopes = [slope for e in outputs for slope in gradient(e, names)]
+    now = np.array([program.scalar_states[name] for name in names])
+    for _ in range(20):
+        found = _values([*outputs, *slopes], {**known, **dict(zip(names, now, strict=True))})
+        change = np.array([found[e] for e in outputs]) - now
+        jacobian = np.array([found[e] for e in slopes]).reshape(len(names), len(names))
+        if np.abs(change).max() <= 1e-12 * max(1.0, np.abs(now).max()):
+            return {**known, **dict(zip(names, map(float, now), strict=True))}
+        try:
+            now = now + np.linalg.solve(np.eye(len(names)) - jacobian, change)
+        except np.linalg.LinAlgError:
+            break
+        if not np.isfinite(now).all():
+            break
+    raise _NotLinear(f"its step depends on {', '.join(names)}, which never settles")
+
+
+def _values(roots: Iterable[Expression], leaves: Mapping[str, float]) -> dict[Expression, Any]:
+    def leaf(e: Expression) -> Any:
+        return np.float64(e.number if e.op == "constant" else leaves[str(e.value)])
+
+    with np.errstate(all="ignore"):
+        return evaluate(roots, leaf, lambda e, args: compute(e.op, args))
+
+
+# The extremes
+
+
+def _extremes(radius: Callable[[Any], Array], blur: float) -> tuple[float, float | None, float | None]:
+    """The first size at which the radius reaches 1, and the smallest at which it is least, and how small that is.
+
+    Args:
+        radius: The spectral radius for an array of sizes.
+        blur: How far from 0 rounding may put it.
+    """
+    radii = radius(SIZES)
+    growing = np.flatnonzero(radii >= 1)
+    if growing.size and growing[0] == 0:
+        return 0.0, None, None
+    last = int(growing[0]) if growing.size else len(SIZES)
+    limit = _bisected(radius, SIZES[last - 1], SIZES[last], 1.0) if growing.size else np.inf
+    sizes = np.concatenate([SIZES[:last], np.linspace(0, min(limit, SIZES[-1]), 2002)[1:-1]])
+    sizes.sort()
+    radii = radius(sizes)
+    best = int(radii.argmin())
+    fastest = _least(radius, sizes[max(best - 1, 0)], sizes[min(best + 1, len(sizes) - 1)])
+    rate = float(radius(fastest))
+    rate = 0.0 if rate < blur else rate
+    as_fast = np.flatnonzero(radii <= rate * (1 + 1e-9))
+    if len(as_fast) > 1 and as_fast[0]:  # not one size, but all from some size on
+        above, below = sizes[as_fast[0] - 1], sizes[as_fast[0]]
+        fastest = _bisected(lambda size: -radius(size), above, below, -rate * (1 + 1e-9))
+    return float(limit), fastest, rate
+
+
+def _bisected(function: Callable[[Any], Array], low: float, high: float, level: float) -> float:
+    """Where a function rises from below a level to it, between two numbers."""
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (low, middle) if function(middle) >= level else (middle, high)
+    return float(high)
+
+
+def _least(function: Callable[[Any], Array], low: float, high: float) -> float:
+    """Where a function is least between two numbers, by golden sections."""
+    golden = (np.sqrt(5) - 1) / 2
+    for _ in range(120):
+        a, b = high - golden * (high - low), low + golden * (high - low)
+        low, high = (low, b) if function(a) <= function(b) else (a, high)
+    return float(low + high) / 2
