@@ -22,10 +22,11 @@ from downslope.language.program import in_order
 from downslope.language.trace import number
 from downslope.recipes.catalogue import families
 from downslope.targets import arrays, decimals
-from downslope.targets import evaluate as walk
+from downslope.targets.evaluate import evaluate as work_out
 from downslope.targets.intervals import enclose, enclose_scalars
 from downslope.targets.javascript import JAVASCRIPT, LIBRARY, function, javascript
 from downslope.testing import situations
+from downslope.walks.surfaces import SURFACES
 
 STEPS = 40
 LR = 0.02
@@ -68,45 +69,42 @@ def reserved(
     return x - new * function / (sqrt(abs(var)) + 1), function, var, typeof, i + new * dx, this, undefined
 
 
-# The ground: slopes as formulas of the place, and starts
+# The ground: every surface from three starts, as tall as makes its curvature at most 1 there
 
 
-def valley(x, y):
-    return x / 5, 10 * y
+def starts(surface):
+    start = np.array(surface.start)
+    return np.array([start, 0.7 * start + 0.1, 0.4 * start - 0.2])
 
 
-def bend(x, y):
-    return (x - 1) / 200 - x * (y - x * x), (y - x * x) / 2
-
-
-def cliff(x, y):
-    edge = tanh(x / 2 + y)
-    return edge / 2 + x / 100, edge + y * exp(-y * y) / 5
-
-
-def powers(x, y):
-    return abs(x) ** 1.5 * sign(x) / 3, log(1 + y * y) * sign(y) + expm1(-abs(x)) * sqrt(abs(y)) / 10
-
-
-GROUND = {
-    valley: [(-9, 1.5), (3, -2)],
-    bend: [(-1.2, 1), (0.5, -0.5)],
-    cliff: [(2, -1), (-1, 2), (0.3, 0.4), (-2, -1), (1, 1), (-0.5, 0.2)],
-    powers: [(3, -2), (-1, 1), (0.5, 2)],
-}
-X, Y = number("x"), number("y")
-SLOPES = {ground: ground(X, Y) for ground in GROUND}
+def height(surface):
+    """A power of two, by which a product changes no digits."""
+    steepest = max(np.abs(surface.hessian(*start)).max() for start in starts(surface))
+    return 2.0 ** -math.ceil(math.log2(max(steepest, 1.0)))
 
 
 def blocks():
-    """Where the weights of each ground are among all: first the x of its starts, then the y."""
+    """Where the weights of each surface are among all: first the x of its starts, then the y."""
     begin = 0
-    for ground, starts in GROUND.items():
-        yield ground, slice(begin, begin := begin + 2 * len(starts))
+    for surface in SURFACES:
+        yield surface, slice(begin, begin := begin + starts(surface).size)
 
 
 BLOCKS = dict(blocks())
-START = np.concatenate([np.array(starts, float).T.ravel() for starts in GROUND.values()])
+HEIGHTS = {surface: height(surface) for surface in SURFACES}
+START = np.concatenate([starts(surface).T.ravel() for surface in SURFACES])
+X, Y = number("x"), number("y")
+
+
+def slopes(places):
+    """The gradients at many places, which may be those of many walkers."""
+    found = np.empty_like(places)
+    for surface, block in BLOCKS.items():
+        axes = np.split(places[..., block], len(surface.variables), axis=-1)
+        new = arrays.interpret(surface.program, dict(zip("xy", axes, strict=False)), surface.parameters)
+        slope = [HEIGHTS[surface] * new[f"d{name}"] for name in surface.variables]
+        found[..., block] = np.concatenate(slope, axis=-1)
+    return found
 
 
 def exact(*roots):
@@ -155,17 +153,16 @@ def cases():
 CASES = list(cases())
 
 WALK = """
-function walk(rule, settings, slopes, start, steps) {
+function walk(rule, settings, grounds, start, steps) {
   const x = Float64Array.from(start), dx = new Float64Array(x.length), at = new Float64Array(x.length);
-  const states = rule.start(x, settings), path = new Float64Array(x.length * steps), out = new Float64Array(2);
+  const states = rule.start(x, settings), path = new Float64Array(x.length * steps), out = new Float64Array(3);
   for (let t = 1; t <= steps; t++) {
     const place = rule.point ? at : x;
     if (rule.point) rule.point(at, x, states, settings);
-    for (const { begin, count, slope } of slopes)
+    for (const { begin, count, axes, height, numbers, slope } of grounds)
       for (let k = begin; k < begin + count; k++) {
-        slope(place[k], place[k + count], out);
-        dx[k] = out[0];
-        dx[k + count] = out[1];
+        slope(...axes.map((axis) => place[k + axis * count]), ...numbers, out);
+        for (const axis of axes) dx[k + axis * count] = height * out[1 + axis];
       }
     rule.step(x, dx, states, settings, t);
     path.set(x, x.length * (t - 1));
@@ -191,16 +188,24 @@ def as_array(text):
     return np.frombuffer(base64.b64decode(text))
 
 
+def ground(surface):
+    """A surface for the page."""
+    program, numbers = surface.program, surface.parameters
+    slope = function("", (*surface.variables, *numbers), list(program.outputs.values()))
+    axes, count = list(range(len(surface.variables))), len(starts(surface))
+    return (
+        f"{{ begin: {BLOCKS[surface].start}, count: {count}, axes: {axes}, height: {HEIGHTS[surface]}, "
+        f"numbers: {list(numbers.values())}, slope: {slope} }}"
+    )
+
+
 @pytest.fixture(scope="module")
 def rules(page):
-    """A page with the object of every rule, and what the tests need besides."""
-    slopes = ", ".join(
-        f"{{ begin: {BLOCKS[ground].start}, count: {len(starts)}, slope: {function('', 'xy', SLOPES[ground])} }}"
-        for ground, starts in GROUND.items()
-    )
+    """A page with the object of every rule, the surfaces, and what the tests need besides."""
     objects = ",\n".join(javascript(case.program) for case in CASES)
+    grounds = ",\n".join(map(ground, SURFACES))
     page.add_script_tag(
-        content=f'"use strict";\n{LIBRARY}\n{WALK}\nconst slopes = [{slopes}];\nconst rules = [{objects}];'
+        content=f'"use strict";\n{LIBRARY}\n{WALK}\nconst grounds = [{grounds}];\nconst rules = [{objects}];'
     )
     return page
 
@@ -208,51 +213,60 @@ def rules(page):
 # Paths
 
 
-def python_path(case):
-    """Where the weights are after each step, in doubles."""
-    program, numbers = case.program, case.settings
-    x, scalars = START, dict(program.scalar_states)
-    starts = {name: program.initial(name, numbers) for name in program.states}
-    states = {name: x if value is None else np.full_like(x, value) for name, value in starts.items()}
-    path = []
+class Walker:
+    """A rule on its way in doubles."""
+
+    def __init__(self, case):
+        self.program, self.numbers, self.x = case.program, case.settings, START
+        begin = {name: self.program.initial(name, self.numbers) for name in self.program.states}
+        self.states = {name: START if value is None else np.full_like(START, value) for name, value in begin.items()}
+        self.scalars = dict(self.program.scalar_states)
+
+    @property
+    def place(self):
+        """Where the next gradient is taken."""
+        ahead, given = self.program.lookahead, {**self.numbers, **self.scalars}
+        return arrays.interpret(ahead, {"x": self.x, **self.states}, given)["x"] if ahead else self.x
+
+    def step(self, dx, t):
+        given = {**self.numbers, **self.scalars, "t": float(t)}
+        new = arrays.interpret(self.program, {"x": self.x, "dx": dx, **self.states}, given)
+        self.x, self.states = new["x"], {name: new[name] for name in self.states}
+        self.scalars = {name: new[name] for name in self.scalars}
+        return self.x
+
+
+def python_paths():
+    """Where the weights of every case are after each step."""
+    walkers = [Walker(case) for case in CASES]
+    paths = []
     for t in range(1, STEPS + 1):
-        given = {**numbers, **scalars, "t": float(t)}
-        place = arrays.interpret(program.lookahead, {"x": x, **states}, given)["x"] if program.lookahead else x
-        with np.errstate(all="ignore"):
-            dx = np.concatenate([np.ravel(ground(*np.split(place[block], 2))) for ground, block in BLOCKS.items()])
-        new = arrays.interpret(program, {"x": x, "dx": dx, **states}, given)
-        x, states = new["x"], {name: new[name] for name in states}
-        scalars = {name: new[name] for name in scalars}
-        path.append(x)
-    return np.array(path)
+        dx = slopes(np.array([walker.place for walker in walkers]))
+        paths.append([walker.step(slope, t) for walker, slope in zip(walkers, dx, strict=True)])
+    return np.array(paths).swapaxes(0, 1)
 
 
-def exact_path(case, ground):
-    """The same on one ground in forty digits."""
-    program, slope = case.program, SLOPES[ground]
-
-    def slopes(*at):
-        values = walk.evaluate(
-            slope,
-            lambda e: Decimal(e.value) if e.op == "constant" else at["xy".index(e.value)],
-            lambda e, args: decimals.OPERATIONS[e.op](*args),
-        )
-        return [values[e] for e in slope]
+def exact_path(case, surface):
+    """The same on one surface in forty digits."""
+    program, height = case.program, Decimal(HEIGHTS[surface])
 
     def start(value):
         return x if value == "x" else [numbers[value] if isinstance(value, str) else Decimal(value)] * len(x)
 
     with decimals.forty_digits():
         numbers = {name: Decimal(value) for name, value in case.settings.items()}
-        x = [Decimal(value) for value in START[BLOCKS[ground]]]
+        parameters = {name: Decimal(value) for name, value in surface.parameters.items()}
+        x = [Decimal(value) for value in START[BLOCKS[surface]]]
         states = {name: start(value) for name, value in program.states.items()}
         scalars = {name: Decimal(value) for name, value in program.scalar_states.items()}
+        count = len(starts(surface))
         path = []
         for t in range(1, STEPS + 1):
             given = {**numbers, **scalars, "t": Decimal(t)}
             place = decimals.compute(program.lookahead, {"x": x, **states}, given)["x"] if program.lookahead else x
-            half = len(x) // 2
-            dx = [value for axis in zip(*map(slopes, place[:half], place[half:]), strict=True) for value in axis]
+            at = {name: place[k * count : (k + 1) * count] for k, name in enumerate(surface.variables)}
+            slope = decimals.compute(surface.program, at, parameters)
+            dx = [height * value for name in surface.variables for value in slope[f"d{name}"]]
             new = decimals.compute(program, {"x": x, "dx": dx, **states}, given)
             x, states = new["x"], {name: new[name] for name in states}
             scalars = {name: new[name] for name in scalars}
@@ -273,29 +287,29 @@ def distances(path, exact):
 def test_every_rule_walks_the_same_path(rules):
     """Bit for bit where IEEE arithmetic leaves no choice; elsewhere no more than 4 times as far from the exact path.
 
-    Both are taken on all starts of a ground, and Python at its farthest so far, as the error of either may be 0 by
+    Both are taken on all starts of a surface, and Python at its farthest so far, as the error of either may be 0 by
     chance. Where a path makes the error of one step much larger that of a single start remains, and two libraries whose
     functions are equally good are 4 times as far as each other on 1 to 2 of 100 paths: NumPy and the mathematical
     library of C are. So one path of 40 may be beyond.
     """
     found = rules.evaluate(
-        "([settings, start, steps]) => settings.map((s, k) => text(walk(rules[k], s, slopes, start, steps)))",
+        "([settings, start, steps]) => settings.map((s, k) => text(walk(rules[k], s, grounds, start, steps)))",
         [[case.settings for case in CASES], START.tolist(), STEPS],
     )
     wrong, beyond, count = [], [], 0
-    for case, text in zip(CASES, found, strict=True):
-        ours, theirs = as_array(text).reshape(STEPS, -1), python_path(case)
-        for ground, block in BLOCKS.items():
+    for case, text, theirs in zip(CASES, found, python_paths(), strict=True):
+        ours = as_array(text).reshape(STEPS, -1)
+        for surface, block in BLOCKS.items():
             if np.array_equal(ours[:, block], theirs[:, block], equal_nan=True):
                 continue
-            if case.exact and exact(*SLOPES[ground]):
-                wrong.append(f"{case.name} on the {ground.__name__}")
+            if case.exact and exact(*surface.program.outputs.values()):
+                wrong.append(f"{case.name} on {surface.name}")
                 continue
-            path = exact_path(case, ground)
+            path = exact_path(case, surface)
             far, python = distances(ours[:, block], path), distances(theirs[:, block], path)
             count += 1
             if (far > 4 * np.maximum.accumulate(python)).any():
-                beyond.append(f"{case.name} on the {ground.__name__}")
+                beyond.append(f"{case.name} on {surface.name}")
     assert not wrong
     assert len(beyond) <= count / 40, beyond
 
@@ -436,7 +450,7 @@ def test_the_text_of_a_function_computes_the_formula(library, formula, numbers):
     given = dict(zip("abc", numbers, strict=True))
     with np.errstate(all="ignore"):
         root = expression(evaluate(formula, {name: number(name) for name in "abc"}))
-        values = walk.evaluate(
+        values = work_out(
             [root], lambda e: np.float64(given.get(e.value, e.value)), lambda e, args: arrays.compute(e.op, args)
         )
     found = library.evaluate(f"(numbers) => ({function('', 'abc', root)})(...numbers)", list(numbers))
