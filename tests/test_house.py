@@ -23,7 +23,7 @@ BELOW = {
     "training": {"language", "targets", "rule", "training", "files", "version"},
     "walks": {"language", "targets", "rule", "walks"},
     "lab.problems": {"lab.problems", "files", "extras", "printable"},
-    "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "backends"},
+    "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "backends", "training"},
     "lab.races": {
         "lab.problems",
         "lab.engines",

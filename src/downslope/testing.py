@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from downslope.language.options import compose
 from downslope.language.program import Program
 from downslope.numpy.optimizer import Optimizer
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.targets.intervals import enclose, enclose_scalars
+from downslope.training.settings import Settings
 
 Array = np.ndarray[Any, Any]
 
@@ -78,7 +78,7 @@ def check_rule(rule: Rule, **flags: bool) -> Certificate:
         >>> downslope.check_rule(downslope.momentum).passed
         True
     """
-    program = compose(rule, **flags)
+    program = Settings.of(rule, flags).program
     required = {name: 0.1 for name, value in rule.hyperparameters.items() if value is None}
     settings = {**{k: v for k, v in rule.hyperparameters.items() if v is not None}, **required}
     tasks: list[Callable[[], Check]] = [lambda: _check_reading(rule, program, settings, flags)]
@@ -247,7 +247,7 @@ def _check_options(rule: Rule, flags: Mapping[str, bool], settings: Mapping[str,
     options = {"max_norm": True, "maximize": True}
     own = {*rule.hyperparameters, *rule.flags}
     options |= {name: True for name in ("weight_decay", "averaging") if name not in own}
-    program = compose(rule, **options, **flags)
+    program = Settings.of(rule, flags, options).program
     more = {"weight_decay": 0.01, "averaging": 0.9, "grad_scale": 0.5}
     full = {**more, **settings}
     for target in targets():

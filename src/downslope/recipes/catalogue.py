@@ -20,7 +20,6 @@ import numpy as np
 
 from downslope.dialects import ALSO_CALLED, DIALECTS
 from downslope.language.formula import Range
-from downslope.language.options import compose
 from downslope.language.program import Program
 from downslope.recipes.counterpart import counterpart
 from downslope.recipes.equivalence import Comparison, equivalent
@@ -28,6 +27,7 @@ from downslope.recipes.recipe import Recipe
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.targets.formula import formula
+from downslope.training.settings import Settings
 from downslope.version import __version__
 
 UNBOUNDED = 1e308
@@ -171,7 +171,7 @@ def facts(rule: Rule) -> dict[str, Any]:
         >>> facts["states"], round(facts["first_update"], 6)
         ({'rms': 1.0}, 1.0)
     """
-    program = compose(rule)
+    program = Settings.of(rule, {}).program
     cost = program.cost()
     dialect = _dialect_of(rule)
     ahead = dict(formula(program))["dx"].removeprefix("gradient at ") if program.lookahead else None

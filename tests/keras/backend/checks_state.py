@@ -147,31 +147,17 @@ def snapshot(optimizer, variables):
 
 
 @once
-def test_files_that_do_not_fit_change_nothing(tmp_path):
-    def built(kind=downslope.keras.Adam, shapes=SHAPES, **settings):
-        optimizer, variables = kind(**settings), variables_of(shapes)
-        optimizer.build(variables)
-        return optimizer, variables
-
-    source, variables = built()
+def test_hyperparameters_cannot_be_changed_by_a_file(tmp_path):
+    source, variables = downslope.keras.Adam(), variables_of(SHAPES)
     path_of(source, variables, STEPS[:2])
     source.save(tmp_path / "state", names=NAMES)
-    other_names = [*NAMES[:1], "offset"]
-    for (optimizer, held), names, message in [
-        (built(downslope.keras.RMSprop), NAMES, "the file's rule is 'adam'"),
-        (built(amsgrad=True), NAMES, "flags"),
-        (built(weight_decay=0.1), NAMES, "options"),
-        (built(beta_1=0.8), NAMES, r"the file has beta_1=0.9 \(here 0.8\)"),
-        (built(shapes=[(4, 2), (2,)]), NAMES, "of shape"),
-        (built(), other_names, r"missing in the file: \['offset'\]"),
-    ]:
-        before = snapshot(optimizer, held)
-        with pytest.raises(CheckpointError, match=message):
-            optimizer.load(tmp_path / "state", names=names)
-        for a, b in zip(before, snapshot(optimizer, held), strict=True):
-            np.testing.assert_array_equal(a, b)
-    with pytest.raises(FileNotFoundError):
-        built()[0].load(tmp_path / "none", names=NAMES)
+    optimizer, held = downslope.keras.Adam(beta_1=0.8), variables_of(SHAPES)
+    optimizer.build(held)
+    before = snapshot(optimizer, held)
+    with pytest.raises(CheckpointError, match=r"the file has beta_1=0.9 \(here 0.8\)"):
+        optimizer.load(tmp_path / "state", names=NAMES)
+    for a, b in zip(before, snapshot(optimizer, held), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @once

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from downslope.lab.engines.ground import ONE_CORE, Ground, Losses, Scales, taken
 from downslope.lab.engines.network import Weights
 from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entry, Progress, Run
-from downslope.language.options import compose
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
+from downslope.training.settings import Settings
 
 if TYPE_CHECKING:
     from downslope.rule import Rule
@@ -256,7 +256,7 @@ def _settle(rule: Rule, settings: Mapping[str, float | bool]) -> tuple[Program, 
         checked = {name: rule.checked(name, value) for name, value in settings.items()}
     except (TypeError, ValueError) as error:
         raise ValueError(f"hyperparameters of {rule.name}: {error}") from None
-    program = compose(rule, **{name: value for name, value in checked.items() if name in rule.flags})
+    program = Settings.of(rule, {name: value for name, value in checked.items() if name in rule.flags}).program
     scalars = {**program.hyperparameters, **{k: v for k, v in checked.items() if k not in rule.flags}}
     del scalars["lr"]
     if missing := [name for name, value in scalars.items() if value is None]:
