@@ -21,7 +21,7 @@ BELOW = {
     "rules": {"language", "rule", "rules"},
     "dialects": {"language", "rule", "rules", "dialects"},
     "training": {"language", "targets", "rule", "training", "files", "version"},
-    "walks": {"language", "targets", "rule", "walks"},
+    "walks": {"language", "targets", "rule", "rules", "recipes", "walks"},
     "lab.problems": {"lab.problems", "files", "extras", "printable"},
     "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "backends", "training"},
     "lab.races": {

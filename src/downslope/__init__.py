@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from downslope.training.checkpoint import CheckpointError
     from downslope.training.groups import NonFiniteGradientError
     from downslope.walks import surfaces
+    from downslope.walks.paths import walk
     from downslope.walks.surface import Surface, surface
 
 _LATER = {
@@ -36,6 +37,7 @@ _LATER = {
     "Surface": "downslope.walks.surface",
     "surface": "downslope.walks.surface",
     "surfaces": "downslope.walks",
+    "walk": "downslope.walks.paths",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "scalar",
     "surface",
     "surfaces",
+    "walk",
 ]
 __all__ += operations.__all__
 __all__ += rules.__all__

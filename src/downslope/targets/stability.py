@@ -108,6 +108,32 @@ def stability(program: Program, settings: Mapping[str, float]) -> Stability:
     return Stability(*_extremes(radius, blur), held)
 
 
+def response(program: Program) -> tuple[Expression, tuple[str, ...]] | None:
+    """How far a step moves a weight for each unit of its gradient, with what it divides by held still.
+
+    Args:
+        program: The program.
+
+    Returns:
+        An expression of the program's inputs, and of the new value of each state that is held still as the input
+        `<name> still`; and the names of these states. None where the step is no multiple of the gradient.
+
+    Example:
+        >>> import downslope
+        >>> from downslope.language.options import compose
+        >>> from downslope.targets.formula import text
+        >>> e, held = response(compose(downslope.rmsprop))
+        >>> print(text(e), held)
+        lr / (sqrt(cache still) + eps) ('cache',)
+    """
+    try:
+        held, _ = _linear(program)
+    except _NotLinear:
+        return None
+    (slope,) = gradient(-_still(program, held)["x"], ["dx"])
+    return slope, held
+
+
 # Which states are held still
 
 
@@ -145,24 +171,28 @@ def _needed(outputs: Mapping[str, Expression]) -> dict[str, Expression]:
     return {name: outputs[name] for name in found}
 
 
+def _still(program: Program, held: Collection[str]) -> dict[str, Expression]:
+    """The new values of the others; the new value of a state that is held still is an input `<name> still` in them."""
+    after = {program.outputs[name]: array(f"{name} still") for name in held if program.outputs[name].op != "input"}
+    new: dict[Expression, Expression] = {}
+    for e in in_order(program.outputs.values()):
+        args = tuple(new[arg] for arg in e.args)
+        new[e] = after[e] if e in after else Expression(e.op, args, e.value, e.per_weight) if args else e
+    return {name: new[e] for name, e in program.outputs.items() if name not in held}
+
+
 def _holding(program: Program, held: Collection[str]) -> dict[str, Expression]:
     """The new values with some states held still: every factor made of them alone is a symbol, `factor 0` and so on."""
-    before = {program.outputs[name]: name for name in held if program.outputs[name].op != "input"}
-    still = {name: array(f"{name} still") for name in held}
-    roots = [e for name, e in program.outputs.items() if name not in held]
-    new: dict[Expression, Expression] = {}
-    for e in in_order(roots):
-        name = before.get(e) or (str(e.value) if e.op == "input" else "")
-        args = tuple(new[arg] for arg in e.args)
-        new[e] = still[name] if name in held else Expression(e.op, args, e.value, e.per_weight) if args else e
-    stills = {each.value for each in still.values()}
-    alone = {e for e in in_order(new[root] for root in roots) if _made_of(e, stills)}
+    outputs = _still(program, held)
+    stills = {*held, *(f"{name} still" for name in held)}
+    ordered = in_order(outputs.values())
+    alone = {e for e in ordered if _made_of(e, stills)}
     factors: dict[Expression, Expression] = {}
-    final: dict[Expression, Expression] = {}
-    for e in in_order(new[root] for root in roots):
-        args = tuple(_factor(arg, factors) if arg in alone and e not in alone else final[arg] for arg in e.args)
-        final[e] = Expression(e.op, args, e.value, e.per_weight) if args else e
-    return {name: final[new[e]] for name, e in program.outputs.items() if name not in held}
+    new: dict[Expression, Expression] = {}
+    for e in ordered:
+        args = tuple(_factor(arg, factors) if arg in alone and e not in alone else new[arg] for arg in e.args)
+        new[e] = Expression(e.op, args, e.value, e.per_weight) if args else e
+    return {name: _factor(e, factors) if e in alone else new[e] for name, e in outputs.items()}
 
 
 def _made_of(e: Expression, stills: Collection[Any]) -> bool:
