@@ -1,6 +1,7 @@
 """JavaScript in a browser walks the paths that Python walks: every rule, dialect and choice."""
 
 import base64
+import dataclasses
 import functools
 import itertools
 import math
@@ -507,6 +508,13 @@ def test_a_name_that_no_function_can_have_is_refused(name):
 def test_an_input_that_is_missing_is_named():
     with pytest.raises(ValueError, match=r"inputs=\('x',\) lack y"):
         function("plane", ("x",), X + Y)
+
+
+def test_no_name_ends_the_script_it_stands_in(library):
+    named = dataclasses.replace(compose(downslope.sgd), name='</script>"<!--')
+    text = javascript(named)
+    assert "<" not in text.replace("i < x_all.length", "")
+    assert library.evaluate(f"() => ({text}).name") == named.name
 
 
 def test_adam_reads_like_adam():

@@ -201,7 +201,7 @@ def javascript(program: Program) -> str:
     if program.lookahead:
         point = _over_all(program.lookahead, "point(at_all, x_all, states, hyperparameters)", to="at_all")
     parts = [
-        f"name: {json.dumps(program.name)}",
+        f"name: {_quoted(program.name)}",
         f"hyperparameters: {_object(defaults)}",
         _start(program),
         _over_all(program, "step(x_all, dx_all, states, hyperparameters, t)"),
@@ -278,11 +278,16 @@ def _object(members: Mapping[str, str]) -> str:
     return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
 
 
+def _quoted(text: str) -> str:
+    """A text between quotation marks, which no page takes for the end of its script."""
+    return json.dumps(text).replace("<", "\\u003c")
+
+
 def _key(name: str) -> str:
     """A name as a key."""
-    return name if name.isidentifier() else json.dumps(name)
+    return name if name.isidentifier() else _quoted(name)
 
 
 def _member(name: str) -> str:
     """The member of this name."""
-    return f".{name}" if name.isidentifier() else f"[{json.dumps(name)}]"
+    return f".{name}" if name.isidentifier() else f"[{_quoted(name)}]"
