@@ -140,16 +140,18 @@ def targets() -> Iterator[Target]:
 
 
 def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
-    from downslope.backends.cpu import Coefficients, Kernel, SlotTable
+    from downslope.backends.describe import of_arrays
+    from downslope.backends.stepping import Stepper
+    from downslope.backends.table import ALL, SlotTable
 
-    copies = {name: array.copy() for name, array in arrays.items()}
-    dtype = copies["x"].dtype
-    kernel = Kernel.for_arrays(program, dtype)
-    table = SlotTable([[array for name, array in copies.items() if name != "dx"]], [0], dtype)
-    assert table.take([copies["dx"]]) == 0
-    coefficients = Coefficients(kernel, rows=1)
-    coefficients.fill(0, [scalars[name] for name in program.scalars])
-    kernel.launch(table.whereabouts, coefficients, table.total, 1)
+    copies = {name: arrays[name].copy() for name in program.arrays}
+    held = [array for name, array in copies.items() if name != "dx"]
+    states = program.scalar_states
+    table = SlotTable(of_arrays(), [held], [held[0].dtype.name] * len(copies), scalars=len(states))
+    stepper = Stepper(program, "nearest", table)
+    stepper.group_rows([0], [[scalars.get("t", 1.0) - 1, *(scalars[name] for name in states)]])
+    stepper.settle(0, [scalars[name] for name in program.scalars])
+    assert stepper.step(copies["dx"], workers=1) == ALL
     return {name: copies[name] for name in program.outputs}
 
 

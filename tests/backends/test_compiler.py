@@ -15,6 +15,10 @@ library = Library(__file__)
 SEVEN = 7
 
 
+class Places:
+    first, second = 3, 1
+
+
 def flow(a: int64, b: int64) -> int64:
     found = 0
     for i in range(a):
@@ -44,6 +48,11 @@ def bits(a: int64, b: int64) -> int64:
 @library.function()
 def _larger(a: float64, b: float64) -> boolean:
     return a > b
+
+
+@library.function(python=True)
+def places(at: words) -> int64:
+    return 10 * at[Places.first] + at[Places.second]
 
 
 @library.function(python=True)
@@ -101,3 +110,8 @@ def test_wrong_arguments_are_refused(arguments):
 def test_a_number_that_is_too_large_is_refused():
     with pytest.raises(OverflowError):
         compiled_flow(1, 2**63)
+
+
+def test_a_name_in_a_class_is_its_number():
+    numbers = np.array([5, 6, 7, 8])
+    assert places(address(numbers)) == 86

@@ -12,7 +12,7 @@ import pytest
 import downslope
 from downslope import Optimizer, maximum, rule, scalar, where
 from downslope.backends import cpu
-from downslope.backends.cpu import SlotTable, kernel_source
+from downslope.backends.cpu import kernel_source
 from downslope.language.options import compose
 from downslope.targets.arrays import interpret
 
@@ -454,10 +454,3 @@ def test_the_source_reads_like_the_rule_and_stands_in_a_file():
     Optimizer(np.ones(1, np.float32), downslope.momentum, lookahead="explicit")
     files = list(Path(os.environ["DOWNSLOPE_CACHE_DIR"]).glob("_downslope_momentum_float32_*.py"))
     assert text in [file.read_text() for file in files]
-
-
-def test_a_table_of_empty_arrays_has_no_weights():
-    table = SlotTable([[np.zeros((0, 3))], [np.zeros(0)]], [0, 0], np.dtype(np.float64))
-    assert table.total == 0
-    assert table.take([np.zeros((0, 3)), np.zeros(0)]) == 0
-    assert table.survey(1)[::2] == (0.0, 0)

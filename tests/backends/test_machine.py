@@ -141,3 +141,30 @@ def test_half_precision_needs_no_instructions_of_its_own(tmp_path, instructions)
     script = tmp_path / "halves.py"
     script.write_text(HALVES)
     run(script, instructions, cache=tmp_path / "cache")
+
+
+IMPORTED = """
+import constants
+from downslope.backends.compiler import int64
+from downslope.backends.machine import Library
+from constants import STEP
+
+library = Library(__file__)
+
+
+@library.function(python=True)
+def stepped(a: int64) -> int64:
+    return a + STEP
+
+
+assert stepped(1) == 1 + constants.STEP
+"""
+
+
+def test_machine_code_is_made_anew_for_another_value_of_a_number_from_elsewhere(tmp_path):
+    script = tmp_path / "imported.py"
+    script.write_text(IMPORTED)
+    for step in (1, 2000, 1):
+        (tmp_path / "constants.py").write_text(f"STEP = {step}\n")
+        run(script, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("_downslope_imported_*.o"))) == 2

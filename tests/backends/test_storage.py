@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import downslope
-from downslope.backends.cpu import Coefficients, Kernel, whereabouts
-from downslope.backends.memory import FIRST, KEY, LENGTH
+from downslope.backends.cpu import Kernel, whereabouts
+from downslope.backends.memory import FIRST, KEY, LENGTH, address
 from downslope.language.options import compose
-from downslope.targets.arrays import interpret
+from downslope.targets.arrays import interpret, interpret_coefficients
 from downslope.testing import hard_values
 
 
@@ -44,12 +44,11 @@ def launched(rule, storages, values, scalars, rounding="nearest", key=0):
     slots = np.zeros((1, FIRST + len(kept)), np.int64)
     slots[0, LENGTH], slots[0, KEY] = stored[0].size, key
     slots[0, FIRST:] = [array.ctypes.data for array in kept]
-    coefficients = Coefficients(kernel, 1)
-    coefficients.fill(0, [scalars[name] for name in program.scalars])
+    coefficients = np.array(interpret_coefficients(program, scalars), kernel.dtype)
     before = dict(
         zip(program.arrays, (STORE[s][1](a).copy() for s, a in zip(storages, stored, strict=True)), strict=True)
     )
-    kernel.launch(whereabouts(slots), coefficients, stored[0].size, 1)
+    kernel.update(*whereabouts(slots), address(coefficients), 0, stored[0].size, 0)
     return program, before, dict(zip((*program.arrays, "compensation"), kept, strict=False))
 
 
@@ -108,10 +107,9 @@ def test_what_rounding_takes_is_kept_for_the_next_step():
         slots = np.zeros((1, FIRST + 3), np.int64)
         slots[0, LENGTH] = 8
         slots[0, FIRST:] = [array.ctypes.data for array in arrays]
-        coefficients = Coefficients(kernel, 1)
-        coefficients.fill(0, [2.0**-13])
+        coefficients = np.array([2.0**-13], np.float32)
         for _ in range(1000):
-            kernel.launch(whereabouts(slots), coefficients, 8, 1)
+            kernel.update(*whereabouts(slots), address(coefficients), 0, 8, 0)
         ends[kind] = widened(arrays[0])[0] + widened(arrays[2])[0]
     assert ends["nearest"] == 1.0
     assert ends["compensated"] == pytest.approx(1 - 1000 * 2.0**-13, abs=2.0**-16)

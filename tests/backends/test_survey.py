@@ -5,16 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from downslope.backends.cpu import THREADED_FROM, SlotTable
+from downslope.backends.cpu import THREADED_FROM
+from downslope.backends.describe import of_arrays
 from downslope.backends.survey import PIECE
+from downslope.backends.table import SlotTable
 
 RNG = np.random.default_rng(5)
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def surveyed(gradients, workers=1):
-    slots = SlotTable([[np.zeros_like(g)] for g in gradients], [0] * len(gradients), gradients[0].dtype)
-    assert slots.take(gradients) == 0
+    slots = SlotTable(of_arrays(), [[np.zeros_like(g)] for g in gradients], [gradients[0].dtype.name] * 2)
+    assert slots.take(*gradients) == 0
     norm, scale, bad = slots.survey(workers)
     return norm / scale, bad
 

@@ -107,6 +107,20 @@ def test_a_scalar_state_is_one_number_per_group():
     np.testing.assert_allclose(params[1], -(1 / 0.75 + 1 / (1 - 1 / 16)), rtol=4 * EPS)
 
 
+def test_a_group_without_arrays_counts_its_steps_too():
+    @rule
+    def counts(x, dx, total=scalar(1.0), *, t):
+        total = total * 2
+        return x - t * dx / total, total
+
+    x = np.zeros(2)
+    optimizer = Optimizer([{"params": []}, {"params": [x]}], counts)
+    for t in (1, 2, 3):
+        optimizer.step([[], [np.ones(2)]])
+        assert optimizer.t == t
+    np.testing.assert_array_equal(x, -(1 / 2 + 2 / 4 + 3 / 8))
+
+
 def test_the_optimizer_tells_what_it_is():
     assert repr(made(downslope.adam)) == "<Optimizer adam: 3 array(s), 16 weights, t=2>"
 

@@ -6,8 +6,9 @@ no annotation is `float64`, and a function that does not say what it returns is 
 
 There are assignments, `if`, `while`, `for ... in range(...)`, `continue`, `return`, arithmetic, comparisons, calls. A
 variable has the type of what it is first given. Of an integer and any float comes a `float64`, of two floats the wider.
-Nothing is re-associated, and nothing is checked. Names that are no variables are the module's: numbers, other functions
-of the same library, and `Word`s, for which instructions are written in their place.
+Nothing is re-associated, and nothing is checked. Names that are no variables are the module's: numbers, classes whose
+attributes are whole numbers, other functions of the same library, and `Word`s, for which instructions are written in
+their place.
 """
 
 from __future__ import annotations
@@ -348,6 +349,10 @@ class _Compilation:
             return self.writer.get(variable)
         value = self._function.scope[e.id]
         return number(value, "double" if isinstance(value, float) else "i64")
+
+    def _attribute(self, e: ast.Attribute) -> Value:
+        assert isinstance(e.value, ast.Name)
+        return number(getattr(self._function.scope[e.value.id], e.attr), "i64")
 
     def _subscript(self, e: ast.Subscript) -> Value:
         if isinstance(e.value, ast.Name) and isinstance(e.slice, ast.Constant):

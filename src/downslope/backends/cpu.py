@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from downslope.backends import memory, source_cache, threads
-from downslope.backends.memory import DTYPE, FIRST, KEY, LENGTH, ROW, START
-from downslope.backends.survey import survey
+from downslope.backends.memory import FIRST, KEY, LENGTH, ROW, START
 from downslope.language.program import Program, in_order
-from downslope.targets.arrays import interpret_coefficients
 from downslope.targets.python import PYTHON, READABLE, coefficients_source, kernel_target
 from downslope.targets.write import body
 from downslope.version import __version__
 
 Array = np.ndarray[Any, Any]
-
-SCALARS = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
-"""The dtypes a kernel can be made for, by name."""
 
 SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of an element, for everything that arrays may be stored as."""
@@ -261,8 +254,10 @@ class Kernel:
         dtype: The precision it computes in.
         source: The text of the generated module.
         file: Where it stands.
-        coefficients: Works out the coefficients, in Python.
-        update: The compiled function, for Python; and where it is, and where that is which works out coefficients.
+        width: How many coefficients there are.
+        update: The compiled function, for Python.
+        update_at: Where it is.
+        work_out_at: Where that is which works out the coefficients.
     """
 
     def __init__(self, program: Program, storages: Sequence[str], rounding: str = "nearest"):
@@ -278,34 +273,9 @@ class Kernel:
         self.source = kernel_source(program, storages, rounding)
         module = source_cache.load(f"{_plain(program.name)}_{described(storages)}", self.source)
         self.file = module.__file__
-        self.coefficients = module.coefficients
         self.update = module.update.call
         self.update_at, self.work_out_at = module.update.address, module.work_out.address
         self.width = len(program.coefficients)
-
-    @classmethod
-    def for_arrays(cls, program: Program, dtype: np.dtype[Any]) -> Kernel:
-        """The kernel for arrays that all have this dtype."""
-        return cls(program, [SCALARS[dtype]] * len(program.arrays))
-
-    def launch(
-        self, slots: tuple[int, int, int], coefficients: Coefficients, total: int, workers: int, done: int = 0
-    ) -> None:
-        """Update all weights of a slot table whose addresses have just been taken.
-
-        Args:
-            slots: Where the slot table is, and how many rows and columns it has; see `whereabouts`.
-            coefficients: The rows.
-            total: The number of weights in all slots.
-            workers: How many threads may share the work.
-            done: The address of a 64-bit integer that becomes 1 when all weights have been updated, or 0.
-        """
-        at, count, width = slots
-        table, update = coefficients.address, self.update
-        if total < THREADED_FROM or workers == 1:
-            update(at, count, width, table, 0, total, done)
-        else:
-            share_out(self, slots, table, total, workers, done)
 
 
 def share_out(kernel: Kernel, slots: tuple[int, int, int], table: int, total: int, workers: int, done: int) -> None:
@@ -319,101 +289,3 @@ def share_out(kernel: Kernel, slots: tuple[int, int, int], table: int, total: in
 def whereabouts(slots: Array) -> tuple[int, int, int]:
     """Where a slot table is, and how many rows and columns it has."""
     return memory.address(slots), *slots.shape
-
-
-class Coefficients:
-    """The coefficients of a launch: one row for each group, or for whatever else differs in them.
-
-    Attributes:
-        table: The rows, in the precision of the body.
-        address: Where they are.
-    """
-
-    def __init__(self, kernel: Kernel, rows: int):
-        self.table = np.zeros((rows, kernel.width), kernel.dtype)
-        self.address = memory.address(self.table)
-        self._program, self._width, self._work_out = kernel.program, kernel.width, kernel.coefficients
-        self._has_states = bool(kernel.program.scalar_states)
-        self._row_bytes = kernel.width * kernel.dtype.itemsize
-        row = struct.Struct(f"{kernel.width}{'f' if kernel.dtype.itemsize == 4 else 'd'}")
-        self._pack = functools.partial(row.pack_into, self.table.data)
-
-    def fill(self, k: int, scalars: Sequence[float]) -> Sequence[float]:
-        """Work out row `k`.
-
-        Args:
-            k: The row.
-            scalars: The scalar inputs, in the order of `program.scalars`.
-
-        Returns:
-            The new scalar states.
-        """
-        row: Sequence[float]
-        try:
-            row = self._work_out(*scalars)
-            if not self._has_states:
-                self._pack(k * self._row_bytes, *row)
-                return ()
-        except (ArithmeticError, ValueError):  # Python raises where IEEE arithmetic has inf or nan
-            row = interpret_coefficients(self._program, dict(zip(self._program.scalars, scalars, strict=True)))
-        with np.errstate(over="ignore"):
-            self.table[k] = row[: self._width]
-        return row[self._width :]
-
-
-class SlotTable:
-    """The arrays of one optimizer, and where they are.
-
-    Attributes:
-        slots: The slot table.
-        whereabouts: Where it is, and how many rows and columns it has.
-        total: The number of weights in all slots.
-    """
-
-    def __init__(self, held: Sequence[Sequence[Array]], rows: Sequence[int], dtype: np.dtype[Any]):
-        """Lay out the table.
-
-        Args:
-            held: Per slot the weights and states; the table keeps them alive.
-            rows: Per slot the row of its coefficients.
-            dtype: The dtype of all arrays.
-        """
-        memory.known_layout()
-        self.held = [list(arrays) for arrays in held]
-        self.dtype = dtype
-        self._dtype, self._itemsize = id(dtype), dtype.itemsize
-        width = len(self.held[0])
-        self.slots = np.zeros((len(self.held), FIRST + 2 * width + 1), np.int64)
-        self.slots[:, FIRST + width + 1 :] = [[id(array) for array in arrays] for arrays in self.held]
-        self.whereabouts = whereabouts(self.slots)
-        self._told = np.zeros(8, np.int64)
-        self._take = memory.take.bound(memory.address(self._told))
-        self.slots[:, LENGTH] = [arrays[0].size for arrays in self.held]
-        self.slots[:, START] = np.cumsum(self.slots[:, LENGTH]) - self.slots[:, LENGTH]
-        self.slots[:, ROW] = rows
-        self._dtypes = [arrays[0].dtype for arrays in self.held]  # equal, but not always the same object
-        self.slots[:, DTYPE] = [id(own) for own in self._dtypes]
-        self.total = int(self.slots[:, LENGTH].sum())
-        self.locate()
-
-    def locate(self) -> None:
-        """Read the addresses of weights and states afresh."""
-        intervals = []
-        for s, arrays in enumerate(self.held):
-            for k, array in enumerate(arrays):
-                begin = memory.address(array)
-                self.slots[s, FIRST + k + (k > 0)] = begin
-                if array.size:
-                    intervals.append((begin, begin + array.nbytes))
-        self._intervals = np.array(sorted(intervals), np.int64).reshape(-1, 2)
-        at, count, width = self.whereabouts
-        spans = len(intervals), memory.address(self._intervals)
-        self._told[:] = count, width, at, *spans, id(np.ndarray), self._dtype, self._itemsize
-
-    def take(self, gradients: Sequence[Any]) -> int:
-        """Take the addresses of the gradients: 0, or 1 + the number of the first slot with something amiss."""
-        return self._take(*gradients)
-
-    def survey(self, workers: int) -> tuple[float, float, int]:
-        """The norm of all gradients whose addresses have just been taken, and how many are not finite: see `survey`."""
-        return survey(self.slots, self.total, SCALARS[self.dtype], workers)

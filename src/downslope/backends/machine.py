@@ -156,7 +156,9 @@ class Library:
         import llvmlite.binding as llvm
 
         text = self.file.read_bytes()
-        digest = hashlib.blake2b(text + _basis() + _processor().encode(), digest_size=12).hexdigest()
+        numbers = repr([*map(_numbers, {id(scope): scope for _, scope in self._functions.values()}.values())])
+        depends = text + numbers.encode() + _basis() + _processor().encode()
+        digest = hashlib.blake2b(depends, digest_size=12).hexdigest()
         name = f"_downslope_{self.file.stem.removeprefix('_downslope_')}_{digest}.o"
         code = _intact(source_cache.kept(name))
         if code is None:
@@ -233,6 +235,11 @@ def _caller(function: compiler.Function, way: Way) -> str:
         lines.append("  call void @PyEval_RestoreThread(ptr %state)")
     lines += [f"  %result = call ptr @PyLong_FromLongLong(i64 {0 if nothing else '%found'})", "  ret ptr %result", "}"]
     return "\n".join(lines)
+
+
+def _numbers(scope: dict[str, Any]) -> list[tuple[str, int | float]]:
+    """The numbers that functions of a module find by name, wherever they come from."""
+    return [(name, value) for name, value in sorted(scope.items()) if type(value) in (int, float)]
 
 
 @functools.cache

@@ -1,31 +1,21 @@
-"""Reading and writing memory from compiled code, and the checks that come first.
-
-`take` is the only place where an address is born: it reads it, together with everything that must hold for it to be
-used, from live array objects that the caller holds. NumPy's array object has had the same public layout (the one that
-compiled extensions read through `PyArray_DATA` and friends) since 1.7; `_known_layout` makes sure of it once.
-"""
+"""Reading and writing memory from compiled code, and how it is laid out: addresses, and the columns of a slot table."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from downslope.backends.compiler import Word, boolean, halves, int64, words
+from downslope.backends.compiler import Word
 from downslope.backends.instructions import Value, Writer, number
-from downslope.backends.machine import Library, converts_halves
+from downslope.backends.machine import converts_halves
 
-START, LENGTH, ROW, KEY, DTYPE, ACTIVE, FIRST = 0, 1, 2, 3, 4, 5, 6
-"""Columns of a slot table: the slot's first weight among all, its number of weights, its row of coefficients, the key
-of its random numbers, the identity of the weights' dtype object, whether it takes part in this launch; from `FIRST` on,
-the addresses of its arrays: weights, gradient, states; then what else a kind of table needs to know."""
+START, LENGTH, ROW, KEY, SIZE, ACTIVE, FIRST = 0, 1, 2, 3, 4, 5, 6
+"""Columns of a slot table: the slot's first weight among all, how many of its weights are in this launch, its row of
+coefficients, the key of its random numbers, its number of weights, whether it takes part in this launch; from `FIRST`
+on, the addresses of its arrays: weights, gradient, states; then what `table.take` needs to know."""
 
-_HEAD = object.__basicsize__
-_TYPE, _DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = _HEAD - 8, _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 40, _HEAD + 48
-_READABLE = 0x0001 | 0x0100  # C-contiguous, aligned
-_WRITABLE = _READABLE | 0x0400
 _SCOPES = 32
 
 
@@ -196,93 +186,6 @@ prefetch = Word(_ask)
 
 _, put_word = access("int64")
 
-_library = Library(__file__)
-
-COUNT, WIDTH, TABLE, INTERVALS, SPANS, ARRAY_TYPE, ARRAY_DTYPE, ITEMSIZE = range(8)
-"""What `take` is told of a slot table: the number of its rows and columns, where it is, how many intervals of held
-memory there are and where (first and last byte of every held array, in ascending order), the identity of the array
-type, the identity of the dtype object that states have, and gradients too unless they have the weights', and the bytes
-of one element."""
-
-
-@_library.function()
-def _sound(array: int64, model: int64, dtype: int64, other_dtype: int64, flags: int64) -> boolean:
-    """Whether the array has one of these two dtype objects, these flags, and the shape of the model."""
-    found = words(array + _DTYPE)[0]
-    if found != dtype and found != other_dtype:
-        return False
-    if halves(array + _FLAGS)[0] & flags != flags:
-        return False
-    dimensions = halves(array + _NDIM)[0]
-    if dimensions != halves(model + _NDIM)[0]:
-        return False
-    own, expected = words(words(array + _SHAPE)[0]), words(words(model + _SHAPE)[0])
-    for axis in range(dimensions):  # noqa: SIM110
-        if own[axis] != expected[axis]:
-            return False
-    return True
-
-
-@_library.function()
-def _size(array: int64) -> int64:
-    size = 1
-    shape = words(words(array + _SHAPE)[0])
-    for axis in range(halves(array + _NDIM)[0]):
-        size = size * shape[axis]
-    return size
-
-
-@_library.function(objects=True)
-def take(told: words, gradients: words, given: int64) -> int64:
-    """Check every array of a launch and put the addresses of the gradients into the slot table.
-
-    Runs with the interpreter's lock held, so that no other thread changes an array in the meantime.
-
-    Args:
-        told: What there is to know; see `COUNT`. The addresses and identities of weights and states, which the caller
-            holds, are in the slot table.
-        gradients: The identities of the gradients, objects the caller holds.
-        given: How many there are.
-
-    Returns:
-        0 if all is well, else 1 + the number of the first slot with something to be looked into; the table's
-        gradients are then not to be used.
-    """
-    width, dtype = told[WIDTH], told[ARRAY_DTYPE]
-    intervals = words(told[SPANS])
-    held = (width - FIRST) // 2  # weights and states; the gradient makes the addresses one more
-    if given != told[COUNT]:
-        return 1
-    for s in range(given):
-        slot = words(told[TABLE]) + s * width
-        model = slot[FIRST + held + 1]
-        for k in range(held):
-            array = slot[FIRST + held + 1 + k]
-            column = FIRST + k + (k > 0)
-            own_dtype = slot[DTYPE] if k == 0 else dtype
-            if words(array + _DATA)[0] != slot[column] or not _sound(array, model, own_dtype, own_dtype, _WRITABLE):
-                return s + 1
-        if _size(model) != slot[LENGTH]:
-            return s + 1
-        gradient = gradients[s]
-        if words(gradient + _TYPE)[0] != told[ARRAY_TYPE]:  # of an object that may be anything, only this is known
-            return s + 1
-        if not _sound(gradient, model, dtype, slot[DTYPE], _READABLE):
-            return s + 1
-        begin = words(gradient + _DATA)[0]
-        end = begin + slot[LENGTH] * told[ITEMSIZE]
-        low, high = 0, told[INTERVALS]
-        while low < high:  # the first interval that ends after the gradient begins
-            middle = (low + high) // 2
-            if intervals[2 * middle + 1] > begin:
-                high = middle
-            else:
-                low = middle + 1
-        if begin < end and low < told[INTERVALS] and intervals[2 * low] < end:
-            return s + 1
-        slot[FIRST + 1] = begin
-    return 0
-
 
 def address(array: np.ndarray[Any, Any]) -> int:
     """The address of an array's first element, read from the live object."""
@@ -303,25 +206,3 @@ def alongside(weights: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray
     memory = np.empty(weights.size * dtype.itemsize + PAGE, np.uint8)
     first = (address(weights) - address(memory)) % PAGE
     return memory[first : first + memory.size - PAGE].view(dtype).reshape(weights.shape)
-
-
-@functools.cache
-def known_layout() -> bool:
-    """Whether arrays of this interpreter and NumPy have the layout that `take` reads.
-
-    Raises:
-        RuntimeError: They have not; no kernel may run.
-    """
-    array = np.arange(6.0, dtype=np.float32).reshape(2, 3)
-    other = np.zeros((2, 3), np.float32)
-    begin = address(array)
-    slots = np.array([[0, 6, 0, 0, id(array.dtype), 1, begin, 0, id(array)]], np.int64)
-    spans = np.array([[begin, begin + 24]], np.int64)
-    told = np.array(
-        [1, slots.shape[1], address(slots), 1, address(spans), id(np.ndarray), id(array.dtype), 4], np.int64
-    )
-    if take.bound(address(told))(other) != 0 or slots[0, FIRST + 1] != address(other):
-        raise RuntimeError(
-            f"NumPy {np.__version__} lays out its arrays in a way this version of downslope does not know"
-        )
-    return True

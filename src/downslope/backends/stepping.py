@@ -1,4 +1,4 @@
-"""A whole step of tensors in compiled code: check and take them, work out the coefficients, update, count.
+"""A whole step in compiled code: check and take everything, work out the coefficients, update, count.
 
 A small model's step takes less time than the calls it would otherwise be made of.
 """
@@ -6,74 +6,90 @@ A small model's step takes less time than the calls it would otherwise be made o
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import struct
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from downslope.backends import tensors
+from downslope.backends import table as slot_table
 from downslope.backends.cpu import THREADED_FROM, Kernel, share_out, whereabouts
 from downslope.backends.memory import address
-from downslope.backends.tensors import TensorTable
+from downslope.backends.table import SlotTable
 from downslope.language.program import Program
 
 
 class Stepper:
-    """A program compiled for the tensors of a table.
+    """A program compiled for the arrays or tensors of a table.
 
     Attributes:
         program: The program.
-        table: The table.
+        table: The table, whose clocks say how many steps were done.
+        kernel: The kernel.
     """
 
-    def __init__(self, program: Program, storages: Sequence[str], rounding: str, table: TensorTable):
-        self.program, self.table = program, table
-        self.kernel = Kernel(program, storages, rounding)
-        self._step, self._begin = tensors.step.bound(table.address), tensors.begin.bound(table.address)
-        self.alone = table.total < THREADED_FROM
-        self._scale_at = program.scalars.index("grad_scale") if "grad_scale" in program.scalars else -1
+    def __init__(self, program: Program, rounding: str, table: SlotTable):
+        """Compile the program for what is in a table; its rows have no settings yet.
 
-    def group_rows(self, rows: Sequence[int], clocks: np.ndarray[Any, Any]) -> None:
+        Args:
+            program: The program.
+            rounding: How new weights are rounded to their storage, one of `cpu.ROUNDINGS`.
+            table: The table.
+        """
+        self.program, self.table = program, table
+        self.kernel = Kernel(program, table.storages[: len(program.arrays)], rounding)
+        self._step, self._begin = slot_table.step.bound(table.address), slot_table.begin.bound(table.address)
+        self._alone = table.total < THREADED_FROM
+        self._scale_at = program.scalars.index("grad_scale") if "grad_scale" in program.scalars else -1
+        self.group_rows([0] * len(table.held), np.zeros((1, 1 + len(program.scalar_states))))
+
+    def group_rows(self, rows: Sequence[int], clocks: Any) -> None:
         """Assign every slot to a row of coefficients, whose clocks are these; `settle` is then due."""
         self.table.group_rows(rows, clocks)
-        program, count = self.program, len(clocks)
-        self.scalars = np.zeros((count, len(program.scalars) + len(program.scalar_outputs)))
-        self.coefficients = np.zeros((count, self.kernel.width), self.kernel.dtype)
-        kernel = self.kernel
-        self.table.compute_with(kernel.work_out_at, kernel.update_at, self.scalars, self.coefficients)
+        program, kernel, count = self.program, self.kernel, len(self.table.clocks)
+        self._scalars = np.zeros((count, len(program.scalars) + len(program.scalar_outputs)))
+        self._put = functools.partial(struct.Struct(f"{len(program.scalars)}d").pack_into, self._scalars.data)
+        self._coefficients = np.zeros((count, kernel.width), kernel.dtype)
+        head = self.table.head
+        head.work_out, head.update, head.scalars = kernel.work_out_at, kernel.update_at, self._scalars.shape[1]
+        head.scalars_at, head.coefficients_at = address(self._scalars), address(self._coefficients)
 
-    def settle(self, row: int, numbers: Mapping[str, float]) -> None:
-        """Set the hyperparameters of a row."""
-        for k, name in enumerate(self.program.scalars):
-            self.scalars[row, k] = numbers.get(name.removesuffix(" next"), 0.0)
+    def settle(self, row: int, scalars: Sequence[float]) -> None:
+        """Set the program's scalar inputs of a row; those that are its clocks are not looked at."""
+        self._put(row * self._scalars.strides[0], *scalars)
 
     def scale(self, factor: float) -> None:
         """Set what gradients are multiplied by."""
         if self._scale_at >= 0:
-            self.scalars[:, self._scale_at] = factor
+            self._scalars[:, self._scale_at] = factor
 
     def quick_step(self) -> Callable[..., int] | None:
-        """A function that does `step` on one thread, given the gradients, None for those that there are not.
+        """A function that does `step` on one thread, given the gradients one by one.
 
         None where several threads would do it faster.
         """
-        return self._step if self.alone else None
+        return self._step if self._alone else None
 
-    def step(self, gradients: Sequence[Any], workers: int) -> int:
-        """Update all weights and states whose tensors have a gradient; see `tensors.take` for what is returned.
+    def step(self, *gradients: Any, workers: int) -> int:
+        """Update all weights and states whose slots have a gradient; see `table.take` for what is returned.
 
-        Unless that is `ALL` or `SOME`, nothing has been changed.
+        Unless that is `ALL` or `SOME`, nothing has been changed. The table's clocks are advanced if, and only if,
+        everything has been updated, whatever is raised meanwhile.
         """
-        table = self.table
-        if self.alone or workers == 1 or table.shared:
+        if self._alone:
             return self._step(*gradients)
+        table = self.table
         found = self._begin(*gradients)
         if found in table.GOOD:
             done = ctypes.c_int64(0)
-            rows, at = address(self.coefficients), ctypes.addressof(done)
+            slots, rows, at = whereabouts(table.slots), address(self._coefficients), ctypes.addressof(done)
             try:
-                share_out(self.kernel, whereabouts(table.slots), rows, table.total, workers, at)
+                if workers == 1 or table.shared:
+                    self.kernel.update(*slots, rows, 0, table.total, at)
+                else:
+                    share_out(self.kernel, slots, rows, table.total, workers, at)
             finally:  # a signal may have been raised before the work, or when all of it was done
                 if done.value:
-                    table.advance()
+                    slot_table.advance(table.address)
         return found

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -113,18 +113,17 @@ class Optimizer:
         self._nonfinite = nonfinite
         self.rule = rule
         self.params: Mapping[str, Array] = MappingProxyType(arrays)
-        self.t = 0
         self.skipped = 0
         self._moved = ""
-        self._done = ctypes.c_int64(0)
-        self._done_at = ctypes.addressof(self._done)
         self._lock = threading.RLock()
         self._prepare(dtype, threads)
 
     def _prepare(self, dtype: np.dtype[Any], threads: int | None) -> None:
         """Make the states, compile the kernel and lay out the slot table."""
         from downslope.backends import threads as pool
-        from downslope.backends.cpu import Coefficients, Kernel, SlotTable
+        from downslope.backends.describe import of_arrays
+        from downslope.backends.stepping import Stepper
+        from downslope.backends.table import SlotTable
 
         whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
         if threads is not None and not (whole and threads >= 1):
@@ -137,27 +136,41 @@ class Optimizer:
                 for state, by_name in self._starts().items()
             }
         )
-        self._kernel = Kernel.for_arrays(program, dtype)
-        rows = [k for k, group in enumerate(self._groups) for _ in group.names]
         held = [
             [np.asarray(array), *(self.state[state][name] for state in self.state)]
             for name, array in self.params.items()
         ]
-        self._table = SlotTable(held, rows, dtype)
+        self._dtype, self._remembers = dtype, bool(program.scalar_states)
+        storages = [dtype.name] * len(program.arrays)
+        self._table = SlotTable(of_arrays(), held, storages, scalars=len(program.scalar_states))
+        self._stepper = Stepper(program, "nearest", self._table)
+        self._launch = self._stepper.quick_step() or functools.partial(self._stepper.step, workers=self._workers)
         self._names = list(self.params)
         self._shapes = {name: array.shape for name, array in self.params.items()}
-        self._coefficients = Coefficients(self._kernel, len(self._groups))
+        self._restart(0)
         if self._settings.stored_ahead:
             self._place(self._points(to_weights=False))
-        self._restart()
         self._surveys = self._nonfinite != "keep" or self._max_norm is not None
 
-    def _restart(self) -> None:
-        """Have the coefficients worked out anew at the next step, and at every step if they move."""
-        program = self._settings.program
-        moving = {"t", "grad_scale", *program.scalar_states}
-        scheduled = any(group.scheduled for group in self._groups)
-        self._stale, self._moving = True, scheduled or not moving.isdisjoint(program.scalars)
+    def _restart(self, t: int) -> None:
+        """Have the next step take over hyperparameters and scalar states, and be the one after `t`."""
+        rows = [k for k, group in enumerate(self._groups) for _ in group.names]
+        states = self._settings.program.scalar_states
+        self._stepper.group_rows(rows, [[t, *(group.scalar_states[name] for name in states)] for group in self._groups])
+        self._changed()
+
+    def _changed(self) -> None:
+        """Have the next step take over hyperparameters, and every one if there are schedules."""
+        self._stale, self._scheduled = True, any(group.scheduled for group in self._groups)
+
+    @property
+    def t(self) -> int:
+        """How many steps were done."""
+        return int(self._table.clocks.item(0))
+
+    @t.setter
+    def t(self, steps: int) -> None:
+        self._table.clocks[:, 0] = steps
 
     def _starts(self) -> dict[str, list[tuple[str, float | None]]]:
         """By state, the name of each array and its initial value; None for a copy of the weights."""
@@ -202,49 +215,55 @@ class Optimizer:
 
     def _step(self, gradients: Any) -> None:
         flat = self._layout.flatten(gradients)
-        table = self._table
-        t = self.t + 1
         scale = 1.0
         if self._surveys:
-            if table.take(flat):
-                flat = self._readable(flat)
-            norm, norm_scale, bad = table.survey(self._workers)
+            flat = self._done(self._table.take, flat)
+            norm, norm_scale, bad = self._table.survey(self._workers)
             if bad and self._nonfinite != "keep":
                 if self._nonfinite == "raise":
-                    raise NonFiniteGradientError(describe_nonfinite(self._names, flat, t))
+                    raise NonFiniteGradientError(describe_nonfinite(self._names, flat, self.t + 1))
                 self.skipped += 1
                 return
             if self._max_norm is not None and not norm <= self._max_norm * norm_scale:
                 scale = self._max_norm / norm * norm_scale
-        new_scalars = self._work_out(t, scale) if self._stale else ()
-        if table.take(flat):  # right before the launch: no code of others runs in between
-            flat = self._readable(flat)
-        done = self._done
-        done.value = 0
+        if self._stale:
+            self._settle()
+        if self._surveys:
+            self._stepper.scale(scale)
         try:
-            self._kernel.launch(table.whereabouts, self._coefficients, table.total, self._workers, self._done_at)
+            self._done(self._launch, flat)
         finally:  # a signal may have been raised before the work, or when all of it was done
-            if done.value:
-                self.t = t
-                for group, values in new_scalars:
-                    group.scalar_states = values
+            if self._remembers:
+                self._follow()
 
-    def _work_out(self, t: int, scale: float) -> Sequence[tuple[Group, dict[str, float]]]:
-        """Fill the table of coefficients for step `t`, and return each group's new scalar states."""
-        program, groups, fill = self._settings.program, self._groups, self._coefficients.fill
-        filled = [fill(k, group.scalars(program, t, scale)) for k, group in enumerate(groups)]
-        self._stale = self._moving
-        if not program.scalar_states:
-            return ()
-        names = tuple(program.scalar_outputs)
-        return [(group, dict(zip(names, new, strict=True))) for group, new in zip(groups, filled, strict=True)]
+    def _settle(self) -> None:
+        """Take over each group's hyperparameters for the next step."""
+        program, t = self._settings.program, self.t + 1
+        for k, group in enumerate(self._groups):
+            self._stepper.settle(k, group.scalars(program, t, 1.0))
+        self._stale = self._scheduled
+
+    def _follow(self) -> None:
+        """Take over the scalar states that the last step left."""
+        names = self._settings.program.scalar_states
+        for group, row in zip(self._groups, self._table.clocks.tolist(), strict=True):
+            group.scalar_states = dict(zip(names, row[1:], strict=True))
+
+    def _done(self, what: Callable[..., int], gradients: Sequence[Any]) -> Sequence[Any]:
+        """Do this with the gradients, or else with copies of those that cannot be read; what it was done with."""
+        if what(*gradients):
+            gradients = self._readable(gradients)
+            slot = what(*gradients)
+            if slot:
+                raise RuntimeError(f"the arrays of {self._names[slot - 1]!r} changed while they were being checked")
+        return gradients
 
     def _readable(self, gradients: Sequence[Any]) -> list[Array]:
-        """The gradients, copied where a kernel cannot read them as they are, with their addresses in the table."""
+        """The gradients, copied where a kernel cannot read them; what is held is found anew."""
         for name, arrays in zip(self._names, self._table.held, strict=True):
             for array in arrays:
                 check_writable(f"the parameter or a state of {name!r}", array)
-                same = array.shape == self._shapes[name] and array.dtype == self._table.dtype
+                same = array.shape == self._shapes[name] and array.dtype == self._dtype
                 if not same:
                     raise ValueError(
                         f"the parameter {name!r} or one of its states was resized or retyped in place since the "
@@ -255,11 +274,7 @@ class Optimizer:
             spans |= {f"{name} ({state})": array for name, array in by_name.items()}
         check_separate(spans)
         self._table.locate()
-        ready = check_gradients(self.params, gradients, spans.values(), self._table.dtype)
-        slot = self._table.take(ready)
-        if slot:
-            raise RuntimeError(f"the arrays of {self._names[slot - 1]!r} changed while they were being checked")
-        return ready
+        return check_gradients(self.params, gradients, spans.values(), self._dtype)
 
     @property
     def groups(self) -> tuple[Mapping[str, float | Schedule], ...]:
@@ -293,7 +308,7 @@ class Optimizer:
                 weights = self._points(to_weights=True)
                 self._place(points(groups, self.t, weights, self.state, to_weights=False))
             self._groups = groups
-            self._restart()
+            self._changed()
 
     def _refuse_if_moved(self, what: str) -> None:
         if self._moved:
@@ -394,8 +409,8 @@ class Optimizer:
             self._refuse_if_moved("load")
             loaded = saving.load(self._training(), path)
             self._groups, self._max_norm = list(loaded.groups), loaded.max_norm
-            self.t, self.skipped = loaded.t, loaded.skipped
-            self._restart()
+            self.skipped = loaded.skipped
+            self._restart(loaded.t)
 
     def _training(self) -> ArrayTraining:
         return ArrayTraining(self.params, self.state, self._groups, self._max_norm, self.t, self.skipped)

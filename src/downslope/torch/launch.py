@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
+from downslope.backends.describe import of_tensors
 from downslope.backends.launch import Numbered
 from downslope.backends.stepping import Stepper
-from downslope.backends.tensors import ALL, OTHER_CLOCKS, SOME, TensorTable
+from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
 
@@ -61,10 +61,19 @@ class Compiled:
     ):
         self.program, self.which, self.mesh, self.held = program, which, mesh, held
         self._groups = groups
+        self._names = [name.removesuffix(" next") for name in program.scalars]
         kept = [*storages, storages[0]] if storage.rounding == "compensated" else storages
-        scalars, seed = len(program.scalar_states), storage.seed
-        self._table = TensorTable(torch.Tensor, held, kept, pairs=pairs, scalars=scalars, numbers=numbers, seed=seed)
-        self._stepper = Stepper(program, storages, storage.rounding, self._table)
+        self._table = SlotTable(
+            of_tensors(torch.Tensor),
+            held,
+            kept,
+            pairs=pairs,
+            scalars=len(program.scalar_states),
+            own_clocks=True,
+            numbers=numbers,
+            seed=storage.seed,
+        )
+        self._stepper = Stepper(program, storage.rounding, self._table)
         self._regroup()
 
     def _regroup(self) -> None:
@@ -76,13 +85,14 @@ class Compiled:
             clock = [clock.item() for clock in tensors[-counts:]] or [0.0] * counts
             numbers.append(rows.setdefault((group, *clock), len(rows)))
         self._row_groups = [int(key[0]) for key in rows]
-        self._stepper.group_rows(numbers, np.array([key[1:] for key in rows], np.float64))
+        self._stepper.group_rows(numbers, [key[1:] for key in rows])
 
     def settle(self, settings: Sequence[Numbered], scale: float) -> None:
         """Take over the settings of all groups."""
         self._settings, self._scale = settings, scale
         for row, group in enumerate(self._row_groups):
-            self._stepper.settle(row, settings[group].numbers)
+            numbers = settings[group].numbers
+            self._stepper.settle(row, [numbers.get(name, 0.0) for name in self._names])
         self._stepper.scale(scale)
 
     def scale(self, factor: float) -> None:
@@ -92,12 +102,12 @@ class Compiled:
             self._stepper.scale(factor)
 
     def take(self, gradients: Sequence[Any]) -> int:
-        """Look whether all tensors are as they should be; see `backends.tensors.take`."""
-        return self._mended(self._table.take(gradients))
+        """Look whether all tensors are as they should be; see `backends.table.take`."""
+        return self._mended(self._table.take(*gradients))
 
     def step(self, gradients: Sequence[Any], workers: int) -> int:
-        """Update all weights and states, unless something is not as it should be; see `backends.tensors.take`."""
-        return self._mended(self._stepper.step(gradients, workers))
+        """Update all weights and states, unless something is not as it should be; see `backends.table.take`."""
+        return self._mended(self._stepper.step(*gradients, workers=workers))
 
     def quick_step(self) -> Callable[..., int] | None:
         """A function that does `step` on one thread, given the identities of the gradients; None for large launches."""

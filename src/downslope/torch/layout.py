@@ -14,7 +14,7 @@ import torch
 
 from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.launch import Launch
-from downslope.backends.tensors import ALL, OTHER_CLOCKS
+from downslope.backends.table import ALL, OTHER_CLOCKS
 from downslope.backends.watch import Watch
 from downslope.torch.launch import STORAGES, Compiled, Interpreted, Storage
 from downslope.torch.settings import GroupSettings, Reader, alike, outside

@@ -1,0 +1,147 @@
+"""What compiled code is told of an array or tensor: six words, as DLPack's `DLTensor` has them.
+
+A C function writes such a description of a live object: that of a framework's tensors, which its tensor type offers as
+`__dlpack_c_exchange_api__` (DLPack 1.3), or `_describe` here for NumPy's arrays. Their objects have had the same public
+layout (the one that compiled extensions read through `PyArray_DATA` and friends) since NumPy 1.7; `of_arrays` makes
+sure of it. A description is asked for right before a launch and never kept.
+
+Source: https://github.com/dmlc/dlpack, `DLPackExchangeAPI`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from downslope.backends.compiler import halves, int64, words
+from downslope.backends.machine import Library
+from downslope.backends.memory import address
+
+DATA, DEVICE, KIND, SHAPE, STRIDES, OFFSET, DESCRIPTION = range(7)
+"""The words of a description, and how many there are. In `KIND` the number of axes comes before the dtype. Where
+`STRIDES` are 0, the elements stand in the order of the axes, without gaps."""
+
+CPU = 1
+"""The device whose memory compiled code can reach."""
+
+READ_ONLY = 1
+"""What a function returns that has described something whose memory must not be written to; 0 where it may be."""
+
+KINDS = {
+    ("float64", False): (2, 64),
+    ("float32", False): (2, 32),
+    ("float16", False): (2, 16),
+    ("bfloat16", False): (4, 16),
+    ("float64", True): (5, 128),
+    ("float32", True): (5, 64),
+    ("float16", True): (5, 32),
+}
+"""DLPack's code and bits for what is stored, real or complex (a complex number is two real ones)."""
+
+_HEAD = object.__basicsize__
+TYPE = _HEAD - 8
+"""Where in any object of Python its type is told, in bytes."""
+
+_DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 40, _HEAD + 48
+_READABLE, _WRITABLE = 0x0001 | 0x0100, 0x0400  # C-contiguous and aligned; not read-only
+_LETTERS = _HEAD + 8  # of a dtype: kind, character and byte order
+_SINGLE, _DOUBLE = int.from_bytes(b"ff=", "little"), int.from_bytes(b"fd=", "little")
+
+
+@dataclass(frozen=True)
+class Describer:
+    """How the objects of a table are looked at.
+
+    Attributes:
+        function: The address of the C function that describes one.
+        type: The identity of the only type whose objects it may be given; 0 if it looks at the type itself.
+        absent: The identity of the object that stands where there is no gradient; 0 if there always is one.
+    """
+
+    function: int
+    type: int = 0
+    absent: int = 0
+
+
+def kind_word(storage: str, *, pairs: bool = False) -> int:
+    """DLPack's dtype, as the upper half of a description's `KIND`."""
+    code, bits = KINDS[storage, pairs]
+    return code | bits << 8 | 1 << 16
+
+
+_library = Library(__file__)
+
+
+@_library.function(python=True, address=True)
+def _describe(array: int64, at: words) -> int64:
+    """Describe an array of NumPy's own type at `at`; -1 if it is not one after another float32 or float64, aligned."""
+    flags = halves(array + _FLAGS)[0]
+    letters = halves(words(array + _DTYPE)[0] + _LETTERS)[0] & 0xFFFFFF
+    if flags & _READABLE != _READABLE or (letters != _SINGLE and letters != _DOUBLE):
+        return -1
+    bits = 32 if letters == _SINGLE else 64
+    at[DATA] = words(array + _DATA)[0]
+    at[DEVICE] = CPU
+    at[KIND] = halves(array + _NDIM)[0] | (2 | bits << 8 | 1 << 16) << 32
+    at[SHAPE] = words(array + _SHAPE)[0]
+    at[STRIDES] = 0
+    at[OFFSET] = 0
+    return 0 if flags & _WRITABLE == _WRITABLE else READ_ONLY
+
+
+@functools.cache
+def of_arrays() -> Describer:
+    """For NumPy's arrays, as they are in this interpreter.
+
+    Raises:
+        RuntimeError: They are laid out in a way that is not known; no kernel may run.
+    """
+    room = np.zeros(DESCRIPTION, np.int64)
+    sound = np.arange(6.0, dtype=np.float32).reshape(2, 3), np.zeros((3, 1, 2)), np.zeros((), np.float32)
+    frozen = np.ones((2, 2))
+    frozen.flags.writeable = False
+    wrong = sound[0].T, sound[1][::2], sound[0].astype(sound[0].dtype.newbyteorder()), np.zeros(2, np.int32)
+
+    def known(array: np.ndarray[Any, Any]) -> bool:
+        found = _describe.call(id(array), address(room))
+        kind = array.ndim | kind_word(array.dtype.name) << 32
+        same = [*room[[DATA, DEVICE, KIND, STRIDES, OFFSET]]] == [address(array), CPU, kind, 0, 0]
+        if found != (0 if array.flags.writeable else READ_ONLY) or not same:
+            return False
+        return array.ndim == 0 or (*(ctypes.c_int64 * array.ndim).from_address(int(room[SHAPE])),) == array.shape
+
+    good: list[np.ndarray[Any, Any]] = [*sound, frozen]
+    refused = all(_describe.call(id(array), address(room)) == -1 for array in wrong)
+    if not refused or not all(map(known, good)):
+        raise RuntimeError(
+            f"NumPy {np.__version__} lays out its arrays in a way this version of downslope does not know"
+        )
+    return Describer(_describe.address, type=id(np.ndarray))
+
+
+@functools.cache
+def of_tensors(kind: type) -> Describer:
+    """For a framework's tensors of this type; where there is no gradient, there is None.
+
+    Raises:
+        ImportError: The framework is too old to describe them.
+    """
+    capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        raise ImportError(
+            f"{kind.__module__}.{kind.__qualname__} has no __dlpack_c_exchange_api__: downslope needs a newer version "
+            "of this framework (PyTorch 2.11 or later)"
+        )
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    table = (ctypes.c_int64 * 7).from_address(pointer(capsule, b"dlpack_exchange_api"))
+    major = table[0] & 0xFFFFFFFF
+    if major != 1:
+        raise ImportError(
+            f"{kind.__module__} offers version {major} of DLPack's C interface; downslope knows version 1"
+        )
+    return Describer(int(table[5]), absent=id(None))

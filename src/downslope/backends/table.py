@@ -1,0 +1,442 @@
+"""The slot table: where arrays or tensors are that one kernel updates, and the checks before every launch.
+
+`take` is the only place where an address is born: it reads it, together with everything that must hold for it to be
+used, from descriptions of live objects that the table holds, and of gradients that the caller holds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from downslope.backends.compiler import boolean, call, doubles, float64, int64, singles, words
+from downslope.backends.cpu import SIZES
+from downslope.backends.describe import (
+    CPU,
+    DATA,
+    DESCRIPTION,
+    DEVICE,
+    KIND,
+    OFFSET,
+    READ_ONLY,
+    SHAPE,
+    STRIDES,
+    TYPE,
+    Describer,
+    kind_word,
+)
+from downslope.backends.machine import Library
+from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH, ROW, SIZE, START, address
+from downslope.backends.survey import survey
+
+ALL, SOME, OTHER_CLOCKS = 0, -1, -2
+"""What `take` returns when all is well: every slot takes part, or only some have a gradient; or when a slot's count of
+steps or scalar states are not those of its row. A positive number is 1 + that of a slot to be looked into."""
+
+
+class _Word:
+    """A word of a table's head: in Python its value, in compiled code its place."""
+
+    def __set_name__(self, owner: type[Head], name: str) -> None:
+        self.at = owner.length
+        owner.length += 1
+
+    def __get__(self, head: Head | None, owner: type[Head]) -> int:
+        return self.at if head is None else int(head.words[self.at])
+
+    def __set__(self, head: Head, value: int) -> None:
+        head.words[self.at] = value
+
+
+class Head:
+    """The first words of a table, by name. Compiled code is given a table's address and finds everything from here."""
+
+    length = 0
+    count = _Word()  # how many slots there are
+    width = _Word()  # the columns of a slot: as in `memory`, and those below
+    arrays = _Word()  # a slot's arrays: weights, gradient, states
+    own = _Word()  # a slot's own clocks, behind its arrays: its count of steps, its scalar states; or none
+    objects = _Word()  # the column from which on the identities of arrays and clocks are, 0 for the gradient
+    number = _Word()  # the column with the number of the slot's tensor among all of the optimizer's
+    describe = _Word()  # how objects are looked at, as in `Describer`
+    type = _Word()
+    absent = _Word()
+    clear = _Word()  # the address of `PyErr_Clear`
+    seed = _Word()
+    total = _Word()  # the weights of all slots
+    intervals = _Word()  # how many stretches of memory the held objects lie in
+    rows = _Word()  # how many rows of coefficients there are, and for each of them:
+    clocks = _Word()  # the numbers in a row of clocks: the steps done, the scalar states
+    clocks_at = _Word()
+    active_at = _Word()  # how many of its slots take part
+    scalars = _Word()  # the numbers in a row of scalars: a program's scalar inputs, its new scalar states
+    scalars_at = _Word()
+    coefficients_at = _Word()
+    work_out = _Word()  # the addresses of a kernel's functions
+    update = _Word()
+    slots = _Word()  # where in the table the slots are,
+    kinds = _Word()  # DLPack's dtypes of arrays and own clocks,
+    spans = _Word()  # first and last byte of every stretch of held memory, in ascending order,
+    scratch = _Word()  # and room for two descriptions
+
+    def __init__(self, words: np.ndarray[Any, Any]):
+        self.words = words
+
+
+_library = Library(__file__)
+
+
+@_library.function()
+def _look(book: words, thing: int64, at: words, writable: int64) -> int64:
+    """Describe an object at `at`, and return its address; -1 if it has none that can be read, or written to."""
+    if book[Head.type] != 0 and words(thing + TYPE)[0] != book[Head.type]:
+        return -1  # of an object that may be anything, only its type is known
+    found = call(book[Head.describe], thing, at) & 0xFFFFFFFF
+    if found != 0 and (found != READ_ONLY or writable != 0):
+        call(book[Head.clear])
+        return -1
+    if at[DEVICE] & 0xFFFFFFFF != CPU:
+        return -1
+    return at[DATA] + at[OFFSET]
+
+
+@_library.function()
+def _elements(at: words) -> int64:
+    count = 1
+    shape = words(at[SHAPE])
+    for axis in range(at[KIND] & 0xFFFFFFFF):
+        count *= shape[axis]
+    return count
+
+
+@_library.function()
+def _fills(at: words) -> boolean:
+    """Whether the elements, each in a place of its own, fill the memory from the first to the last."""
+    if at[STRIDES] == 0:
+        return True
+    axes = at[KIND] & 0xFFFFFFFF
+    shape, strides = words(at[SHAPE]), words(at[STRIDES])
+    elements = _elements(at)
+    filled = 1  # so many elements from the first on are those of some of the axes
+    for _ in range(axes):
+        for back in range(axes):
+            axis = axes - 1 - back
+            if shape[axis] > 1 and strides[axis] == filled:
+                filled *= shape[axis]
+        if filled >= elements:
+            return True
+    return filled >= elements
+
+
+@_library.function()
+def _alike(at: words, other: words) -> boolean:
+    """Whether two descriptions, by the same function, have the same shape and the same order in memory."""
+    axes = at[KIND] & 0xFFFFFFFF
+    if other[KIND] & 0xFFFFFFFF != axes:
+        return False
+    shape, strides = words(at[SHAPE]), words(at[STRIDES])
+    other_shape, other_strides = words(other[SHAPE]), words(other[STRIDES])
+    for axis in range(axes):
+        if other_shape[axis] != shape[axis]:
+            return False
+        if at[STRIDES] != 0 and shape[axis] > 1 and strides[axis] != other_strides[axis]:
+            return False
+    return True
+
+
+@_library.function()
+def _key(seed: int64, number: int64, t: int64) -> int64:
+    """A key of the random numbers of one tensor at one step, all bits of it mixed."""
+    key = seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xD1B54A32D192ED03 + t * 0x8CB92BA72F3D8DD7
+    key = (key ^ (key >> 30)) * 0xBF58476D1CE4E5B9
+    key = (key ^ (key >> 27)) * 0x94D049BB133111EB
+    return key ^ (key >> 31)
+
+
+@_library.function(objects=True)
+def look(book: words, objects: words, given: int64) -> int64:
+    """Describe one object that is to be written to, at the table's room for it, and return its address: see `_look`."""
+    return _look(book, objects[0], book + book[Head.scratch], 1)
+
+
+@_library.function(objects=True)
+def take(book: words, gradients: words, given: int64) -> int64:
+    """Check every object of a launch and put the addresses of gradients and clocks into the slots.
+
+    Runs with the interpreter's lock held, so that no other thread changes an object in the meantime.
+
+    Args:
+        book: A table; see `Head`. The addresses of weights and states, as they were when they were located, are in the
+            slots; and so are the identities of weights, states and clocks, which the caller holds (0 where there is
+            none yet).
+        gradients: The identities of the gradients, objects that the caller holds.
+        given: How many there are.
+
+    Returns:
+        `ALL`, `SOME`, `OTHER_CLOCKS`, or 1 + the number of the first slot with something to be looked into; in the last
+        two cases nothing may be launched.
+    """
+    count, width, arrays, own = book[Head.count], book[Head.width], book[Head.arrays], book[Head.own]
+    kinds, intervals, active = book + book[Head.kinds], book + book[Head.spans], words(book[Head.active_at])
+    x = book + book[Head.scratch]
+    other = x + DESCRIPTION
+    if given != count:
+        return 1
+    for row in range(book[Head.rows]):
+        active[row] = 0 if own > 0 else 1  # clocks that no slot has count every step
+    taking_part = 0
+    same_clocks = True
+    pair = 2 if kinds[0] & 0xFF == 5 else 1
+    gradient_size = (kinds[1] >> 8 & 0xFF) // 8 // pair
+    for s in range(count):
+        slot = book + book[Head.slots] + s * width
+        objects = slot + book[Head.objects]
+        size = slot[SIZE]
+        slot[ACTIVE] = 0
+        slot[LENGTH] = 0
+        if gradients[s] == book[Head.absent]:
+            continue
+        if objects[0] == 0:
+            return s + 1
+        if _look(book, objects[0], x, 1) != slot[FIRST] or x[KIND] >> 32 != kinds[0]:
+            return s + 1
+        if _elements(x) * pair != size or not _fills(x) or (slot[FIRST] <= 0 and size > 0):
+            return s + 1
+        for k in range(2, arrays):
+            if _look(book, objects[k], other, 1) != slot[FIRST + k] or (slot[FIRST + k] <= 0 and size > 0):
+                return s + 1
+            if other[KIND] >> 32 != kinds[k] or not _alike(x, other):
+                return s + 1
+        clocks = doubles(book[Head.clocks_at]) + slot[ROW] * book[Head.clocks]
+        for j in range(own):
+            at = _look(book, objects[arrays + j], other, 1)
+            if at <= 0 or other[KIND] >> 32 != kinds[arrays + j] or _elements(other) != 1:
+                return s + 1
+            slot[FIRST + arrays + j] = at
+            value = float64(singles(at)[0]) if j == 0 else doubles(at)[0]
+            due = clocks[j]
+            if not (value == due or (value != value and due != due)):
+                same_clocks = False
+        at = _look(book, gradients[s], other, 0)
+        if other[KIND] >> 32 != kinds[1] or not _alike(x, other) or (at <= 0 and size > 0):
+            return s + 1
+        end = at + size * gradient_size
+        low, high = 0, book[Head.intervals]
+        while low < high:  # the first interval that ends after the gradient begins
+            middle = (low + high) // 2
+            if intervals[2 * middle + 1] > at:
+                high = middle
+            else:
+                low = middle + 1
+        if at < end and low < book[Head.intervals] and intervals[2 * low] < end:
+            return s + 1
+        slot[FIRST + 1] = at
+        slot[LENGTH] = size
+        slot[KEY] = _key(book[Head.seed], slot[book[Head.number]], int64(clocks[0]))
+        slot[ACTIVE] = 1
+        active[slot[ROW]] += 1
+        taking_part += 1
+    if not same_clocks:
+        return OTHER_CLOCKS
+    return ALL if taking_part == count else SOME
+
+
+@_library.function(python=True)
+def advance(book: words) -> None:
+    """Count the step in every row that has just taken part, and write its clocks to its slots' own."""
+    arrays, own, counts, width = book[Head.arrays], book[Head.own], book[Head.clocks], book[Head.scalars]
+    active = words(book[Head.active_at])
+    for row in range(book[Head.rows]):
+        if active[row] > 0:
+            clocks = doubles(book[Head.clocks_at]) + row * counts
+            new = doubles(book[Head.scalars_at]) + ((row + 1) * width - counts)
+            clocks[0] += 1
+            for j in range(1, counts):
+                clocks[j] = new[j]
+    for s in range(book[Head.count]):
+        slot = book + book[Head.slots] + s * book[Head.width]
+        if slot[ACTIVE] == 1:
+            clocks = doubles(book[Head.clocks_at]) + slot[ROW] * counts
+            for j in range(own):
+                if j == 0:
+                    singles(slot[FIRST + arrays])[0] = clocks[0]
+                else:
+                    doubles(slot[FIRST + arrays + j])[0] = clocks[j]
+
+
+@_library.function(objects=True)
+def begin(book: words, gradients: words, given: int64) -> int64:
+    """Take all objects, and have the kernel work out the coefficients of every row and its new scalar states."""
+    found = take(book, gradients, given)
+    if found <= 0 and found != OTHER_CLOCKS:
+        call(
+            book[Head.work_out],
+            book[Head.rows],
+            book[Head.clocks_at],
+            book[Head.scalars_at],
+            book[Head.coefficients_at],
+        )
+    return found
+
+
+@_library.function(objects=True)
+def step(book: words, gradients: words, given: int64) -> int64:
+    """A whole step on one thread; see `take`."""
+    found = begin(book, gradients, given)
+    if found <= 0 and found != OTHER_CLOCKS:
+        slots = book + book[Head.slots]
+        call(
+            book[Head.update],
+            slots,
+            book[Head.count],
+            book[Head.width],
+            book[Head.coefficients_at],
+            0,
+            book[Head.total],
+            0,
+        )
+        advance(book)
+    return found
+
+
+class SlotTable:
+    """The arrays or tensors that one kernel updates, and where they are.
+
+    Attributes:
+        held: What is held; see `__init__`.
+        storages: What weights, gradients and states are stored as.
+        slots: The slots, one row each.
+        total: The number of weights in all slots, a complex one counted twice.
+        shared: Whether weights of different slots share memory, so that slots have to be updated one after another.
+        address: Where the table is.
+        take: The function `take`, given the gradients one by one.
+        clocks: Per row of coefficients the number of the steps done and the scalar states.
+    """
+
+    GOOD = (ALL, SOME)
+
+    def __init__(
+        self,
+        describer: Describer,
+        held: Sequence[Sequence[Any]],
+        storages: Sequence[str],
+        *,
+        pairs: bool = False,
+        scalars: int = 0,
+        own_clocks: bool = False,
+        numbers: Sequence[int] = (),
+        seed: int = 0,
+    ):
+        """Lay out the table, with one row of coefficients, whose clocks are 0.
+
+        Args:
+            describer: How what is held is looked at.
+            held: Per slot the weights, states and, if slots have them, clocks: a float32 that counts its steps and a
+                float64 for each scalar state. Kept alive by the table; empty for a slot that has no states yet.
+            storages: What weights, gradients and states are stored as.
+            pairs: Whether the tensors are complex.
+            scalars: How many scalar states there are.
+            own_clocks: Whether slots have clocks.
+            numbers: The number of each slot's tensor among all of the optimizer's; by default, that of the slot.
+            seed: The seed of random numbers.
+
+        Raises:
+            ValueError: States share memory with something else, or something is not in memory that can be updated.
+        """
+        count, arrays, own = len(held), len(storages), 1 + scalars if own_clocks else 0
+        self.held, self.storages = [list(things) for things in held], list(storages)
+        kinds = [kind_word(storage, pairs=pairs) for storage in storages]
+        kinds += [kind_word("float32"), *[kind_word("float64")] * scalars][:own]
+        width = FIRST + 2 * (arrays + own) + 1
+        lengths = [count * width, len(kinds), 2 * sum(map(len, self.held)), 2 * DESCRIPTION]
+        at = [Head.length + sum(lengths[:k]) for k in range(5)]
+        self._book = np.zeros(at[-1], np.int64)
+        head = self.head = Head(self._book)
+        head.slots, head.kinds, head.spans, head.scratch = at[:4]
+        head.count, head.width, head.arrays, head.own, head.clocks = count, width, arrays, own, 1 + scalars
+        head.objects, head.number = FIRST + arrays + own, width - 1
+        head.describe, head.type, head.absent = describer.function, describer.type, describer.absent
+        head.clear, head.seed = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0, seed
+        self._book[at[1] : at[2]] = kinds
+        self.address = address(self._book)
+        self.slots = self._book[at[0] : at[1]].reshape(count, width)
+        self.slots[:, -1] = numbers or range(count)
+        self._look, self.take = look.bound(self.address), take.bound(self.address)
+        self._pairs = pairs
+        self.locate()
+        self.group_rows([0] * count, np.zeros((1, 1 + scalars)))
+
+    def locate(self) -> None:
+        """Note where everything is that is held, afresh.
+
+        Raises:
+            ValueError: As when the table was made. Nothing has been changed.
+        """
+        slots, spans = self.slots.copy(), []
+        arrays, objects = self.head.arrays, self.head.objects
+        sizes = [SIZES[storage] for storage in self.storages] + [4, *[8] * (self.head.own - 1)]
+        for slot, things in zip(slots, self.held, strict=True):
+            for k, thing in enumerate(things):
+                column = k + (k > 0)
+                slot[objects + column] = id(thing)
+                begin = self._look(thing)
+                size = 0 if begin == -1 else math.prod(thing.shape)
+                if begin == -1 or (begin <= 0 and size):
+                    kind, where = type(thing).__name__, getattr(thing, "device", "cpu")
+                    raise ValueError(
+                        f"a {kind} of shape {tuple(thing.shape)} on {where} has no memory that could be updated; it "
+                        "may have been released"
+                    )
+                if column < arrays:
+                    size *= 2 if self._pairs else 1
+                    slot[FIRST + column] = begin
+                if column == 0:
+                    slot[SIZE] = size
+                if size:
+                    spans.append((begin, begin + size * sizes[column], column))
+        joined, self.shared = _joined(spans)
+        slots[:, START] = np.cumsum(slots[:, SIZE]) - slots[:, SIZE]
+        self.slots[:] = slots
+        self.total = self.head.total = int(slots[:, SIZE].sum())
+        self.head.intervals = len(joined)
+        first = self.head.spans
+        self._book[first : first + 2 * len(joined)] = np.array(joined, np.int64).reshape(-1)
+
+    def group_rows(self, rows: Sequence[int], clocks: Any) -> None:
+        """Assign every slot to a row of coefficients, whose clocks are these."""
+        self.slots[:, ROW] = rows
+        self.clocks = np.array(clocks, np.float64).reshape(-1, self.head.clocks)
+        self._active = np.zeros(len(self.clocks), np.int64)
+        head = self.head
+        head.rows, head.clocks_at, head.active_at = len(self.clocks), address(self.clocks), address(self._active)
+
+    def survey(self, workers: int) -> tuple[float, float, int]:
+        """The norm of all gradients whose addresses have just been taken, and how many are not finite: see `survey`."""
+        return survey(self.slots, self.total, self.storages[1], workers)
+
+
+def _joined(spans: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int]], bool]:
+    """Stretches of memory in ascending order, and whether weights overlap.
+
+    Args:
+        spans: The first and last byte of everything that is held, and its column, 0 for weights.
+
+    Raises:
+        ValueError: A state overlaps something.
+    """
+    joined: list[tuple[int, int]] = []
+    shared, furthest = False, 0  # furthest: the column whose tensor reaches furthest so far
+    for begin, end, column in sorted(spans):
+        if joined and begin < joined[-1][1]:
+            if column or furthest:
+                raise ValueError("a state shares memory with weights or another state; give each a tensor of its own")
+            shared = True
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+            furthest = column
+    return joined, shared
