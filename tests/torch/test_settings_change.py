@@ -43,15 +43,6 @@ def _step(optimizer, t):
     optimizer.step()
 
 
-def _outcome(optimizer, t):
-    """Take a step; what it is refused with."""
-    try:
-        _step(optimizer, t)
-    except ValueError as refusal:
-        return str(refusal)
-    return "done"
-
-
 def _put(group, name, value):
     """Set one number of a group."""
     if name in ("beta1", "beta2"):
@@ -171,32 +162,6 @@ def test_flags_of_numpy_are_flags(value):
         _step(ours, t)
         _step(theirs, t)
     _close(ours, theirs)
-
-
-@pytest.mark.parametrize("rule", [downslope.adam, downslope.nesterov], ids=lambda rule: rule.name)
-@settings(max_examples=12, deadline=None)
-@given(data=st.data())
-def test_the_quick_step_is_the_plain_step(rule, data):
-    """Also for a rule whose point ahead moves with its settings."""
-    pair = []
-    for plain in (False, True):
-        params = [torch.nn.Parameter(torch.tensor(start, dtype=torch.float64)) for start in ([1.0, -2.0], [0.5])]
-        optimizer = downslope.torch.Optimizer([{"params": [p]} for p in params], rule, lr=0.1)
-        if plain:
-            optimizer.register_step_post_hook(lambda *_: None)
-        pair.append(optimizer)
-    names = [name for name in rule.hyperparameters if name != "eps"]
-    for t in range(data.draw(st.integers(2, 8))):
-        if data.draw(st.booleans()):
-            setting, k = data.draw(st.sampled_from(names)), data.draw(st.integers(0, 1))
-            value = data.draw(st.sampled_from([-1.0, 0.05, 0.5, 0.75]))
-            kind = data.draw(st.sampled_from(["float", "NumPy double", "NumPy single", "0-d array", "tensor"]))
-            for optimizer in pair:
-                optimizer.param_groups[k][setting] = KINDS[kind](value)
-        outcomes = [_outcome(optimizer, t) for optimizer in pair]
-        assert outcomes[0] == outcomes[1]
-    for mine, other in zip(pair[0].param_groups, pair[1].param_groups, strict=True):
-        assert all(torch.equal(p, q) for p, q in zip(mine["params"], other["params"], strict=True))
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adagrad", "RMSprop", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta"])

@@ -24,12 +24,14 @@ class Launch(Protocol):
     of this kind need not know what computes, nor where.
 
     Attributes:
+        dense: Whether it needs weights that fill their memory, so that another tensor stands in for those that do not.
         program: What is computed.
         which: The number of each slot's tensor among those of the optimizer.
         held: Per slot its tensors: weights, states, then one tensor for the step count and one for each scalar state.
         mesh: The process groups over which these tensors are shared out, so that sums have to be taken over them.
     """
 
+    dense: bool
     program: Program
     which: list[int]
     held: list[list[Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,34 +43,69 @@ class Storage:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Together:
+    """What tensors of one launch have in common.
+
+    Attributes:
+        kind: What updates them.
+        device: Where they are.
+        program: What is computed.
+        storages: What weights, gradients and states are stored as.
+        pairs: Whether they are complex.
+        mesh: The process groups over which they are shared out.
+    """
+
+    kind: Kind
+    device: torch.device
+    program: Program
+    storages: tuple[str, ...]
+    pairs: bool
+    mesh: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Members:
+    """The tensors of a launch, slot by slot.
+
+    Attributes:
+        which: The number of each slot's tensor among those that are laid out.
+        groups: The number of its group.
+        held: Its tensors; see `backends.launch.Launch`.
+    """
+
+    which: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+    held: list[list[Any]] = field(default_factory=list)
+
+
 class Compiled:
     """Tensors that a compiled kernel updates, with their table: a `backends.launch.Launch`."""
 
-    def __init__(
-        self,
-        program: Program,
-        storages: Sequence[str],
-        storage: Storage,
-        which: list[int],
-        numbers: list[int],
-        groups: list[int],
-        held: list[list[Any]],
-        *,
-        pairs: bool,
-        mesh: tuple[Any, ...] = (),
-    ):
-        self.program, self.which, self.mesh, self.held = program, which, mesh, held
-        self._groups = groups
+    dense = True
+
+    def __init__(self, together: Together, members: Members, storage: Storage, first: int):
+        """Lay out the table.
+
+        Args:
+            together: What the tensors have in common.
+            members: The tensors.
+            storage: How states are kept.
+            first: The number of the first tensor that is laid out among all of the optimizer's.
+        """
+        program, storages = together.program, together.storages
+        self.program, self.mesh, self.which, self.held = program, together.mesh, members.which, members.held
+        self._groups = members.groups
         self._names = [name.removesuffix(" next") for name in program.scalars]
         kept = [*storages, storages[0]] if storage.rounding == "compensated" else storages
         self._table = SlotTable(
             of_tensors(torch.Tensor),
-            held,
+            members.held,
             kept,
-            pairs=pairs,
+            pairs=together.pairs,
             scalars=len(program.scalar_states),
             own_clocks=True,
-            numbers=numbers,
+            numbers=[first + i for i in members.which],
             seed=storage.seed,
         )
         self._stepper = Stepper(program, storage.rounding, self._table)
@@ -127,10 +162,12 @@ class Compiled:
 class Interpreted:
     """Tensors where no kernel goes, on other devices: the program, operation by operation; a `Launch` too."""
 
-    def __init__(self, program: Program, which: list[int], groups: list[int], held: list[list[Any]]):
-        self.program, self.which, self.held = program, which, held
-        self._groups = groups
-        self.mesh: tuple[Any, ...] = ()
+    dense = False
+
+    def __init__(self, together: Together, members: Members, storage: Storage, first: int):
+        """Note the tensors; the arguments are those of `Compiled`."""
+        self.program, self.mesh = together.program, together.mesh
+        self.which, self.held, self._groups = members.which, members.held, members.groups
         self._settings: Sequence[Numbered] = ()
         self._scale = 1.0
         self._gradients: Sequence[Any] = ()
@@ -192,3 +229,7 @@ class Interpreted:
         norms = [torch.linalg.vector_norm(g, dtype=torch.float64 if not g.is_complex() else None) for g in present]
         bad = sum(int((~torch.isfinite(g)).sum()) for g in present)
         return math.hypot(*(float(norm) for norm in norms)), 1.0, bad
+
+
+Kind = type[Compiled] | type[Interpreted]
+"""What updates tensors: launches that are made alike."""

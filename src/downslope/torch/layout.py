@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 import torch
 
 from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.launch import Launch
-from downslope.backends.table import ALL, OTHER_CLOCKS
-from downslope.backends.watch import Watch
-from downslope.torch.launch import STORAGES, Compiled, Interpreted, Storage
-from downslope.torch.settings import GroupSettings, Reader, alike, outside
+from downslope.backends.table import OTHER_CLOCKS
+from downslope.torch.launch import STORAGES, Compiled, Interpreted, Kind, Members, Storage, Together
+from downslope.torch.settings import GroupSettings, Reader, outside
 from downslope.torch.state import (
     check_storage,
     complete_state,
@@ -33,7 +32,6 @@ from downslope.torch.state import (
 
 Tensor = torch.Tensor
 _PARAMS = itemgetter("params")
-_GRAD = attrgetter("grad")
 State = Mapping[Tensor, dict[str, Any]]
 
 
@@ -85,14 +83,14 @@ class Layout:
     buffers: dict[int, Tensor] = field(default_factory=dict)
 
     def holds(self, groups: Sequence[dict[str, Any]], state: State, scaled: bool) -> bool:
-        """Whether this is still the layout of these parameters and states."""
+        """Whether this is still the layout of these parameters and states: they are the very same, in their order."""
         if scaled is not self.scaled or len(groups) != len(self.readers):
             return False
         if [*map(id, chain.from_iterable(map(_PARAMS, groups)))] != self.param_ids:
             return False
         if self.sharded and [id(local(p)) for p in self.params] != [id(w) for w in self.weights]:
             return False
-        if any(self.weights[i].is_conj() or self.weights[i].is_neg() for i in self.suspects):
+        if self.suspects and any(self.weights[i].is_conj() or self.weights[i].is_neg() for i in self.suspects):
             return False
         return identities(state, self.sharded) == self.state_ids
 
@@ -100,15 +98,20 @@ class Layout:
         """What the groups' settings are now."""
         return [reader.read(group) for reader, group in zip(self.readers, groups, strict=True)]
 
+    def adopt(self, settings: list[GroupSettings], scale: float) -> bool:
+        """Have the launches take over these settings; whether they could: not if another program is asked for."""
+        pairs = [*zip(settings, self.settings, strict=True)]
+        if any(new.program is not old.program for new, old in pairs):
+            return False
+        if any(new is not old for new, old in pairs):
+            self.settle(settings, scale)
+        return True
+
     def settle(self, settings: list[GroupSettings], scale: float) -> None:
-        """Have the launches take over these settings; no other program may be asked for than was laid out."""
+        """Have the launches take over settings whose programs are those that were laid out."""
         for launch in self.launches:
             launch.settle(settings, scale)
         self.settings = settings
-
-    def suits(self, settings: Sequence[GroupSettings]) -> bool:
-        """Whether these settings ask for the programs that were laid out."""
-        return all(new.program is old.program for new, old in zip(settings, self.settings, strict=True))
 
     def take(self, gradients: Sequence[Tensor | None]) -> list[int]:
         """Look whether all tensors are as they should be: the launches' codes."""
@@ -145,65 +148,6 @@ class Layout:
                 own.copy_(stage)
         torch._C._increment_version(moved)
         return 0
-
-    def quick_step(self) -> Callable[[Sequence[dict[str, Any]], State], bool] | None:
-        """The ordinary step of a small model in one function, which takes less time than the calls it spares.
-
-        Called with groups and states it updates all parameters and returns True; if anything is not as it was when it
-        was made, it changes nothing and returns False. None where there is more to do in a step.
-        """
-        if not self.launches:
-            return None
-        launch, readers = self.launches[0], self.readers
-        more = len(self.launches) > 1 or self.sharded or self.staged or self.suspects
-        update = None if more else launch.quick_step()
-        picks = [reader.picked for reader in readers if reader.picked]
-        if update is None or len(picks) < len(readers):
-            return None
-        flat, values, increase = chain.from_iterable, dict.values, torch._C._increment_version
-        params, weights, param_ids, state_ids = self.params, self.weights, self.param_ids, self.state_ids
-
-        def resettled(groups: Sequence[dict[str, Any]]) -> bool:
-            settings = self.read(groups)
-            picked = [reader.picked for reader in readers if reader.picked]
-            if any(new.rule.ahead for new in settings) or len(picked) < len(readers) or not self.suits(settings):
-                return False
-            self.settle(settings, 1.0)
-            picks[:] = picked
-            return True
-
-        watch: Watch | None = None
-        due = patience = 0  # after how many steps that ask Python there is a watch again: it takes time to make
-
-        def same(groups: Sequence[dict[str, Any]], state: State) -> bool:
-            nonlocal watch, due, patience
-            if [*map(id, flat(map(_PARAMS, groups)))] != param_ids:
-                return False
-            if [*map(id, flat(map(values, state.values())))] != state_ids:
-                return False
-            for (pick, seen), group in zip(picks, groups, strict=True):
-                if not alike(pick(group), seen) and not resettled(groups):
-                    return False
-            if watch is not None:
-                watch, patience = None, min(2 * patience + 1, 255)
-                due = patience
-            elif due:
-                due -= 1
-            else:
-                watch = _watch(groups, state)
-            return True
-
-        def step(groups: Sequence[dict[str, Any]], state: State) -> bool:
-            if (watch is None or not watch.unchanged(groups, state)) and not same(groups, state):
-                return False
-            gradients = [*map(_GRAD, params)]
-            code = update(*gradients)
-            if code > 0 or code == OTHER_CLOCKS:
-                return False
-            increase(weights if code == ALL else [w for w, g in zip(weights, gradients, strict=True) if g is not None])
-            return True
-
-        return step
 
     def gradients(self) -> list[Tensor | None]:
         """The gradients as they are now."""
@@ -252,12 +196,6 @@ class Layout:
             if buffer is None or buffer.dtype != dtype or buffer.shape != x.shape or not same_order(buffer, x):
                 buffer = self.buffers[i] = torch.empty_like(x.detach(), dtype=dtype)
             return buffer.copy_(dense)
-
-
-def _watch(groups: Sequence[dict[str, Any]], state: State) -> Watch | None:
-    """A watch over all that a step depends on besides gradients, whose entries cannot become others in place."""
-    found: list[Any] = [groups, state, *groups, *map(_PARAMS, groups), *state.values()]
-    return Watch(found) if all(isinstance(container, (list, dict)) for container in found) else None
 
 
 def launch_states(launch: Launch) -> Iterable[Tensor]:
@@ -314,16 +252,14 @@ def lay_out(
     settled = [reader.read(group) for reader, group in zip(readers, groups, strict=True)]
     layout = Layout([p for group in groups for p in group["params"]], readers, settled, scaled)
     layout.param_ids = [*map(id, layout.params)]
-    members = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
-    sets: dict[Any, tuple[list[int], list[int], list[list[Any]]]] = {}
-    for i, (k, p) in enumerate(members):
+    numbered = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
+    launches: dict[Together, Members] = {}
+    for i, (k, p) in enumerate(numbered):
         _check_parameter(i, p)
         settings = settled[k]
         own, tensors = local(p), []
-        wrapper = is_wrapper(own)
-        if wrapper:
-            _say_slow(type(own))
-        elif own.device.type == "cpu" and (not is_dense(own) or own.is_conj() or own.is_neg()):
+        kind = _kind_of(own)
+        if kind.dense and (not is_dense(own) or own.is_conj() or own.is_neg()):
             own = _stand_in(p, layout)
         layout.weights.append(own)
         if p.is_complex() or p.numel() == 1:
@@ -338,19 +274,11 @@ def lay_out(
                 new, names = complete_state(p, state.get(p, {}), settings, storage)
             state[p] = new
             tensors = [own, *(local(new[name]) for name in (*names, "step", *program.scalar_states))]
-        key = _signature(p, own, tensors, settings, storage)
-        which, group_numbers, held = sets.setdefault(key, ([], [], []))
-        which.append(i)
-        group_numbers.append(k)
-        held.append(tensors)
-    for (program, storages, pairs, mesh, kernel), (which, group_numbers, held) in sets.items():
-        launch: Launch
-        if not kernel:
-            launch = Interpreted(program, which, group_numbers, held)
-        else:
-            numbers = [first + i for i in which]
-            launch = Compiled(program, storages, storage, which, numbers, group_numbers, held, pairs=pairs, mesh=mesh)
-        layout.launches.append(launch)
+        members = launches.setdefault(_together(kind, p, own, tensors, settings, storage), Members())
+        members.which.append(i)
+        members.groups.append(k)
+        members.held.append(tensors)
+    layout.launches = [together.kind(together, members, storage, first) for together, members in launches.items()]
     layout.state_ids = identities(state, layout.sharded)
     _check_apart(layout)
     return layout
@@ -374,8 +302,23 @@ def _check_apart(layout: Layout) -> None:
             )
 
 
-def _signature(p: Any, own: Tensor, tensors: list[Any], settings: GroupSettings, storage: Storage) -> tuple[Any, ...]:
-    """What must be alike for tensors to share a launch: program, storages, whether complex, mesh, device."""
+def _kind_of(own: Tensor) -> Kind:
+    """What updates a tensor; nowhere else does its device decide how a step is done."""
+    if is_wrapper(own):
+        _say_slow(type(own))
+        return Interpreted
+    return Compiled if own.device.type == "cpu" else Interpreted
+
+
+def _together(
+    kind: type[Compiled | Interpreted],
+    p: Any,
+    own: Tensor,
+    tensors: list[Any],
+    settings: GroupSettings,
+    storage: Storage,
+) -> Together:
+    """What must be alike for tensors to share a launch."""
     program = settings.program
     gradient = p.grad.dtype if p.grad is not None and p.grad.dtype in readable_dtypes(own) else own.dtype
     states = [t.dtype for t in tensors[1 : 1 + len(program.states)]] or [
@@ -385,7 +328,7 @@ def _signature(p: Any, own: Tensor, tensors: list[Any], settings: GroupSettings,
     mesh: tuple[Any, ...] = ()
     if is_distributed(p):
         mesh = tuple(p.device_mesh.get_group(d) for d, placement in enumerate(p.placements) if placement.is_shard())
-    return program, storages, own.is_complex(), mesh, own.device.type == "cpu" and not is_wrapper(own)
+    return Together(kind, own.device, program, storages, own.is_complex(), mesh)
 
 
 @functools.cache
@@ -405,7 +348,11 @@ def _check_parameter(i: int, p: Tensor) -> None:
             f"parameter {i} was made inside torch.inference_mode(), where tensors cannot be trained; "
             "make the model outside of it, or clone() its parameters"
         )
-    if p.layout is torch.strided and any(n > 1 and step == 0 for n, step in zip(p.shape, p.stride(), strict=True)):
+    if (
+        p.layout is torch.strided
+        and p.numel()
+        and any(n > 1 and step == 0 for n, step in zip(p.shape, p.stride(), strict=True))
+    ):
         raise ValueError(f"parameter {i} is expanded: several elements are one in memory; make it with clone()")
     if p.device.type == "cpu" and p.layout is torch.strided and not is_backed(local(p)):
         raise ValueError(f"the memory of parameter {i}, of shape {tuple(p.shape)}, has been released or cut short")

@@ -24,6 +24,7 @@ from downslope.torch.groups import ScheduledGroup, refuse_contradiction, schedul
 from downslope.torch.layout import Layout, lay_out, worst_of
 from downslope.torch.points import at_weights, follow, move, placed, point
 from downslope.torch.progress import Progress
+from downslope.torch.quick import quick_step
 from downslope.torch.settings import Group, GroupSettings, Reader, Shared, settle, warn_of_misspelt
 from downslope.torch.state import check_storage, loaded, merged_groups
 from downslope.training.groups import NonFiniteGradientError
@@ -273,11 +274,11 @@ class Optimizer(torch.optim.Optimizer):
         progress, own = self._progress, self.__dict__
         if closure is None and progress.quick_step is not None and "grad_scale" not in own and "found_inf" not in own:
             with progress.lock:
-                quick_step = progress.quick_step
-                if quick_step is not None and not progress.away:
+                quick = progress.quick_step
+                if quick is not None and not progress.away:
                     try:
                         progress.away = "step"  # signal handlers and finalizers may run any code
-                        done = quick_step(self.param_groups, self.state)
+                        done = quick(self.param_groups, self.state)
                     finally:
                         progress.away = ""
                     if done:
@@ -310,8 +311,7 @@ class Optimizer(torch.optim.Optimizer):
                 raise
             finally:
                 self._progress.away = ""
-            plain = layout is not None and not self._surveys and not layout.scaled
-            self._progress.quick_step = layout.quick_step() if layout is not None and plain else None
+            self._progress.quick_step = None if layout is None or self._surveys else quick_step(layout)
         return loss
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_plain_step)
@@ -357,10 +357,8 @@ class Optimizer(torch.optim.Optimizer):
             for group, wanted in zip(groups, settings, strict=True):
                 if wanted.rule.ahead is not None:
                     follow(group, state, wanted)
-        if not layout.suits(settings):
+        if not layout.adopt(settings, scale):
             return self._laid_out(key, groups, state, scaled, scale)
-        if any(new is not old for new, old in zip(settings, layout.settings, strict=True)):
-            layout.settle(settings, scale)
         return layout
 
     def _laid_out(self, key: Tensor | None, groups: list[Group], state: Any, scaled: bool, scale: float) -> Layout:

@@ -68,6 +68,11 @@ def _write(points: dict[Tensor, Tensor], places: list[tuple[Group, dict[str, flo
         places.pop()
 
 
+def in_place(group: Group, settings: GroupSettings) -> bool:
+    """Whether points ahead that are stored in parameters are where a group's settings want them."""
+    return not settings.chosen.stored_ahead or group.get(PLACED) == placing(settings)
+
+
 @torch.no_grad()
 def follow(group: Group, state: Mapping[Tensor, Mapping[str, Any]], settings: GroupSettings) -> None:
     """Move points ahead that are stored in parameters to where a group's settings now want them."""

@@ -24,7 +24,7 @@ class Progress:
 
     Attributes:
         layouts: The layout of all parameters, under None, and of single ones that are updated by themselves.
-        quick_step: The step where nothing is out of the ordinary; see `Layout.quick_step`.
+        quick_step: The step where nothing is out of the ordinary; see `quick.quick_step`.
         away: The method inside which parameters hold something else, or which is at work.
         skipped: How many steps were left out.
         rhythm: When `train()` was called.

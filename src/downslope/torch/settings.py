@@ -87,17 +87,15 @@ class Reader:
     """Reads a parameter group at every step, and works out only what has changed.
 
     Whoever uses the settings keeps those he has used; the reader only answers what the group comes to now.
+
+    Attributes:
+        fixed: Whether no entry of the group can become another one in place, as a tensor or a list can.
     """
 
     def __init__(self, group: Group, choose: Callable[[Group], Rule], options: Shared, scaled: bool):
         self._choose, self._options, self._scaled = choose, options, scaled
         self._settings = settle(group, choose(group), options, scaled)
         self._look(group)
-
-    @property
-    def picked(self) -> tuple[Callable[[Group], Any], Any] | None:
-        """What picks a group's entries, and what it gives as long as nothing has changed; None if one cannot tell."""
-        return (self._pick, self._seen) if self._fixed else None
 
     def _look(self, group: Group) -> None:
         """Remember the entries by which the settings were read."""
@@ -111,8 +109,8 @@ class Reader:
         self._pick = pick
         seen = self._pick(group)
         flat = [part for value in seen for part in (value if isinstance(value, tuple) else [value])]
-        self._fixed = all(value is None or isinstance(value, (int, float, str, np.generic)) for value in flat)
-        self._seen = seen  # of what is not fixed, a tensor or a list, the value may become another one in place
+        self.fixed = all(value is None or isinstance(value, (int, float, str, np.generic)) for value in flat)
+        self._seen = seen
 
     def read(self, group: Group) -> GroupSettings:
         """What the group comes to now: the very same settings as long as nothing has changed.
@@ -121,7 +119,7 @@ class Reader:
             TypeError: A setting is missing or of the wrong kind.
             ValueError: A setting is out of range.
         """
-        if self._fixed and alike(self._pick(group), self._seen):
+        if self.fixed and alike(self._pick(group), self._seen):
             return self._settings
         settings = settle(group, self._choose(group), self._options, self._scaled)
         if settings.program is not self._settings.program or settings.numbers != self._settings.numbers:
