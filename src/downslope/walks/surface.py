@@ -111,10 +111,7 @@ class Surface:
         The weights are its arrays, the parameters its hyperparameters; what the outputs have in common is worked out
         once.
         """
-        slopes = gradient(self.formula, self.variables)
-        return self._program(
-            {"loss": self.formula, **{f"d{v}": e for v, e in zip(self.variables, slopes, strict=True)}}
-        )
+        return self._program(_with_slopes(self.formula, self.variables))
 
     @functools.cached_property
     def _second(self) -> Program:
@@ -122,17 +119,16 @@ class Surface:
         for a in self.variables:
             second = gradient(self.program.outputs[f"d{a}"], self.variables)
             outputs |= {f"d{a}d{b}": e for b, e in zip(self.variables, second, strict=True)}
-        return self._program(outputs)
+        return self._program(share(outputs, {})[0])
 
     def _program(self, outputs: Mapping[str, Expression]) -> Program:
-        roots, _ = share(outputs, {})
         return Program(
             name=self.name,
             states={},
             scalar_states={},
             hyperparameters=self.parameters,
             ranges={name: usual_range(name) for name in self.parameters},
-            outputs=roots,
+            outputs=outputs,
         )
 
     def _computed(self, program: Program, point: Sequence[Any]) -> dict[str, Any]:
@@ -184,6 +180,14 @@ class Surface:
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"
+
+
+@functools.lru_cache(maxsize=64)
+def _with_slopes(formula: Expression, variables: tuple[str, ...]) -> Mapping[str, Expression]:
+    """The loss and its derivatives; they do not depend on what the parameters are."""
+    slopes = gradient(formula, variables)
+    outputs, _ = share({"loss": formula, **{f"d{v}": e for v, e in zip(variables, slopes, strict=True)}}, {})
+    return outputs
 
 
 @overload
