@@ -78,9 +78,14 @@ class Program:
         return ("x", "dx", *self.states)
 
     @functools.cached_property
+    def expressions(self) -> tuple[Expression, ...]:
+        """Everything that comes out and all that it is made of, each expression after what it is applied to."""
+        return tuple(in_order([*self.outputs.values(), *self.scalar_outputs.values()]))
+
+    @functools.cached_property
     def body(self) -> tuple[Expression, ...]:
         """The per-weight operations, each after what it is applied to."""
-        return tuple(e for e in in_order(self.outputs.values()) if e.per_weight and e.op != "input")
+        return tuple(e for e in self.expressions if e.per_weight and e.op != "input")
 
     @functools.cached_property
     def coefficients(self) -> tuple[Expression, ...]:
@@ -95,8 +100,7 @@ class Program:
     @functools.cached_property
     def scalars(self) -> tuple[str, ...]:
         """The names of the scalar inputs: hyperparameters, scalar states, `t`, `grad_scale`."""
-        inputs = in_order([*self.outputs.values(), *self.scalar_outputs.values()])
-        return tuple(str(e.value) for e in inputs if e.op == "input" and not e.per_weight)
+        return tuple(str(e.value) for e in self.expressions if e.op == "input" and not e.per_weight)
 
     def initial(self, state: str, settings: Mapping[str, Any]) -> float | None:
         """The initial value of a state with these hyperparameters; None for a copy of the initial weights."""
@@ -106,7 +110,7 @@ class Program:
     def cost(self, dtype: Any = np.float32) -> Cost:
         """Bytes read and written and operations done, per weight, with arrays of this dtype."""
         size = np.dtype(dtype).itemsize
-        read = [e for e in in_order(self.outputs.values()) if e.op == "input" and e.per_weight]
+        read = [e for e in self.expressions if e.op == "input" and e.per_weight]
         written = [name for name, e in self.outputs.items() if e.value != name]
         operations: dict[str, int] = {}
         for e in self.body:

@@ -36,7 +36,7 @@ def accurate_coefficients(program: Program) -> dict[Expression, Expression]:
     to 1e-4 there.
     """
     names = {name for name, allowed in program.ranges.items() if allowed.low >= 0}
-    scalars = [e for e in in_order([*program.outputs.values(), *program.scalar_outputs.values()]) if not e.per_weight]
+    scalars = [e for e in program.expressions if not e.per_weight]
 
     def replace(e: Expression) -> Any:
         if e.op != "sub" or e.args[0].value != 1.0 or e.args[0].op != "constant":

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from downslope.language.expression import Expression
-from downslope.language.program import Program, in_order
+from downslope.language.program import Program
 from downslope.optax.computation import Computation, Number, Schedule, precision
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars
@@ -256,7 +256,7 @@ def _is_none(gradient: Any) -> bool:
 
 
 def _reads_weights(program: Program) -> bool:
-    return any(e.value == "x" for e in in_order(program.outputs.values()) if e.op == "input")
+    return any(e.value == "x" for e in program.expressions if e.op == "input")
 
 
 def _programs(computation: Computation, updates: Tree, tree: Any) -> list[Program]:

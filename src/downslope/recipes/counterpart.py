@@ -10,7 +10,6 @@ from typing import Any
 
 from downslope.dialects import ALSO_CALLED, DIALECTS
 from downslope.language.expression import Expression
-from downslope.language.program import in_order
 from downslope.recipes.equivalence import STEPS, Comparison, Walk, apart, compared, one_formula, parted, walked
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import can_be_said
@@ -110,7 +109,7 @@ def _worth_trying(recipe: Recipe, rule: Rule, name: str, every: bool) -> list[fl
 
 def _constants(recipe: Recipe) -> list[float]:
     """The numbers in a formula that are not exponents."""
-    everything = in_order([*recipe.program.outputs.values(), *recipe.program.scalar_outputs.values()])
+    everything = recipe.program.expressions
     exponents: set[Expression] = {e.args[1] for e in everything if e.op == "pow"}
     return [e.number for e in everything if e.op == "constant" and e not in exponents]
 

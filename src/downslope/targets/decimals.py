@@ -17,7 +17,7 @@ from typing import Any
 
 from downslope.language.expression import Expression
 from downslope.language.program import Program
-from downslope.targets.evaluate import evaluate
+from downslope.targets.evaluate import evaluate_in_order
 
 Numbers = list[Decimal]
 """One number per weight."""
@@ -52,6 +52,7 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
         ...     print(new["x"][0])
         0.7
     """
+    count = len(arrays["x"])
 
     def leaf(e: Expression) -> Any:
         if e.op == "constant":
@@ -60,13 +61,12 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
 
     def apply(e: Expression, args: list[Any]) -> Any:
         function = OPERATIONS[e.op]
-        if not any(isinstance(arg, list) for arg in args):
+        if not e.per_weight:
             return function(*args)
-        return list(map(function, *(arg if isinstance(arg, list) else repeat(arg) for arg in args)))
+        return list(map(function, *[arg if isinstance(arg, list) else repeat(arg, count) for arg in args]))
 
+    values = evaluate_in_order(program.expressions, leaf, apply)
     roots = {**program.outputs, **program.scalar_outputs}
-    values = evaluate(roots.values(), leaf, apply)
-    count = len(arrays["x"])
     return {
         name: values[e] if e.per_weight or name in program.scalar_outputs else [values[e]] * count
         for name, e in roots.items()

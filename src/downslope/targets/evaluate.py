@@ -25,7 +25,17 @@ def evaluate(
         apply: The value of an operation, given those of its arguments.
         known: Values that are there already.
     """
+    return evaluate_in_order(in_order(roots, known or {}), leaf, apply, known)
+
+
+def evaluate_in_order(
+    expressions: Iterable[Expression],
+    leaf: Callable[[Expression], Value],
+    apply: Callable[[Expression, list[Value]], Value],
+    known: Mapping[Expression, Value] | None = None,
+) -> dict[Expression, Value]:
+    """The same for expressions of which each comes after what it is applied to, such as `Program.expressions`."""
     values = dict(known or {})
-    for e in in_order(roots, values):
+    for e in expressions:
         values[e] = apply(e, [values[arg] for arg in e.args]) if e.args else leaf(e)
     return values

@@ -19,9 +19,9 @@ import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.operations import OPERATIONS as KNOWN
-from downslope.language.program import Program, in_order
+from downslope.language.program import Program
 from downslope.targets.arrays import compute
-from downslope.targets.evaluate import evaluate
+from downslope.targets.evaluate import evaluate, evaluate_in_order
 
 Array = np.ndarray[Any, Any]
 
@@ -169,9 +169,8 @@ def enclose_scalars(program: Program, scalars: Mapping[str, float]) -> dict[Expr
         result = np.asarray(compute(e.op, points), np.float64)
         return Interval(result, result)
 
-    roots = [e for e in in_order([*program.outputs.values(), *program.scalar_outputs.values()]) if not e.per_weight]
     with np.errstate(all="ignore"):
-        return evaluate(roots, leaf, apply)
+        return evaluate_in_order([e for e in program.expressions if not e.per_weight], leaf, apply)
 
 
 def _add(precision: Precision, a: Interval, b: Interval) -> Interval:
