@@ -14,7 +14,7 @@ def printable(text: str, keep: str = "") -> str:
     Python, everything else stays.
 
     Args:
-        text: The text.
+        text: Anything, such as a name from a file.
         keep: Characters that stay in any case, such as a newline in a message.
 
     Example:

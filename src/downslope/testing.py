@@ -63,7 +63,7 @@ def check_rule(rule: Rule, **flags: bool) -> Certificate:
     has one, gives the same path stored and explicit.
 
     Args:
-        rule: The rule.
+        rule: One of downslope's, of a dialect or your own.
         **flags: Boolean hyperparameters to certify it with, other than their defaults.
 
     Returns:

@@ -152,7 +152,7 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
     """Source of a module with `coefficients(...)` and the compiled `update` and `work_out`.
 
     Args:
-        program: The program.
+        program: What a step computes.
         storages: What each of the program's arrays is stored as.
         rounding: How new weights are rounded to their storage, one of `ROUNDINGS`.
     """
@@ -250,7 +250,7 @@ class Kernel:
     """A program compiled for arrays that are stored in a certain way.
 
     Attributes:
-        program: The program.
+        program: What a step computes.
         dtype: The precision it computes in.
         source: The text of the generated module.
         file: Where it stands.
@@ -264,7 +264,7 @@ class Kernel:
         """Generate and compile the kernel, or take it from the cache.
 
         Args:
-            program: The program.
+            program: What a step computes.
             storages: What each of the program's arrays is stored as.
             rounding: How new weights are rounded to their storage, one of `ROUNDINGS`.
         """

@@ -24,18 +24,18 @@ class Stepper:
     """A program compiled for the arrays or tensors of a table.
 
     Attributes:
-        program: The program.
-        table: The table, whose clocks say how many steps were done.
-        kernel: The kernel.
+        program: What a step computes.
+        table: What is updated, with clocks that say how many steps were done.
+        kernel: The program, compiled.
     """
 
     def __init__(self, program: Program, rounding: str, table: SlotTable):
         """Compile the program for what is in a table; its rows have no settings yet.
 
         Args:
-            program: The program.
+            program: What a step computes.
             rounding: How new weights are rounded to their storage, one of `cpu.ROUNDINGS`.
-            table: The table.
+            table: The arrays or tensors that are updated.
         """
         self.program, self.table = program, table
         self.kernel = Kernel(program, table.storages[: len(program.arrays)], rounding)

@@ -142,11 +142,11 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         """Settle everything.
 
         Args:
-            rule: The rule.
+            rule: What a step computes.
             chosen: Its hyperparameters and flags but `lr`, by the names they have here.
             learning_rate: Its `lr`.
-            cautious: The option.
-            lookahead: The option.
+            cautious: Whether weights stand still whose step would climb.
+            lookahead: `"stored"` or `"explicit"`: where the point ahead is kept.
             base: The arguments of Keras's base class.
         """
         insisting, lookahead = lookahead is None, lookahead or "stored"

@@ -63,7 +63,7 @@ class KerasSettings:
         """Settle a rule with these hyperparameters.
 
         Args:
-            rule: The rule.
+            rule: What a step computes.
             chosen: See above; there may be some that this rule does not have.
             names: The rule's name of each that has another one.
             cautious: Hold weights still whose step would climb.
@@ -108,9 +108,9 @@ def check_options(rule: Rule, cautious: Any, lookahead: Any, base: Mapping[str, 
     """Make sure that options fit a rule and each other.
 
     Args:
-        rule: The rule.
-        cautious: The option.
-        lookahead: The option.
+        rule: What a step computes.
+        cautious: Whether weights stand still whose step would climb.
+        lookahead: `"stored"` or `"explicit"`: where the point ahead is kept.
         base: The arguments of Keras's base class.
 
     Raises:

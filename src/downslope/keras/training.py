@@ -30,7 +30,7 @@ def save(states: States, path: str | Path, names: Any, own_names: Mapping[str, s
     scale, which belongs to the loss. The file holds no code, and replaces an older one in one indivisible step.
 
     Args:
-        path: The file.
+        path: The file to write.
         model: The model it trains, needed only if the optimizer does not have its variables yet.
         names: The names of the trainable variables, a list in their order, or a dict that gives new names for some of
             the default ones. These are the variables' paths in the model, `dense/kernel`, where layers with numbers
@@ -68,7 +68,7 @@ def load(states: States, path: str | Path, names: Any, own_names: Mapping[str, s
     made with. After that training goes on bit for bit.
 
     Args:
-        path: The file.
+        path: The file to read.
         model: The model it trains, needed only if the optimizer does not have its variables yet.
         names: The names of the trainable variables, as for `save`.
 

@@ -30,7 +30,7 @@ def difference(program: Program) -> Program:
     Choices that compare two points, as caution does, compare what lies between them. The states are as before.
 
     Args:
-        program: The program.
+        program: One that gives new weights.
 
     Example:
         >>> import numpy as np, downslope

@@ -123,7 +123,7 @@ class Formula:
         """The formula that a function is.
 
         Args:
-            function: The function.
+            function: What `rule` decorates; see there.
             ranges: The lowest and highest value of hyperparameters that are not of the usual kind.
             taken: The names of options: a hyperparameter that has one would never be reached.
 

@@ -70,7 +70,7 @@ class GrammarError(ValueError):
     """A text is no formula; the message says what is wrong and points at the place.
 
     Attributes:
-        text: The text.
+        text: What was to be read.
         place: The index of the character at which it goes wrong; the length of the text where something is missing.
         problem: What is wrong.
     """
@@ -85,7 +85,7 @@ def parse(text: str, variables: Sequence[str] = ("x", "y")) -> Expression:
     """Read a formula that somebody typed.
 
     Args:
-        text: The formula.
+        text: A formula, such as `x**2 + sin(y)`.
         variables: The names that stand for values; they become inputs that differ from weight to weight.
 
     Raises:

@@ -231,7 +231,7 @@ def compose(formula: Formula, *, stored_ahead: bool = False, **flags_and_options
     """Read a formula with options around it.
 
     Args:
-        formula: The formula.
+        formula: A rule, or any other formula of a step.
         stored_ahead: The array `x` holds the point where the gradient is taken instead of the weights; each
             hyperparameter of the look-ahead then also enters as `<name> next`, its value at the next step.
         **flags_and_options: Boolean hyperparameters of the formula that are not to have their defaults, and True for

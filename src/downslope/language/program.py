@@ -122,7 +122,7 @@ def in_order(roots: Iterable[Expression], known: Collection[Expression] = ()) ->
     """Everything the roots are made of, each expression once and after what it is applied to.
 
     Args:
-        roots: The expressions.
+        roots: What is to be computed.
         known: Expressions that are not looked into, nor among what is returned.
     """
     done: dict[Expression, None] = dict.fromkeys(known)

@@ -15,7 +15,7 @@ def rewritten(roots: Iterable[Expression], replace: Callable[[Expression], Any])
     """What becomes of every expression that the roots are made of.
 
     Args:
-        roots: The expressions.
+        roots: What is to be computed.
         replace: Given an expression whose arguments have been rewritten: what stands in its place, or None.
     """
     new: dict[Expression, Expression] = {}

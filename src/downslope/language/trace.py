@@ -29,7 +29,7 @@ def trace(formula: Formula, x: Any, dx: Any, states: Mapping[str, Any], settings
     """Run a formula on symbols.
 
     Args:
-        formula: The formula.
+        formula: Its function is called once.
         x: The symbol of the weights, or an expression in its place.
         dx: The same for the gradient.
         states: The same for every state and scalar state, by name.

@@ -17,7 +17,7 @@ def weights(transformation: Transformation, params: Tree, state: Any) -> Tree:
 
     Args:
         transformation: One of downslope's, as it was made: not what Optax has wrapped around it.
-        params: The parameters.
+        params: The pytree that is trained.
         state: The state, also of a chain or wrapper that the transformation is in.
 
     Raises:
@@ -43,7 +43,7 @@ def point_ahead(transformation: Transformation, params: Tree, state: Any) -> Tre
 
     Args:
         transformation: One of downslope's, as it was made: not what Optax has wrapped around it.
-        params: The parameters.
+        params: The pytree that is trained.
         state: The state, also of a chain or wrapper that the transformation is in.
 
     Raises:

@@ -30,8 +30,8 @@ def save(path: str | Path, params: Tree, state: Any, transformation: Transformat
     What other transformations remember, in a chain or around this one, is not in the file, nor are schedules.
 
     Args:
-        path: The file.
-        params: The parameters.
+        path: The file to write.
+        params: The pytree of parameters that the state belongs to.
         state: The state, also of a chain or wrapper that the transformation is in.
         transformation: One of downslope's, as it was made: not what Optax has wrapped around it.
 
@@ -62,7 +62,7 @@ def load(path: str | Path, params: Tree, state: Any, transformation: Transformat
     The hyperparameters remain those of the transformation.
 
     Args:
-        path: The file.
+        path: The file to read.
         params: Parameters of the same names, shapes and dtypes; what is loaded is put on their devices.
         state: A state of the transformation for these parameters, such as `init` makes.
         transformation: One of downslope's, as it was made: not what Optax has wrapped around it.

@@ -133,7 +133,7 @@ def factory(rule: Rule) -> Callable[..., Transformation]:
     a stored look-ahead, its hyperparameters must be named there.
 
     Args:
-        rule: The rule.
+        rule: One of downslope's, of a dialect or your own.
 
     Example:
         >>> import jax.numpy as jnp, optax, downslope, downslope.optax

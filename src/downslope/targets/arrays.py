@@ -64,7 +64,7 @@ def interpret(
     """Compute one step.
 
     Args:
-        program: The program.
+        program: What the step computes.
         arrays: `x`, `dx` and the states, all of one shape and dtype, which is the precision of the body.
         scalars: The hyperparameters, scalar states, and `t` where the program takes it: numbers, which are worked
             with in double precision, or traced values of a framework, with which everything that depends on them is
@@ -90,7 +90,7 @@ def interpret_scalars(program: Program, scalars: Mapping[str, Any], xp: ModuleTy
     """The value of every expression that depends on no array: what one step needs once, however many arrays there are.
 
     Args:
-        program: The program.
+        program: The one whose scalar expressions are wanted.
         scalars: As for `interpret`.
         xp: The array library.
     """
@@ -120,7 +120,7 @@ def interpret_body(
     """The new weights and states by name.
 
     Args:
-        program: The program.
+        program: The one whose body is computed.
         arrays: As for `interpret`.
         coefficients: The value of each of `program.coefficients`, as `interpret_scalars` gives them.
         xp: The array library.

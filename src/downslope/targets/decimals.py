@@ -37,7 +37,7 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
     """Compute one step.
 
     Args:
-        program: The program.
+        program: What the step computes.
         arrays: `x`, `dx` and the states.
         scalars: Hyperparameters, scalar states, and `t` where the program takes it.
 

@@ -98,7 +98,7 @@ def enclose(
     """The intervals in which one step of a program must end when its body is computed in some precision.
 
     Args:
-        program: The program.
+        program: What the step computes.
         arrays: Weights, gradient and states, exactly as the target has them.
         scalars: Hyperparameters, scalar states, `t`.
         dtype: The precision of the body.
@@ -140,7 +140,7 @@ def enclose_scalars(program: Program, scalars: Mapping[str, float]) -> dict[Expr
     """The intervals in which everything that depends on no array lies, worked out in double precision by any library.
 
     Args:
-        program: The program.
+        program: The one whose scalar expressions are wanted.
         scalars: Hyperparameters, scalar states, `t`.
 
     Returns:

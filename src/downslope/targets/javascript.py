@@ -163,7 +163,7 @@ def javascript(program: Program) -> str:
       `null` for a rule that takes it at `x`.
 
     Args:
-        program: The program.
+        program: What a step computes.
 
     Returns:
         The text of an expression, whose names are the author's own.

@@ -78,7 +78,7 @@ def stability(program: Program, settings: Mapping[str, float]) -> Stability:
     """The limit of a program on a quadratic, read off its expressions.
 
     Args:
-        program: The program.
+        program: What a step computes.
         settings: The values of its hyperparameters.
 
     Example:
@@ -112,7 +112,7 @@ def response(program: Program) -> tuple[Expression, tuple[str, ...]] | None:
     """How far a step moves a weight for each unit of its gradient, with what it divides by held still.
 
     Args:
-        program: The program.
+        program: What a step computes.
 
     Returns:
         An expression of the program's inputs, and of the new value of each state that is held still as the input

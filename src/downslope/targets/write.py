@@ -59,7 +59,7 @@ class Text(NamedTuple):
     """An expression as text.
 
     Attributes:
-        text: The text.
+        text: How it is written.
         binding: How tightly it binds.
         tall: Whether something in it is higher than a line.
         first: What it begins with, where that matters to what stands before it.
@@ -226,8 +226,8 @@ def body(program: Program, target: Target, taken: Iterable[str], notes: Target) 
     """The body of a program in a target language.
 
     Args:
-        program: The program.
-        target: The language.
+        program: The one whose body is written.
+        target: How operations are written in the language.
         taken: Names that the text around the body already uses.
         notes: The language in which is said what a coefficient stands for.
     """

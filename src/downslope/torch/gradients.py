@@ -18,7 +18,7 @@ def norm_and_nonfinite(launches: Sequence[Launch], workers: int) -> tuple[float,
     Gradients that are shared out over processes count as a whole: every process must call this, and gets the same.
 
     Args:
-        launches: The launches.
+        launches: Those of a step.
         workers: How many threads may share the work.
     """
     norms, bad = [], 0

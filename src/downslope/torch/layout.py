@@ -57,7 +57,7 @@ class Layout:
         readers: One for each group.
         settings: Every group's settings, as they were laid out or last taken over.
         scaled: Whether gradients are multiplied by a scale.
-        launches: The launches.
+        launches: What a step runs, one for each set of parameters that one kernel updates.
         sharded: Whether there are distributed tensors.
         suspects: The numbers of parameters whose gradients may be lazily negated or conjugated in a way that memory
             does not show.

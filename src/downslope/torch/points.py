@@ -94,7 +94,7 @@ def point(
     """The weights from the point ahead of them, or the point from the weights.
 
     Args:
-        p: The parameter.
+        p: The tensor that is trained.
         own: Its state.
         settings: The settings of its group, whose rule has a look-ahead.
         to_weights: Which way to go.

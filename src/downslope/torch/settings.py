@@ -53,7 +53,7 @@ class Shared:
         """A rule with everything that is around it.
 
         Args:
-            rule: The rule.
+            rule: The formula.
             flags: The choices among its formulas.
             maximize: Whether to walk up.
             scaled: Whether gradients are multiplied by a scale, for clipping or because they come scaled.
@@ -70,7 +70,7 @@ class GroupSettings:
     Attributes:
         chosen: The rule with everything around it.
         program: The same, read.
-        numbers: The hyperparameters.
+        numbers: The hyperparameters by name.
     """
 
     chosen: Settings

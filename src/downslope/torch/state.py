@@ -82,7 +82,7 @@ def complete_state(
     """A parameter's state with everything in it that its program needs, in the order of its memory.
 
     Args:
-        p: The parameter.
+        p: The tensor that is trained.
         own: What there is of its state; left as it is.
         settings: The settings of its group.
         storage: How to keep states.
@@ -208,7 +208,7 @@ def loaded(
     Args:
         groups: The groups as they will be.
         settings: Their settings.
-        state_dict: The state_dict.
+        state_dict: As a `state_dict()` of this optimizer or of its model in `torch.optim` gave it.
         storage: How states are kept.
         current: The states as they are; a state_dict may refer to the very same tensors, which then stay in place, so
             that it goes on describing them.

@@ -36,7 +36,7 @@ def save(training: TorchTraining, path: str | Path) -> None:  # noqa: D417
     means, the state of schedulers. Save `model.state_dict()` besides if there is any.
 
     Args:
-        path: The file.
+        path: The file to write.
         model: The module whose `named_parameters()` name the parameters. Give the module itself rather than a wrapper
             around it, which would put a prefix before all names.
 
@@ -77,7 +77,7 @@ def load(training: TorchTraining, path: str | Path) -> Loaded:  # noqa: D417
     no state when it was saved has none afterwards.
 
     Args:
-        path: The file.
+        path: The file to read.
         model: The module whose `named_parameters()` name the parameters.
 
     Raises:

@@ -49,7 +49,7 @@ class Raw:
 
     Attributes:
         dtype: "float64", "float32", "float16" or "bfloat16"; in a file of others, what safetensors calls it.
-        shape: The shape.
+        shape: Its dimensions; empty for a scalar.
         data: The bytes, elements in C order.
     """
 

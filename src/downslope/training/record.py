@@ -50,7 +50,7 @@ def described(groups: Sequence[Group]) -> tuple[dict[str, Any], list[dict[str, A
     """What is computed for the first group, and every group with what is computed for it where that is something else.
 
     Args:
-        groups: The groups.
+        groups: All of a training, in their order.
     """
     computed = [_computed(group) for group in groups]
     return computed[0], [

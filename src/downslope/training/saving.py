@@ -34,7 +34,7 @@ def save(training: Training, path: str | Path) -> None:
 
     Args:
         training: What to save.
-        path: The file.
+        path: The file to write.
 
     Raises:
         TypeError: A tensor is of a dtype that files do not have.
@@ -55,7 +55,7 @@ def load(training: Training, path: str | Path) -> Loaded:
 
     Args:
         training: What is to go on.
-        path: The file.
+        path: The file to read.
 
     Returns:
         What the training has taken over.

@@ -27,7 +27,7 @@ class Settings:
     """A rule, the choices among its formulas, and the options around it.
 
     Attributes:
-        rule: The rule.
+        rule: The formula.
         flags: The value of each of its boolean hyperparameters.
         options: The names of the options around it.
         stored_ahead: Whether the arrays hold the point where the gradient is taken; only of a rule with a look-ahead.
@@ -129,7 +129,7 @@ def settle(
     """Settle a rule with what it is given: its settings, and the hyperparameters of every group.
 
     Args:
-        rule: The rule.
+        rule: What a step computes.
         shared: Hyperparameters and flags for all groups; also `weight_decay` and `averaging`, the options.
         own: The hyperparameters that each group sets for itself.
         max_norm: Whether gradients are scaled.
