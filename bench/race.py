@@ -45,14 +45,14 @@ def train_all() -> dict[str, Any]:
     """Train the 402 runs twice in this process: once from nothing, once with everything compiled."""
     start = time.perf_counter()
     import downslope
-    from downslope.lab.engines.engine import Engine
-    from downslope.lab.engines.protocol import Entry
-    from downslope.lab.problems.problem import load_problem
+    from downslope.lab.engines.jax_engine import JaxEngine
+    from downslope.lab.engines.protocol import Entrant, Entry
+    from downslope.lab.problems.builtin import load_problem
 
     imported = time.perf_counter()
     problem = load_problem("digits")
     loaded = time.perf_counter()
-    engine = Engine(problem, [getattr(downslope, name) for name in TORCH])
+    engine = JaxEngine(problem, {name: Entrant.of(name, getattr(downslope, name), {}) for name in TORCH})
     tuning = [Entry(name, lr, seed) for name in TORCH for lr in LEARNING_RATES for seed in range(3)]
     verdict = [Entry(name, lr, 1000 + seed, "verdict") for name, lr in REPORTED_LR.items() for seed in range(10)]
     epochs = dict.fromkeys(TORCH, 0)
@@ -86,9 +86,9 @@ def torch_loop(rule: str, lr: float, seed: int, epochs: int) -> tuple[float, lis
     import torch
     from torch import nn
 
-    from downslope.lab.engines.ground import batch_order
+    from downslope.lab.engines.data import batch_order
     from downslope.lab.engines.network import Network
-    from downslope.lab.problems.problem import load_problem
+    from downslope.lab.problems.builtin import load_problem
 
     problem = load_problem("digits")
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))

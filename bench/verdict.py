@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from downslope.lab.races import statistics
-from downslope.lab.races.results import Comparison
+from downslope.lab.races.comparison import Comparison
 from downslope.lab.races.statistics import SIGNIFICANCE, compare, holm, interval, standing
 from downslope.lab.races.verdict import verdict
 

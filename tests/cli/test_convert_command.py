@@ -68,6 +68,23 @@ def test_the_printed_code_runs(arguments):
         assert (space["model"].weight < before).all()
 
 
+@pytest.mark.parametrize("name", ["keras.RMSprop", "Keras.rmsprop", "keras.optimizers.RMSprop"])
+def test_the_dialect_may_be_said_in_the_name_as_for_every_command(name):
+    said = command("--to", "torch", name, "lr=1e-3", "rho=0.9")
+    assert said.exit_code == 0, said.output
+    assert said.output == command("--from", "keras", "--to", "torch", "RMSprop", "lr=1e-3", "rho=0.9").output
+
+
+def test_a_rule_of_ones_own_is_converted_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    formula = "@rule\ndef momentum(x, dx, v=0, *, lr=0.1, mu=0.8):\n    v = mu * v - lr * dx\n    return x + v, v\n"
+    (tmp_path / "mine.py").write_text(f"from downslope import rule\n\n{formula}")
+    done = json.loads(command("--to", "torch", "mine.py:momentum", "mu=0.7", "--json").output)
+    assert done["from"] == {"dialect": None, "rule": "momentum", "settings": {"lr": 0.1, "mu": 0.7}}
+    assert (done["counterpart"]["rule"], done["counterpart"]["settings"]["momentum"]) == ("sgd_momentum", 0.7)
+    assert done["same"] == "constant lr"
+
+
 def test_json_says_everything():
     done = json.loads(command("--from", "torch", "--to", "keras", "SGD", "lr=0.1", "momentum=0.9", "--json").output)
     assert done["from"] == {
@@ -91,6 +108,9 @@ def test_json_says_everything():
         ),
         (("--from", "keras", "--to", "jax", "Adam"), "--to jax: there is no such dialect; choose one of note, torch"),
         (("--to", "torch", "Adam"), "--from is missing; choose one of note"),
+        (("torch.", "--to", "keras"), "--from is missing; choose one of note"),
+        (("mine.py:rule", "--from", "keras", "--to", "torch"), "--from keras does not go with mine.py:rule"),
+        (("gone.py:rule", "--to", "torch"), "NAME gone.py:rule: there is no file gone.py"),
         (("--from", "keras", "--to", "torch"), "say which optimizer: SGD, Adagrad, RMSprop"),
         (("--from", "keras", "--to", "torch", "Adamm"), "'Adamm' is not an optimizer of Keras; it has SGD"),
         (("--from", "keras", "--to", "torch", "Adam", "rate=1"), "has no hyperparameter 'rate'; it has learning_rate"),

@@ -94,6 +94,8 @@ def test_a_table_of_ones_own_and_a_rule_of_ones_own(tmp_path):
         (["digits", "--set", "adam.beta1"], "RULE.NAME=VALUE"),
         (["digits", "--set", "lion.beta1=0.9"], "no rule of this race is named lion"),
         (["digits", "--set", "adam.beta=0.9"], "did you mean beta"),
+        (["digits", "--rules", "keras.adam,torch.adam", "--set", "adam.beta1=0.9"], "keras.adam or torch.adam"),
+        (["digits", "--rules", "adam,keras.adam,adam"], "adam is given twice"),
         (["digits", "--set", "adam.beta1=2"], "beta1=2.0 is out of range"),
         (["digits", "--set", "adam.beta1=much"], "'much' is neither a number"),
         (["digits", "--set", "adam.lr=1"], "--lrs"),
@@ -133,6 +135,24 @@ def test_bad_input_ends_with_one_clear_line(tmp_path, monkeypatch, arguments, na
     assert "\x1b" not in done.stderr
     assert named in done.stderr
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_two_dialects_of_one_rule_race_each_other(tmp_path):
+    settings = ("--set", "keras.adam.eps=0.001", "--set", "sgd_momentum.momentum=0.8")
+    rules = "adam,keras.adam,torch.optim.SGD,torch.sgd_momentum"
+    done = run(
+        *("race", "parabola", "--rules", rules, *settings, "--lrs", "0.01", "--tuning-seeds", "1", "--seeds", "2"),
+        *("--epochs", "2", "--json", "race.json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    race = Race.from_json((tmp_path / "race.json").read_text())
+    assert [one.rule for one in race.rules] == ["adam", "keras.adam", "torch.sgd", "torch.sgd_momentum"]
+    assert (race.rules[1].hyperparameters["eps"], race.rules[3].hyperparameters["momentum"]) == (0.001, 0.8)
+    page = (tmp_path / "report.html").read_text()
+    for name in ("keras.adam", "torch.sgd_momentum"):
+        assert any(line.split()[:1] == [name] for line in done.stdout.splitlines())
+        assert f'data-rule="{name}"' in page
 
 
 def test_a_table_of_another_dialect_and_a_hyperparameter_on_the_command_line(tmp_path):

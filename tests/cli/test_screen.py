@@ -6,12 +6,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-import downslope
 from downslope.cli.screen import Screen, about, table
 from downslope.lab.engines.protocol import Progress
-from downslope.lab.problems.problem import load_problem
-from downslope.lab.races.course import Stage
+from downslope.lab.problems.builtin import load_problem
 from downslope.lab.races.forecast import Forecast
+from downslope.lab.races.tuning import Stage
 from race_fixture import RULES, interrupt, make_race
 
 NAMES = ("sgd", "r" * 64, "価格最適化の規則", "🙂_rule", "e\x1b[31m_\u202erule")
@@ -87,12 +86,12 @@ def staged(rules, epochs, setup=2.0, epoch=0.1, lanes=64):
 def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
     problem = load_problem("parabola")
     out, clock = io.StringIO(), [0.0]
-    rules = [downslope.sgd, downslope.momentum, downslope.adagrad, downslope.adam]
+    rules = ["sgd", "momentum", "adagrad", "keras.adam"]
     later = {"confirming": 28, "verdict": 10}
     screen = Screen(problem, rules, Console(file=out, width=80), later=later, clock=lambda: clock[0])
     shares = []
     with screen:
-        for clock[0], event in staged([rule.name for rule in rules], problem.epochs):
+        for clock[0], event in staged(rules, problem.epochs):
             screen.watch(event)
             shares.append(screen.shown)
     assert shares == sorted(shares)

@@ -18,11 +18,12 @@ from rich.text import Text
 
 import downslope
 from downslope.cli.ending import refuse
+from downslope.cli.names import check_dialect, recipe_named
 from downslope.dialects import DIALECTS
 from downslope.printable import printable
 from downslope.recipes.conversion import Conversion
 from downslope.recipes.recipe import Recipe
-from downslope.recipes.spelled import read_recipe, title
+from downslope.recipes.spelled import title
 
 MARKS = {
     "always": ("✓", "exact", "green"),
@@ -34,7 +35,12 @@ MARKS = {
 
 def convert(
     name: Annotated[
-        str, typer.Argument(help="The optimizer, as its framework calls it: RMSprop.", show_default=False)
+        str,
+        typer.Argument(
+            help="The optimizer, as its framework calls it: RMSprop with --from keras, or keras.RMSprop. Or a rule of "
+            "your own: file.py:name.",
+            show_default=False,
+        ),
     ] = "",
     settings: Annotated[
         list[str] | None,
@@ -65,7 +71,7 @@ def convert(
 
     With --state and --out a saved training is moved there.
 
-    Both are walked on a small, hard training. Differences are shares of the way that a weight has gone by then.
+    Both optimizers are run on a small, hard training. Differences are shares of the distance that a weight has moved.
     """
     try:
         if state is None:
@@ -95,12 +101,9 @@ def _refuse(why: str, given: dict[str, Any]) -> None:
 
 
 def _converted(name: str, settings: Iterable[str], source: str, to: str) -> Conversion:
-    for option, value in (("--from", source), ("--to", to)):
-        _check_dialect(option, value)
-    if not name:
-        names = dict.fromkeys(spelling.name for spelling in DIALECTS[source].spellings)
-        raise ValueError(f"say which optimizer: {', '.join(names)}")
-    return downslope.convert(read_recipe(source, name, _settings(settings)), to)
+    recipe = recipe_named(name, source, _settings(settings))
+    check_dialect("--to", to)
+    return downslope.convert(recipe, to)
 
 
 def _moved(
@@ -115,7 +118,7 @@ def _moved(
     if out is None:
         raise ValueError("--state: say where to write the training, with --out FILE")
     if to:
-        _check_dialect("--to", to)
+        check_dialect("--to", to)
     names: dict[str, str] = {}
     for text in rename:
         old, new = _pair("--rename", text)
@@ -136,12 +139,6 @@ def _moved(
     if numbers and not to:
         raise ValueError(f"{next(iter(numbers))}=... goes only with --to")
     return downslope.convert_file(state, out, to=to or None, names=names, axes=axes, closest=closest, **numbers)
-
-
-def _check_dialect(option: str, value: str) -> None:
-    if value not in DIALECTS:
-        what = f"{option} {value}: there is no such dialect" if value else f"{option} is missing"
-        raise ValueError(f"{what}; choose one of {', '.join(DIALECTS)}")
 
 
 def _pair(what: str, text: str) -> tuple[str, str]:

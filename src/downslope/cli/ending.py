@@ -1,4 +1,4 @@
-"""How a command ends: with one line that says what is wrong, printed so that it does no harm."""
+"""How a command ends: with one line that says what is wrong, whatever the terminal can show."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def refuse(command: str, error: BaseException | str, status: int = 2) -> NoRetur
 
 
 def speak_any_locale() -> None:
-    """Let nothing that is printed fail on a terminal that does not know UTF-8: what it cannot show is spelled."""
+    """Make printing succeed on a terminal without UTF-8: characters that it cannot show are spelled in ASCII."""
     codecs.register_error("downslope", _spelled)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure") and not (stream.encoding or "").lower().startswith("utf"):

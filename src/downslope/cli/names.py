@@ -1,13 +1,17 @@
-"""The names of rules on the command line: those of downslope, of a dialect, and one's own as `file.py:name`."""
+"""What a person means by a name on the command line: a rule of downslope, of a dialect, or one's own in a file."""
 
 from __future__ import annotations
 
 import inspect
 import runpy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from downslope.dialects import DIALECTS, full_name
 from downslope.recipes import catalogue
+from downslope.recipes.recipe import Recipe
+from downslope.recipes.spelled import read_recipe
 from downslope.rule import Rule
 
 
@@ -40,6 +44,72 @@ def rule_named(name: str, argument: str) -> Rule:
     """
     found = named(name, argument)
     return next(iter(catalogue.families()[found].values())) if isinstance(found, str) else found
+
+
+def rules_named(text: str, argument: str) -> dict[str, Rule]:
+    """The rules of a list with commas between, by what they are called beside each other.
+
+    A framework's form is called by its dialect too, as in `keras.adam`; one's own by its file where another has its
+    name, as in `file.py:adam`.
+
+    Raises:
+        ValueError: There is no rule of a name, or one is given twice.
+    """
+    given = [(name.strip(), rule_named(name.strip(), argument)) for name in text.split(",") if name.strip()]
+    usual = [full_name(rule) for _, rule in given]
+    found: dict[str, Rule] = {}
+    for (typed, rule), name in zip(given, usual, strict=True):
+        called = typed if usual.count(name) > 1 and names_a_file(typed) else name
+        if called in found:
+            raise ValueError(f"{argument} {text}: {called} is given twice")
+        found[called] = rule
+    return found
+
+
+def recipe_named(name: str, dialect: str, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe of an optimizer and its arguments.
+
+    Args:
+        name: What its framework calls it, or its rule; with the dialect before it, such as `keras.Adam`, or as the
+            framework's code has it, such as `torch.optim.Adam`, where no dialect is given. Or `file.py:name`.
+        dialect: The dialect, or nothing.
+        settings: The arguments, under the framework's names or those of the dialect.
+
+    Raises:
+        ValueError: The dialect is missing or unknown, it has no such optimizer, or a value is out of range.
+        TypeError: An argument is unknown, given twice, missing or of the wrong kind.
+    """
+    if names_a_file(name):
+        if dialect:
+            raise ValueError(f"--from {dialect} does not go with {name}, a rule of your own")
+        return Recipe(own_rule(name, "NAME"), **settings)
+    if not dialect:
+        dialect, name = _with_dialect(name)
+    check_dialect("--from", dialect)
+    if not name:
+        names = dict.fromkeys(spelling.name for spelling in DIALECTS[dialect].spellings)
+        raise ValueError(f"say which optimizer: {', '.join(names)}")
+    return read_recipe(dialect, name, settings)
+
+
+def _with_dialect(name: str) -> tuple[str, str]:
+    """The dialect that a name says, and the rest of it; no dialect where it says none."""
+    for dialect, spoken in DIALECTS.items():
+        if name.lower() in (spelling.call.lower() for spelling in spoken.spellings):
+            return dialect, name
+    dialect, _, rest = name.partition(".")
+    return (dialect.lower(), rest) if dialect.lower() in DIALECTS and rest else ("", name)
+
+
+def check_dialect(option: str, value: str) -> None:
+    """Refuse what is no dialect.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if value not in DIALECTS:
+        what = f"{option} {value}: there is no such dialect" if value else f"{option} is missing"
+        raise ValueError(f"{what}; choose one of {', '.join(DIALECTS)}")
 
 
 def names_a_file(name: str) -> bool:

@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,14 +19,14 @@ import downslope
 import downslope.rules
 from downslope import files
 from downslope.cli.ending import Stoppable, refuse
-from downslope.cli.names import rule_named
+from downslope.cli.names import rules_named
 from downslope.cli.wording import as_typed
 from downslope.extras import require
 from downslope.printable import printable
 
 if TYPE_CHECKING:
     from downslope.lab import Problem, Race
-    from downslope.lab.races.course import StageName
+    from downslope.lab.races.tuning import StageName
     from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
@@ -124,7 +125,7 @@ def race(
                 "keep_index": keep_index,
                 "batch_size": batch_size,
             }
-            entrants = [rule_named(name.strip(), "--rules") for name in rules.split(",") if name.strip()]
+            entrants = rules_named(rules, "--rules")
             given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
             hyperparameters = _settings(settings or [], entrants)
             kind = _splits(splits)
@@ -133,8 +134,8 @@ def race(
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
             from downslope.cli.screen import Screen
-            from downslope.lab.races.course import FINALISTS
-            from downslope.lab.races.protocol import CONFIRMING_SEEDS
+            from downslope.lab.races.plan import CONFIRMING_SEEDS
+            from downslope.lab.races.tuning import FINALISTS
 
             for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
@@ -176,7 +177,7 @@ def _is_output(path: Path | None) -> bool:
 
 
 def _check_outputs(out: Path, json: Path | None, csv: Path | None) -> None:
-    """Refuse before anything is trained what could not be written after it."""
+    """Refuse outputs that could not be written, before anything is trained."""
     taken: dict[Path, str] = {}
     for option, path in (("--out", out), ("--json", json), ("--csv", csv)):
         if path is None:
@@ -222,14 +223,14 @@ def _write(race: Race, out: Path, json: Path | None, csv: Path | None, console: 
 
 
 def _to_standard_output(text: str) -> None:
-    """Write what a file would hold, byte for byte: the terminal's encoding is for what people read."""
+    """Write the bytes that a file would hold, in UTF-8 whatever the terminal's encoding."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode())
     sys.stdout.buffer.flush()
 
 
 def _place(race: Race, path: Path) -> Path | None:
-    """Where a file about a race goes: one about an interrupted race replaces none, whatever that says."""
+    """Where a file about a race goes: that of an interrupted race replaces no other file. None: nowhere."""
     if files.descriptor(path) is not None or not (race.interrupted and path.is_file()):
         return path
     if not any(len(result.verdict) == len(race.verdict_seeds) for result in race.rules):
@@ -246,8 +247,6 @@ def _say(console: Console, text: str) -> None:
 
 
 def _problem(name: str, about_table: dict[str, Any], epochs: int | None) -> Problem:
-    from dataclasses import replace
-
     from downslope.lab import PROBLEMS, load_problem, load_table
     from downslope.lab.problems.problem import check_sizes
     from downslope.lab.problems.sources import names_a_table
@@ -279,32 +278,32 @@ def _splits(choice: str) -> Literal["varied", "fixed"]:
     return "varied" if choice == "varied" else "fixed"
 
 
-def _settings(texts: list[str], rules: list[Rule]) -> dict[str, dict[str, float | bool]]:
+def _settings(texts: list[str], rules: dict[str, Rule]) -> dict[str, dict[str, float | bool]]:
     """The hyperparameters given as `RULE.NAME=VALUE`; refuses a race in which one without default is not given."""
-    chosen: dict[str, dict[str, float | bool]] = {rule.name: {} for rule in rules}
+    from downslope.lab.races.entrants import called
+
+    chosen: dict[str, dict[str, float | bool]] = {name: {} for name in rules}
     for text in texts:
-        name, equals, value = text.partition("=")
-        owner, dot, key = name.strip().rpartition(".")
+        place, equals, value = text.partition("=")
+        owner, dot, key = place.strip().rpartition(".")
         if not (equals and dot):
             raise ValueError(f"--set {text}: give RULE.NAME=VALUE, such as momentum.mu=0.95")
-        rule = next((rule for rule in rules if rule.name == owner), None)
-        if rule is None:
-            raise ValueError(f"--set {text}: no rule of this race is named {owner}; it has {', '.join(chosen)}")
+        meant = called(owner, rules)
+        if not meant:
+            raise ValueError(f"--set {text}: no rule of this race is named {owner}; it has {', '.join(rules)}")
+        if len(meant) > 1:
+            raise ValueError(f"--set {text}: say which {owner} is meant: {' or '.join(meant)}")
         if key == "lr":
             raise ValueError(f"--set {text}: lr is what the race tunes; give --lrs")
         try:
-            chosen[owner][key] = rule.checked(key, _value(value.strip()))
+            chosen[meant[0]][key] = rules[meant[0]].checked(key, _value(value.strip()))
         except (TypeError, ValueError) as error:
             raise ValueError(f"--set {text}: {error}") from None
-    for rule in rules:
-        lacking = [
-            key
-            for key, value in rule.hyperparameters.items()
-            if value is None and key != "lr" and key not in chosen[rule.name]
-        ]
-        if lacking:
-            options = " ".join(f"--set {rule.name}.{key}=VALUE" for key in lacking)
-            raise ValueError(f"{rule.name} needs a value for {', '.join(lacking)}; give {options}")
+    for name, rule in rules.items():
+        required = [key for key, value in rule.hyperparameters.items() if value is None and key != "lr"]
+        if lacking := [key for key in required if key not in chosen[name]]:
+            options = " ".join(f"--set {name}.{key}=VALUE" for key in lacking)
+            raise ValueError(f"{name} needs a value for {', '.join(lacking)}; give {options}")
     return {name: given for name, given in chosen.items() if given}
 
 

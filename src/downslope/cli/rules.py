@@ -55,7 +55,7 @@ def rules(
     if as_json:
         typer.echo(json.dumps(data, indent=2, allow_nan=False))
     else:
-        _show(screen(_harmless(data)))
+        _show(screen(_escaped(data)))
 
 
 def _chosen(name: str) -> tuple[dict[str, Any], Callable[[dict[str, Any]], RenderableType]]:
@@ -70,13 +70,13 @@ def _chosen(name: str) -> tuple[dict[str, Any], Callable[[dict[str, Any]], Rende
     return catalogue.facts(found), _form
 
 
-def _harmless(data: Any) -> Any:
-    """Facts whose texts do no harm on a screen: the docstring of a user's own rule may hold anything."""
+def _escaped(data: Any) -> Any:
+    """Facts with control characters escaped: the docstring of a user's own rule may hold any."""
     if isinstance(data, str):
         return printable(data, keep="\n")
     if isinstance(data, Mapping):
-        return {_harmless(key): _harmless(value) for key, value in data.items()}
-    return [_harmless(item) for item in data] if isinstance(data, list | tuple) else data
+        return {_escaped(key): _escaped(value) for key, value in data.items()}
+    return [_escaped(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _show(screen: RenderableType) -> None:

@@ -1,4 +1,4 @@
-"""A race in the terminal: what is under way, and the table at its end."""
+"""A race in the terminal: its progress, and the table at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -18,32 +17,30 @@ from rich.table import Table
 from rich.text import Text
 
 from downslope.backends.threads import available
+from downslope.lab.engines.network import Network
+from downslope.lab.engines.protocol import Progress
 from downslope.lab.problems.baseline import NAMES
-from downslope.lab.races.course import Stage
+from downslope.lab.problems.problem import Problem
+from downslope.lab.races.comparison import Interval
 from downslope.lab.races.forecast import Forecast
-from downslope.lab.races.statistics import ranked
+from downslope.lab.races.results import Race
+from downslope.lab.races.summary import Row, Runs, rows_of
+from downslope.lab.races.tuning import Stage, StageName
 from downslope.printable import printable
-
-if TYPE_CHECKING:
-    from downslope.lab.engines.protocol import Progress
-    from downslope.lab.problems.problem import Problem
-    from downslope.lab.races.course import StageName
-    from downslope.lab.races.results import Interval, Race, RuleResult
-    from downslope.rule import Rule
 
 _STAGES = {"tuning": "tuning", "widening": "wider grid", "confirming": "confirming", "verdict": "fresh seeds"}
 UNLIMITED = 10_000  # columns of a file or pipe
 
 
 class Screen:
-    """What a race is about, and how far it is while it runs; used as a context manager.
+    """What a race is about, and its progress; used as a context manager.
 
     On a terminal one bar covers the whole race, with a line for each rule below it. Elsewhere a line is written at
     every tenth of the race.
 
     Args:
-        problem: The problem.
-        rules: The rules.
+        problem: What is raced on.
+        rules: What the rules are called.
         console: Where to draw; by default the terminal.
         splits: "varied" if every seed has a split of its own.
         later: How many runs of each rule are expected in which of the stages after the first tuning, for the bar and
@@ -54,7 +51,7 @@ class Screen:
     def __init__(
         self,
         problem: Problem,
-        rules: Sequence[Rule],
+        rules: Iterable[str],
         console: Console | None = None,
         *,
         splits: str = "varied",
@@ -63,7 +60,7 @@ class Screen:
     ):
         self.console = console or Console(highlight=False)
         self.problem, self.splits, self.clock = problem, splits, clock
-        self.tasks = {rule.name: _Task(printable(rule.name)) for rule in rules}
+        self.tasks = {rule: _Task(printable(rule)) for rule in rules}
         self.forecast = Forecast(self.tasks, problem.epochs, later, available())
         self.stage = ""
         self.shown = 0.0  # the share that has been shown: a bar does not go back
@@ -109,7 +106,7 @@ class Screen:
         return 0.0 if self.begun is None else self.clock() - self.begun
 
     def _share(self) -> float:
-        """The share of the race's time that has gone by, as far as its length can be foreseen."""
+        """The share of the race's time that is over, as far as it can be estimated."""
         elapsed = self._elapsed()
         left = self.forecast.left(elapsed)
         if left is not None:
@@ -168,7 +165,7 @@ class Screen:
 
 @dataclass
 class _Task:
-    """One rule on its way: its finished runs, and those of them that diverged."""
+    """One rule while the race runs: its finished runs, and how many of them diverged."""
 
     name: str
     runs: int = 0
@@ -179,12 +176,10 @@ def about(problem: Problem, rules: int, splits: str = "varied") -> tuple[str, st
     """What is raced, in four lines: the title, the task and its rows, the network and its training, the loss.
 
     Args:
-        problem: The problem.
+        problem: What is raced on.
         rules: How many rules take part.
         splits: "varied" if every seed has a split of its own.
     """
-    from downslope.lab.engines.network import Network
-
     network = Network.of(problem)
     parts = {"to train": problem.train, "to validate": problem.valid, "to test": problem.test}
     rows = sum(len(part.x) for part in parts.values())
@@ -208,29 +203,28 @@ def table(race: Race, width: int = 120) -> Text:
     """The results of a race, the lowest loss first, laid out so that every name and number is whole.
 
     Args:
-        race: The race.
+        race: A race, finished or interrupted.
         width: Columns of the terminal. Where they are few, intervals go below their estimates, the test data are left
             to the report, and names go above their numbers; where they are very few, every number has a line.
     """
     for columns, names_above in _layouts(race):
         heads = [column.title.split("\n") for column in columns]
-        rows = [_Row("" if names_above else "rule", heads, "bold"), *_rows(race, columns)]
+        rows = [_Line("" if names_above else "rule", heads, "bold"), *_lines(race, columns)]
         text = _laid_out(rows, names_above)
         alone = {row.name for row in rows} if names_above else set()  # the terminal goes on with them in the next line
         if max(cell_len(line) for line in text.plain.splitlines() if line not in alone) <= width:
             return text
-    return _listed(_rows(race, columns), columns, width)
+    return _listed(_lines(race, columns), columns, width)
 
 
 @dataclass(frozen=True)
 class _Column:
     title: str
-    of: Callable[[RuleResult], str]
-    baseline: str = ""
+    of: Callable[[Row], str]
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Line:
     name: str
     cells: list[list[str]]  # of every column the lines
     style: str = ""
@@ -245,16 +239,18 @@ def _layouts(race: Race) -> Iterable[tuple[list[_Column], bool]]:
     yield _columns(race, "\n", "\n"), True
 
 
-def _rows(race: Race, columns: Sequence[_Column]) -> list[_Row]:
-    rows = [
-        _Row(printable(result.rule), [column.of(result).split("\n") for column in columns]) for result in ranked(race)
+def _lines(race: Race, columns: Sequence[_Column]) -> list[_Line]:
+    return [
+        _Line(
+            "(baseline)" if row.name is None else printable(row.name),
+            [column.of(row).split("\n") for column in columns],
+            "dim" if row.name is None else "",
+        )
+        for row in rows_of(race)
     ]
-    if race.baseline is not None:
-        rows.append(_Row("(baseline)", [column.baseline.split("\n") for column in columns], "dim"))
-    return rows
 
 
-def _laid_out(rows: Sequence[_Row], names_above: bool) -> Text:
+def _laid_out(rows: Sequence[_Line], names_above: bool) -> Text:
     """Rows below each other: names to the left, or above where they are long; numbers to the right."""
     widths = [max(cell_len(line) for row in rows for line in row.cells[k]) for k in range(len(rows[0].cells))]
     first = 0 if names_above else max(cell_len(row.name) for row in rows)
@@ -274,7 +270,7 @@ def _laid_out(rows: Sequence[_Row], names_above: bool) -> Text:
     return text
 
 
-def _listed(rows: Sequence[_Row], columns: Sequence[_Column], width: int) -> Text:
+def _listed(rows: Sequence[_Line], columns: Sequence[_Column], width: int) -> Text:
     """One block for each rule, with a line for every number; where even that is too wide, the number goes below."""
     text = Text()
     for row in rows:
@@ -293,49 +289,52 @@ def _right(cell: str, width: int) -> str:
 
 
 def _level(race: Race) -> str:
-    levels = [r.loss.level for r in race.rules if r.loss is not None and not math.isnan(r.loss.level)]
-    baseline = f"; baseline: {NAMES[race.task]}" if race.baseline is not None else ""
-    return (f", in brackets their {100 * levels[0]:.3g} % intervals" if levels else "") + baseline
+    level = "" if race.level is None else f", in brackets their {100 * race.level:.3g} % intervals"
+    return level + (f"; baseline: {NAMES[race.task]}" if race.baseline is not None else "")
 
 
 def _columns(race: Race, between: str, within: str = " ", *, with_test: bool = False) -> list[_Column]:
     """The columns; `between` stands between a number and what belongs to it, `within` between the ends of intervals."""
     with_accuracy, wide = race.task == "classification", between == " "
 
-    def interval(found: Interval | None, *, percent: bool = False) -> str:
-        return _interval(found, between, within, percent=percent)
+    def mean(interval: Interval | None, finished: float | None, runs: Runs) -> str:
+        if runs.some_diverged:
+            return f"{_number(finished)}{between}({runs.diverged}{within}diverged)"
+        return _interval(interval, between, within)
 
-    constant = race.baseline
-    loss = "" if constant is None else interval(constant.loss)
-    accuracy = "" if constant is None else interval(constant.accuracy, percent=True)
     columns = [
-        _Column("best lr", lambda r: _best(r, between)),
-        _Column("safe lr", lambda r: _safe(r, between)),
-        _Column("validation loss" if wide else f"valid.{within}loss", lambda r: _loss(r, between, within), loss),
+        _Column("best lr", lambda row: _best(row, between)),
+        _Column("safe lr", lambda row: _safe(row, between)),
+        _Column(
+            "validation loss" if wide else f"valid.{within}loss",
+            lambda row: mean(row.loss, row.finished_loss, row.verdict),
+        ),
     ]
     if with_accuracy:
-        columns.append(_Column("accuracy", lambda r: interval(r.accuracy, percent=True), accuracy))
+        columns.append(_Column("accuracy", lambda row: _interval(row.accuracy, between, within, percent=True)))
     if with_test:
-        columns.append(_Column("test loss", lambda r: "" if r.test_loss is None else _number(r.test_loss.estimate)))
+        columns.append(
+            _Column("test loss", lambda row: "" if row.test_loss is None else _number(row.test_loss.estimate))
+        )
     if with_test and with_accuracy:
         columns.append(
-            _Column("test acc.", lambda r: "" if r.test_accuracy is None else f"{r.test_accuracy.estimate:.1%}")
+            _Column("test acc.", lambda row: "" if row.test_accuracy is None else f"{row.test_accuracy.estimate:.1%}")
         )
-    columns.append(_Column("steps to target" if wide else f"to{within}target", lambda r: _steps(r.steps_to_target)))
-    columns.append(_Column("seconds", lambda r: f"{r.seconds:.1f}"))
+    columns.append(_Column("steps to target" if wide else f"to{within}target", lambda row: _steps(row.steps)))
+    columns.append(_Column("seconds", lambda row: "" if row.seconds is None else f"{row.seconds:.1f}"))
     return columns
 
 
-def _best(result: RuleResult, between: str) -> str:
-    if result.best_lr is None:
-        return f"all{between}diverged" if result.edge == "low" else ""
-    return _number(result.best_lr) + {"low": f"{between}(lowest)", "high": f"{between}(highest)", None: ""}[result.edge]
+def _best(row: Row, between: str) -> str:
+    if row.best_lr is None:
+        return row.no_best_lr.replace(" ", between, 1)
+    return _number(row.best_lr) + {"low": f"{between}(lowest)", "high": f"{between}(highest)", None: ""}[row.edge]
 
 
-def _safe(result: RuleResult, between: str) -> str:
-    if result.safe_range is None:
+def _safe(row: Row, between: str) -> str:
+    if row.safe_range is None:
         return ""
-    low, high = map(_number, result.safe_range)
+    low, high = map(_number, row.safe_range)
     return low if low == high else f"{low}{between}to {high}"
 
 
@@ -347,13 +346,6 @@ def _number(value: float | None) -> str:
     if value is None:
         return ""
     return "diverged" if math.isinf(value) else f"{value:.3g}"
-
-
-def _loss(result: RuleResult, between: str, within: str) -> str:
-    lost = sum(run.diverged_at is not None for run in result.verdict)
-    if 0 < lost < len(result.verdict):
-        return f"{_number(result.finished_loss)}{between}({lost}{within}diverged)"
-    return _interval(result.loss, between, within)
 
 
 def _interval(interval: Interval | None, between: str, within: str, *, percent: bool = False) -> str:

@@ -11,6 +11,7 @@ that a framework demands has no default here either.
 
 from downslope.dialects import keras, note, optax, tf1, torch
 from downslope.dialects.spelling import Dialect, Spelling
+from downslope.rule import Rule
 
 DIALECTS: dict[str, Dialect] = {
     "note": note.DIALECT,
@@ -27,4 +28,34 @@ ALSO_CALLED = (
 )
 """Rules that one dialect has under several names and another under one name with a choice."""
 
-__all__ = ["ALSO_CALLED", "DIALECTS", "Dialect", "Spelling", "keras", "note", "optax", "tf1", "torch"]
+
+def dialect_of(rule: Rule) -> str | None:
+    """The dialect that a rule is of; None for a rule of your own."""
+    return next((name for name, dialect in DIALECTS.items() if rule in dialect.rules.values()), None)
+
+
+def full_name(rule: Rule) -> str:
+    """What a rule is called beside those of other frameworks: `adam` is the textbook's, or one of your own.
+
+    Example:
+        >>> from downslope import dialects
+        >>> full_name(dialects.note.adam), full_name(dialects.keras.adam)
+        ('adam', 'keras.adam')
+    """
+    dialect = dialect_of(rule)
+    return rule.name if dialect in (None, "note") else f"{dialect}.{rule.name}"
+
+
+__all__ = [
+    "ALSO_CALLED",
+    "DIALECTS",
+    "Dialect",
+    "Spelling",
+    "dialect_of",
+    "full_name",
+    "keras",
+    "note",
+    "optax",
+    "tf1",
+    "torch",
+]

@@ -30,7 +30,7 @@ class Spelling:
 
     @property
     def name(self) -> str:
-        """The name without the modules that it stands in."""
+        """The name without its modules."""
         return self.call.rpartition(".")[2]
 
     def default(self, setting: str) -> Any:
@@ -71,3 +71,13 @@ class Dialect:
     def rules(self) -> dict[str, Rule]:
         """The rules by their names here."""
         return {spelling.rule.name: spelling.rule for spelling in self.spellings}
+
+    def named(self, name: str) -> list[Spelling]:
+        """The spellings that a person may mean: of the class or function of this name, else of the rule.
+
+        Args:
+            name: In large or small letters, with or without its modules, and without `Optimizer` at its end too.
+        """
+        wanted = name.lower().rpartition(".")[2]
+        found = [s for s in self.spellings if wanted in (s.name.lower(), s.name.lower().removesuffix("optimizer"))]
+        return found or [s for s in self.spellings if s.rule.name == wanted][:1]

@@ -70,7 +70,7 @@ class Origin:
 
 @functools.lru_cache(maxsize=256)
 def origins(source: Recipe, target: Recipe) -> dict[str, Origin]:
-    """Where each state of the target comes from; those that come from nowhere are not in it.
+    """Which state of the source each state of the target is, and with what factor; those that are none are left out.
 
     A state `s` comes from a state `r` with a factor `f`, if `s = f * r` before a step makes it so after the step, with
     the same weights and gradient, at five steps of a training; with a learning rate that changes, or else with a
@@ -125,7 +125,7 @@ def _errors(
     found: Mapping[str, Origin],
     trainings: list[tuple[Training, Numbers, Decimal]],
 ) -> Iterator[float]:
-    """How far a state is from where it is to come from, after each of the steps and for each weight, relative to it."""
+    """The relative errors of taking a state from another, after each of the steps and for each weight."""
     begun = Training.begin(target)
     known = {**found, state: origin}
     lr = Decimal(target.numbers.get("lr", 1.0))
@@ -144,7 +144,7 @@ def _error(a: Decimal, b: Decimal) -> float:
 
 
 def scalar_states_after(recipe: Recipe, t: int) -> dict[str, Decimal]:
-    """A recipe's scalar states after `t` steps with these settings: they depend on nothing else."""
+    """A recipe's scalar states after `t` steps, which depend on nothing but its settings."""
     program = recipe.program
     scalars = {name: Decimal(start) for name, start in program.scalar_states.items()}
     if not scalars:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from downslope.dialects import ALSO_CALLED, DIALECTS
+from downslope.dialects import ALSO_CALLED, DIALECTS, dialect_of
 from downslope.language.formula import Range
 from downslope.language.program import Program
 from downslope.recipes.counterpart import counterpart
@@ -141,7 +141,7 @@ def facts(rule: Rule) -> dict[str, Any]:
         `calls`: how its framework writes it: the `name`, such as `torch.optim.AdamW`, the `defaults` that are not the
         rule's own, what the name has `fixed`, and the kind of `weight_decay` that can come on top: `coupled`,
         `decoupled` or null.
-        `formula`, its lines as its author would write them, and `latex`.
+        `formula`, its lines in Python, and `latex`.
         `hyperparameters`: of each the `default`, null where it is `required`, and the values it may take: from `low`
         to `high` (null: no limit), which belongs to them if `high_included`.
         `flags`: the default of each choice.
@@ -173,7 +173,7 @@ def facts(rule: Rule) -> dict[str, Any]:
     """
     program = Settings.of(rule, {}).program
     cost = program.cost()
-    dialect = _dialect_of(rule)
+    dialect = dialect_of(rule)
     ahead = dict(formula(program))["dx"].removeprefix("gradient at ") if program.lookahead else None
     return {
         "name": rule.name,
@@ -208,14 +208,9 @@ def facts(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _dialect_of(rule: Rule) -> str | None:
-    """The dialect that the rule is of; None for a rule of your own."""
-    return next((name for name, dialect in DIALECTS.items() if rule in dialect.rules.values()), None)
-
-
 def _python_name(rule: Rule) -> str | None:
     """The expression that names a rule of downslope, as in `downslope.dialects.keras.adam`; None for your own."""
-    dialect = _dialect_of(rule)
+    dialect = dialect_of(rule)
     if dialect is None:
         return None
     return f"downslope.{rule.name}" if dialect == "note" else f"downslope.dialects.{dialect}.{rule.name}"
@@ -305,11 +300,9 @@ def find(text: str) -> str | Rule:
     if dot and dialect not in DIALECTS:
         raise ValueError(f"there is no dialect {dialect}; there are {', '.join(closest(dialect, DIALECTS))}")
     here = {name: rule for name, rule in known.items() if not dot or dialect in rule}
-    called: dict[str, str] = {}
-    for each, spoken in DIALECTS.items():
-        for spelling in spoken.spellings if not dot or dialect == each else ():
-            called.setdefault(spelling.name.lower(), spelling.rule.name)
-    name = name if name in here else called.get(name, name)
+    if name not in here:
+        spoken = [DIALECTS[dialect]] if dot else DIALECTS.values()
+        name = next((spelling.rule.name for each in spoken for spelling in each.named(name)), name)
     if name not in here:
         others = ", ".join(closest(name, here))
         if dot and name in known:
@@ -328,7 +321,7 @@ def differences(name: str) -> dict[str, Any]:
     """In which dialects a rule gives the same path, with the same hyperparameters whatever each calls them.
 
     The first form, with its defaults (and `momentum=0.9` where it must be given), is compared with its counterpart in
-    every other dialect: the rule of this name, or one that may stand in its place, with the settings that bring it
+    every other dialect: the rule of this name, or one that has it under another name, with the settings that bring it
     closest. See `downslope.equivalent` for how paths are compared.
 
     Args:

@@ -13,9 +13,9 @@ import numpy as np
 from downslope.dialects import DIALECTS
 from downslope.recipes.carrying import Origin, origins, scalar_states_after
 from downslope.recipes.counterpart import SWITCH, counterpart, moving
-from downslope.recipes.equivalence import NONE, STEPS, Comparison, Walk, compared, share
+from downslope.recipes.equivalence import NONE, STEPS, Comparison, Path, compared, share
 from downslope.recipes.recipe import Recipe
-from downslope.recipes.spelled import beside, dialect_of, native, title, with_downslope
+from downslope.recipes.spelled import beside, checked_dialect, native, title, with_downslope
 from downslope.recipes.training import Training, gradient
 from downslope.rule import Rule
 from downslope.targets.decimals import forty_digits
@@ -135,8 +135,8 @@ def convert(
 ) -> Conversion:
     """Find out what a rule with its settings is in another dialect, and convert its states.
 
-    Nothing is looked up: what is exact is found by walking both formulas (see `downslope.equivalent`), and what a state
-    is in the other dialect by letting both take the same steps.
+    No table is consulted: whether a conversion is exact is found by running both formulas on a small training (see
+    `downslope.equivalent`), and what a state is in the other dialect by letting both take the same steps.
 
     Args:
         recipe: A rule or a recipe.
@@ -166,7 +166,7 @@ def convert(
     """
     if not isinstance(recipe, (Rule, Recipe)):
         raise TypeError(f"recipe={recipe!r} is neither a rule nor a recipe; give one such as downslope.adam")
-    dialect_of(to, "to")
+    checked_dialect(to, "to")
     own = recipe.with_settings(**settings) if isinstance(recipe, Recipe) else Recipe(recipe, **settings)
     if states is None and (scalar_states is not None or t is not None):
         raise TypeError("scalar_states and t go with states=..., which is not given")
@@ -244,7 +244,7 @@ def carried_scalars(own: Recipe, recipe: Recipe, scalar_states: Mapping[str, flo
 
 @functools.lru_cache(maxsize=64)
 def _handover(own: Recipe, recipe: Recipe) -> Comparison:
-    """How going on with a recipe from the converted states of another compares to staying with that."""
+    """How going on with the converted states compares with going on without a change."""
     own, recipe = moving(own), moving(recipe)
     at_points = (own.rule.ahead is None) != (recipe.rule.ahead is None)
     with forty_digits():
@@ -256,4 +256,4 @@ def _handover(own: Recipe, recipe: Recipe) -> Comparison:
         for name, origin in origins(own, recipe).items():
             states[name] = origin.decimals(training.states, lr)
         other = training.handed_over(recipe, states, scalar_states_after(recipe, SWITCH))
-        return compared(Walk(training, SWITCH, at_points), Walk(other, SWITCH, at_points), STEPS)
+        return compared(Path(training, SWITCH, at_points), Path(other, SWITCH, at_points), STEPS)

@@ -1,4 +1,4 @@
-"""Finding a recipe's counterpart in another dialect: by name what might be it, by walking what is."""
+"""Finding a recipe's counterpart in another dialect: the candidates by their names, the right one by its path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from downslope.dialects import ALSO_CALLED, DIALECTS
 from downslope.language.expression import Expression
-from downslope.recipes.equivalence import STEPS, Comparison, Walk, apart, compared, one_formula, parted, walked
+from downslope.recipes.equivalence import STEPS, Comparison, Path, apart, compared, one_formula, parted, path_of
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import can_be_said
 from downslope.recipes.training import Training
@@ -26,13 +26,13 @@ GLANCE = 8
 def counterpart(recipe: Recipe, to: str) -> Comparison | None:
     """The recipe of another dialect whose path is that of this one, else the closest, and how the two compare.
 
-    It is one that the framework itself can be asked for: a decay that it does not have makes no counterpart. Every rule
-    of the dialect that may be it by its name is tried. Hyperparameters and flags of the same name keep their
-    values. Each of the rest tries its default, what the rule leaves over, where its states start if it is such a start
-    itself, 0, 1, and the numbers in the rule's formula; each flag both of its values. Of all with the same path the one
-    that changes the fewest defaults is taken. If there is none, it is one that keeps as many states as the rule, if it
-    can be, and whose path is the closest after a few steps; then 0, 1 and the like are left out, which might come close
-    by chance.
+    The framework itself must have a call for it: a weight decay that it does not have makes no counterpart. Every rule
+    of the dialect with a fitting name is tried. Hyperparameters and flags of the same name keep their values. For each
+    of the others its default is tried, the values of the recipe's hyperparameters that the rule does not have, the
+    initial values of the recipe's states if it is the initial value of one, 0, 1, and the numbers in the recipe's
+    formula; for each flag both values. Of all with the same path the one that changes the fewest defaults is taken. If
+    there is none, the closest path after a few steps is taken, preferably with as many states; then 0, 1 and the
+    formula's numbers are not tried, since they might come close by chance.
 
     Returns:
         The comparison of the two; None where the dialect has no rule that might be it.
@@ -42,19 +42,19 @@ def counterpart(recipe: Recipe, to: str) -> Comparison | None:
     if moving(recipe) is not recipe:
         found = counterpart(moving(recipe), to)
         return None if found is None else replace(found, a=recipe, b=found.b.with_settings(lr=0.0))
-    constant: tuple[Walk, Walk] | None = None
+    constant: tuple[Path, Path] | None = None
     for candidate in candidates(recipe, to, every=True):
         if same := one_formula(recipe, candidate):
             return same
-        walks = _walks(recipe, candidate)
-        if parted(*walks, STEPS, changing=False) is None:
-            if parted(*walks, STEPS, changing=True) is None:
-                return compared(*walks, STEPS)
-            constant = constant or walks
+        paths = _paths(recipe, candidate)
+        if parted(*paths, STEPS, changing=False) is None:
+            if parted(*paths, STEPS, changing=True) is None:
+                return compared(*paths, STEPS)
+            constant = constant or paths
     if constant:
         return compared(*constant, STEPS)
-    close = [_walks(recipe, candidate) for candidate in candidates(recipe, to, every=False)]
-    return compared(*min(close, key=lambda walks: _distance(*walks)), STEPS) if close else None
+    close = [_paths(recipe, candidate) for candidate in candidates(recipe, to, every=False)]
+    return compared(*min(close, key=lambda paths: _distance(*paths)), STEPS) if close else None
 
 
 def moving(recipe: Recipe) -> Recipe:
@@ -114,14 +114,14 @@ def _constants(recipe: Recipe) -> list[float]:
     return [e.number for e in everything if e.op == "constant" and e not in exponents]
 
 
-def _walks(recipe: Recipe, candidate: Recipe) -> tuple[Walk, Walk]:
+def _paths(recipe: Recipe, candidate: Recipe) -> tuple[Path, Path]:
     at_points = (recipe.rule.ahead is None) != (candidate.rule.ahead is None)
     with forty_digits():
-        return walked(recipe, SWITCH, at_points), Walk(Training.begin(candidate), SWITCH, at_points)
+        return path_of(recipe, SWITCH, at_points), Path(Training.begin(candidate), SWITCH, at_points)
 
 
-def _distance(a: Walk, b: Walk) -> tuple[int, float]:
+def _distance(a: Path, b: Path) -> tuple[int, float]:
     """How many states one has more than the other, then how far apart they are early on, over all weights."""
     more = abs(len(a.recipe.program.states) - len(b.recipe.program.states))
     early = apart(a.after(GLANCE, changing=False), b.after(GLANCE, changing=False))
-    return more, sum(min(distance, 2.0) for distance in early)  # going another way counts the same, however far
+    return more, sum(min(distance, 2.0) for distance in early)  # those in other directions count alike, however far

@@ -1,4 +1,4 @@
-"""Whether two recipes give the same path, decided by walking it."""
+"""Whether two recipes give the same path, decided by running both on a small training."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ STEPS = 100
 """How many steps are compared unless told otherwise."""
 
 NONE = 1e-20
-"""Differences below this share of the way are those of rounding; see `equivalent`."""
+"""Differences below this share of the distance that a weight has moved are due to rounding; see `equivalent`."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing two recipes; true if they always give the same path.
+    """How two recipes compare; true if they always give the same path.
 
     Attributes:
-        a: The first.
-        b: The second.
+        a: The first recipe.
+        b: The second recipe.
         same: "always", "constant lr" for the same path as long as the learning rate is constant, or "never".
         first_step: The first step after which they are apart; None if they never are.
         at_step_1: How far apart they are after the first step of the comparison; see `equivalent`.
@@ -96,7 +96,7 @@ class Comparison:
 
 
 def share(size: float) -> str:
-    """A part of the way gone, for people."""
+    """A share of the distance that a weight has moved, for people."""
     if size < NONE:
         return "nothing"
     if size < 1e-5:
@@ -109,17 +109,17 @@ def share(size: float) -> str:
 def equivalent(a: Rule | Recipe, b: Rule | Recipe, *, steps: int = STEPS, **settings: Any) -> Comparison:
     """Decide whether two rules, or recipes, give the same path.
 
-    Both formulas walk the training that `downslope.recipes.training` describes, first with a constant learning rate,
-    then with one that changes at every step from a fifth of the way on. How far apart they are after a step is, weight
-    by weight, `|x_a - x_b|` divided by the length of the way that the weight has gone by then (the longer of the two),
-    and of these the largest. If only one of the two has a look-ahead, the points where gradients are taken stand in for
-    x.
+    Both formulas run the training that `downslope.recipes.training` describes, first with a constant learning rate,
+    then with one that changes at every step after the first fifth. The distance between them after a step is, for each
+    weight, `|x_a - x_b|` divided by the distance that the weight has moved by then (the longer of the two), and of
+    these the largest. If only one of the two has a look-ahead, the points where gradients are taken are compared
+    instead of x.
 
-    They count as the same if they are never more than 1e-20 of the way apart. All is worked out in 40 digits. A step
-    has fewer than 100 operations, each right to 1e-39 of its result, so that rounding alone takes two ways of writing
-    one formula at most `100 * 100 * 1e-39 = 1e-35` of the way apart in 100 steps, times what cancellation and feedback
-    make of it; that may be a factor of 1e15. What an epsilon of 1e-8 does, on the other hand, is at least 1e-11 of the
-    way where gradients are 1e3. In double precision, with its 16 digits, there would be no such gap.
+    They count as the same if this distance never exceeds 1e-20. All is computed with 40 digits. A step has fewer than
+    100 operations, each right to 1e-39 of its result, so that rounding alone separates two ways of writing one formula
+    by at most `100 * 100 * 1e-39 = 1e-35` in 100 steps, times the growth by cancellation and feedback, which may be a
+    factor of 1e15. An epsilon of 1e-8, on the other hand, makes a difference of at least 1e-11 where gradients are
+    1e3. In double precision, with its 16 digits, there would be no such gap.
 
     What the rules do elsewhere than on this training, after its end, or while other hyperparameters change is not seen.
 
@@ -150,7 +150,7 @@ def equivalent(a: Rule | Recipe, b: Rule | Recipe, *, steps: int = STEPS, **sett
         return same
     at_points = (first.rule.ahead is None) != (second.rule.ahead is None)
     switch = steps // 5
-    return compared(walked(first, switch, at_points), walked(second, switch, at_points), steps)
+    return compared(path_of(first, switch, at_points), path_of(second, switch, at_points), steps)
 
 
 def one_formula(a: Recipe, b: Recipe, steps: int = STEPS) -> Comparison | None:
@@ -222,12 +222,12 @@ def _formula(recipe: Recipe) -> Any:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training has come to.
+    """One step of a path.
 
     Attributes:
-        training: The training.
+        training: What the next step starts from.
         x: The weights, or the points where the next gradient is taken.
-        way: The length of the way that each of them has gone.
+        way: The distance that each of them has moved so far, there and back counted twice.
     """
 
     training: Training
@@ -235,11 +235,11 @@ class Place:
     way: Numbers
 
 
-class Walk:
-    """The path of a training, as far as anyone has asked for it, with a constant learning rate and a changing one.
+class Path:
+    """The path of a training, computed as far as it is asked for, with a constant learning rate and a changing one.
 
     Attributes:
-        recipe: The recipe.
+        recipe: What is trained with.
         begun: The number of steps done before.
         switch: The number of steps after which the changing learning rate changes.
         at_points: Whether the path is that of the points where gradients are taken.
@@ -253,7 +253,7 @@ class Walk:
         self._paths = {False: [Place(training, start, [Decimal(0)] * len(start))]}
 
     def after(self, step: int, *, changing: bool) -> Place:
-        """Where the training has come to after so many steps."""
+        """Where the path is after so many steps."""
         changing = changing and step > self.switch
         with self._lock:
             if changing and True not in self._paths:
@@ -274,14 +274,14 @@ class Walk:
 
 
 @functools.lru_cache(maxsize=16)
-def walked(recipe: Recipe, switch: int, at_points: bool) -> Walk:
-    """The walk of a recipe from the start; those last asked for are kept."""
+def path_of(recipe: Recipe, switch: int, at_points: bool) -> Path:
+    """The path of a recipe from the start; those last asked for are kept."""
     with forty_digits():
-        return Walk(Training.begin(recipe), switch, at_points)
+        return Path(Training.begin(recipe), switch, at_points)
 
 
-def compared(a: Walk, b: Walk, steps: int) -> Comparison:
-    """Compare two walks, step by step, as far as need be."""
+def compared(a: Path, b: Path, steps: int) -> Comparison:
+    """Compare two paths, step by step; the changing learning rate only where the constant one shows no difference."""
     constant, first = _differences(a, b, range(1, steps + 1), changing=False)
     same: Literal["always", "constant lr", "never"] = "never"
     last = constant
@@ -299,16 +299,16 @@ def compared(a: Walk, b: Walk, steps: int) -> Comparison:
     )
 
 
-def parted(a: Walk, b: Walk, steps: int, *, changing: bool) -> int | None:
-    """The first step after which two walks are apart, if there is one; nothing beyond it is walked."""
+def parted(a: Path, b: Path, steps: int, *, changing: bool) -> int | None:
+    """The first step after which two paths are apart, if there is one; nothing beyond it is computed."""
     for step in range(a.switch + 1 if changing else 1, steps + 1):
         if max(apart(a.after(step, changing=changing), b.after(step, changing=changing))) > NONE:
             return a.begun + step
     return None
 
 
-def _differences(a: Walk, b: Walk, steps: Sequence[int], *, changing: bool) -> tuple[list[list[float]], int | None]:
-    """How far apart two walks are after each step, weight by weight, and the first step after which they are apart."""
+def _differences(a: Path, b: Path, steps: Sequence[int], *, changing: bool) -> tuple[list[list[float]], int | None]:
+    """How far apart two paths are after each step, for each weight, and the first step after which they are apart."""
     found, first = [], None
     for step in steps:
         found.append(apart(a.after(step, changing=changing), b.after(step, changing=changing)))
@@ -318,7 +318,7 @@ def _differences(a: Walk, b: Walk, steps: Sequence[int], *, changing: bool) -> t
 
 
 def apart(a: Place, b: Place) -> list[float]:
-    """How far apart two places are, weight by weight, in lengths of the way gone."""
+    """How far apart two places are, for each weight, as a share of the distance that it has moved."""
     with forty_digits():
         return [_share(x, y, max(v, w)) for x, y, v, w in zip(a.x, b.x, a.way, b.way, strict=True)]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from downslope.dialects import DIALECTS
+from downslope.dialects import dialect_of
 from downslope.language.options import CHOICES
 from downslope.language.program import Program
 from downslope.rule import Rule
@@ -24,7 +24,7 @@ class Recipe:
             hyperparameter of this name takes it for that.
         decoupled: Applies the weight decay to the weights instead.
         cautious: Holds every weight still whose step would climb the gradient the rule is given.
-        maximize: Walk up instead of down.
+        maximize: Goes up the gradient instead of down.
         **settings: Hyperparameters, as numbers, and flags; the rest have the rule's defaults.
 
     Attributes:
@@ -86,7 +86,7 @@ class Recipe:
 
     @property
     def options(self) -> Mapping[str, bool]:
-        """The options that are a yes or no."""
+        """The options that are on or off, by name."""
         return {name: name in self.chosen.options for name in CHOICES}
 
     @property
@@ -113,7 +113,7 @@ class Recipe:
     @property
     def dialect(self) -> str | None:
         """The dialect that the rule is of; None for a rule of your own."""
-        return next((name for name, dialect in DIALECTS.items() if self.rule in dialect.rules.values()), None)
+        return dialect_of(self.rule)
 
     @property
     def label(self) -> str:
@@ -150,7 +150,7 @@ def _made(rule: Rule, settings: Mapping[str, Any]) -> Recipe:
 
 
 def written(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as they stand in a call, in Python."""
+    """Settings as the arguments of a call, in Python."""
     return [f"{name}={literal(value)}" for name, value in settings.items()]
 
 

@@ -38,7 +38,7 @@ FRONT_ENDS = {
 """The front end for each dialect's framework."""
 
 
-def dialect_of(name: str, argument: str) -> Dialect:
+def checked_dialect(name: str, argument: str) -> Dialect:
     """The dialect of this name.
 
     Raises:
@@ -53,7 +53,7 @@ def read_recipe(dialect: str, name: str, arguments: Mapping[str, Any]) -> Recipe
     """A recipe from a framework's class or function and its arguments.
 
     Args:
-        dialect: The dialect.
+        dialect: note, torch, keras, tf1 or optax.
         name: The framework's name, such as `RMSprop`, in large or small letters, or that of a rule of the dialect.
         arguments: The settings, under the framework's names or those of the dialect.
 
@@ -65,8 +65,8 @@ def read_recipe(dialect: str, name: str, arguments: Mapping[str, Any]) -> Recipe
         >>> read_recipe("keras", "AdamW", {"learning_rate": 3e-4, "beta_2": 0.99})
         Recipe(dialects.keras.adam, lr=0.0003, beta2=0.99, weight_decay=0.004, decoupled=True)
     """
-    known = dialect_of(dialect, "dialect")
-    found = _named(known, name)
+    known = checked_dialect(dialect, "dialect")
+    found = known.named(name)
     if not found:
         names = dict.fromkeys(spelling.name for spelling in known.spellings)
         raise ValueError(f"{name!r} is not an optimizer of {known.framework}; it has {', '.join(names)}")
@@ -87,13 +87,6 @@ def read_recipe(dialect: str, name: str, arguments: Mapping[str, Any]) -> Recipe
     return Recipe(spelling.rule, **settings)
 
 
-def _named(dialect: Dialect, name: str) -> list[Spelling]:
-    """The spellings that a name may mean: those of a class or function, else that of a rule."""
-    wanted = name.lower().rpartition(".")[2]
-    named = [s for s in dialect.spellings if wanted in (s.name.lower(), s.name.lower().removesuffix("optimizer"))]
-    return named or [s for s in dialect.spellings if s.rule.name == wanted][:1]
-
-
 def _with_or_without_momentum(found: list[Spelling], arguments: Mapping[str, Any]) -> Spelling:
     wanted = arguments.get("momentum") not in (None, 0)
     fitting = [s for s in found if ("momentum" in s.rule.hyperparameters) == wanted]
@@ -101,7 +94,7 @@ def _with_or_without_momentum(found: list[Spelling], arguments: Mapping[str, Any
 
 
 def _ours(dialect: Dialect, spelling: Spelling, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments under the names of the dialect, pairs taken apart."""
+    """The arguments under the names of the dialect, with pairs such as `betas` split."""
     ours = {theirs: name for name, theirs in dialect.arguments.items()}
     own = [*spelling.rule.hyperparameters, *spelling.rule.flags]
     there = [dialect.arguments.get(name, name) for name in [*own, *(["weight_decay"] if spelling.decay else [])]]
@@ -157,12 +150,12 @@ def native(recipe: Recipe) -> str | None:
 
 
 def can_be_said(recipe: Recipe) -> bool:
-    """Whether the framework of a dialect has a call for a recipe of it; the textbook's are downslope's own."""
+    """Whether a recipe has a call in the framework of its dialect; that of the textbook is downslope."""
     return recipe.dialect == "note" or native(recipe) is not None
 
 
 def title(recipe: Recipe) -> str:
-    """What people call a recipe, such as `Keras's RMSprop`, and what it has that its framework has not."""
+    """What people call a recipe, such as `Keras's RMSprop`, and the options that its framework does not have."""
     if recipe.dialect is None:
         return recipe.rule.name + _besides(recipe)
     dialect = DIALECTS[recipe.dialect]
@@ -181,7 +174,7 @@ def _besides(recipe: Recipe) -> str:
 
 
 def _arguments(recipe: Recipe, dialect: Dialect, spelling: Spelling) -> dict[str, Any] | None:
-    """What a call has to be given, under the framework's names; None where it cannot say all of the recipe."""
+    """The arguments of a call, under the framework's names; None where they cannot express all of the recipe."""
     settings = recipe.settings
     if any(settings[name] != value for name, value in spelling.fixed.items()):
         return None
@@ -209,8 +202,8 @@ def _arguments(recipe: Recipe, dialect: Dialect, spelling: Spelling) -> dict[str
 def with_downslope(recipe: Recipe, dialect: str) -> tuple[list[str], str]:
     """What to import and how to call downslope, to run any recipe in the framework of a dialect.
 
-    Keras's optimizers have a weight decay of their own, which is decoupled, and no `maximize`; what is to be done
-    beside the call is what `beside` says.
+    Keras's optimizers have a weight decay of their own, which is decoupled, and no `maximize`; `beside` says what has
+    to be done to the loss instead.
     """
     front = FRONT_ENDS[dialect]
     imports = [f"import {front.module}"]
@@ -225,7 +218,7 @@ def with_downslope(recipe: Recipe, dialect: str) -> tuple[list[str], str]:
 
 
 def beside(recipe: Recipe, dialect: str) -> list[str]:
-    """What has to be done to the loss for `with_downslope`'s call to run the recipe, in sentences; mostly nothing."""
+    """What has to be added to the loss for `with_downslope`'s call to run the recipe, in sentences; usually nothing."""
     if FRONT_ENDS[dialect] is not _KERAS:
         return []
     found = ["Keras has no maximize: train on the negative loss."] if recipe.options["maximize"] else []

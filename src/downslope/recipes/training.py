@@ -53,7 +53,7 @@ class Training:
     """A recipe at work, after `t` steps.
 
     Attributes:
-        recipe: The recipe.
+        recipe: What is trained with.
         x: The weights.
         states: The states, by name.
         scalar_states: The scalar states, by name.

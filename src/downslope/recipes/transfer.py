@@ -103,7 +103,7 @@ def convert_file(
 
 
 def _check_groups(source: str | Path, record: Mapping[str, Any], known: Collection[str]) -> None:
-    """Make sure that the groups of a file are records of what is read here."""
+    """Refuse a file whose groups are not records, or not of its parameters."""
     groups = record.get("groups")
     if not isinstance(groups, list) or not groups or not all(isinstance(group, dict) for group in groups):
         raise CheckpointError(f"{source}: the groups in the file are {groups!r:.200}; expected records")
@@ -224,7 +224,7 @@ def _fingerprint(rule: Rule, options: Mapping[str, bool], flags: Mapping[str, bo
 def _describe(
     group: dict[str, Any], record: dict[str, Any], computed: Mapping[str, Any], own: Recipe, recipe: Recipe, t: int
 ) -> None:
-    """Have a group's record, and what is said elsewhere of its parameters, speak of the new recipe."""
+    """Write the new recipe into the record of a group and the clocks of its parameters."""
     options = {**computed["options"], **recipe.options, "weight_decay": recipe.decayed}
     kept = {name: value for name, value in group["hyperparameters"].items() if name == "averaging"}
     clocks = [record["clocks"][name] for name in group["names"] if name in record.get("clocks", {})]

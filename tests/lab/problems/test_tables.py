@@ -11,11 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from downslope.lab import load_table, race
 from downslope.lab.problems.cells import MISSING
 from downslope.lab.problems.columns import LARGEST, Columns
-from downslope.lab.problems.problem import load_table
 from downslope.lab.problems.tables import DataError, read_table
-from downslope.lab.races.protocol import race
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252")
 NAMES = ("a", "größe", "a;b", "a|b", 'a"b', "x,y", "two words", "tab\there")

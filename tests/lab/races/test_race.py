@@ -8,11 +8,13 @@ import pytest
 
 import downslope
 from downslope import rule
+from downslope.dialects import keras, torch
 from downslope.lab import load_problem, race
 from downslope.lab.engines.protocol import Run
 from downslope.lab.problems.baseline import baseline
-from downslope.lab.races.course import Stage, beyond, choose
-from downslope.lab.races.protocol import FIRST_VERDICT_SEED, GRID, safe_range, steps_to
+from downslope.lab.races.outcome import safe_range, steps_to
+from downslope.lab.races.plan import FIRST_VERDICT_SEED, GRID
+from downslope.lab.races.tuning import Stage, beyond, choose
 
 
 @pytest.fixture(scope="module")
@@ -358,8 +360,36 @@ def test_settings_reach_the_rule():
         ({"margin": -0.1}, "margin=-0.1"),
         ({"target_loss": math.nan}, "target_loss"),
         ({"hyperparameters": {"adam": {"beta3": 1.0}}}, "beta3"),
+        ({"hyperparameters": {"momentums": {}}}, "hyperparameters: no rule is named 'momentums'; the rules are sgd, "),
+        (
+            {"rules": [downslope.adam, downslope.adam]},
+            "two of them are called 'adam'; every rule needs",
+        ),
+        ({"rules": {"": downslope.adam}}, "'' is no name for adam"),
+        (
+            {"rules": [keras.adam, torch.adam], "hyperparameters": {"adam": {"beta1": 0.8}}},
+            "keras.adam, torch.adam are all named 'adam'",
+        ),
     ],
 )
 def test_bad_input_is_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         race(**{"problem": "parabola", **arguments})
+
+
+def test_forms_of_one_rule_race_each_other_under_names_of_their_own():
+    quick = {"learning_rates": [0.01], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 2, "threads": 1}
+    settings = {"keras.adam": {"eps": 1e-3}, "short": {"beta1": 0.5}}
+    rules = {"adam": downslope.adam, "keras.adam": keras.adam, "short": downslope.adam}
+    result = race("parabola", rules, hyperparameters=settings, **quick)
+    assert [one.rule for one in result.rules] == ["adam", "keras.adam", "short"]
+    assert [one.hyperparameters["beta1"] for one in result.rules] == [0.9, 0.9, 0.5]
+    assert {(one.first, one.second) for one in result.comparisons} >= {("adam", "keras.adam"), ("keras.adam", "short")}
+    assert len({one.verdict[0].final_loss for one in result.rules}) == 3
+    assert all(run.rule == one.rule for one in result.rules for run in (*one.tuning, *one.verdict))
+    listed = race("parabola", [downslope.adam, keras.adam], hyperparameters={"keras.adam": {"eps": 1e-3}}, **quick)
+    assert [one.rule for one in listed.rules] == ["adam", "keras.adam"]
+    for first, second in zip(result.rules, listed.rules, strict=False):
+        assert first.verdict == second.verdict
+    alone = race("parabola", [keras.adam], hyperparameters={"adam": {"eps": 1e-3}}, **quick)  # its own name will do
+    assert alone.rules[0].verdict == result.rules[1].verdict

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from downslope.lab.races.results import Interval
+from downslope.lab.races.comparison import Interval
 from downslope.lab.races.statistics import (
     FLOOR,
     MOST_EXACT,
@@ -15,7 +15,6 @@ from downslope.lab.races.statistics import (
     geometric_mean,
     holm,
     interval,
-    ranked,
     seeds_needed,
     standing,
 )
@@ -352,7 +351,7 @@ def test_a_rule_that_diverges_on_more_seeds_stands_behind():
 
 def test_ranked_puts_those_not_judged_last():
     race = make_race()
-    means = [result.loss.estimate for result in ranked(race)]
+    means = [result.loss.estimate for result in race.ranked]
     assert means == sorted(means)
     stopped = interrupt(race)
-    assert [result.rule for result in ranked(stopped)] == [result.rule for result in race.rules]
+    assert [result.rule for result in stopped.ranked] == [result.rule for result in race.rules]

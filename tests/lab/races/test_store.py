@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from downslope.lab.races.results import Interval
-from downslope.lab.races.store import race_from_json, race_to_json
+from downslope.lab import Race
+from downslope.lab.races.comparison import Interval
 from race_fixture import interrupt, make_race
 
 RACES = {
@@ -19,34 +19,34 @@ RACES = {
 
 @pytest.fixture
 def document():
-    return json.loads(race_to_json(RACES["finished"]))
+    return json.loads(RACES["finished"].to_json())
 
 
 @pytest.mark.parametrize("case", ["finished", "diverged", "interrupted"])
 def test_round_trip(case):
-    text = race_to_json(RACES[case])
-    race = race_from_json(text)
+    text = RACES[case].to_json()
+    race = Race.from_json(text)
     assert race == RACES[case]
-    assert race_to_json(race) == text
+    assert race.to_json() == text
     assert type(race.rules[0].tuning[0].valid_loss) is tuple
 
 
 def test_missing_numbers_survive():
-    loss = race_from_json(race_to_json(RACES["regression"])).rules[0].loss
+    loss = Race.from_json(RACES["regression"].to_json()).rules[0].loss
     assert math.isnan(loss.low)
     assert math.isnan(loss.high)
     assert loss.estimate == RACES["regression"].rules[0].loss.estimate
 
 
 def test_any_parser_can_read_it():
-    text = race_to_json(RACES["diverged"])
+    text = RACES["diverged"].to_json()
     assert "Infinity" not in text
     assert "NaN" not in text
     assert '"inf"' in text
 
 
 def test_settings_keep_their_kind(document):
-    adam = race_from_json(json.dumps(document)).rules[1].hyperparameters
+    adam = Race.from_json(json.dumps(document)).rules[1].hyperparameters
     assert adam["bias_correction"] is True
     assert type(adam["beta1"]) is float
 
@@ -57,7 +57,7 @@ def test_numpy_scalars_become_plain_numbers():
         race.rules[0], loss=Interval(np.float32(0.5), np.float64(0.25), np.float64("nan"), 0.95)
     )
     race = dataclasses.replace(race, weights=np.int64(7), rules=(first,), comparisons=())
-    found = race_from_json(race_to_json(race))
+    found = Race.from_json(race.to_json())
     assert (found.weights, type(found.weights)) == (7, int)
     assert (found.rules[0].loss.estimate, found.rules[0].loss.low) == (0.5, 0.25)
 
@@ -65,10 +65,10 @@ def test_numpy_scalars_become_plain_numbers():
 def test_what_json_cannot_hold_is_refused():
     race = dataclasses.replace(RACES["finished"], environment={"packages": {"numpy": object}})
     with pytest.raises(ValueError, match=r"environment\['packages'\]\['numpy'\]: .* is a type"):
-        race_to_json(race)
+        race.to_json()
     race = dataclasses.replace(RACES["finished"], environment={1: "one"})
     with pytest.raises(ValueError, match="environment: the key 1 is no string"):
-        race_to_json(race)
+        race.to_json()
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_what_json_cannot_hold_is_refused():
 def test_reading_is_strict(document, change, message):
     change(document)
     with pytest.raises(ValueError, match=message):
-        race_from_json(json.dumps(document))
+        Race.from_json(json.dumps(document))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_what_is_no_race_is_refused(text):
     with pytest.raises(ValueError, match="This is no race"):
-        race_from_json(text)
+        Race.from_json(text)

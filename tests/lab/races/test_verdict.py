@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from test_statistics import patient, races
 
-from downslope.lab.races.results import Comparison, Interval
+from downslope.lab.races.comparison import Comparison, Interval, winner
 from downslope.lab.races.statistics import against_baseline, compare, standing
-from downslope.lab.races.verdict import difference, verdict, winner
+from downslope.lab.races.verdict import difference, verdict
 
 INF = math.inf
 

@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 import pytest
 
 import downslope
+from downslope.lab import Race
 from downslope.lab.races.statistics import geometric_mean
-from downslope.lab.races.store import race_from_json, race_to_json
 from downslope.lab.races.verdict import difference
 from downslope.lab.report.drawing import COLOURS, looks, number
 from downslope.lab.report.page import report_page, write_report
@@ -98,8 +98,8 @@ def test_page_loads_nothing(pages, case):
 
 @pytest.mark.parametrize("case", RACES)
 def test_page_holds_the_whole_race(pages, case):
-    found = race_from_json(json.dumps(Page(pages[case]).script("race")))
-    assert race_to_json(found) == race_to_json(RACES[case])  # nan, where runs are too few for intervals, equals nothing
+    found = Race.from_json(json.dumps(Page(pages[case]).script("race")))
+    assert found.to_json() == RACES[case].to_json()  # nan, where runs are too few for intervals, equals nothing
     assert found.data_hash == RACES[case].data_hash
 
 

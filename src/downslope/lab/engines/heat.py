@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +21,11 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from downslope.lab.engines.ground import ONE_CORE, Ground, Losses, Scales, taken
+from downslope.lab.engines.data import Scales, taken
+from downslope.lab.engines.evaluator import ONE_CORE, Evaluator, Losses
 from downslope.lab.engines.network import Weights
-from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entry, Progress, Run
-from downslope.language.program import Program
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Progress, Run
 from downslope.targets.arrays import interpret
-from downslope.training.settings import Settings
-
-if TYPE_CHECKING:
-    from downslope.rule import Rule
 
 
 class Lanes(NamedTuple):
@@ -50,88 +46,90 @@ class Heat:
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
-        self.ground = trainer.ground
-        self.tapes: list[_Tape | None] = [None] * self.ground.lanes
-        self.seeds = [0] * self.ground.lanes  # of the run that each lane has, or had last
-        self.lr = np.zeros(self.ground.lanes, np.float32)
-        self.rows, self.scales = self.ground.valid_rows(self.seeds), self.ground.scales(self.seeds)
-        self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * self.ground.lanes), trainer.lane(seed=0, lr=1.0))
+        self.evaluator = trainer.evaluator
+        self.data = trainer.evaluator.data
+        self.epochs = self.data.problem.epochs  # of a run
+        lanes = self.evaluator.lanes
+        self.recorders: list[_Recorder | None] = [None] * lanes
+        self.seeds = [0] * lanes  # of the run that each lane has, or had last
+        self.lr = np.zeros(lanes, np.float32)
+        self.rows, self.scales = self.data.valid_rows(self.seeds), self.data.scales(self.seeds)
+        self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * lanes), trainer.lane(seed=0, lr=1.0))
 
     def train(self, take: Callable[[], Entry | None]) -> Iterator[Progress]:
         """Train what `take` hands out until it has nothing left and every lane is done, an epoch at a time."""
         while True:
-            stillborn = self._fill(take)
-            if stillborn:
-                yield Progress(self.trainer.rule.name, 0, self.ground.problem.epochs * len(stillborn), stillborn)
-            elif any(self.tapes):
+            lost = self._fill(take)
+            if lost:
+                yield Progress(self.trainer.name, 0, self.epochs * len(lost), lost)
+            elif any(self.recorders):
                 yield self._epoch()
             else:
                 return
 
     def _fill(self, take: Callable[[], Entry | None]) -> tuple[Run, ...]:
         """Give every idle lane a run, as long as there are any; those that are lost before the first step."""
-        idle = [lane for lane, tape in enumerate(self.tapes) if tape is None]
+        idle = [lane for lane, recorder in enumerate(self.recorders) if recorder is None]
         entries = list(zip(idle, iter(take, None), strict=False))
         if entries:
-            starts = self.ground.starts([entry.seed for _, entry in entries])
+            untrained = self.evaluator.untrained([entry.seed for _, entry in entries])
             self.lanes = jax.tree.map(np.array, self.lanes)
             for lane, entry in entries:
-                self.tapes[lane] = _Tape(entry, [starts[entry.seed]])
+                self.recorders[lane] = _Recorder(entry, [untrained[entry.seed]])
                 self.seeds[lane] = entry.seed
                 self.lr[lane] = entry.lr
                 fresh = self.trainer.lane(entry.seed, entry.lr)
                 for array, value in zip(jax.tree.leaves(self.lanes), jax.tree.leaves(fresh), strict=True):
                     array[lane] = value
-            self.rows, self.scales = self.ground.valid_rows(self.seeds), self.ground.scales(self.seeds)
-        lost: list[tuple[int, _Tape]] = []
-        for lane, tape in enumerate(self.tapes):
-            if tape is not None and tape.epochs == 0 and not tape.sound:
-                tape.diverged_at = 0
-                self.tapes[lane] = None
-                lost.append((lane, tape))
+            self.rows, self.scales = self.data.valid_rows(self.seeds), self.data.scales(self.seeds)
+        lost: list[tuple[int, _Recorder]] = []
+        for lane, recorder in enumerate(self.recorders):
+            if recorder is not None and recorder.epochs == 0 and not recorder.starts_finite:
+                recorder.diverged_at = 0
+                self.recorders[lane] = None
+                lost.append((lane, recorder))
         return self._runs(lost)
 
     def _epoch(self) -> Progress:
-        ground = self.ground
-        nothing = np.zeros((ground.steps, ground.batch_size), np.int32)
-        orders = [nothing if tape is None else ground.order(tape.entry.seed, tape.epochs + 1) for tape in self.tapes]
+        data, evaluator = self.data, self.evaluator
+        nothing = np.zeros((data.steps, data.batch_size), np.int32)
+        orders = [nothing if one is None else data.order(one.entry.seed, one.epochs + 1) for one in self.recorders]
         self.lanes, train_loss = self.trainer.epoch(self.lanes, np.stack(orders, axis=1), self.lr, self.scales)
-        valid = ground.evaluate(self.lanes.weights, self.scales, self.rows)
+        valid = evaluator.evaluate(self.lanes.weights, self.scales, self.rows)
         train_loss = np.asarray(train_loss)
         # Losses alone may not show it: the maximum of a ReLU need not pass on what is not a number.
-        finite = [np.isfinite(w).reshape(ground.lanes, -1).all(axis=1) for w in map(np.asarray, self.lanes.weights)]
-        ended: list[tuple[int, _Tape]] = []
+        finite = [np.isfinite(w).reshape(evaluator.lanes, -1).all(axis=1) for w in map(np.asarray, self.lanes.weights)]
+        ended: list[tuple[int, _Recorder]] = []
         epochs = 0
-        for lane, tape in enumerate(self.tapes):
-            if tape is not None:
+        for lane, recorder in enumerate(self.recorders):
+            if recorder is not None:
                 epochs += 1
-                tape.add(Losses(float(train_loss[lane]), float(valid.loss[lane]), float(valid.accuracy[lane])))
-                if tape.runaway or not all(array[lane] for array in finite):
-                    tape.diverged_at = tape.epochs
-                if tape.diverged_at is not None or tape.epochs == ground.problem.epochs:
-                    ended.append((lane, tape))
-                    self.tapes[lane] = None
-        skipped = sum(ground.problem.epochs - tape.epochs for _, tape in ended)
-        return Progress(self.trainer.rule.name, epochs, skipped, self._runs(ended))
+                recorder.add(Losses(float(train_loss[lane]), float(valid.loss[lane]), float(valid.accuracy[lane])))
+                if recorder.has_run_away or not all(array[lane] for array in finite):
+                    recorder.diverged_at = recorder.epochs
+                if recorder.diverged_at is not None or recorder.epochs == self.epochs:
+                    ended.append((lane, recorder))
+                    self.recorders[lane] = None
+        skipped = sum(self.epochs - recorder.epochs for _, recorder in ended)
+        return Progress(self.trainer.name, epochs, skipped, self._runs(ended))
 
-    def _runs(self, ended: Sequence[tuple[int, _Tape]]) -> tuple[Run, ...]:
-        ground = self.ground
+    def _runs(self, ended: Sequence[tuple[int, _Recorder]]) -> tuple[Run, ...]:
         test = None
-        if any(tape.entry.phase == "verdict" for _, tape in ended):
-            test = ground.evaluate(self.lanes.weights, self.scales, ground.test)
+        if any(recorder.entry.phase == "verdict" for _, recorder in ended):
+            test = self.evaluator.evaluate(self.lanes.weights, self.scales, self.evaluator.test_rows)
         runs = []
-        for lane, tape in ended:
+        for lane, recorder in ended:
             seen = None
-            if test is not None and tape.entry.phase == "verdict":
-                lost = tape.diverged_at is not None
+            if test is not None and recorder.entry.phase == "verdict":
+                lost = recorder.diverged_at is not None
                 seen = (math.inf, 0.0) if lost else (float(test.loss[lane]), float(test.accuracy[lane]))
-            runs.append(tape.run(ground.problem.epochs, ground.network.task == "classification", seen))
+            runs.append(recorder.run(self.epochs, self.evaluator.network.task == "classification", seen))
         return tuple(runs)
 
 
 @dataclass
-class _Tape:
-    """What has been recorded of a run that is being trained."""
+class _Recorder:
+    """Records the losses of a run that is being trained."""
 
     entry: Entry
     curve: list[Losses]  # the first is that of the untrained network
@@ -142,12 +140,13 @@ class _Tape:
         return len(self.curve) - 1
 
     @property
-    def sound(self) -> bool:
-        """Whether the untrained network has losses at all."""
+    def starts_finite(self) -> bool:
+        """Whether the losses of the untrained network are finite."""
         return math.isfinite(self.curve[0].train) and math.isfinite(self.curve[0].valid)
 
     @property
-    def runaway(self) -> bool:
+    def has_run_away(self) -> bool:
+        """Whether a loss is so many times that of the untrained network that the run counts as diverged."""
         start, now = self.curve[0], self.curve[-1]
         bounded = now.train <= DIVERGENCE_FACTOR * start.train and now.valid <= DIVERGENCE_FACTOR * start.valid
         return not bounded  # also where a loss is nan
@@ -174,18 +173,23 @@ class _Tape:
 
 
 class Trainer:
-    """A rule on a problem: the program that trains all lanes for an epoch, compiled when it is first needed."""
+    """A rule on a problem: the program that trains all lanes for an epoch, compiled when it is first needed.
 
-    def __init__(self, ground: Ground, rule: Rule, settings: Mapping[str, float | bool]):
-        self.ground = ground
-        self.rule = rule
-        self.program, self.scalars = _settle(rule, settings)
+    Args:
+        evaluator: The network, its data and the number of lanes.
+        name: What the rule is called in this race.
+        entrant: Its formula and its hyperparameters other than the learning rate.
+    """
+
+    def __init__(self, evaluator: Evaluator, name: str, entrant: Entrant):
+        self.evaluator, self.name = evaluator, name
+        self.program, self.scalars = entrant.settings.program, entrant.numbers
         self.lock = threading.Lock()
         self._compiled: Any = None
 
     def lane(self, seed: int, lr: float) -> Lanes:
         """A single lane before the first step."""
-        weights = self.ground.network.initial(seed)
+        weights = self.evaluator.network.initial(seed)
         settings = {**self.scalars, "lr": lr}  # from which a state may start too
         starts = {name: self.program.initial(name, settings) for name in self.program.states}
         states = {
@@ -209,7 +213,7 @@ class Trainer:
         Returns:
             The lanes, and the mean over the epoch's batches of each lane's loss, taken where the gradient is.
         """
-        args = (lanes, order, lr, scales, self.ground.x, self.ground.y)
+        args = (lanes, order, lr, scales, self.evaluator.data.x, self.evaluator.data.y)
         with self.lock:
             if self._compiled is None:
                 program = jax.jit(self._epoch, donate_argnums=0, compiler_options=ONE_CORE)
@@ -233,7 +237,7 @@ class Trainer:
             ahead = [{"x": w, **s} for w, s in zip(point, states, strict=True)]
             point = tuple(interpret(self.program.lookahead, arrays, scalars, jnp)["x"] for arrays in ahead)
         batch = taken(rows, scales, x, y)
-        loss, gradient = jax.value_and_grad(self.ground.network.loss)(point, *batch)
+        loss, gradient = jax.value_and_grad(self.evaluator.network.loss)(point, *batch)
         new = [
             interpret(self.program, {"x": w, "dx": dx, **s}, scalars, jnp)
             for w, dx, s in zip(lane.weights, gradient, states, strict=True)
@@ -244,21 +248,3 @@ class Trainer:
             scalars={name: jnp.asarray(new[0][name], jnp.float32) for name in lane.scalars},
             t=t,
         ), loss
-
-
-def _settle(rule: Rule, settings: Mapping[str, float | bool]) -> tuple[Program, dict[str, float]]:
-    """The program of a rule and the values of its hyperparameters other than the learning rate."""
-    if "lr" not in rule.hyperparameters:
-        raise ValueError(f"{rule.name} has no hyperparameter named lr; a race compares learning rates")
-    if "lr" in settings:
-        raise ValueError(f"hyperparameters of {rule.name}: lr is what the race tunes; give learning_rates instead")
-    try:
-        checked = {name: rule.checked(name, value) for name, value in settings.items()}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"hyperparameters of {rule.name}: {error}") from None
-    program = Settings.of(rule, {name: value for name, value in checked.items() if name in rule.flags}).program
-    scalars = {**program.hyperparameters, **{k: v for k, v in checked.items() if k not in rule.flags}}
-    del scalars["lr"]
-    if missing := [name for name, value in scalars.items() if value is None]:
-        raise ValueError(f"{rule.name} needs a value for {missing}; give hyperparameters={{{rule.name!r}: ...}}")
-    return program, {name: float(value) for name, value in scalars.items() if value is not None}

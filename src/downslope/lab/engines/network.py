@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from downslope.lab.problems.problem import Problem
+from downslope.lab.problems.problem import Problem
 
 Weights = tuple[Any, ...]
 """The arrays of a network, layer by layer: weights of shape `(out, in)`, then biases of shape `(out,)`."""

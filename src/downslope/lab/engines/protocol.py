@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from downslope.rule import Rule
+from downslope.training.settings import Settings
 
 SEEDS_PER_RACE = 1_000_000
 """Race number n has the seeds from n million on; the last six digits of a seed are the number of its split."""
 
 DIVERGENCE_FACTOR = 1000.0
-"""A run has diverged when a loss is this many times that of the untrained network. No run observed ever came back from
-there in the epochs of a race, but one may take all of them to overflow 32-bit floats."""
+"""A run has diverged when a loss is this many times that of the untrained network. No run has been seen to recover from
+there within the epochs of a race, and it may take all of them until a 32-bit float overflows."""
 
 Phase = Literal["tuning", "verdict"]
 
@@ -48,6 +51,47 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Entrant:
+    """A rule that runs are trained with, and all of its hyperparameters but the learning rate.
+
+    Attributes:
+        settings: The rule and its flags.
+        numbers: The other hyperparameters, in the order of the formula.
+    """
+
+    settings: Settings
+    numbers: Mapping[str, float]
+
+    @classmethod
+    def of(cls, name: str, rule: Rule, given: Mapping[str, Any]) -> Entrant:
+        """A rule with some hyperparameters, checked, and the defaults of the others.
+
+        Args:
+            name: What the rule is called in the race, for errors.
+            rule: A rule with a hyperparameter `lr`.
+            given: Values other than the defaults, flags included.
+
+        Raises:
+            ValueError: The rule has no `lr`, or a hyperparameter is unknown, out of range, without value or `lr`.
+        """
+        if "lr" not in rule.hyperparameters:
+            raise ValueError(f"{name} has no hyperparameter named lr; a race compares learning rates")
+        if "lr" in given:
+            raise ValueError(f"hyperparameters of {name}: lr is what the race tunes; give learning_rates instead")
+        try:
+            checked = {key: rule.checked(key, value) for key, value in given.items()}
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"hyperparameters of {name}: {error}") from None
+        flags = {key: value for key, value in checked.items() if key in rule.flags}
+        numbers = {**rule.hyperparameters, **{key: value for key, value in checked.items() if key not in flags}}
+        del numbers["lr"]
+        if missing := [key for key, value in numbers.items() if value is None]:
+            raise ValueError(f"{name} needs a value for {missing}; give hyperparameters={{{name!r}: ...}}")
+        known = {key: float(value) for key, value in numbers.items() if value is not None}
+        return cls(Settings.of(rule, flags), known)
+
+
+@dataclass(frozen=True)
 class Entry:
     """A run that is to be trained."""
 
@@ -76,18 +120,37 @@ class Progress:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Description:
+    """What is the same for all runs of an engine.
+
+    Attributes:
+        network: The network, for people: `"64-64-10 MLP, ReLU"`.
+        weights: How many weights it has, biases included.
+        batch_size: Rows per step.
+        steps_per_epoch: Steps per epoch.
+        epochs: Passes over the training rows.
+    """
+
+    network: str
+    weights: int
+    batch_size: int
+    steps_per_epoch: int
+    epochs: int
+
+
 class Engine(Protocol):
     """Trains runs of several rules on one problem.
 
     Attributes:
-        threads: How many runs, or groups of runs, are trained beside each other.
-        split_seed: Which family of splits of the rows the seeds choose from.
-        varied: Whether each seed has a split of its own; otherwise all have the first of the family.
+        threads: How many runs, or groups of runs, are trained at a time.
     """
 
     threads: int
-    split_seed: int
-    varied: bool
+
+    @property
+    def description(self) -> Description:
+        """The network, and what each run of it is."""
 
     @property
     def seconds(self) -> Mapping[str, float]:

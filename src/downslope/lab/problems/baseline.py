@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from downslope.lab.problems.problem import Split, Task
+from downslope.lab.problems.problem import Split
+from downslope.lab.problems.tables import Task
 
 NAMES: dict[Task, str] = {
     "regression": "predicting the mean of the training targets",

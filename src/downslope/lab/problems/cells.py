@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 MISSING = ("NA", "N/A", "n/a", "na", "#N/A", "<NA>", "nan", "NaN", "NAN", "null", "NULL", "Null", "None", "?", "-")
-"""What stands for a missing value, besides an empty cell."""
+"""What means a missing value, besides an empty cell."""
 
 COMMA_NUMBER = r"^[+-]?(\d+|\d+,\d*|,\d+)([eE][+-]?\d+)?$"
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"  # what may be a decimal comma or a separator of thousands
@@ -29,14 +29,14 @@ def reads_as_number(text: str) -> bool:
 
 
 def words_of(missing: Sequence[str] | None) -> tuple[str, ...]:
-    """The words that stand for a missing value: those that were asked for, or the usual ones."""
+    """The words that mean a missing value: those that were asked for, or the usual ones."""
     if missing is None:
         return MISSING
     return (missing,) if isinstance(missing, str) else tuple(str(word) for word in missing)
 
 
 def take_out_missing(table: Source, words: tuple[str, ...]) -> None:
-    """Leave nothing where a cell is empty, not a number, or one of the words."""
+    """Make cells null that are empty, not a number, or one of the words."""
     import polars as pl
 
     numbers = [float(word) for word in words if reads_as_number(word)]

@@ -1,4 +1,4 @@
-"""Columns as they stand in a table, and what a network is given instead: whole, scaled, within 32-bit floats.
+"""Columns as they are read from a table, and as a network is given them: no gaps, scaled, within 32-bit floats.
 
 What fills a gap or scales a column is learned from the training rows alone, so that nothing about the validation and
 test rows leaks into training. The number of columns is the same for every choice of training rows, so that one
@@ -30,7 +30,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """What some training rows make of columns: `(value - shift) * factor`, and `fill` where there is no value.
+    """How columns are scaled by some training rows: `(value - shift) * factor`, and `fill` where there is no value.
 
     Attributes:
         shift: One number per column, in double precision.
@@ -58,9 +58,9 @@ class Columns:
         kinds: For each column what is done to it. A `"number"` is standardised and its gaps are filled with the median;
             a `"flag"` (0 or 1) is standardised and filled with the more frequent value; a `"category"` is a column of a
             one-hot encoding and stays 0 or 1; what is `"ready"` is left as it is.
-        place: What a person calls the row of an index, for errors.
-        unit: What one of `values` is in the numbers of the table, and
-        middle: what 0 is, for errors.
+        place: What messages call the row with an index.
+        unit: The number of the table that 1 in `values` stands for, counted from `middle`; for messages.
+        middle: The number of the table that 0 in `values` stands for; for messages.
     """
 
     values: NDArray[Any]
@@ -98,7 +98,7 @@ class Columns:
         return replace(self, values=np.clip(values, -most, most).astype(np.float32), unit=unit, middle=middle)
 
     def scaling(self, train: NDArray[np.integer[Any]]) -> Scaling:
-        """What the training rows alone say that is to be done to every row."""
+        """The scaling that follows from the training rows alone."""
         chosen = np.asarray(self.values[train], np.float64)
         fill = self._fill(chosen)
         chosen = np.where(np.isnan(chosen), fill, chosen)
@@ -107,15 +107,15 @@ class Columns:
         shift = np.where(some, chosen.mean(axis=0), 0.0)
         factor = np.ones(len(some))
         factor[some] = 1 / np.where(constant, 1.0, chosen.std(axis=0))[some]
-        # A category that no training row has says nothing there, nor does a number that they all share.
+        # Nothing can be learned from a category that no training row has, nor from a number that they all share.
         factor[constant & np.array([kind != "ready" for kind in self.kinds], dtype=bool)] = 0.0
         return Scaling(shift, factor, (fill - shift) * factor)
 
     def prepared(self, train: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        """All rows, without gaps and scaled, by what the training rows say.
+        """All rows, without gaps, scaled as follows from the training rows.
 
-        A column that is constant in the training rows says nothing there and is 0 everywhere; so a category that is
-        not among them is 0 in all columns of its encoding.
+        A column that is constant in the training rows is 0 everywhere, since nothing can be learned from it; so a
+        category that is not among them is 0 in all columns of its encoding.
 
         Args:
             train: The indices of the training rows.

@@ -1,4 +1,4 @@
-"""From a file of delimited text to its cells, as text: which bytes, which letters, which separator.
+"""From a file of delimited text to its cells, as text: compression, encoding, separator.
 
 What the file does not say is found out where it is certain, and reported; where two readings fit, the file is refused
 with the name of the option that decides. Nothing here knows what a number is.

@@ -1,4 +1,4 @@
-"""The problems that rules race on: four that come with the package, and any table of the user's own.
+"""A problem: what rules race on.
 
 A problem is data, together with the network and the budget that belong to it. Its test rows are always the same; the
 others are split into training and validation rows in as many ways as there are numbers. Scaling is always learned from
@@ -9,23 +9,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.problems.columns import Columns, DataError, Kind
-from downslope.lab.problems.sources import SUFFIXES
-from downslope.lab.problems.tables import Task, read_table
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import polars as pl
-
-__all__ = ["PROBLEMS", "DataError", "Parts", "Problem", "Split", "Task", "load_problem", "load_table"]
+from downslope.lab.problems.columns import Columns, DataError
+from downslope.lab.problems.tables import Task
 
 TEST_SEED = 20_240_229
 FOLDS = 5  # three to train, one to validate, one to test
@@ -105,6 +97,7 @@ class Problem:
             DataError: The target is the same in all its training rows.
 
         Example:
+            >>> from downslope.lab import load_problem
             >>> problem = load_problem("parabola")
             >>> [len(part) for part in problem.split(split_seed=3, number=1)]
             [600, 200, 200]
@@ -153,122 +146,6 @@ class Problem:
         return self._first[2]
 
 
-def load_problem(name: str) -> Problem:
-    """Load one of the problems that come with the package.
-
-    Args:
-        name: A key of `PROBLEMS`.
-
-    Returns:
-        The problem; every call gives the same arrays, bit for bit.
-
-    Raises:
-        DataError: There is no problem of that name.
-
-    Example:
-        >>> problem = load_problem("parabola")
-        >>> problem.train.x.shape, problem.hidden, problem.task
-        ((600, 1), (20,), 'regression')
-    """
-    if name not in PROBLEMS:
-        raise DataError(
-            f"problem: there is none named {name!r}; the names are {', '.join(PROBLEMS)}. "
-            f"A table of your own is a path that ends in one of {', '.join(SUFFIXES)}, with its target=COLUMN; in "
-            "Python load_table makes a problem of it."
-        )
-    return PROBLEMS[name]()
-
-
-def load_table(
-    path: str | Path | pl.DataFrame | Any,
-    *,
-    target: str,
-    hidden: tuple[int, ...] = (64,),
-    task: Task | None = None,
-    drop: Sequence[str] = (),
-    separator: str | None = None,
-    decimal_comma: bool | None = None,
-    encoding: str | None = None,
-    missing: Sequence[str] | None = None,
-    keep_index: bool = False,
-    impute: bool = False,
-    encode: bool = False,
-    batch_size: int | None = None,
-    epochs: int = 30,
-) -> Problem:
-    """Make a problem from a table.
-
-    Features are standardised, and so is the target of a regression: a loss of 1 there is what predicting the mean
-    gives. Columns of booleans become 0 and 1; a column that is constant in the training rows becomes 0 everywhere.
-
-    A file may be separated by commas, semicolons, tabs or vertical bars, have decimal commas, and be encoded in UTF-8,
-    UTF-16 or cp1252: which of these is found out, and said in the problem's `remarks`. Where two readings fit, the file
-    is refused until an argument says which is meant. A first column without name that only counts the rows is left out.
-
-    Args:
-        path: A file with a header that ends in `.csv`, `.tsv` or `.txt`, perhaps compressed (`.gz`, `.zst`); or a
-            `.parquet` file; or a data frame of Polars or pandas, or an Arrow table.
-        target: The column to predict.
-        hidden: The sizes of the hidden layers; `()` gives a linear model.
-        task: Whether to predict a class or a number. By default a target of text or booleans, or of integers with at
-            most 20 distinct values, means classification, and any other target regression.
-        drop: Columns to leave out.
-        separator: The character between the cells of a text file, or the word `"tab"`; None to find out.
-        decimal_comma: Whether the numbers of a text file are written as 1,5; None to find out.
-        encoding: The encoding of a text file, such as `"utf-8"`; None to find out.
-        missing: The words that stand for a missing value, instead of NA, N/A, nan, null, None, ? and - in their usual
-            spellings; an empty cell always does.
-        keep_index: Whether to keep a first column that only counts the rows.
-        impute: Whether to fill the gaps of features: of numbers with the median of the training rows, of booleans with
-            their more frequent value, of text with a category of its own. Rows without a target are left out.
-        encode: Whether to turn each feature of text into one column of zeros and ones per category, at most 100. A
-            category that is not in the training rows is 0 in all of them.
-        batch_size: Rows per step; by default a power of two between 4 and 128, about a sixteenth of the training rows.
-        epochs: Passes over the training rows in one run.
-
-    Returns:
-        The problem, named after the file; the same file gives the same problem.
-
-    Raises:
-        DataError: The file, a column or an argument does not allow it; the message names it and says what to do.
-
-    Example:
-        >>> import polars as pl
-        >>> rows = range(60)
-        >>> columns = {"size": [k / 7 for k in rows], "town": ["A", "B"] * 30, "price": [k % 9 / 2 for k in rows]}
-        >>> houses = pl.DataFrame(columns)
-        >>> problem = load_table(houses, target="price", encode=True)
-        >>> problem.task, problem.features
-        ('regression', ('size', 'town=A', 'town=B'))
-    """
-    check_sizes(hidden=hidden, batch_size=batch_size, epochs=epochs)
-    table = read_table(
-        path,
-        target=target,
-        task=task,
-        drop=drop,
-        separator=separator,
-        decimal_comma=decimal_comma,
-        encoding=encoding,
-        missing=missing,
-        keep_index=keep_index,
-        impute=impute,
-        encode=encode,
-    )
-    return assemble(
-        name=table.name,
-        title=f"{table.file}: {target}",
-        task=table.task,
-        x=table.x,
-        y=table.y,
-        classes=table.classes,
-        hidden=tuple(hidden),
-        batch_size=batch_size,
-        epochs=epochs,
-        remarks=table.remarks,
-    )
-
-
 def assemble(
     *,
     name: str,
@@ -282,7 +159,7 @@ def assemble(
     epochs: int,
     remarks: tuple[str, ...] = (),
 ) -> Problem:
-    """Split, prepare and hash: the way from whole columns to a `Problem`.
+    """Make a `Problem` of whole columns: choose its test rows, check that every split can be scaled, and hash it.
 
     Args:
         name: See `Problem`, like every argument that is not explained here.
@@ -290,9 +167,9 @@ def assemble(
         task: Classification or regression.
         x: All features.
         y: All classes as integers from 0, shape `(rows,)`, or one column of all targets.
-        classes: The names of the classes, or None.
+        classes: The names of the classes; None for regression.
         hidden: The sizes of the hidden layers.
-        batch_size: Rows per step, or None to choose by the number of training rows.
+        batch_size: Rows per step; None to choose by the number of training rows.
         epochs: Passes over the training rows.
         remarks: Sentences on how the table was read.
 
@@ -361,84 +238,3 @@ def _hash(x: Columns, y: Columns | NDArray[Any], test: NDArray[np.intp]) -> str:
         digest.update(f"{array.dtype.name}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
-
-
-def _columns(values: NDArray[Any], names: Iterable[str], kind: Kind) -> Columns:
-    return Columns(np.asarray(values, dtype=np.float64), tuple(map(str, names)), (kind,) * values.shape[1])
-
-
-def _digits() -> Problem:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    # Pixels divided by their maximum, not standardised: many at the border are zero in almost every image, and
-    # dividing by so small a deviation would turn one faint mark there into the largest input of all.
-    return assemble(
-        name="digits",
-        title="Handwritten digits, 8 × 8 pixels",
-        task="classification",
-        x=_columns(data.data / 16, data.feature_names, "ready"),
-        y=data.target,
-        classes=tuple(str(name) for name in data.target_names),
-        hidden=(64,),
-        batch_size=64,
-        epochs=30,
-    )
-
-
-def _breast_cancer() -> Problem:
-    from sklearn.datasets import load_breast_cancer
-
-    data = load_breast_cancer()
-    return assemble(
-        name="breast-cancer",
-        title="Breast cancer, benign or malignant",
-        task="classification",
-        x=_columns(data.data, data.feature_names, "number"),
-        y=data.target,
-        classes=tuple(str(name) for name in data.target_names),
-        hidden=(32,),
-        batch_size=32,
-        epochs=30,
-    )
-
-
-def _diabetes() -> Problem:
-    from sklearn.datasets import load_diabetes
-
-    data = load_diabetes(scaled=False)
-    return assemble(
-        name="diabetes",
-        title="Diabetes, progression after one year",
-        task="regression",
-        x=_columns(data.data, data.feature_names, "number"),
-        y=_columns(data.target[:, None], ["progression"], "number"),
-        classes=None,
-        hidden=(32,),
-        batch_size=32,
-        epochs=30,
-    )
-
-
-def _parabola() -> Problem:
-    x = np.linspace(-1.0, 1.0, 1000)
-    noise = np.random.default_rng(0).standard_normal(1000)
-    return assemble(
-        name="parabola",
-        title="A noisy parabola, y = x² + 0.1 · noise",
-        task="regression",
-        x=_columns(x[:, None], ["x"], "ready"),
-        y=_columns((x**2 + 0.1 * noise)[:, None], ["y"], "ready"),
-        classes=None,
-        hidden=(20,),
-        batch_size=32,
-        epochs=12,
-    )
-
-
-PROBLEMS: dict[str, Callable[[], Problem]] = {
-    "digits": _digits,
-    "breast-cancer": _breast_cancer,
-    "diabetes": _diabetes,
-    "parabola": _parabola,
-}

@@ -22,7 +22,7 @@ SUFFIXES = (*TEXTS, *(text + packed for text in TEXTS for packed in (".gz", ".zs
 
 @dataclass(eq=False)
 class Source:
-    """A table on its way: its columns, and how to speak of it."""
+    """A table while it is read: its columns, and what messages call it."""
 
     name: str
     file: str
@@ -34,7 +34,7 @@ class Source:
     remarks: list[str] = field(default_factory=list)
 
     def place(self, row: int) -> str:
-        """How to speak of a row."""
+        """What messages call the row with an index."""
         return f"row {self.rows[row]}{self.below}"
 
 
@@ -49,7 +49,7 @@ def names_a_table(name: str) -> bool:
 
 
 def source_of(source: object, separator: str | None, encoding: str | None, decimal_comma: bool | None) -> Source:
-    """The table that a path or a data frame stands for."""
+    """The table that is meant by a path or a data frame."""
     if isinstance(source, (str, Path)):
         return _file(Path(source), separator, encoding)
     for name, value in (("separator", separator), ("encoding", encoding), ("decimal_comma", decimal_comma)):

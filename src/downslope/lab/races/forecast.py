@@ -1,14 +1,12 @@
-"""How much longer a race takes, told from what its epochs have taken so far."""
+"""How much longer a race takes, estimated from what its epochs have taken so far."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from downslope.lab.engines.protocol import Progress
-    from downslope.lab.races.course import Stage, StageName
+from downslope.lab.engines.protocol import Progress
+from downslope.lab.races.tuning import Stage, StageName
 
 
 class Forecast:
@@ -70,7 +68,7 @@ class Forecast:
         return total / max(self.threads, busy / elapsed if elapsed > 0 else 0.0)
 
     def _now(self, pace: _Pace) -> float:
-        """What is to come in this stage for a rule, in epochs of a full heat."""
+        """What a rule still has to do in this stage, in epochs of a full heat."""
         if pace.waiting <= 0:
             return 0.0
         # In tuning, as many of the runs to come will diverge as of those that came.
@@ -78,7 +76,7 @@ class Forecast:
         return self._heats(self.epochs - pace.heat_epochs, pace.waiting * kept)
 
     def _heats(self, epochs: int, run_epochs: float) -> float:
-        """So many epochs of runs in at least so many epochs of a heat, in those of a full one."""
+        """The epochs of a full heat that take as long as these epochs of runs, in a heat that has at least `epochs`."""
         full = run_epochs / self.lanes
         return full if full >= epochs else epochs * self._size(run_epochs / epochs)
 

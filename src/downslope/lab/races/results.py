@@ -1,62 +1,18 @@
-"""What a race found: plain data, passed from the protocol to the table, the verdict and the report."""
+"""What a race found: plain data for the table, the verdict and the report."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from downslope.lab.engines.protocol import Run
+from downslope.lab.races import comparison, store
+from downslope.lab.races.comparison import Comparison, Interval
+from downslope.lab.races.statistics import standing
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A point estimate and its confidence interval; all but the estimate is nan when too few runs allow none."""
-
-    estimate: float
-    low: float
-    high: float
-    level: float  # the confidence that the interval reaches, such as 0.96875
-
-
-Outcome = Literal["first", "second", "alike", "undecided"]
-"""Which of two rules is lower, by more than the margin; `"alike"` if they are shown to differ by less."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two rules on the same reporting seeds: a paired comparison of their final validation losses."""
-
-    first: str
-    second: str
-    ratio: Interval  # geometric mean of the losses of `first` / `second`; 0 or infinite if one diverged more often
-    win_probability: float  # share of the seeds on which `first` ends lower; ties count half
-    p_value: float  # sign-flip test against all ratios within the margin, two-sided
-    p_adjusted: float  # after correction for all pairs of the race
-    outcome: Outcome  # what table, matrix and sentence go by
-
-    @property
-    def decided(self) -> bool:
-        """Whether one rule is lower than the other."""
-        return self.outcome in ("first", "second")
-
-    def turned(self) -> Comparison:
-        """The same comparison with the second rule first."""
-        swapped: dict[Outcome, Outcome] = {"first": "second", "second": "first"}
-        estimate, low, high = (
-            math.inf if ratio == 0 else 1 / ratio for ratio in (self.ratio.estimate, self.ratio.high, self.ratio.low)
-        )
-        return replace(
-            self,
-            first=self.second,
-            second=self.first,
-            ratio=Interval(estimate, low, high, self.ratio.level),
-            win_probability=1 - self.win_probability,
-            outcome=swapped.get(self.outcome, self.outcome),
-        )
 
 
 @dataclass(frozen=True)
@@ -134,16 +90,33 @@ class Race:
     @property
     def winner(self) -> str | None:
         """The rule that is decided to be lower than every other one and than the baseline; None if there is none."""
-        from downslope.lab.races.verdict import winner
-
         baseline = {result.rule: result.against_baseline for result in self.rules if result.against_baseline}
-        return winner(self.comparisons, len(self.rules), baseline if self.baseline else None)
+        return comparison.winner(self.comparisons, len(self.rules), baseline if self.baseline else None)
+
+    @property
+    def ranked(self) -> list[RuleResult]:
+        """The rules from the lowest loss to the highest; last those that were not run on all reporting seeds."""
+
+        def place(result: RuleResult) -> tuple[bool, tuple[int, float]]:
+            losses = [run.final_loss for run in result.verdict] or [math.inf]
+            return len(losses) < len(self.verdict_seeds), standing(losses)
+
+        return sorted(self.rules, key=place)
+
+    @property
+    def level(self) -> float | None:
+        """The level of the rules' intervals; None where the runs are too few for any."""
+        levels = (one.loss.level for one in self.rules if one.loss is not None)
+        return next((level for level in levels if not math.isnan(level)), None)
 
     def to_json(self) -> str:
-        """The whole race as one JSON object, every run included; `Race.from_json` gives back an equal race."""
-        from downslope.lab.races.store import race_to_json
+        """The whole race as one JSON object, every run included; `Race.from_json` gives back an equal race.
 
-        return race_to_json(self)
+        Raises:
+            ValueError: `environment` holds what JSON cannot: anything but strings, numbers, booleans, None, lists and
+                dicts; the message says where.
+        """
+        return store.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Race:
@@ -152,9 +125,7 @@ class Race:
         Raises:
             ValueError: The text is no JSON or no race of this version; the message says what is wrong and where.
         """
-        from downslope.lab.races.store import race_from_json
-
-        return race_from_json(text)
+        return store.from_json(text, cls)
 
     def runs(self) -> pl.DataFrame:
         """All runs as a table with one row each, as `downslope race --csv` writes it.
@@ -165,6 +136,4 @@ class Race:
             epoch (the losses of a run that diverged are infinite), `best_valid_loss` (the lowest after any epoch),
             `test_loss` and `test_accuracy` (null where a run has none).
         """
-        from downslope.lab.races.store import runs_table
-
-        return runs_table(self)
+        return store.runs_table(run for result in self.rules for run in (*result.tuning, *result.verdict))

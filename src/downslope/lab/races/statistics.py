@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.races.results import Comparison, Interval, Outcome, Race, RuleResult
+from downslope.lab.races.comparison import Comparison, Interval, Outcome
 
 SIGNIFICANCE = 0.05
 MARGIN = 0.01
@@ -94,16 +94,6 @@ def standing(losses: Sequence[float]) -> tuple[int, float]:
     amounts = _amounts(np.asarray(losses, dtype=np.float64))
     lost = int(amounts[:, 0].sum())
     return lost, float(amounts[:, 1].sum() / (len(losses) - lost)) if lost < len(losses) else math.inf
-
-
-def ranked(race: Race) -> list[RuleResult]:
-    """The rules of a race from the lowest loss to the highest; last those that were not run on all reporting seeds."""
-
-    def place(result: RuleResult) -> tuple[bool, tuple[int, float]]:
-        losses = [run.final_loss for run in result.verdict] or [math.inf]
-        return len(losses) < len(race.verdict_seeds), standing(losses)
-
-    return sorted(race.rules, key=place)
 
 
 class _Means:

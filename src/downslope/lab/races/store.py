@@ -11,25 +11,30 @@ import dataclasses
 import json
 import math
 import types
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from downslope.lab.races.results import Race
+from downslope.lab.engines.protocol import Run
 
 if TYPE_CHECKING:
     import polars as pl
+    from _typeshed import DataclassInstance
 
 FORMAT = 2  # 1 had medians and no splits
 WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
-def race_to_json(race: Race) -> str:
+T = TypeVar("T")
+
+
+def to_json(race: DataclassInstance) -> str:
     """Write a race as JSON.
 
     Args:
-        race: The race. Its `environment` may hold strings, numbers, booleans, None, and lists and dicts of these.
+        race: A data class of data classes, strings, numbers, booleans, None, and lists, tuples and dicts of these.
 
     Returns:
-        One JSON object with the fields of `Race` and `"format": 2`; `race_from_json` gives back an equal race.
+        One JSON object with the fields of the race and `"format": 2`; `from_json` gives back an equal race.
 
     Raises:
         ValueError: A value is of a kind that JSON cannot hold; the message says where it is.
@@ -38,11 +43,12 @@ def race_to_json(race: Race) -> str:
     return json.dumps(document, allow_nan=False)
 
 
-def race_from_json(text: str) -> Race:
-    """Read a race that `race_to_json` wrote.
+def from_json(text: str, kind: type[T]) -> T:
+    """Read a race that `to_json` wrote.
 
     Args:
         text: The JSON.
+        kind: The data class of a race; the annotations of its fields say what each value must be.
 
     Returns:
         The race.
@@ -62,13 +68,13 @@ def race_from_json(text: str) -> Race:
         raise ValueError(
             f"The race is in format {found!r}, but this version reads {FORMAT}; use the downslope that wrote it."
         )
-    race = _decode(document, Race, "race")
-    assert isinstance(race, Race)
+    race = _decode(document, kind, "race")
+    assert isinstance(race, kind)
     return race
 
 
-def runs_table(race: Race) -> pl.DataFrame:
-    """All runs of a race, one row each; the columns are described at `Race.runs`."""
+def runs_table(runs: Iterable[Run]) -> pl.DataFrame:
+    """Runs as a table, one row each; the columns are described at `Race.runs`."""
     import polars as pl
 
     rows = [
@@ -85,8 +91,7 @@ def runs_table(race: Race) -> pl.DataFrame:
             "test_loss": run.test_loss,
             "test_accuracy": run.test_accuracy,
         }
-        for result in race.rules
-        for run in (*result.tuning, *result.verdict)
+        for run in runs
     ]
     kinds = {"rule": pl.String, "lr": pl.Float64, "seed": pl.Int64, "phase": pl.String, "diverged_at": pl.Int64}
     numbers = ("train_loss", "valid_loss", "valid_accuracy", "best_valid_loss", "test_loss", "test_accuracy")

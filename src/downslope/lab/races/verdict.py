@@ -5,32 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from downslope.lab.races.results import Comparison, Interval
+from downslope.lab.races.comparison import Comparison, Interval, against_others, winner
 from downslope.lab.races.statistics import geometric_mean, seeds_needed, standing
-
-
-def winner(
-    comparisons: Sequence[Comparison], raced: int, baseline: Mapping[str, Comparison] | None = None
-) -> str | None:
-    """The rule that wins: decided to be lower than every other rule of the race, and than the baseline.
-
-    Args:
-        comparisons: What `compare` made of the rules that were judged.
-        raced: How many rules entered the race.
-        baseline: What `against_baseline` made of them, if there is a baseline.
-
-    Returns:
-        Its name; None if no rule wins, as where some of the others were not judged.
-    """
-    for rule in dict.fromkeys(name for one in comparisons for name in (one.first, one.second)):
-        beaten = [one for one in _against_others(rule, comparisons) if one.outcome == "first"]
-        if len(beaten) == raced - 1 and (baseline is None or baseline[rule].outcome == "first"):
-            return rule
-    return None
-
-
-def _against_others(rule: str, comparisons: Sequence[Comparison]) -> list[Comparison]:
-    return [one if one.first == rule else one.turned() for one in comparisons if rule in (one.first, one.second)]
 
 
 def verdict(
@@ -77,7 +53,7 @@ def verdict(
             f"{best} ended lowest ({result}), but {'one seed' if n_seeds == 1 else f'{n_seeds} seeds'} cannot prove "
             f"a difference: run at least {seeds_needed(2)}."
         )
-    mine = sorted(_against_others(best, comparisons), key=lambda one: standing(losses[one.second]))
+    mine = sorted(against_others(best, comparisons), key=lambda one: standing(losses[one.second]))
     undecided = [one.second for one in mine if one.outcome == "undecided"]
     alike = [one.second for one in mine if one.outcome == "alike"]
     if winner(comparisons, len(losses), baseline) == best:

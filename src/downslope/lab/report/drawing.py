@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 
 from downslope.lab.races.results import Race
-from downslope.lab.races.statistics import ranked
 
 COLOURS = 7
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -73,7 +72,7 @@ def looks(race: Race) -> dict[str, Look]:
     Where there are more rules than colours, by its place in the result: no two of the lowest share their colour.
     """
     symbols = list(SHAPES)
-    order = race.rules if len(race.rules) <= COLOURS else ranked(race)
+    order = race.rules if len(race.rules) <= COLOURS else race.ranked
     return {
         result.rule: Look(f"@c{place % COLOURS}", DASHES[place % len(DASHES)], symbols[place % len(symbols)])
         for place, result in enumerate(order)
@@ -219,13 +218,13 @@ def log_axis(title: str, edges: tuple[float, float]) -> dict[str, Any]:
 def level(
     value: float | None, text: str, place: Literal["start", "middle"], side: Literal["above", "below"]
 ) -> dict[str, Any]:
-    """A dotted level across the picture, as the part of a layout that draws it; empty if there is none to draw.
+    """A dotted horizontal line across the picture, as part of a layout; empty if there is none to draw.
 
     Args:
         value: Where it is.
-        text: What it is called.
-        place: Where along it that stands, and
-        side: on which side of it: where the picture's curves are not.
+        text: Its label.
+        place: Where along the line the label is.
+        side: On which side of it: where the picture's curves are not.
     """
     if value is None or not 0 < value < math.inf:
         return {}
@@ -247,7 +246,7 @@ def strip_title(text: str, y: float) -> dict[str, Any]:
 
 
 def in_the_middle(text: str) -> dict[str, Any]:
-    """A remark in the place of what could not be drawn."""
+    """A remark where nothing could be drawn."""
     at = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper"}
     return at | {"text": text, "showarrow": False, "font": {"size": 16, "color": "@muted"}}
 

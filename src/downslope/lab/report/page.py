@@ -14,10 +14,10 @@ from typing import Any
 from downslope import files
 from downslope.lab.problems.baseline import NAMES
 from downslope.lab.races.results import Race, RuleResult
-from downslope.lab.races.store import race_to_json
 from downslope.lab.report.code import lowest, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, looks, number
 from downslope.lab.report.mathml import mathml
+from downslope.lab.report.method import method
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report.tables import matrix, pairs, rule_name, summary, valleys
 from downslope.version import __version__
@@ -49,7 +49,7 @@ def report_page(race: Race) -> str:
     """The page that `write_report` writes, as text.
 
     Args:
-        race: The race.
+        race: As for `write_report`.
 
     Returns:
         A whole HTML document.
@@ -90,7 +90,7 @@ def report_page(race: Race) -> str:
 {body}<footer class="small">Made by downslope {html.escape(_version(race))}. This page loads nothing from the network.
 The race itself is in it as JSON.</footer>
 </main>
-<script type="application/json" id="race">{_embedded(race_to_json(race))}</script>
+<script type="application/json" id="race">{_embedded(race.to_json())}</script>
 <script type="application/json" id="pictures">{_embedded(json.dumps(drawn, allow_nan=False))}</script>
 <script>{get_plotlyjs()}</script>
 <script>
@@ -281,62 +281,12 @@ def _settings(result: RuleResult) -> str:
 
 
 def _method(race: Race) -> str:
-    sizes = ", ".join(f"{count:,} {name}" for name, count in race.sizes.items())
-    tuned = [result for result in race.rules if result.best_lr is not None]
-    widened = [f"{result.rule} ({result.edge})" for result in tuned if result.edge is not None]
-    grid = ", ".join(number(lr) for lr in race.learning_rates)
-    rows = [
-        ("Data", f"{race.problem}: {sizes} rows"),
-        *([("Reading the table", " ".join(race.remarks))] if race.remarks else []),
-        ("Data hash", race.data_hash),
-        ("Network", f"{race.network}, {race.weights:,} weights"),
-        ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),
-        ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
-        (
-            "Widening",
-            "Where the best value of a rule lay on an edge of the grid, the grid was widened there for all"
-            + _edges(widened),
-        ),
-        ("Runs", _runs(race)),
-        ("Tuning seeds", _listed(race.tuning_seeds)),
-        (
-            "Confirming",
-            "The learning rates of each rule that looked best were run on more tuning seeds, as many for every rule",
-        ),
-        ("Confirming seeds", _listed(race.confirming_seeds)),
-        ("Reporting seeds", f"{_listed(race.verdict_seeds)}; no rule was tuned on them"),
-        (
-            "Shared luck",
-            "For each seed, every rule got the same initial weights, the same split and the same order of batches",
-        ),
-        ("Seeds", f"seed {race.seed}, split seed {race.split_seed}: the same numbers give the same race again"),
-        ("Best epoch", "A run’s lowest validation loss of any epoch is shown beside its last; nothing goes by it"),
-        ("Divergence", "Counts as an infinite loss: never left out, never clipped"),
-        (
-            "Statistic",
-            "Mean logarithm of the final validation loss over the reporting seeds; a loss below 1e-12 counts as it",
-        ),
-        ("Margin", f"Losses that differ by less than {100 * race.margin:g} % are practically alike"),
-        (
-            "Tests",
-            "Paired sign-flip test of each pair against the margin, level 0.05: that the lowest is lower than all "
-            "others as one claim, all other pairs with Holm’s correction",
-        ),
-        (
-            "Intervals",
-            "The same test inverted: exact if the logarithms, of a difference or of one rule’s runs, are symmetric "
-            "about their centre",
-        ),
-        ("Splits", _about_splits(race)),
-        ("Test data", "Seen once, by the runs of the verdict, after every choice was made"),
-        *_flat(race.environment),
-    ]
-    shown = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in rows)
+    facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in method(race))
     return _section(
         "method",
         "How this race was run",
         "Everything that decides the result.",
-        f'<dl class="method">{shown}</dl>\n'
+        f'<dl class="method">{facts}</dl>\n'
         '<button type="button" class="save" id="save">Save all numbers as JSON</button>',
     )
 
@@ -400,51 +350,12 @@ def _seeds(count: int) -> str:
     return "one seed" if count == 1 else f"{count} seeds"
 
 
-def _listed(seeds: tuple[int, ...]) -> str:
-    run_on = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
-    return f"{seeds[0]} to {seeds[-1]}" if run_on else ", ".join(map(str, seeds)) or "none"
-
-
-def _runs(race: Race) -> str:
-    counts = {(len(result.tuning), len(result.verdict)) for result in race.rules}
-    if len(counts) == 1:
-        ((tuning, verdict),) = counts
-        return f"{tuning} in tuning and {verdict} for the verdict, the same for every rule"
-    listed = ", ".join(f"{result.rule} {len(result.tuning)} + {len(result.verdict)}" for result in race.rules)
-    return f"Tuning and verdict, not the same for every rule: {listed}"
-
-
 def _splits(race: Race) -> str:
     return ", each with its own split of the data" if race.splits > 1 else ", all on one split of the data"
 
 
-def _about_splits(race: Race) -> str:
-    if race.splits == 1:
-        return "One for all seeds: what is significant here is so for this split of the data, not for others"
-    return (
-        f"{race.splits}, one for each reporting seed; intervals and tests allow for the rows that splits share (Nadeau "
-        f"and Bengio, {race.overlap:.3g} validation rows per training row)"
-    )
-
-
 def _level(race: Race) -> str:
-    levels = [r.loss.level for r in race.rules if r.loss is not None and not math.isnan(r.loss.level)]
-    return f", with their {100 * levels[0]:.3g} % intervals" if levels else ""
-
-
-def _edges(widened: list[str]) -> str:
-    return f"; the limit was reached with the best value still on the edge for {', '.join(widened)}" if widened else ""
-
-
-def _flat(environment: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for name, value in environment.items():
-        label = f"{above} {name}".strip()
-        if isinstance(value, dict):
-            rows += _flat(value, label)
-        else:
-            rows.append((label, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)))
-    return rows
+    return "" if race.level is None else f", with their {100 * race.level:.3g} % intervals"
 
 
 def _version(race: Race) -> str:

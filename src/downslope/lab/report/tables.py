@@ -7,9 +7,9 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from downslope.lab.engines.protocol import Run
-from downslope.lab.races.results import Comparison, Interval, Race, RuleResult
-from downslope.lab.races.statistics import geometric_mean, ranked
+from downslope.lab.races.comparison import Comparison, Interval
+from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.summary import Row, Runs, rows_of
 from downslope.lab.races.verdict import difference
 from downslope.lab.report.drawing import SHAPES, Look, number
 
@@ -35,22 +35,35 @@ def rule_name(rule: str, look: Look) -> str:
     )
 
 
+HEADS: dict[str, str] = {
+    "best_lr": "Best learning rate",
+    "safe_range": "Safe range",
+    "loss": "Validation loss",
+    "accuracy": "Accuracy",
+    "best_loss": "Best epoch’s loss",
+    "test_loss": "Test loss",
+    "test_accuracy": "Test accuracy",
+    "steps": "Steps to target",
+    "seconds": "Seconds of training",
+    "failures": "Failures",
+}
+"""The columns of the summary, beside the rule."""
+
+
 def summary(race: Race, look: dict[str, Look]) -> str:
     """The table of all rules, best first, and what a constant prediction reaches."""
-    columns = ["Rule", "Best learning rate", "Safe range", "Validation loss"]
-    columns += ["Accuracy"] if race.task == "classification" else []
-    columns += ["Best epoch’s loss", "Test loss"] + (["Test accuracy"] if race.task == "classification" else [])
-    columns += ["Steps to target", "Seconds of training", "Failures"]
-    order = ranked(race)
+    shown = [key for key in HEADS if race.task == "classification" or "accuracy" not in key]
+    order = race.ranked
     leader = order[0].rule if len(order) > 1 and order[0].finished_loss not in (None, math.inf) else None
-    rows = "".join(_summary_row(result, race, look, columns, leader) for result in order)
-    return _table("summary", _heads(columns), rows + _baseline_row(race, columns))
+    standing = {result.rule: _standing(result, leader, race) for result in order}
+    body = "".join(_summary_row(row, shown, look, standing, leader) for row in rows_of(race))
+    return _table("summary", _heads(["Rule", *(HEADS[key] for key in shown)]), body)
 
 
 def matrix(race: Race, look: dict[str, Look]) -> str:
     """Win probabilities of every rule over every other, best rule first."""
     both_ways = {(one.first, one.second): one for pair in race.comparisons for one in (pair, pair.turned())}
-    rules = [result.rule for result in ranked(race) if any(result.rule in pair for pair in both_ways)]
+    rules = [result.rule for result in race.ranked if any(result.rule in pair for pair in both_ways)]
     head = "<td></td>" + "".join(f'<th scope="col"><span>{html.escape(rule)}</span></th>' for rule in rules)
     rows = "".join(
         f'<tr><th scope="row">{rule_name(row, look[row])}</th>'
@@ -109,37 +122,41 @@ def _heads(columns: Iterable[str]) -> str:
     return "".join(f'<th scope="col">{column}</th>' for column in columns)
 
 
-def _summary_row(result: RuleResult, race: Race, look: dict[str, Look], columns: list[str], leader: str | None) -> str:
-    standing = _standing(result, leader, race)
-    small = f"<small>{standing}</small>" if standing else ""
-    cells = {
-        "Best learning rate": _best_lr(result),
-        "Safe range": _safe_range(result.safe_range),
-        "Validation loss": _loss(result),
-        "Accuracy": _with_interval(result.accuracy, percent=True),
-        "Best epoch’s loss": _with_interval(result.best_loss),
-        "Test loss": _with_interval(result.test_loss, finished=_finished(result.verdict)),
-        "Test accuracy": _with_interval(result.test_accuracy, percent=True),
-        "Steps to target": _steps(result.steps_to_target, race.target_loss),
-        "Seconds of training": number(result.seconds),
-        "Failures": _failures(result.tuning, "tuning") + _failures(result.verdict, "reporting"),
-    }
-    shown = "".join(f'<td class="number" data-label="{column}">{cells[column]}</td>' for column in columns[1:])
-    kind = ' class="best"' if result.rule == leader else ""
-    return f'<tr{kind}><th scope="row">{rule_name(result.rule, look[result.rule])}{small}</th>{shown}</tr>\n'
-
-
-def _baseline_row(race: Race, columns: list[str]) -> str:
-    if race.baseline is None:
-        return ""
-    cells = {"Validation loss": _with_interval(race.baseline.loss)}
-    if race.baseline.accuracy is not None:
-        cells["Accuracy"] = _with_interval(race.baseline.accuracy, percent=True)
-    shown = "".join(
-        f'<td class="number" data-label="{column}">{cells[column]}</td>' if column in cells else "<td></td>"
-        for column in columns[1:]
+def _summary_row(
+    row: Row, shown: list[str], look: dict[str, Look], standing: dict[str, str], leader: str | None
+) -> str:
+    cells = _cells(row)
+    columns = "".join(
+        f'<td class="number" data-label="{HEADS[key]}">{cells[key]}</td>' if key in cells else "<td></td>"
+        for key in shown
     )
-    return f'<tr class="baseline"><th scope="row">baseline<small>the same for every row</small></th>{shown}</tr>\n'
+    if row.name is None:
+        return (
+            f'<tr class="baseline"><th scope="row">baseline<small>the same for every row</small></th>{columns}</tr>\n'
+        )
+    small = f"<small>{standing[row.name]}</small>" if standing[row.name] else ""
+    kind = ' class="best"' if row.name == leader else ""
+    return f'<tr{kind}><th scope="row">{rule_name(row.name, look[row.name])}{small}</th>{columns}</tr>\n'
+
+
+def _cells(row: Row) -> dict[str, str]:
+    """What stands in the columns of a row; of the baseline's, in those that are about it."""
+    loss = _mean(row.loss, row.finished_loss, row.verdict)
+    accuracy = _with_interval(row.accuracy, percent=True)
+    if row.name is None:
+        return {"loss": loss, "accuracy": accuracy} if row.accuracy else {"loss": loss}
+    return {
+        "best_lr": _best_lr(row),
+        "safe_range": _safe_range(row.safe_range),
+        "loss": loss,
+        "accuracy": accuracy,
+        "best_loss": _with_interval(row.best_loss),
+        "test_loss": _mean(row.test_loss, row.finished_test_loss, row.verdict),
+        "test_accuracy": _with_interval(row.test_accuracy, percent=True),
+        "steps": _steps(row.steps),
+        "seconds": number(row.seconds),
+        "failures": _failures(row.tuning, "tuning") + _failures(row.verdict, "reporting"),
+    }
 
 
 def _standing(result: RuleResult, leader: str | None, race: Race) -> str:
@@ -161,28 +178,20 @@ def _decision(comparison: Comparison) -> str:
     return f"{lower} is lower" if lower else comparison.outcome
 
 
-def _loss(result: RuleResult) -> str:
-    return _with_interval(result.loss, finished=_finished(result.verdict, result.finished_loss))
+def _mean(interval: Interval | None, finished: float | None, runs: Runs) -> str:
+    """A mean over runs; of those that finished, where others diverged."""
+    if interval is None or not runs.some_diverged:
+        return _with_interval(interval)
+    kept = runs.count - runs.diverged
+    small = f"<small>in {kept} of {runs.count} runs, {runs.diverged} diverged</small>"
+    return f"<strong>{number(finished)}</strong>{small}"
 
 
-def _finished(runs: tuple[Run, ...], loss: float | None = None) -> str:
-    """What to say of runs of which some diverged, whose mean is infinite."""
-    lost = sum(run.diverged_at is not None for run in runs)
-    if not 0 < lost < len(runs):
-        return ""
-    if loss is None:
-        loss = geometric_mean([run.test_loss for run in runs if run.test_loss is not None])
-    return f"<strong>{number(loss)}</strong><small>in {len(runs) - lost} of {len(runs)} runs, {lost} diverged</small>"
-
-
-def _best_lr(result: RuleResult) -> str:
-    if result.best_lr is None:
-        if not result.tuning:
-            return "–<small>not tuned yet</small>"
-        diverged = all(run.diverged_at is not None for run in result.tuning)
-        return f"–<small>{'all diverged' if diverged else 'tuning unfinished'}</small>"
-    edge = f"<small>at the {result.edge} edge</small>" if result.edge else ""
-    return f"<strong>{number(result.best_lr)}</strong>{edge}"
+def _best_lr(row: Row) -> str:
+    if row.best_lr is None:
+        return f"–<small>{row.no_best_lr}</small>"
+    edge = f"<small>at the {row.edge} edge</small>" if row.edge else ""
+    return f"<strong>{number(row.best_lr)}</strong>{edge}"
 
 
 def _safe_range(safe: tuple[float, float] | None) -> str:
@@ -202,11 +211,9 @@ def _interval_level(interval: Interval) -> str:
     return "" if math.isnan(interval.level) else f"{_level(interval)} interval; "
 
 
-def _with_interval(interval: Interval | None, *, percent: bool = False, finished: str = "") -> str:
+def _with_interval(interval: Interval | None, *, percent: bool = False) -> str:
     if interval is None:
         return "–"
-    if finished:
-        return finished
     write = _percent if percent else number
     if math.isnan(interval.low) or math.isnan(interval.high):
         return f"<strong>{write(interval.estimate)}</strong>"
@@ -217,17 +224,12 @@ def _percent(share: float | None) -> str:
     return "–" if share is None or math.isnan(share) else f"{100 * share:.3g} %"
 
 
-def _steps(steps: float | None, target: float | None) -> str:
-    if steps is None or target is None:
-        return "–"
-    return "missed" if math.isinf(steps) else f"{steps:,.0f}"
+def _steps(steps: float | None) -> str:
+    return "–" if steps is None else "missed" if math.isinf(steps) else f"{steps:,.0f}"
 
 
-def _failures(runs: tuple[Run, ...], phase: str) -> str:
-    if not runs:
-        return ""
-    failed = sum(run.diverged_at is not None for run in runs)
-    return f"<small>{phase} {failed} of {len(runs)}</small>"
+def _failures(runs: Runs, phase: str) -> str:
+    return f"<small>{phase} {runs.diverged} of {runs.count}</small>" if runs.count else ""
 
 
 def _matrix_cell(comparison: Comparison | None) -> str:

@@ -14,27 +14,26 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import jax
 
 from downslope.backends.threads import available
-from downslope.lab.engines.ground import Ground
+from downslope.lab.engines.data import Data
+from downslope.lab.engines.evaluator import Evaluator
 from downslope.lab.engines.heat import Heat, Trainer
-from downslope.lab.engines.protocol import SEEDS_PER_RACE, Entry, Progress
+from downslope.lab.engines.network import Network
+from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress
+from downslope.lab.problems.problem import Problem
 
-if TYPE_CHECKING:
-    from downslope.lab.problems.problem import Problem
-    from downslope.rule import Rule
+_ACTIVATIONS = {"relu": "ReLU"}
 
 
-class Engine:
-    """Trains runs of several rules on one problem.
+class JaxEngine:
+    """Trains runs of several rules on one problem: an `Engine`.
 
     Args:
         problem: Data, network and budget.
-        rules: The rules that runs may ask for, each with a hyperparameter `lr`.
-        hyperparameters: Per name of a rule, values other than the defaults, flags included.
+        entrants: The rules that runs may ask for, by what they are called in the race.
         lanes: Runs per heat; by default as many as fit the cache.
         threads: Heats at a time; by default one per processor that this process may use.
         split_seed: Which family of splits of the rows the seeds choose from.
@@ -45,12 +44,12 @@ class Engine:
             run beside each other, each counts for an n-th.
 
     Raises:
-        ValueError: A rule has no `lr`, a hyperparameter is unknown or has no value, or two rules have one name.
+        ValueError: There is no thread.
 
     Example:
         >>> import downslope
-        >>> from downslope.lab.problems.problem import load_problem
-        >>> engine = Engine(load_problem("parabola"), [downslope.sgd])
+        >>> from downslope.lab.problems.builtin import PROBLEMS
+        >>> engine = JaxEngine(PROBLEMS["parabola"](), {"sgd": Entrant.of("sgd", downslope.sgd, {})})
         >>> runs = [run for progress in engine.train([Entry("sgd", 0.1, seed=0)]) for run in progress.finished]
         >>> runs[0].valid_loss[0] > 5 * runs[0].final_loss
         True
@@ -59,31 +58,39 @@ class Engine:
     def __init__(
         self,
         problem: Problem,
-        rules: Sequence[Rule],
+        entrants: Mapping[str, Entrant],
         *,
-        hyperparameters: Mapping[str, Mapping[str, float | bool]] | None = None,
         lanes: int | None = None,
         threads: int | None = None,
         split_seed: int = 0,
         varied: bool = True,
     ):
-        settings = dict(hyperparameters or {})
-        self.problem = problem
-        self.split_seed, self.varied = split_seed, varied
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads}: give at least 1")
+        self.problem = problem
         self.threads = threads or available()
-        self.seconds = {rule.name: 0.0 for rule in rules}
-        if len(self.seconds) < len(rules):
-            raise ValueError(f"rules: {[rule.name for rule in rules]}; every rule needs a name of its own")
-        if unknown := settings.keys() - self.seconds.keys():
-            raise ValueError(f"hyperparameters: no rule is named {sorted(unknown)}; the rules are {[*self.seconds]}")
-        self._ground = Ground(problem, lanes, split_seed, varied)
-        self._trainers = {rule.name: Trainer(self._ground, rule, settings.get(rule.name, {})) for rule in rules}
+        self.seconds = dict.fromkeys(entrants, 0.0)
+        self._data = Data(problem, split_seed, varied)
+        evaluator = Evaluator(self._data, Network.of(problem), lanes)
+        self._network = evaluator.network
+        self._trainers = {name: Trainer(evaluator, name, entrant) for name, entrant in entrants.items()}
+
+    @property
+    def description(self) -> Description:
+        """The network, and what each run of it is."""
+        network = self._network
+        return Description(
+            network=f"{'-'.join(map(str, network.sizes))} MLP, "
+            f"{_ACTIVATIONS.get(network.activation, network.activation)}",
+            weights=network.size,
+            batch_size=self._data.batch_size,
+            steps_per_epoch=self._data.steps,
+            epochs=self.problem.epochs,
+        )
 
     def split_number(self, seed: int) -> int:
         """Which split of the family the runs of a seed are trained and validated on."""
-        return seed % SEEDS_PER_RACE if self.varied else 0
+        return self._data.split_number(seed)
 
     def train(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs, and report after every epoch of every heat.
@@ -136,7 +143,7 @@ class Engine:
     ) -> None:
         begun.set()
         try:
-            with jax.default_device(self._ground.device):
+            with jax.default_device(self._data.device):
                 while (rule := schedule.next_rule()) is not None:
                     start = time.perf_counter()
                     for progress in Heat(self._trainers[rule]).train(functools.partial(schedule.take, rule)):

@@ -1,4 +1,4 @@
-"""A race while it runs: what is trained next, and what the finished runs say about each learning rate."""
+"""Which learning rates are tried next, and what the finished runs say about each of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from downslope.lab.engines.protocol import Engine, Entry, Progress, Run
-from downslope.lab.problems.problem import Problem
-from downslope.language.formula import Range
+from downslope.lab.races.plan import PER_DECADE, Plan
 
-PER_DECADE = 3
 WIDENINGS = 2
 """How often the grid is widened by a decade on each side where the best learning rate of a rule lies on its edge."""
 
@@ -37,27 +35,22 @@ class Stage:
     epochs: Mapping[str, int]
 
 
-class Course:
-    """The race while it runs: which runs have finished, and what they say about each learning rate.
+class Tuning:
+    """Finds every rule's best learning rate, has it judged on fresh seeds, and keeps the runs.
 
     Whatever one rule needs, all rules get: the grid is widened for all when the best learning rate of one lies on its
     edge, and all have as many learning rates confirmed. So a rule has fewer runs than another only where learning rates
     are out of its range.
+
+    Args:
+        engine: What trains the runs.
+        plan: Rules, learning rates and seeds.
+        watch: Called with each stage that begins, and with what the engine reports.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        problem: Problem,
-        rates: tuple[float, ...],
-        tuning_seeds: tuple[int, ...],
-        confirming_seeds: tuple[int, ...],
-        watch: Callable[[Stage | Progress], None],
-    ):
-        self.engine, self.problem, self.rates, self.watch = engine, problem, rates, watch
-        self.tuning_seeds, self.confirming_seeds = tuning_seeds, confirming_seeds
+    def __init__(self, engine: Engine, plan: Plan, watch: Callable[[Stage | Progress], None]):
+        self.engine, self.plan, self.watch = engine, plan, watch
         self.runs: list[Run] = []
-        self.allowed: dict[str, Range] = {}
         self.grid: set[float] = set()  # what all rules have been tried at, as far as it is in their range
         self.widenings: dict[Side, int] = {"low": 0, "high": 0}
         self.confirmed: dict[str, set[float]] = {}
@@ -68,16 +61,17 @@ class Course:
         """Train some runs, keep what they found, and let the watcher know."""
         epochs: dict[str, int] = {}
         for entry in entries:
-            epochs[entry.rule] = epochs.get(entry.rule, 0) + self.problem.epochs
+            epochs[entry.rule] = epochs.get(entry.rule, 0) + self.engine.description.epochs
         self.watch(Stage(name, epochs))
         for progress in self.engine.train(entries):
             self.runs.extend(progress.finished)
             self.watch(progress)
 
-    def tune(self, names: Sequence[str]) -> None:
+    def tune(self) -> None:
         """Find every rule's best learning rate: widened where it lies on the edge, confirmed on more seeds."""
+        names = list(self.plan.entrants)
         self.confirmed = {name: set() for name in names}
-        self._tune_at("tuning", dict.fromkeys(names, self.rates))
+        self._tune_at("tuning", dict.fromkeys(names, self.plan.learning_rates))
         while True:
             if beyond_edges := self._beyond(names):
                 self._tune_at("widening", {name: self._in_range(name, beyond_edges) for name in names})
@@ -91,7 +85,7 @@ class Course:
 
     def _tune_at(self, name: StageName, rates: Mapping[str, Sequence[float]]) -> None:
         """Train these learning rates of these rules, and choose again."""
-        seeds = self.confirming_seeds if name == "confirming" else self.tuning_seeds
+        seeds = self.plan.confirming_seeds if name == "confirming" else self.plan.tuning_seeds
         self.train(name, [Entry(rule, lr, seed) for rule in rates for lr in rates[rule] for seed in seeds])
         for rule in rates:
             self.grid.update(rates[rule])
@@ -108,7 +102,7 @@ class Course:
         return best, "low" if best == min(losses) else "high" if best == max(losses) else None
 
     def _in_range(self, name: str, rates: Iterable[float]) -> list[float]:
-        return [lr for lr in rates if name not in self.allowed or lr in self.allowed[name]]
+        return [lr for lr in rates if lr in self.plan.entrants[name].settings.rule.ranges["lr"]]
 
     def _beyond(self, names: Sequence[str]) -> list[float]:
         """The learning rates to widen the grid by, for any rule whose best lies on the edge and could go on."""
@@ -139,13 +133,14 @@ class Course:
         """Whether learning rates that look as good as those run on more seeds, or better, have not been."""
         losses, confirmed = self.losses(name), self.confirmed_losses(name)
         waiting = [loss for lr, loss in losses.items() if lr not in confirmed and math.isfinite(loss)]
-        if not waiting or not self.confirming_seeds:
+        if not waiting or not self.plan.confirming_seeds:
             return False
         finite = [losses[lr] for lr, loss in confirmed.items() if math.isfinite(loss)]
         return not finite or min(waiting) < min(finite)
 
-    def judge(self, seeds: Sequence[int]) -> None:
+    def judge(self) -> None:
         """Run every rule's best learning rate on fresh seeds."""
+        seeds = self.plan.verdict_seeds
         entries = [Entry(name, lr, seed, "verdict") for name, lr in self.best.items() if lr for seed in seeds]
         if entries:
             self.train("verdict", entries)
@@ -161,11 +156,12 @@ class Course:
         Learning rates that have been run on more seeds have that mean over the same seeds as all others, since a mean
         over other splits of the rows would say more about these than about the learning rate.
         """
-        return self._means(name, self.tuning_seeds)
+        return self._means(name, self.plan.tuning_seeds)
 
     def confirmed_losses(self, name: str) -> dict[float, float]:
         """The mean over tuning and confirming seeds, of those learning rates that have been run on all of them."""
-        return self._means(name, self.tuning_seeds + self.confirming_seeds) if self.confirming_seeds else {}
+        more = self.plan.confirming_seeds
+        return self._means(name, self.plan.tuning_seeds + more) if more else {}
 
     def _means(self, name: str, seeds: Sequence[int]) -> dict[float, float]:
         found: dict[float, dict[int, float]] = {}

@@ -1,0 +1,143 @@
+"""What is decided of a race before its first run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from downslope.lab.engines.protocol import SEEDS_PER_RACE, Entrant
+from downslope.lab.races.statistics import MARGIN
+from downslope.rule import Rule
+
+PER_DECADE = 3
+
+GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECADE, PER_DECADE + 1))
+"""The learning rates every rule starts from: three per decade from 1e-5 to 10."""
+
+CONFIRMING_SEEDS = 7
+"""More tuning seeds for the learning rates that look best."""
+
+FIRST_VERDICT_SEED = 1000
+"""Reporting seeds count from here, tuning seeds from 0: no run is judged on a seed that something was chosen by."""
+
+Splits = Literal["varied", "fixed"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rules, learning rates and seeds of a race.
+
+    Attributes:
+        entrants: The rules with their hyperparameters, by what they are called in the race.
+        learning_rates: The grid to start from, in ascending order.
+        tuning_seeds: The seeds that every learning rate is run on.
+        confirming_seeds: More of them, for the learning rates that look best.
+        verdict_seeds: The seeds that every rule's best learning rate is judged on.
+        seed: Which family of initial weights and orders of batches the seeds belong to.
+        split_seed: Which family of splits of the rows the seeds choose from.
+        splits: `"varied"`: each seed has a split of its own; `"fixed"`: all have one.
+        margin: The smallest difference in loss that matters, as a share.
+        target_loss: A validation loss to time the rules by; None: where the first rule ends.
+    """
+
+    entrants: Mapping[str, Entrant]
+    learning_rates: tuple[float, ...]
+    tuning_seeds: tuple[int, ...]
+    confirming_seeds: tuple[int, ...]
+    verdict_seeds: tuple[int, ...]
+    seed: int
+    split_seed: int
+    splits: Splits
+    margin: float
+    target_loss: float | None
+
+    @classmethod
+    def of(
+        cls,
+        rules: Mapping[str, Rule],
+        *,
+        hyperparameters: Mapping[str, Mapping[str, float | bool]],
+        learning_rates: Sequence[float] = GRID,
+        tuning_seeds: int = 3,
+        confirming_seeds: int = CONFIRMING_SEEDS,
+        verdict_seeds: int = 10,
+        seed: int = 0,
+        split_seed: int = 0,
+        splits: Splits = "varied",
+        margin: float = MARGIN,
+        target_loss: float | None = None,
+    ) -> Plan:
+        """A plan, checked; the arguments are those of `downslope.lab.race`.
+
+        Raises:
+            ValueError: An argument does not allow a race; the message names it.
+        """
+        rates = _rates(rules, learning_rates)
+        for name, count, least in (
+            ("tuning_seeds", tuning_seeds, 1),
+            ("confirming_seeds", confirming_seeds, 0),
+            ("verdict_seeds", verdict_seeds, 1),
+            ("seed", seed, 0),
+            ("split_seed", split_seed, 0),
+        ):
+            if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+                raise ValueError(f"{name}={count!r}: give a whole number of at least {least}")
+        if splits not in get_args(Splits):
+            raise ValueError(
+                f"splits={splits!r}: give 'varied' for a split of its own per seed, or 'fixed' for one split"
+            )
+        if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < 1:
+            raise ValueError(f"margin={margin!r}: give a share from 0 to less than 1, such as 0.01 for 1 %")
+        if target_loss is not None and not math.isfinite(target_loss):
+            raise ValueError(f"target_loss={target_loss!r}: give a finite number")
+        entrants = {name: Entrant.of(name, rule, hyperparameters.get(name, {})) for name, rule in rules.items()}
+        tuning, confirming, verdict = _seeds(seed, tuning_seeds, confirming_seeds, verdict_seeds)
+        return cls(
+            entrants=entrants,
+            learning_rates=rates,
+            tuning_seeds=tuning,
+            confirming_seeds=confirming,
+            verdict_seeds=verdict,
+            seed=int(seed),
+            split_seed=int(split_seed),
+            splits=splits,
+            margin=margin,
+            target_loss=target_loss,
+        )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds that a run may have."""
+        return (*self.tuning_seeds, *self.confirming_seeds, *self.verdict_seeds)
+
+
+def _rates(rules: Mapping[str, Rule], rates: Iterable[Any]) -> tuple[float, ...]:
+    """The learning rates in ascending order."""
+    try:
+        ordered = tuple(sorted({float(rate) for rate in rates}))
+    except (TypeError, ValueError):
+        raise ValueError(f"learning_rates={rates!r}: give a list of numbers") from None
+    if not ordered or not all(1e-30 <= rate <= 1e30 for rate in ordered):
+        raise ValueError(f"learning_rates={list(ordered)}: give at least one, all from 1e-30 to 1e30")
+    for name, rule in rules.items():
+        for rate in ordered:
+            if "lr" in rule.ranges and rate not in rule.ranges["lr"]:
+                raise ValueError(f"learning_rates: {rate:g} is out of range for {name}; expected {rule.ranges['lr']}")
+    return ordered
+
+
+def _seeds(seed: int, tuning: int, confirming: int, verdict: int) -> tuple[tuple[int, ...], ...]:
+    """The seeds of a race: none is in two of its parts, nor in another race."""
+    start = SEEDS_PER_RACE * int(seed)
+    first = max(FIRST_VERDICT_SEED, tuning + confirming)
+    if first + verdict > SEEDS_PER_RACE:
+        raise ValueError(
+            f"tuning_seeds={tuning}, confirming_seeds={confirming} and verdict_seeds={verdict} are more than "
+            f"{SEEDS_PER_RACE:,} seeds; give fewer"
+        )
+    bounds = ((0, tuning), (tuning, tuning + confirming), (first, first + verdict))
+    return tuple(tuple(range(start + low, start + high)) for low, high in bounds)

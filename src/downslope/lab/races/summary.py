@@ -1,0 +1,110 @@
+"""The table of a race as data: a row for each rule, the lowest loss first, and one for the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from downslope.lab.engines.protocol import Run
+from downslope.lab.races.comparison import Interval
+from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.statistics import geometric_mean
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How many runs there were, and how many of them diverged."""
+
+    count: int
+    diverged: int
+
+    @property
+    def some_diverged(self) -> bool:
+        """Whether some diverged and others did not, so that a mean over all of them is infinite."""
+        return 0 < self.diverged < self.count
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the table says about a rule, or about the baseline; None where there is nothing to say.
+
+    Attributes:
+        name: What the rule is called; None for the baseline.
+        best_lr: Its best learning rate.
+        no_best_lr: Why there is none.
+        edge: The side of the grid on which the best learning rate still lay at the end.
+        safe_range: The learning rates around the best that stay within the race's `safe_factor` of its loss.
+        loss: The mean validation loss over the reporting seeds.
+        finished_loss: The same over the runs that did not diverge.
+        accuracy: The mean validation accuracy.
+        best_loss: The mean of each run's lowest validation loss of any epoch.
+        test_loss: The mean test loss.
+        finished_test_loss: The same over the runs that did not diverge.
+        test_accuracy: The mean test accuracy.
+        steps: The median number of steps to the target, infinite where it is missed.
+        seconds: The seconds of training, of all runs.
+        tuning: The runs of tuning.
+        verdict: The runs of the verdict.
+    """
+
+    name: str | None
+    best_lr: float | None = None
+    no_best_lr: Literal["", "not tuned yet", "all diverged", "tuning unfinished"] = ""
+    edge: Literal["low", "high"] | None = None
+    safe_range: tuple[float, float] | None = None
+    loss: Interval | None = None
+    finished_loss: float | None = None
+    accuracy: Interval | None = None
+    best_loss: Interval | None = None
+    test_loss: Interval | None = None
+    finished_test_loss: float | None = None
+    test_accuracy: Interval | None = None
+    steps: float | None = None
+    seconds: float | None = None
+    tuning: Runs = Runs(0, 0)
+    verdict: Runs = Runs(0, 0)
+
+
+def rows_of(race: Race) -> list[Row]:
+    """The rows of the table: the rules, the lowest loss first, and the baseline if there is one."""
+    found = [_row(result) for result in race.ranked]
+    if race.baseline is not None:
+        found.append(Row(None, loss=race.baseline.loss, accuracy=race.baseline.accuracy))
+    return found
+
+
+def _row(result: RuleResult) -> Row:
+    tested = [run.test_loss for run in result.verdict if run.test_loss is not None]
+    return Row(
+        name=result.rule,
+        best_lr=result.best_lr,
+        no_best_lr=_no_best_lr(result),
+        edge=result.edge,
+        safe_range=result.safe_range,
+        loss=result.loss,
+        finished_loss=result.finished_loss,
+        accuracy=result.accuracy,
+        best_loss=result.best_loss,
+        test_loss=result.test_loss,
+        finished_test_loss=geometric_mean(tested) if tested else None,
+        test_accuracy=result.test_accuracy,
+        steps=result.steps_to_target,
+        seconds=result.seconds,
+        tuning=_counted(result.tuning),
+        verdict=_counted(result.verdict),
+    )
+
+
+def _no_best_lr(result: RuleResult) -> Literal["", "not tuned yet", "all diverged", "tuning unfinished"]:
+    if result.best_lr is not None:
+        return ""
+    if not result.tuning:
+        return "not tuned yet"
+    # At the low edge every learning rate diverged on some seed, which rules it out.
+    lost = result.edge == "low" or all(run.diverged_at is not None for run in result.tuning)
+    return "all diverged" if lost else "tuning unfinished"
+
+
+def _counted(runs: Sequence[Run]) -> Runs:
+    return Runs(len(runs), sum(run.diverged_at is not None for run in runs))

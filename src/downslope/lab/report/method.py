@@ -1,0 +1,100 @@
+"""How a race was run, in sentences: everything that decides its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from downslope.lab.races.results import Race
+from downslope.lab.report.drawing import number
+
+
+def method(race: Race) -> list[tuple[str, str]]:
+    """What was done, each with its heading, in the order in which it is read."""
+    sizes = ", ".join(f"{count:,} {name}" for name, count in race.sizes.items())
+    tuned = [result for result in race.rules if result.best_lr is not None]
+    widened = [f"{result.rule} ({result.edge})" for result in tuned if result.edge is not None]
+    grid = ", ".join(number(lr) for lr in race.learning_rates)
+    return [
+        ("Data", f"{race.problem}: {sizes} rows"),
+        *([("Reading the table", " ".join(race.remarks))] if race.remarks else []),
+        ("Data hash", race.data_hash),
+        ("Network", f"{race.network}, {race.weights:,} weights"),
+        ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),
+        ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
+        (
+            "Widening",
+            "Where the best value of a rule lay on an edge of the grid, the grid was widened there for all"
+            + _edges(widened),
+        ),
+        ("Runs", _runs(race)),
+        ("Tuning seeds", _listed(race.tuning_seeds)),
+        (
+            "Confirming",
+            "The learning rates of each rule that looked best were run on more tuning seeds, as many for every rule",
+        ),
+        ("Confirming seeds", _listed(race.confirming_seeds)),
+        ("Reporting seeds", f"{_listed(race.verdict_seeds)}; no rule was tuned on them"),
+        (
+            "Shared luck",
+            "For each seed, every rule got the same initial weights, the same split and the same order of batches",
+        ),
+        ("Seeds", f"seed {race.seed}, split seed {race.split_seed}: the same numbers give the same race again"),
+        ("Best epoch", "A run’s lowest validation loss of any epoch is shown beside its last; nothing goes by it"),
+        ("Divergence", "Counts as an infinite loss: never left out, never clipped"),
+        (
+            "Statistic",
+            "Mean logarithm of the final validation loss over the reporting seeds; a loss below 1e-12 counts as it",
+        ),
+        ("Margin", f"Losses that differ by less than {100 * race.margin:g} % are practically alike"),
+        (
+            "Tests",
+            "Paired sign-flip test of each pair against the margin, level 0.05: that the lowest is lower than all "
+            "others as one claim, all other pairs with Holm’s correction",
+        ),
+        (
+            "Intervals",
+            "The same test inverted: exact if the logarithms, of a difference or of one rule’s runs, are symmetric "
+            "about their centre",
+        ),
+        ("Splits", _about_splits(race)),
+        ("Test data", "Seen once, by the runs of the verdict, after every choice was made"),
+        *_flat(race.environment),
+    ]
+
+
+def _listed(seeds: tuple[int, ...]) -> str:
+    run_on = len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if run_on else ", ".join(map(str, seeds)) or "none"
+
+
+def _runs(race: Race) -> str:
+    counts = {(len(result.tuning), len(result.verdict)) for result in race.rules}
+    if len(counts) == 1:
+        ((tuning, verdict),) = counts
+        return f"{tuning} in tuning and {verdict} for the verdict, the same for every rule"
+    listed = ", ".join(f"{result.rule} {len(result.tuning)} + {len(result.verdict)}" for result in race.rules)
+    return f"Tuning and verdict, not the same for every rule: {listed}"
+
+
+def _about_splits(race: Race) -> str:
+    if race.splits == 1:
+        return "One for all seeds: what is significant here is so for this split of the data, not for others"
+    return (
+        f"{race.splits}, one for each reporting seed; intervals and tests allow for the rows that splits share (Nadeau "
+        f"and Bengio, {race.overlap:.3g} validation rows per training row)"
+    )
+
+
+def _edges(widened: list[str]) -> str:
+    return f"; the limit was reached with the best value still on the edge for {', '.join(widened)}" if widened else ""
+
+
+def _flat(environment: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in environment.items():
+        label = f"{above} {name}".strip()
+        if isinstance(value, dict):
+            rows += _flat(value, label)
+        else:
+            rows.append((label, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)))
+    return rows
