@@ -4,16 +4,13 @@ import numpy as np
 import pytest
 
 import downslope
+import paths
 import textbook
 from downslope import Optimizer
+from paths import STEPS
 
-STEPS = 200
-RNG = np.random.default_rng(2)
-SHAPES = {"W": (7, 5), "b": (11,), "s": ()}
-SIZE = 35 + 11 + 1
-CURVATURE = RNG.uniform(0.1, 1.0, SIZE)
-NOISE = RNG.standard_normal((STEPS + 1, SIZE))
-START = RNG.standard_normal(SIZE)
+PROBLEM = paths.quadratic(47, 2)
+START, gradient = PROBLEM.start, PROBLEM.gradient
 
 RULES = {
     "sgd": (downslope.sgd, textbook.sgd, {"lr": 0.05}),
@@ -24,25 +21,6 @@ RULES = {
     "adam": (downslope.adam, textbook.adam, {"lr": 0.01, "beta1": 0.8, "beta2": 0.99, "eps": 1e-6}),
     "adam-simple": (downslope.adam, textbook.adam, {"lr": 0.01, "bias_correction": False}),
 }
-
-
-def gradient(x, t):
-    """That of a quadratic, with noise: what mini-batches give."""
-    return CURVATURE.astype(x.dtype) * x + NOISE[t].astype(x.dtype)
-
-
-def split(flat):
-    parts = np.split(flat, [35, 46])
-    return {name: part.reshape(shape).copy() for (name, shape), part in zip(SHAPES.items(), parts, strict=True)}
-
-
-def joined(arrays):
-    return np.concatenate([np.ravel(array) for array in arrays.values()])
-
-
-def walk(optimizer, steps=STEPS):
-    for t in range(1, steps + 1):
-        optimizer.step(split(gradient(joined(optimizer.params), t)))
 
 
 # A step makes at most 20 roundings, each of a quantity below 4. What a rounding does to the weights is remembered by
@@ -59,13 +37,9 @@ BOUNDS = {
 @pytest.mark.parametrize("name", RULES)
 def test_two_hundred_steps_are_those_of_the_textbook(name, dtype):
     rule, reference, settings = RULES[name]
-    start = START.astype(dtype)
-    params = split(start)
-    optimizer = Optimizer(params, rule, **settings)
-    walk(optimizer)
-    expected = reference(start.astype(np.float64), gradient, STEPS, **settings)
-    with optimizer.at_weights():
-        found = joined(params)
+    problem = PROBLEM.astype(dtype)
+    found = paths.end_of(rule, problem, **settings)
+    expected = reference(problem.start.astype(np.float64), gradient, STEPS, **settings)
     assert found.dtype == dtype
     assert np.abs(expected - START).max() > 0.3  # it did go somewhere
     np.testing.assert_allclose(found, expected, rtol=0, atol=BOUNDS[dtype])
@@ -74,7 +48,7 @@ def test_two_hundred_steps_are_those_of_the_textbook(name, dtype):
 @pytest.mark.parametrize("name", RULES)
 def test_the_rule_called_as_a_function_is_the_textbooks(name):
     rule, reference, settings = RULES[name]
-    x, states = START, [np.zeros(SIZE) for _ in rule.states]
+    x, states = START, [np.zeros_like(START) for _ in rule.states]
     for t in range(1, STEPS + 1):
         point = x + rule.ahead(states[0], mu=settings["mu"]) if rule.ahead else x
         returned = rule(x, gradient(point, t), *states, **settings, **({"t": t} if rule.uses_t else {}))
@@ -166,33 +140,26 @@ OPTIONS = {
 }
 
 
-def torch_walk(name, settings):
+def torch_end(name, **settings):
     torch = pytest.importorskip("torch")
-    x = torch.tensor(START, requires_grad=True)
-    optimizer = getattr(torch.optim, name)([x], **settings)
-    for t in range(1, STEPS + 1):
-        x.grad = torch.from_numpy(gradient(x.detach().numpy(), t))
-        optimizer.step()
-    return x.detach().numpy()
+    return paths.torch_path(lambda params: getattr(torch.optim, name)(params, **settings), PROBLEM)[-1]
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", TORCH)
 def test_two_hundred_steps_are_those_of_torch(name, options):
-    rule, torchs, shared, theirs = TORCH[name]
+    rule, theirs, shared, their_settings = TORCH[name]
     our_options, their_options = OPTIONS[options]
-    params = split(START)
-    walk(Optimizer(params, rule, **shared, **our_options))
-    expected = torch_walk(torchs, shared | theirs | their_options)
+    found = paths.flat(paths.walked(rule, PROBLEM, **shared, **our_options).params)
+    expected = torch_end(theirs, **shared, **their_settings, **their_options)
     scale = max(1, np.abs(expected).max())  # walking up takes the weights away from zero
-    np.testing.assert_allclose(joined(params), expected, rtol=0, atol=BOUNDS[np.float64] * scale)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=BOUNDS[np.float64] * scale)
 
 
 def test_decoupled_weight_decay_is_torchs_adamw():
-    params = split(START)
-    walk(Optimizer(params, downslope.adam, lr=0.01, weight_decay=0.1, decoupled=True))
-    expected = torch_walk("AdamW", {"lr": 0.01, "weight_decay": 0.1})
-    np.testing.assert_allclose(joined(params), expected, rtol=0, atol=BOUNDS[np.float64])
+    found = paths.end_of(downslope.adam, PROBLEM, lr=0.01, weight_decay=0.1, decoupled=True)
+    expected = torch_end("AdamW", lr=0.01, weight_decay=0.1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=BOUNDS[np.float64])
 
 
 # Stability on a quadratic: the largest lr * curvature at which the weights shrink
@@ -280,7 +247,7 @@ def rotated_path(rule, rotation, **settings):
     x = rotation @ START[:6]
     optimizer = Optimizer(x, rule, **settings)
     for t in range(1, 51):
-        plain = CURVATURE[:6] * (rotation.T @ x) + NOISE[t, :6]
+        plain = PROBLEM.curvature[:6] * (rotation.T @ x) + PROBLEM.noise[t - 1, :6]
         optimizer.step(rotation @ plain)
     return rotation.T @ x
 

@@ -19,9 +19,9 @@ from coverage_table import assert_all_are_tested
 from extreme_gradients import START as EXTREME_START
 from extreme_gradients import STEPS as EXTREME_STEPS
 from extreme_gradients import assert_extreme_path
-from two_hundred_steps import BOUND, RATES, assert_path, start_and_gradients
 
 import downslope
+import paths
 from downslope.dialects import keras as dialect
 from downslope.language.options import compose
 
@@ -85,10 +85,10 @@ def double_precision():
 
 
 class Rates(optimizers.schedules.LearningRateSchedule):
-    """The learning rates of `RATES`, in double precision."""
+    """The learning rates of a path, in double precision."""
 
     def __call__(self, step):
-        return keras.ops.take(keras.ops.convert_to_tensor(RATES, "float64"), step)
+        return keras.ops.take(keras.ops.convert_to_tensor(paths.rates(), "float64"), step)
 
 
 def path_of(kind, given):
@@ -99,8 +99,7 @@ def path_of(kind, given):
     # rho is never cast, and NumPy would take a product with Keras's variable for its own to work out.
     doubles = {name: value if name == "rho" else np.float64(value) for name, value in floats.items()}
     flags = {name: value for name, value in given.items() if isinstance(value, bool)}
-    start, gradients = start_and_gradients()
-    variable = keras.Variable(start, dtype="float64")
+    variable = keras.Variable(paths.GIVEN.start, dtype="float64")
     optimizer = kind(**{**doubles, **flags, "learning_rate": Rates()})
     optimizer.build([variable])
 
@@ -109,7 +108,7 @@ def path_of(kind, given):
 
     if keras.config.backend() == "tensorflow":  # op by op a step takes ten milliseconds
         step = pytest.importorskip("tensorflow").function(step, autograph=False)
-    for gradient in gradients:
+    for gradient in paths.GIVEN.noise:
         step(keras.ops.convert_to_tensor(gradient, "float64"))
         yield keras.ops.convert_to_numpy(variable)
 
@@ -121,7 +120,8 @@ def path_of(kind, given):
 def test_two_hundred_steps_are_those_of_keras(case):
     rule, kind, given = CASES[case]
     single = rule is dialect.nadam and keras.config.backend() == "tensorflow"
-    assert_path(path_of(kind, given), rule, given, bound=BOUND_WITH_SINGLE_096 if single else BOUND)
+    bound = {"bound": BOUND_WITH_SINGLE_096} if single else {}
+    paths.assert_path(path_of(kind, given), rule, given, **bound)
 
 
 @pytest.mark.skipif(keras.config.backend() in ("numpy", "openvino"), reason="this backend cannot train")

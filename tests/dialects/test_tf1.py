@@ -12,9 +12,9 @@ from coverage_table import assert_all_are_tested
 from extreme_gradients import START as EXTREME_START
 from extreme_gradients import STEPS as EXTREME_STEPS
 from extreme_gradients import assert_extreme_path
-from two_hundred_steps import RATES, assert_path, start_and_gradients
 
 import downslope
+import paths
 from downslope.dialects import tf1 as dialect
 from downslope.language.options import compose
 
@@ -56,11 +56,10 @@ def theirs(kind, given, number=np.float64):
 
 def path_of(kind, given):
     """The weights after each step of TensorFlow."""
-    start, gradients = start_and_gradients()
-    variable = tf.Variable(start, dtype=tf.float64)
-    rates = iter(RATES)
+    variable = tf.Variable(paths.GIVEN.start, dtype=tf.float64)
+    rates = iter(paths.rates())
     optimizer = kind(**{**theirs(kind, given), "learning_rate": lambda: next(rates)})
-    for gradient in gradients:
+    for gradient in paths.GIVEN.noise:
         optimizer.apply_gradients([(tf.constant(gradient), variable)])
         yield variable.numpy()
 
@@ -68,7 +67,7 @@ def path_of(kind, given):
 @pytest.mark.parametrize("case", CASES)
 def test_two_hundred_steps_are_those_of_tensorflow(case):
     rule, kind, given = CASES[case]
-    assert_path(path_of(kind, given), rule, given)
+    paths.assert_path(path_of(kind, given), rule, given)
 
 
 @pytest.mark.parametrize("case", CASES)

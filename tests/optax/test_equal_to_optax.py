@@ -2,12 +2,17 @@
 
 import inspect
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from two_hundred_updates import STEPS, jax, jnp, optax, paths_of, rate
 
 import downslope.optax
+import paths
+from paths import STEPS, distance
 
+PROBLEM = paths.given((3, 7)).astype("float32")
 BOUND = 9e-15  # per step, of the largest weight: forty roundings on either side
 
 
@@ -38,7 +43,7 @@ CASES = [
     ("nadamw", {}),
     ("adamw", {}),
     ("adamw", {"weight_decay": 0.02, "mask": {"0": True, "1": False}, "nesterov": True}),
-    ("adamw", {"weight_decay": lambda count: 0.1 * rate(count), "mask": only_first}),
+    ("adamw", {"weight_decay": lambda count: 0.1 * paths.schedule()(count), "mask": only_first}),
     ("amsgrad", {}),
     ("amsgrad", {"bias_correction_mu": False, "bias_correction_nu": False, "eps_root": 0.3}),
     ("adamax", {"eps": 0.3}),
@@ -65,9 +70,13 @@ SINGLE = [label for label in NAMES if label.endswith("()")]
 
 def both(cases, **how):
     """Our path and that of Optax for each case; all in one program, which compiles in half the time."""
-    made = [getattr(library, name)(rate, **given) for name, given in cases for library in (downslope.optax, optax)]
-    paths = paths_of(made, parts=2, **how)
-    return list(zip(paths[::2], paths[1::2], strict=True))
+    made = [
+        getattr(library, name)(paths.schedule(), **given)
+        for name, given in cases
+        for library in (downslope.optax, optax)
+    ]
+    found = paths.optax_paths(made, PROBLEM, parts=2, **how)
+    return list(zip(found[::2], found[1::2], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +88,6 @@ def in_double_precision():
 def in_single_precision():
     chosen = [case for case, label in zip(CASES, NAMES, strict=True) if label in SINGLE]
     return dict(zip(SINGLE, both(chosen, double=False), strict=True))
-
-
-def distance(path, exact):
-    """How far apart two paths are after each step, in units of the largest weight so far."""
-    largest = np.maximum.accumulate(np.abs(exact).reshape(STEPS, -1).max(1))
-    return np.abs(path - exact).reshape(STEPS, -1).max(1) / largest
 
 
 @pytest.mark.parametrize("case", NAMES)

@@ -4,9 +4,6 @@ import re
 import runpy
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("optax")
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs/optax.md").read_text()
 

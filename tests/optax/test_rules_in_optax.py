@@ -1,8 +1,10 @@
 """Every rule as a gradient transformation, beside the formula itself in double precision."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from two_hundred_updates import jax, jnp, optax, precision_of
 
 import downslope
 import downslope.optax
@@ -11,6 +13,7 @@ from downslope.dialects import keras, tf1, torch
 from downslope.dialects import optax as dialect
 from downslope.rule import Rule
 from downslope.rules import RULES
+from paths import precision_of
 
 MODULES = {"torch": torch, "keras": keras, "tf1": tf1, "optax": dialect}
 CASES = {a_rule.name: a_rule for a_rule in RULES} | {

@@ -2,14 +2,17 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from two_hundred_updates import jax, jnp, optax, precision_of
 
 import downslope
 import downslope.optax
 from downslope.optax import load, optimizer, save
 from downslope.training import checkpoint
+from paths import precision_of
 
 RATE = 0.1
 GENERATOR = np.random.default_rng(2)

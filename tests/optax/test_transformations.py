@@ -5,9 +5,11 @@ import inspect
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from two_hundred_updates import jax, jnp, optax
 
 import downslope
 import downslope.optax

@@ -5,6 +5,7 @@ Where another implementation computes something else under the same name, it is 
 - `optax.adan` weighs the change of the gradient by 1 - b2, where the paper has the b2 of Optax's notation.
 """
 
+import functools
 import math
 import re
 from fractions import Fraction
@@ -14,15 +15,13 @@ import papers
 import pytest
 
 import downslope
+import paths
 from downslope import Optimizer
 from downslope.rules import DESCENDANTS, RULES, TEXTBOOK
+from paths import STEPS
 
-STEPS = 200
-RNG = np.random.default_rng(7)
-SIZE = 50
-CURVATURE = RNG.uniform(0.1, 1.0, SIZE)
-NOISE = RNG.standard_normal((STEPS + 1, SIZE))
-START = RNG.standard_normal(SIZE)
+PROBLEM = paths.quadratic(50, 7)
+START, gradient = PROBLEM.start, PROBLEM.gradient
 
 CASES = {
     "adadelta": (downslope.adadelta, papers.adadelta, 20.0, {}),
@@ -59,25 +58,19 @@ BOUNDS = {
 }
 
 
-def gradient(x, t):
-    """That of a quadratic, with noise: what mini-batches give."""
-    return CURVATURE.astype(x.dtype) * x + NOISE[t].astype(x.dtype)
-
-
 def rate(base):
-    """A learning rate that changes, which tells a rate inside an average from one outside."""
-    return lambda t: base * (0.6 + 0.4 * math.cos(t / 15))
+    return lambda t: paths.rates(base)[t - 1]
 
 
-def of_the_paper(case, steps=STEPS):
+def of_the_paper(case):
     _, paper, base, settings = CASES[case]
-    return papers.walk(paper, START, gradient, [rate(base)(t) for t in range(1, steps + 1)], **settings)[1]
+    return papers.walk(paper, START, gradient, paths.rates(base), **settings)[1]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_formula_is_that_of_the_paper(case):
     rule, _, base, settings = CASES[case]
-    x, states = START, [rule.scalar_states.get(s, np.zeros(SIZE)) for s in rule.signature_states]
+    x, states = START, [rule.scalar_states.get(s, np.zeros_like(START)) for s in rule.signature_states]
     expected = of_the_paper(case)
     for t in range(1, STEPS + 1):
         clock = {"t": t} if rule.uses_t else {}
@@ -92,13 +85,7 @@ def test_the_formula_is_that_of_the_paper(case):
 @pytest.mark.parametrize("case", CASES)
 def test_the_kernel_computes_the_paper(case, dtype):
     rule, _, base, settings = CASES[case]
-    start = START.astype(dtype)
-    params = {"W": start[:42].reshape(6, 7).copy(), "b": start[42:].copy()}
-    optimizer = Optimizer(params, rule, lr=rate(base), threads=1, **settings)
-    for t in range(1, STEPS + 1):
-        dx = gradient(np.concatenate([params["W"].ravel(), params["b"]]), t)
-        optimizer.step({"W": dx[:42].reshape(6, 7).copy(), "b": dx[42:].copy()})
-    found = np.concatenate([params["W"].ravel(), params["b"]])
+    found = paths.end_of(rule, PROBLEM.astype(dtype), lr=rate(base), **settings)
     assert found.dtype == dtype
     np.testing.assert_allclose(found, of_the_paper(case)[-1], rtol=0, atol=BOUNDS[dtype])
 
@@ -126,67 +113,43 @@ TORCH = {
 }
 
 
-def walked(rule, settings):
-    x = START.copy()
-    optimizer = Optimizer(x, rule, threads=1, **{**settings, "lr": rate(settings["lr"])})
-    for t in range(1, STEPS + 1):
-        optimizer.step(gradient(x, t))
-    return x
+def end_of(rule, *, lr, **settings):
+    return paths.end_of(rule, PROBLEM, lr=rate(lr), **settings)
 
 
-def torch_walked(optimizer, parameters, base):
-    torch = pytest.importorskip("torch")
-    for t in range(1, STEPS + 1):
-        flat = np.concatenate([np.atleast_1d(p.detach().numpy()) for p in parameters])
-        for p, dx in zip(parameters, np.split(gradient(flat, t), len(parameters)), strict=True):
-            p.grad = torch.from_numpy(dx.copy())
-        optimizer.param_groups[0]["lr"] = rate(base)(t)
-        optimizer.step()
-    return np.concatenate([p.detach().numpy() for p in parameters])
+def torch_end(make, lr):
+    return paths.torch_path(lambda params: make(params, lr=lr), PROBLEM, paths.rates(lr))[-1]
 
 
 @pytest.mark.parametrize("name", TORCH)
 def test_two_hundred_steps_are_those_of_torch(name):
     torch = pytest.importorskip("torch")
     rule, ours, theirs, their_settings = TORCH[name]
-    x = torch.tensor(START, requires_grad=True)
-    optimizer = getattr(torch.optim, theirs)([x], lr=ours["lr"], **their_settings)
-    expected = torch_walked(optimizer, [x], ours["lr"])
-    np.testing.assert_allclose(walked(rule, ours), expected, rtol=0, atol=BOUNDS[np.float64])
+    expected = torch_end(functools.partial(getattr(torch.optim, theirs), **their_settings), ours["lr"])
+    np.testing.assert_allclose(end_of(rule, **ours), expected, rtol=0, atol=BOUNDS[np.float64])
 
 
 def test_lion_is_that_of_lion_pytorch():
     lion_pytorch = pytest.importorskip("lion_pytorch")
-    torch = pytest.importorskip("torch")
-    x = torch.tensor(START, requires_grad=True)
-    expected = torch_walked(lion_pytorch.Lion([x], lr=0.01, weight_decay=0.3), [x], 0.01)
-    found = walked(downslope.lion, {"lr": 0.01, "weight_decay": 0.3, "decoupled": True})
+    expected = torch_end(functools.partial(lion_pytorch.Lion, weight_decay=0.3), 0.01)
+    found = end_of(downslope.lion, lr=0.01, weight_decay=0.3, decoupled=True)
     np.testing.assert_allclose(found, expected, rtol=0, atol=BOUNDS[np.float64])
 
 
-@pytest.mark.parametrize(
-    ("rule", "ours", "theirs"),
-    [
-        (downslope.lion, {"lr": 0.01, "weight_decay": 0.3, "decoupled": True}, {"weight_decay": 0.3}),
-        (downslope.adabelief, {"lr": 0.02}, {"eps": 1e-16, "eps_root": 1e-16}),
-        (downslope.adabelief, {"lr": 0.02, "eps": 1e-4}, {"eps": 1e-4, "eps_root": 1e-4}),
-    ],
-    ids=["lion", "adabelief", "adabelief, eps"],
-)
-def test_two_hundred_steps_are_those_of_optax(rule, ours, theirs):
-    jax = pytest.importorskip("jax")
+OPTAX = {
+    "lion": (downslope.lion, {"lr": 0.01, "weight_decay": 0.3, "decoupled": True}, {"weight_decay": 0.3}),
+    "adabelief": (downslope.adabelief, {"lr": 0.02}, {"eps": 1e-16, "eps_root": 1e-16}),
+    "adabelief, eps": (downslope.adabelief, {"lr": 0.02, "eps": 1e-4}, {"eps": 1e-4, "eps_root": 1e-4}),
+}
+
+
+@pytest.mark.parametrize("case", OPTAX)
+def test_two_hundred_steps_are_those_of_optax(case):
     optax = pytest.importorskip("optax")
-    with jax.enable_x64(True):
-        rates = jax.numpy.asarray([rate(ours["lr"])(t) for t in range(1, STEPS + 1)])
-        optimizer = getattr(optax, rule.name)(lambda count: rates[count], **theirs)
-        update = jax.jit(optimizer.update)
-        x = jax.numpy.asarray(START)
-        state = optimizer.init(x)
-        for t in range(1, STEPS + 1):
-            updates, state = update(jax.numpy.asarray(gradient(np.asarray(x), t)), state, x)
-            x = optax.apply_updates(x, updates)
-        expected = np.asarray(x)
-    np.testing.assert_allclose(walked(rule, ours), expected, rtol=0, atol=BOUNDS[np.float64])
+    rule, ours, theirs = OPTAX[case]
+    transformation = getattr(optax, rule.name)(paths.schedule(ours["lr"]), **theirs)
+    [expected] = paths.optax_paths([transformation], PROBLEM)
+    np.testing.assert_allclose(end_of(rule, **ours), expected[-1], rtol=0, atol=BOUNDS[np.float64])
 
 
 # Known numbers
@@ -266,12 +229,12 @@ RATES = {"adadelta": 300.0, "adamax": 0.05, "lion": 0.02, "adabelief": 0.02}
 
 @pytest.mark.parametrize("rule", DESCENDANTS, ids=lambda rule: rule.name)
 def test_the_minimum_of_a_quadratic_is_found(rule):
-    x, minimum = START.copy(), np.linspace(-1, 1, SIZE)
+    x, minimum = START.copy(), np.linspace(-1, 1, len(START))
     base, steps = RATES.get(rule.name, 0.05), 2000
     settings = {"weight_decay": 0.0} if rule is downslope.adamw else {}
     optimizer = Optimizer(x, rule, lr=lambda t: base * (1 - t / (steps + 1)), threads=1, **settings)
     for _ in range(steps):
-        optimizer.step(CURVATURE * (x - minimum))
+        optimizer.step(PROBLEM.curvature * (x - minimum))
     assert np.abs(START - minimum).max() > 1
     assert np.abs(x - minimum).max() < 1e-3
 

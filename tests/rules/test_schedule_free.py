@@ -7,17 +7,14 @@ import papers
 import pytest
 
 import downslope
+import paths
 from downslope import Optimizer
 from downslope.language.options import compose
 from downslope.rules import SCHEDULE_FREE
+from paths import STEPS
 
-STEPS = 200
-RNG = np.random.default_rng(11)
-SIZE = 40
-CURVATURE = RNG.uniform(0.1, 1.0, SIZE)
-NOISE = RNG.standard_normal((STEPS + 1, SIZE))
-START = 3 * RNG.standard_normal(SIZE)
-MINIMUM = 3 * RNG.standard_normal(SIZE)
+PROBLEM = paths.quadratic(40, 11, spread=3, away=3)
+START, gradient = PROBLEM.start, PROBLEM.gradient
 
 CASES = {
     "sgd": (downslope.schedule_free_sgd, papers.schedule_free_sgd, 0.3, {}),
@@ -42,12 +39,6 @@ CASES = {
 
 # Fewer than 30 roundings a step, of quantities below 8, which the quadratic does not amplify; all one way
 BOUND = STEPS * 30 * 8 * np.finfo(np.float64).eps / 2
-
-
-def gradient(y, t):
-    """That of a quadratic, with noise, in the precision of the point."""
-    curvature, minimum, noise = (a.astype(y.dtype) for a in (CURVATURE, MINIMUM, NOISE[t]))
-    return curvature * (y - minimum) + noise
 
 
 def rate(base):
@@ -78,7 +69,7 @@ def test_the_ordinary_loop_trains_at_y_and_the_weights_are_x(case):
 def test_the_formula_called_directly_is_that_of_the_paper(case):
     rule, _, base, settings = CASES[case]
     points, weights = of_the_paper(case)
-    x, states = START, {s: rule.scalar_states.get(s, np.zeros(SIZE)) for s in rule.signature_states}
+    x, states = START, {s: rule.scalar_states.get(s, np.zeros_like(START)) for s in rule.signature_states}
     name = "beta" if "beta" in rule.hyperparameters else "beta1"
     beta = {name: settings.get(name, rule.hyperparameters[name])}
     for t in range(1, STEPS + 1):
@@ -174,7 +165,7 @@ def test_saved_and_loaded_it_goes_on(tmp_path):
         for t in range(1, 21):
             if interrupted and t == 11:
                 optimizer.save(tmp_path / "state.safetensors")
-                x = np.zeros(SIZE)
+                x = np.zeros_like(START)
                 optimizer = Optimizer(x, downslope.schedule_free_adamw, lr=0.02, warmup_steps=5, threads=1)
                 optimizer.load(tmp_path / "state.safetensors")
             optimizer.step(gradient(x, t))
@@ -187,9 +178,9 @@ def test_it_finds_the_minimum_without_a_schedule(rule):
     x = START.copy()
     optimizer = Optimizer(x, rule, lr=1.0 if rule is downslope.schedule_free_sgd else 0.1, threads=1)
     for _ in range(3000):
-        optimizer.step(CURVATURE * (x - MINIMUM))
+        optimizer.step(PROBLEM.curvature * (x - PROBLEM.minimum))
     with optimizer.at_weights():
-        assert np.abs(x - MINIMUM).max() < 0.02
+        assert np.abs(x - PROBLEM.minimum).max() < 0.02
 
 
 def test_the_average_may_be_weighted_by_the_largest_rate_so_far():
@@ -217,7 +208,7 @@ def test_the_largest_rate_is_a_state_only_where_it_is_asked_for(rule, tmp_path):
         for t in range(1, 11):
             if interrupted and t == 6:
                 optimizer.save(tmp_path / "state.safetensors")
-                x = np.zeros(SIZE)
+                x = np.zeros_like(START)
                 optimizer = Optimizer(x, rule, **given)
                 optimizer.load(tmp_path / "state.safetensors")
             optimizer.step(gradient(x, t))
@@ -228,29 +219,10 @@ def test_the_largest_rate_is_a_state_only_where_it_is_asked_for(rule, tmp_path):
 # Other implementations.
 
 
-def walked(rule, **settings):
-    x = START.copy()
-    optimizer = Optimizer(x, rule, threads=1, **settings)
-    for t in range(1, STEPS + 1):
-        optimizer.step(gradient(x, t))
-    with optimizer.at_weights():
-        return x.copy()
-
-
-def of_the_authors(theirs, rate_of=None, **settings):
-    """The weights after all steps of the package `schedulefree`, with a rate given to each step."""
+def of_the_authors(theirs, rates=None, **settings):
+    """The weights after all steps of the package `schedulefree`, perhaps with a rate given to each step."""
     schedulefree = pytest.importorskip("schedulefree")
-    torch = pytest.importorskip("torch")
-    p = torch.tensor(START, requires_grad=True)
-    optimizer = getattr(schedulefree, theirs)([p], **settings)
-    optimizer.train()
-    for t in range(1, STEPS + 1):
-        if rate_of:
-            optimizer.param_groups[0]["lr"] = rate_of(t)
-        p.grad = torch.from_numpy(gradient(p.detach().numpy(), t))
-        optimizer.step()
-    optimizer.eval()
-    return p.detach().numpy()
+    return paths.torch_path(lambda params: getattr(schedulefree, theirs)(params, **settings), PROBLEM, rates)[-1]
 
 
 @pytest.mark.parametrize("weight_by_largest", [False, True])
@@ -274,7 +246,7 @@ def of_the_authors(theirs, rate_of=None, **settings):
 )
 def test_two_hundred_steps_are_those_of_the_authors_code(rule, theirs, ours, their_settings, weight_by_largest):
     """Under a warm-up and then a constant rate, which never falls, both ways to weigh are the authors'."""
-    mine = walked(rule, **ours, weight_by_largest=weight_by_largest)
+    mine = paths.end_of(rule, PROBLEM, **ours, weight_by_largest=weight_by_largest)
     np.testing.assert_allclose(mine, of_the_authors(theirs, **their_settings), rtol=0, atol=BOUND)
 
 
@@ -298,10 +270,10 @@ FALLING = {
 )
 def test_under_a_falling_rate_the_authors_code_weighs_by_the_largest(rule, theirs, base, schedule, warmup):
     rate_of = lambda t: base * FALLING[schedule](t)  # noqa: E731
-    expected = of_the_authors(theirs, rate_of, lr=base, warmup_steps=warmup)
-    largest = walked(rule, lr=rate_of, warmup_steps=warmup, weight_by_largest=True)
+    expected = of_the_authors(theirs, [rate_of(t) for t in range(1, STEPS + 1)], lr=base, warmup_steps=warmup)
+    largest = paths.end_of(rule, PROBLEM, lr=rate_of, warmup_steps=warmup, weight_by_largest=True)
     np.testing.assert_allclose(largest, expected, rtol=0, atol=BOUND)
-    paper = walked(rule, lr=rate_of, warmup_steps=warmup)
+    paper = paths.end_of(rule, PROBLEM, lr=rate_of, warmup_steps=warmup)
     assert np.abs(paper - expected).max() > 1e-3
 
 
@@ -311,15 +283,7 @@ def test_under_a_falling_rate_the_authors_code_weighs_by_the_largest(rule, their
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_the_steps_are_those_of_optax(rule, theirs):
-    jax = pytest.importorskip("jax")
     contrib = pytest.importorskip("optax.contrib")
-    with jax.enable_x64(True):
-        optimizer = getattr(contrib, rule.name)(learning_rate=0.02, **theirs)
-        y = jax.numpy.asarray(START)
-        state = optimizer.init(y)
-        update = jax.jit(optimizer.update)
-        for t in range(1, STEPS + 1):
-            updates, state = update(jax.numpy.asarray(gradient(np.asarray(y), t)), state, y)
-            y = y + updates
-        expected = np.asarray(contrib.schedule_free_eval_params(state, y))
-    np.testing.assert_allclose(walked(rule, lr=0.02), expected, rtol=0, atol=BOUND)
+    transformation = getattr(contrib, rule.name)(learning_rate=0.02, **theirs)
+    [expected] = paths.optax_paths([transformation], PROBLEM, weights=contrib.schedule_free_eval_params)
+    np.testing.assert_allclose(paths.end_of(rule, PROBLEM, lr=0.02), expected[-1], rtol=0, atol=BOUND)
