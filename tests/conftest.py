@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import tempfile
 
@@ -9,10 +10,10 @@ _KERNELS = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 def pytest_configure(config):
     """Kernels of this session go into a directory of its own, subprocesses and parallel workers included."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if "DOWNSLOPE_TESTS" in os.environ:
         return
     directory = config.stash[_KERNELS] = tempfile.TemporaryDirectory(prefix="downslope-tests-")
-    os.environ["DOWNSLOPE_CACHE_DIR"] = directory.name
+    os.environ |= {"DOWNSLOPE_TESTS": "1", "DOWNSLOPE_CACHE_DIR": directory.name}
 
 
 def pytest_unconfigure(config):
@@ -38,3 +39,24 @@ def page():
         yield opened
         browser.close()
     assert not complaints
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """What takes long is begun first, so that nobody is left alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of a module go to one worker, which makes its fixtures once, and so do those of Keras on one backend."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            backend = re.search(r"^tests/keras/.*[\[-](tensorflow|jax|torch)[\]-]", nodeid)
+            return f"Keras on {backend[1]}" if backend else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -26,12 +27,29 @@ def test_importing_the_torch_front_end_loads_no_compiler():
     assert "llvmlite" not in loaded
 
 
-def test_without_pytorch_the_error_says_what_to_install():
-    script = "import sys; sys.modules['torch'] = None\nimport downslope.torch"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stderr.strip().splitlines()[-1] == (
-        'ImportError: downslope.torch needs PyTorch: pip install "downslope[torch]"'
+def import_error(module, missing, **environment):
+    """What the import of a module of ours says where a package is missing."""
+    script = f"import sys; sys.modules[{missing!r}] = None\nimport {module}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True
     )
+    assert done.returncode == 1
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_without_pytorch_the_error_says_what_to_install():
+    said = import_error("downslope.torch", "torch")
+    assert said == 'ImportError: downslope.torch needs PyTorch: pip install "downslope[torch]"'
+
+
+def test_without_keras_the_error_says_what_to_install():
+    said = import_error("downslope.keras", "keras", KERAS_BACKEND="jax")
+    assert said == 'ImportError: downslope.keras needs Keras 3: pip install "downslope[keras]"'
+
+
+def test_without_kerass_backend_the_error_names_its_package():
+    said = import_error("downslope.keras", "jax", KERAS_BACKEND="jax")
+    assert "Keras is set to the backend jax, whose package is not installed: pip install jax" in said
 
 
 def test_every_public_name_is_there():

@@ -1,4 +1,63 @@
-import os
+"""Every test here runs on each of Keras's backends, or on those that it names, in a process of that backend."""
 
-# A process has to choose Keras's backend before it imports Keras; see each_backend.py.
-collect_ignore = [] if "DOWNSLOPE_KERAS_CHECKS" in os.environ else ["backend"]
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from each_backend import BACKENDS, Process, Serving
+
+HERE = Path(__file__).parent
+collect_ignore_glob = ["test_*.py"] if importlib.util.find_spec("keras") is None else []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """One backend after the other, and before all other tests: they take long."""
+    here = {item: item.callspec.params["backend"] for item in items if item.path.parent == HERE}
+    items.sort(key=lambda item: BACKENDS.index(here[item]) if item in here else len(BACKENDS))
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process(backend, pytestconfig, tmp_path_factory):
+    """The process in which Keras runs on the backend; None in that process."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    if any(isinstance(plugin, Serving) for plugin in pytestconfig.pluginmanager.get_plugins()):
+        yield None
+    else:
+        process = Process(backend, tmp_path_factory.mktemp(backend) / "printed")
+        yield process
+        process.end()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Have that process run the test, which runs it as any other."""
+    process = pyfuncitem.funcargs["process"]
+    if process is None:
+        return None
+    process.run(pyfuncitem.nodeid)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def seeded(process, backend):
+    """The same random numbers for every test, in the process that runs it."""
+    if process is None:
+        import keras
+
+        assert keras.backend.backend() == backend
+        keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def data():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(64, 5)).astype("float32")
+    return x, np.tanh(x.sum(1, keepdims=True))

@@ -1,22 +1,126 @@
-"""The checks in `backend/`, run in a process that chooses one of Keras's backends before it imports Keras."""
+"""Tests that run in a process of their backend.
 
+A process chooses Keras's backend once, before it imports Keras. So a test is collected where pytest was started, once
+for each backend, and runs in a process that has chosen it, which many tests share.
+"""
+
+import multiprocessing
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-WARNINGS = ["-W", "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"]  # Keras's own
+BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def assert_all_checks_pass(backend):
-    for package in ("keras", backend):
-        pytest.importorskip(package)
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "DOWNSLOPE_KERAS_CHECKS": "1"}
-    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
-    files = sorted(map(str, (HERE / "backend").glob("checks_*.py")))
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *WARNINGS, *files]
-    done = subprocess.run(command, env=environment, cwd=HERE.parents[1], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+def on(*backends):
+    """Run a test on these backends only."""
+    return pytest.mark.parametrize("backend", backends, scope="session")
+
+
+def each_on(names, cases, **how):
+    """Run a test with each case, the last entry of which says on which backends."""
+    spread = [(*case, backend) for *case, backends in cases for backend in backends]
+    return pytest.mark.parametrize((*names, "backend"), spread, scope="session", **how)
+
+
+once = on("tensorflow")  # what is the same on every backend
+
+
+class Process:
+    """A process in which Keras runs on one backend, started when it is first needed."""
+
+    def __init__(self, backend, printed):
+        """Remember what to start.
+
+        Args:
+            backend: The backend.
+            printed: A file for what the process prints.
+        """
+        self._backend, self._printed = backend, printed
+        self._process = self._connection = None
+
+    def run(self, nodeid):
+        """Run a test there; it passes, fails or is skipped here as it is there."""
+        if self._process is None:
+            self._start()
+        try:
+            self._connection.send(nodeid)
+            outcome, text = self._connection.recv()
+        except (EOFError, OSError):
+            code = self.end()
+            printed = self._printed.read_text(errors="replace")[-6000:]
+            pytest.fail(f"the process of Keras on {self._backend} ended with {code}:\n{printed}", pytrace=False)
+        if outcome == "skipped":
+            pytest.skip(text)
+        if outcome == "failed":
+            pytest.fail(text, pytrace=False)
+
+    def _start(self):
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = theirs, self._backend, self._printed
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def end(self):
+        """End the process, if there is one.
+
+        Returns:
+            Its exit code.
+        """
+        if self._process is None:
+            return None
+        self._connection.close()
+        self._process.join()
+        code, self._process = self._process.exitcode, None
+        return code
+
+
+class Serving:
+    """Where a backend has been chosen: run the tests that are asked for, until nobody is there to ask."""
+
+    def __init__(self, connection):
+        self._connection, self._reports = connection, []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        if session.testsfailed:
+            raise session.Interrupted(f"{session.testsfailed} errors while collecting")
+        items = {item.nodeid: item for item in session.items}
+        while True:
+            try:
+                item = items[self._connection.recv()]
+            except EOFError:
+                return True
+            self._reports.clear()
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+            self._connection.send(self._outcome())
+
+    def pytest_runtest_logreport(self, report):
+        self._reports.append(report)
+
+    def _outcome(self):
+        for report in self._reports:
+            if report.failed:
+                printed = "\n".join(f"---- {title} ----\n{text}" for title, text in report.sections)
+                return report.outcome, f"{report.longreprtext}\n{printed}"
+        for report in self._reports:
+            if report.skipped:
+                return report.outcome, report.longrepr[-1].removeprefix("Skipped: ")
+        return "passed", ""
+
+
+def _serve(connection, backend, printed):
+    with printed.open("w") as file:
+        for standard in (1, 2):
+            os.dup2(file.fileno(), standard)
+    os.environ |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if backend == "tensorflow":  # before anything runs on a device
+        import tensorflow as tf
+
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    here = str(Path(__file__).parent)
+    pytest.main([here, "-o", "addopts=", "-p", "no:cacheprovider"], plugins=[Serving(connection)])

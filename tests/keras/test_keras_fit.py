@@ -5,7 +5,8 @@ import concurrent.futures
 import keras
 import numpy as np
 import pytest
-from network import Rates, fit, network, once, values_of
+from each_backend import on, once
+from network import Rates, fit, network, values_of
 
 import downslope
 import downslope.keras
@@ -405,7 +406,7 @@ def test_what_a_loop_of_ones_own_saves_are_the_weights(data, tmp_path):
     assert differences(keras.saving.load_model(tmp_path / "model.keras").get_weights(), weights) == 0
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="Keras takes the values away only there")
+@on("jax")  # Keras takes the values away only there
 def test_an_error_in_a_step_is_the_one_that_is_seen(data):
     calls = []
 
@@ -441,7 +442,7 @@ def test_explicit_lookahead():
     np.testing.assert_allclose(values_of(x), [0.8], rtol=1e-6)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="the others compute out of place")
+@on("torch")  # the others compute out of place
 def test_two_threads_take_every_step_once_with_a_whole_gradient():
     variable = keras.Variable(np.zeros(5, "float32"))
     optimizer = downslope.keras.SGD(1.0)
@@ -452,7 +453,7 @@ def test_two_threads_take_every_step_once_with_a_whole_gradient():
     np.testing.assert_array_equal(values_of(variable), np.full(5, -400))
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.distribute is TensorFlow's")
+@on("tensorflow")  # tf.distribute is its own
 @pytest.mark.parametrize("formula", [downslope.nesterov, downslope.radam], ids=lambda r: r.name)
 def test_mirrored_over_two_devices(formula, data):
     import tensorflow as tf

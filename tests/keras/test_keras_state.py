@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from network import Bound, fit, gradients_of, network, once, path_of, start_of, values_of, variables_of
+from each_backend import BACKENDS, each_on, on, once
+from network import Bound, fit, gradients_of, network, path_of, start_of, values_of, variables_of
 
 import downslope
 import downslope.keras
@@ -24,18 +25,14 @@ def in_numpy(formula, arrays, settings, options):
 
 
 CASES = [
-    (dialect.adam, {"lr": 0.01}, {"weight_decay": 0.1, "global_clipnorm": 4.0}),
-    (dialect.nadam, {"lr": 0.01}, {}),
-    (downslope.schedule_free_sgd, {"lr": 0.1}, {"cautious": True}),
-    (downslope.nesterov, {"lr": 0.02, "mu": 0.8}, {"weight_decay": 0.1}),
+    (dialect.adam, {"lr": 0.01}, {"weight_decay": 0.1, "global_clipnorm": 4.0}, ["tensorflow"]),
+    (dialect.nadam, {"lr": 0.01}, {}, BACKENDS),
+    (downslope.schedule_free_sgd, {"lr": 0.1}, {"cautious": True}, BACKENDS),
+    (downslope.nesterov, {"lr": 0.02, "mu": 0.8}, {"weight_decay": 0.1}, ["tensorflow"]),
 ]
 
 
-if keras.backend.backend() != "tensorflow":
-    CASES = CASES[1:3]
-
-
-@pytest.mark.parametrize(("formula", "settings", "options"), CASES, ids=lambda v: getattr(v, "name", None))
+@each_on(("formula", "settings", "options"), CASES, ids=lambda value: getattr(value, "name", None))
 def test_ten_steps_in_keras_ten_in_numpy_ten_in_keras(formula, settings, options, tmp_path):
     straight = downslope.keras.Optimizer(formula, **settings, **options)
     whole = path_of(straight, variables_of(SHAPES), STEPS)
@@ -66,7 +63,7 @@ def test_ten_steps_in_keras_ten_in_numpy_ten_in_keras(formula, settings, options
     assert int(third.iterations) == 30
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="seen on the others")
+@on("tensorflow", "torch")
 def test_ten_steps_in_keras_and_twenty_in_pytorch(tmp_path):
     torch = pytest.importorskip("torch")
     import downslope.torch
@@ -173,7 +170,7 @@ def test_variables_of_tensorflow_are_saved_too(tmp_path):
     np.testing.assert_array_equal(variable.numpy(), [0.5, 1.5])
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="seen on one that counts in 32 bits")
+@on("jax")  # which counts in 32 bits
 def test_more_steps_than_can_be_counted_change_nothing(tmp_path):
     elsewhere = downslope.Optimizer({"w": np.ones(3, "float32")}, downslope.sgd)
     elsewhere.t = 2**40

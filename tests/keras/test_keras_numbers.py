@@ -8,17 +8,18 @@ steps, and so do their errors): 200 roundings of the step. Keras works `1 - beta
 """
 
 import inspect
+import itertools
 
 import keras
 import numpy as np
 import pytest
-from network import RATES, Bound, Rates, gradients_of, once, path_of, start_of, values_of, variables_of
+from each_backend import BACKENDS, each_on, once
+from network import RATES, Bound, Rates, gradients_of, path_of, problems_of, start_of, values_of, variables_of
 
 import downslope
 import downslope.keras
+import paths
 from downslope import rule
-from downslope.language.options import compose, stored_point
-from downslope.targets.arrays import interpret
 
 BACKEND = keras.backend.backend()
 SHAPES = [(6, 7), (5,)]
@@ -54,13 +55,11 @@ CASES = [
     ("Nadam", {"beta_1": 0.8, **EPS}, "accumulation"),
     ("Lion", {"beta_1": 0.8}, "decay"),
 ]
-
-CASES = CASES[
-    BACKEND == "jax" :: 4 if BACKEND == "torch" else 2
-]  # each is seen on TensorFlow or JAX, which run the same code
+# Each is seen on TensorFlow or JAX, which run the same code
+PLACES = itertools.cycle([("tensorflow", "torch"), ("jax",), ("tensorflow",), ("jax",)])
 
 
-@pytest.mark.parametrize(("name", "options", "base"), CASES, ids=str)
+@each_on(("name", "options", "base"), [(*case, next(PLACES)) for case in CASES], ids=str)
 def test_two_hundred_steps_are_those_of_keras(name, options, base):
     gradients = gradients_of(SHAPES[:1])
     settings = {"learning_rate": Rates(), **options, **BASE[base]}
@@ -93,29 +92,28 @@ def own(x, dx, peak="start", best="x", *, t, lr=0.1, start=0.5, slow=False):
 
 
 RULES = [
-    (own, {"start": 2.0}, {"cautious": True}),
-    (downslope.nesterov, {"mu": 0.8}, {"weight_decay": 0.02}),
-    (downslope.schedule_free_adamw, {"warmup_steps": 5}, {"weight_decay": 0.1}),
+    (own, {"start": 2.0}, {"cautious": True}, BACKENDS),
+    (downslope.nesterov, {"mu": 0.8}, {"weight_decay": 0.02}, BACKENDS),
+    (downslope.schedule_free_adamw, {"warmup_steps": 5}, {"weight_decay": 0.1}, BACKENDS),
+    (downslope.adam, {"eps": 1e-3}, {}, ["jax"]),
+    (downslope.adamw, {}, {"weight_decay": 0.1}, ["jax"]),
+    (downslope.radam, {}, {}, ["jax"]),
+    (downslope.adan, {}, {}, ["jax"]),
+    (downslope.momentum, {}, {"cautious": True}, ["jax"]),
+    (own, {"slow": True}, {}, ["jax"]),
+    (downslope.schedule_free_sgd, {"warmup_steps": 5}, {}, ["jax"]),
 ]
-if BACKEND == "jax":
-    RULES += [
-        (downslope.adam, {"eps": 1e-3}, {}),
-        (downslope.adamw, {}, {"weight_decay": 0.1}),
-        (downslope.radam, {}, {}),
-        (downslope.adan, {}, {}),
-        (downslope.momentum, {}, {"cautious": True}),
-        (own, {"slow": True}, {}),
-        (downslope.schedule_free_sgd, {"warmup_steps": 5}, {}),
-    ]
 
 
-@pytest.mark.parametrize(("formula", "settings", "options"), RULES, ids=str)
+@each_on(("formula", "settings", "options"), RULES, ids=str)
 def test_any_rule_takes_the_steps_of_its_formula(formula, settings, options):
-    gradients = gradients_of(SHAPES, 60)
+    steps = 60
     optimizer = downslope.keras.Optimizer(formula, learning_rate=Rates(), lookahead="stored", **settings, **options)
     variables = variables_of(SHAPES)
-    path = path_of(optimizer, variables, gradients, stateless=formula is not own)
-    weights, ahead = zip(*exact_path(formula, settings, options, gradients), strict=True)
+    path = path_of(optimizer, variables, gradients_of(SHAPES, steps), stateless=formula is not own)
+    problems, cautious = problems_of(SHAPES, steps), options.get("cautious", False)
+    exact = paths.formula_path(formula, problems, RATES[:steps], {**settings, **options}, cautious=cautious)
+    weights, ahead = zip(*exact, strict=True)
     bound = Bound(start_of(SHAPES), 200)
     for seen, expected in zip(path, ahead, strict=True):
         bound.check(seen, expected)
@@ -151,27 +149,3 @@ def test_a_state_starts_from_the_rate_that_there_is_when_it_is_made():
     optimizer.learning_rate = 0.1
     optimizer.apply([keras.ops.ones(1)])
     np.testing.assert_allclose(values_of(variable), [-0.5], rtol=1e-6)
-
-
-def exact_path(formula, settings, options, gradients):
-    """The weights after each step, and the points ahead of them, in double precision."""
-    flags = {name: value for name, value in settings.items() if name in formula.flags}
-    decay = "weight_decay" in options and "weight_decay" not in formula.hyperparameters
-    program = compose(formula, cautious=options.get("cautious", False), weight_decay=decay, decoupled=decay, **flags)
-    ahead = stored_point(formula, to_weights=False, **flags) if formula.ahead else None
-    numbers = {**formula.hyperparameters, **settings, **options}
-    members = []
-    for value in start_of(SHAPES):
-        x = value.astype("float64")
-        starts = {name: program.initial(name, numbers) for name in program.states}
-        members.append({"x": x} | {name: np.full_like(x, x if v is None else v) for name, v in starts.items()})
-    scalars = {**numbers, **program.scalar_states}
-    for t, gradient in enumerate(gradients, 1):
-        now = {**scalars, "lr": float(RATES[t - 1]), "t": t}
-        given = [{**arrays, "dx": dx.astype("float64")} for arrays, dx in zip(members, gradient, strict=True)]
-        new = [interpret(program, arrays, now) for arrays in given]
-        members = [{name: values[name] for name in arrays} for values, arrays in zip(new, members, strict=True)]
-        scalars |= {name: new[0][name] for name in program.scalar_states}
-        weights = [arrays["x"] for arrays in members]
-        then = {**scalars, "t": t + 1}
-        yield weights, [interpret(ahead, arrays, then)["x"] for arrays in members] if ahead else weights

@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from each_backend import once
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network import once, values_of
+from network import values_of
 
 import downslope
 import downslope.keras

@@ -3,9 +3,9 @@
 import importlib.util
 from pathlib import Path
 
-from network import once
+from each_backend import once
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def example(name, monkeypatch):

@@ -2,12 +2,10 @@
 
 import keras
 import numpy as np
-import pytest
 
-once = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the same on every backend: seen on one")
+import paths
 
-STEPS = 200
-RATES = np.array([0.02 * (0.5 + 0.5 * np.cos(t / 20)) for t in range(STEPS)], "float32")
+RATES = paths.rates(0.02).astype("float32")
 
 
 class Rates(keras.optimizers.schedules.LearningRateSchedule):
@@ -34,17 +32,19 @@ def fit(model, data, epochs=2, **settings):
     return model.get_weights()
 
 
-def gradients_of(shapes, steps=STEPS):
-    """One list of gradients per step, every tenth of them large."""
-    generator = np.random.default_rng(0)
-    sizes = [10.0 if t % 10 == 9 else 1.0 for t in range(steps)]
-    return [[(size * generator.normal(size=shape)).astype("float32") for shape in shapes] for size in sizes]
+def problems_of(shapes, steps=paths.STEPS):
+    """A path for variables of these shapes, in single precision, each with gradients of its own."""
+    return [paths.given(shape, steps, large=10.0, seed=seed).astype("float32") for seed, shape in enumerate(shapes)]
+
+
+def gradients_of(shapes, steps=paths.STEPS):
+    """One list of gradients per step."""
+    return [list(step) for step in zip(*(problem.noise for problem in problems_of(shapes, steps)), strict=True)]
 
 
 def start_of(shapes):
     """The values that variables begin with."""
-    generator = np.random.default_rng(1)
-    return [generator.normal(size=shape).astype("float32") for shape in shapes]
+    return [problem.start for problem in problems_of(shapes)]
 
 
 def variables_of(shapes):

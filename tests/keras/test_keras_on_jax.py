@@ -1,5 +1,0 @@
-from each_backend import assert_all_checks_pass
-
-
-def test_all_checks_pass_on_jax():
-    assert_all_checks_pass("jax")
