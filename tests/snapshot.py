@@ -11,6 +11,7 @@ def snapshot(optimizer):
     return {
         "t": optimizer.t,
         "skipped": optimizer.skipped,
+        "max_norm": optimizer.max_norm,
         "groups": [dict(group) for group in optimizer.groups],
         "arrays": {
             (state, name): (array.tobytes(), array.shape, array.dtype)

@@ -10,7 +10,7 @@ from downslope.language.program import in_order
 from downslope.rules import __all__ as names
 from downslope.targets.arrays import compute, interpret, interpret_body, interpret_scalars
 from downslope.targets.intervals import Precision, enclose, enclose_scalars
-from downslope.testing import RuleCheckError, Target, _check_target, hard_values, targets
+from downslope.testing import RuleCheckError, Target, check_target, hard_values, targets
 
 
 @pytest.mark.parametrize("name", names)
@@ -70,8 +70,8 @@ def test_a_wrong_target_is_caught(spoil):
     settings = {name: value for name, value in program.hyperparameters.items() if value is not None}
     right = Target("right", np.float32, interpret)
     wrong = Target("wrong", np.float32, lambda *given: spoil(interpret(*given)))
-    assert _check_target(right, program, settings).passed
-    assert not _check_target(wrong, program, settings).passed
+    assert check_target(right, program, settings).passed
+    assert not check_target(wrong, program, settings).passed
 
 
 def test_bounds_are_tight():
@@ -159,9 +159,9 @@ def other_library(ulps):
 def test_another_library_is_inside_the_bounds_and_a_sloppy_one_is_not(a_rule):
     program = compose(a_rule)
     for ulps in (1, -1):
-        assert _check_target(other_library(ulps), program, settings_of(program)).passed
+        assert check_target(other_library(ulps), program, settings_of(program)).passed
         if a_rule in (waning, rooted):
-            assert not _check_target(other_library(20 * ulps), program, settings_of(program)).passed
+            assert not check_target(other_library(20 * ulps), program, settings_of(program)).passed
 
 
 def settings_of(program):
@@ -180,18 +180,18 @@ def in_single_precision(e, v):
 def test_scalar_intervals_are_tight(a_rule):
     """One unit in the last place of an exponential near 1 is 1e-12 of what is left of 1: ten times that is found."""
     program = compose(a_rule)
-    assert _check_target(target_with(np.float64, off_by(0)), program, settings_of(program)).passed
+    assert check_target(target_with(np.float64, off_by(0)), program, settings_of(program)).passed
     for wrong in (off_by(3e-11), off_by(-3e-11), in_single_precision):
-        assert not _check_target(target_with(np.float64, wrong), program, settings_of(program)).passed
+        assert not check_target(target_with(np.float64, wrong), program, settings_of(program)).passed
 
 
 @pytest.mark.parametrize("name", ["adam", "adamax", "nadam", "amsgrad", "adamw", "radam", "adabelief", "adan"])
 def test_coefficients_of_single_precision_are_caught(name):
     program = compose(getattr(downslope, name), **({"bias_correction": True} if name == "amsgrad" else {}))
     settings = settings_of(program)
-    assert _check_target(target_with(np.float64, off_by(0)), program, settings).passed
-    assert not _check_target(target_with(np.float64, in_single_precision), program, settings).passed
-    assert not _check_target(target_with(np.float64, off_by(1e-11)), program, settings).passed
+    assert check_target(target_with(np.float64, off_by(0)), program, settings).passed
+    assert not check_target(target_with(np.float64, in_single_precision), program, settings).passed
+    assert not check_target(target_with(np.float64, off_by(1e-11)), program, settings).passed
 
 
 def test_a_power_subtracted_in_single_precision_is_caught():
@@ -202,7 +202,7 @@ def test_a_power_subtracted_in_single_precision_is_caught():
             return float(np.float32(1) - np.float32(1 - v))
         return v
 
-    assert not _check_target(target_with(np.float32, spoil), program, settings_of(program)).passed
+    assert not check_target(target_with(np.float32, spoil), program, settings_of(program)).passed
 
 
 def test_numbers_without_functions_are_points():

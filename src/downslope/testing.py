@@ -82,7 +82,7 @@ def check_rule(rule: Rule, **flags: bool) -> Certificate:
     required = {name: 0.1 for name, value in rule.hyperparameters.items() if value is None}
     settings = {**{k: v for k, v in rule.hyperparameters.items() if v is not None}, **required}
     tasks: list[Callable[[], Check]] = [lambda: _check_reading(rule, program, settings, flags)]
-    tasks += [functools.partial(_check_target, target, program, settings) for target in targets()]
+    tasks += [functools.partial(check_target, target, program, settings) for target in targets()]
     tasks.append(lambda: _check_options(rule, flags, settings))
     tasks.append(lambda: _check_round_trip(rule, {**required, **flags}))
     if rule.ahead:
@@ -156,15 +156,21 @@ def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[st
 
 
 def _jax(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
-    jax = importlib.import_module("jax")
     moving = {name: v for name, v in scalars.items() if name in ("t", "lr") or name in program.scalar_states}
-    fixed = {name: value for name, value in scalars.items() if name not in moving}
+    fixed = tuple((name, value) for name, value in scalars.items() if name not in moving)
+    return {name: np.asarray(array) for name, array in _jitted(program, fixed)(dict(arrays), moving).items()}
 
-    def step(traced: Mapping[str, Any], traced_scalars: Mapping[str, Any]) -> Any:
-        new = interpret(program, traced, {**fixed, **traced_scalars}, jax.numpy)
+
+@functools.lru_cache(maxsize=1)  # all situations of one program come one after the other
+def _jitted(program: Program, fixed: tuple[tuple[str, float], ...]) -> Callable[..., Mapping[str, Any]]:
+    jax = importlib.import_module("jax")
+
+    def step(traced: Mapping[str, Any], traced_scalars: Mapping[str, Any]) -> Mapping[str, Any]:
+        new = interpret(program, traced, {**dict(fixed), **traced_scalars}, jax.numpy)
         return {name: new[name] for name in program.outputs}
 
-    return {name: np.asarray(array) for name, array in jax.jit(step)(dict(arrays), moving).items()}
+    compiled: Callable[..., Mapping[str, Any]] = jax.jit(step)
+    return compiled
 
 
 def _torch(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
@@ -217,7 +223,17 @@ def _check_reading(rule: Rule, program: Program, settings: Mapping[str, float], 
     return Check(name, True, "equal in double precision, within its rounding")
 
 
-def _check_target(target: Target, program: Program, settings: Mapping[str, float]) -> Check:
+def check_target(target: Target, program: Program, settings: Mapping[str, float]) -> Check:
+    """Hold what a target computes to the bounds of the formula, in situations that break careless code.
+
+    Args:
+        target: The target.
+        program: What it is to compute.
+        settings: A number for each hyperparameter.
+
+    Returns:
+        Whether every value lies inside the bounds; the first that does not, otherwise how many there were.
+    """
     count = 0
     for arrays, scalars in situations(program, settings, target.dtype):
         inside = enclose(
@@ -254,7 +270,7 @@ def _check_options(rule: Rule, flags: Mapping[str, bool], settings: Mapping[str,
     full = {**more, **settings}
     for target in targets():
         if target.name.startswith("cpu"):
-            check = _check_target(target, program, full)
+            check = check_target(target, program, full)
             if not check.passed:
                 return Check(f"with options, {check.name}", False, check.seen)
     return Check("with options", True, f"{', '.join(options)} in the same pass")

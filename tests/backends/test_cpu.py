@@ -20,7 +20,7 @@ RNG = np.random.default_rng(1)
 MILLION = 1_000_000
 
 
-def hard_values(count, dtype=np.float32):
+def any_bits(count, dtype=np.float32):
     """Every bit pattern of a finite number is as likely as any other, and some that are special come first."""
     bits = {np.float32: np.uint32, np.float64: np.uint64}[dtype]
     values = RNG.integers(0, np.iinfo(bits).max, count, bits, endpoint=True).view(dtype)
@@ -74,7 +74,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def pool():
-    values = hard_values(MILLION)
+    values = any_bits(MILLION)
     with np.errstate(all="ignore"):
         squares = values**2
     assert np.isinf(squares).any()
@@ -115,7 +115,7 @@ def test_a_million_hard_values_within_two_units_in_the_last_place(name, options,
 def test_doubles_agree_too(name):
     formula, flags = RULES[name]
     program = compose(formula, **flags)
-    arrays = {key: hard_values(10_000, np.float64) for key in program.arrays}
+    arrays = {key: any_bits(10_000, np.float64) for key in program.arrays}
     weights = arrays["x"].copy()
     optimizer = Optimizer(weights, formula, **flags, lookahead="explicit", lr=0.3)
     for state, by_name in optimizer.state.items():

@@ -6,7 +6,7 @@ from downslope import FormulaError, Optimizer, rule
 from downslope.language.options import AFTER, BEFORE, NAMES, compose, stored_point
 from downslope.targets.arrays import interpret
 from downslope.targets.latex import latex
-from downslope.testing import _check_target, targets
+from downslope.testing import check_target, targets
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal(40)
@@ -263,7 +263,7 @@ def test_a_cautious_step_with_the_look_ahead_stored_and_explicit():
 def test_every_target_computes_the_cautious_step(rule_):
     program = compose(rule_, cautious=True)
     for target in targets():
-        check = _check_target(target, program, dict(rule_.hyperparameters))
+        check = check_target(target, program, dict(rule_.hyperparameters))
         assert check.passed, str(check)
 
 

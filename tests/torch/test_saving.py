@@ -77,7 +77,7 @@ def contents(model, optimizer):
         },
         "groups": groups,
         "skipped": optimizer.skipped,
-        "max_norm": optimizer._options.max_norm,
+        "max_norm": optimizer.max_norm,
     }
 
 

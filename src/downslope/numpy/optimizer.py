@@ -281,6 +281,11 @@ class Optimizer:
         """The hyperparameters of each group, to read; `set` changes them."""
         return tuple(MappingProxyType(group.hyperparameters) for group in self._groups)
 
+    @property
+    def max_norm(self) -> float | None:
+        """The largest norm of all gradients together that is left as it is, to read: a loaded file brings its own."""
+        return self._max_norm
+
     def set(self, group: int | None = None, **hyperparameters: float | Schedule) -> None:
         """Change hyperparameters from the next step on.
 

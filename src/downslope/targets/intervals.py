@@ -118,22 +118,21 @@ def enclose(
         (True, False)
     """
     precision = Precision.of(dtype, flush=flush)
-    shape = np.shape(arrays["x"])
 
     def leaf(e: Expression) -> Interval:
         given = np.asarray(arrays[str(e.value)], np.float64)
         return precision.widen(given, given, 0.0) if flush else Interval(given, given)
 
     def rounded(e: Expression, exact: Interval) -> Interval:
-        low, high = np.full(shape, exact.low), np.full(shape, exact.high)
-        return Interval(low, high) if e.is_condition else precision.widen(low, high, coefficient_ulps)
+        return exact if e.is_condition else precision.widen(exact.low, exact.high, coefficient_ulps)
 
     scalar = {e: rounded(e, exact) for e, exact in enclose_scalars(program, scalars).items()}
     with np.errstate(all="ignore"):
         values = evaluate(
             program.outputs.values(), leaf, lambda e, args: OPERATIONS[e.op](precision, *args), known=scalar
         )
-    return {name: values[e] for name, e in program.outputs.items()}
+    outputs = {name: values[e] for name, e in program.outputs.items()}
+    return {name: Interval(*np.broadcast_arrays(i.low, i.high, arrays["x"])[:2]) for name, i in outputs.items()}
 
 
 def enclose_scalars(program: Program, scalars: Mapping[str, float]) -> dict[Expression, Interval]:

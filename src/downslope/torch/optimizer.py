@@ -183,6 +183,11 @@ class Optimizer(torch.optim.Optimizer):
         """How many steps were left out, for gradients that were not finite."""
         return self._progress.skipped
 
+    @property
+    def max_norm(self) -> float | None:
+        """The largest norm of all gradients together that is left as it is, to read: a loaded file brings its own."""
+        return self._options.max_norm
+
     def _choose(self, group: Group) -> Rule:
         """The rule of a group."""
         return self.rule
