@@ -83,6 +83,11 @@ class Program:
         return tuple(in_order([*self.outputs.values(), *self.scalar_outputs.values()]))
 
     @functools.cached_property
+    def per_weight(self) -> tuple[Expression, ...]:
+        """The body with its inputs, constants and what is put out as it is, each after what it is applied to."""
+        return tuple(in_order(self.outputs.values(), self.coefficients))
+
+    @functools.cached_property
     def body(self) -> tuple[Expression, ...]:
         """The per-weight operations, each after what it is applied to."""
         return tuple(e for e in self.expressions if e.per_weight and e.op != "input")

@@ -16,7 +16,7 @@ from downslope.language.expression import Expression
 from downslope.language.operations import function_of
 from downslope.language.program import Program
 from downslope.language.rewrites import accurate_coefficients
-from downslope.targets.evaluate import evaluate
+from downslope.targets.evaluate import evaluate, evaluate_in_order
 
 OPERATIONS: dict[str, Callable[..., Any] | str] = {
     "add": operator.add,
@@ -109,7 +109,7 @@ def interpret_scalars(program: Program, scalars: Mapping[str, Any], xp: ModuleTy
     accurate = accurate_coefficients(program)
     with np.errstate(all="ignore"):  # infinities and nan follow IEEE, here as in a kernel
         if all(isinstance(scalars[name], _Number) for name in program.scalars):
-            return evaluate(accurate, leaf, apply)  # in double precision, where the plain forms will do
+            return evaluate_in_order(accurate, leaf, apply)  # in double precision, where the plain forms will do
         values = evaluate(accurate.values(), leaf, apply)
     return {e: values[new] for e, new in accurate.items()}
 
@@ -138,7 +138,7 @@ def interpret_body(
         return values[e] if e.per_weight else _cast(values[e], e, x, xp) + xp.zeros_like(x)
 
     with np.errstate(all="ignore"):
-        values = evaluate(program.outputs.values(), leaf, apply, coefficients)
+        values = evaluate_in_order(program.per_weight, leaf, apply, coefficients)
         return {name: result(e) for name, e in program.outputs.items()}
 
 

@@ -37,5 +37,6 @@ def evaluate_in_order(
     """The same for expressions of which each comes after what it is applied to, such as `Program.expressions`."""
     values = dict(known or {})
     for e in expressions:
-        values[e] = apply(e, [values[arg] for arg in e.args]) if e.args else leaf(e)
+        if e not in values:
+            values[e] = apply(e, [values[arg] for arg in e.args]) if e.args else leaf(e)
     return values
