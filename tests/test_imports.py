@@ -27,6 +27,11 @@ def test_importing_the_torch_front_end_loads_no_compiler():
     assert "llvmlite" not in loaded
 
 
+def test_importing_the_command_line_loads_no_framework_and_no_lab():
+    script = "import downslope.cli, sys; assert 'downslope.lab' not in sys.modules"
+    assert not modules_after(script) & (HEAVY | {"latex2mathml"})
+
+
 def import_error(module, missing, **environment):
     """What the import of a module of ours says where a package is missing."""
     script = f"import sys; sys.modules[{missing!r}] = None\nimport {module}"

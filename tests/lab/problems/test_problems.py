@@ -170,7 +170,8 @@ def test_import_is_light():
     code = (
         "import sys, downslope.lab.problems.tables, downslope.lab.problems.cells, downslope.lab.report.page; "
         "from downslope.lab import *; dir(PROBLEMS); "
-        "print([m for m in ('polars', 'sklearn', 'scipy', 'plotly', 'jax', 'llvmlite') if m in sys.modules])"
+        "heavy = ('polars', 'sklearn', 'scipy', 'plotly', 'jax', 'latex2mathml', 'llvmlite'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
