@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from downslope.training.checkpoint import CheckpointError
     from downslope.training.groups import NonFiniteGradientError
     from downslope.walks import surfaces
-    from downslope.walks.paths import walk
+    from downslope.walks.paths import Walk, walk
     from downslope.walks.surface import Surface, surface
 
 _LATER = {
@@ -37,6 +37,7 @@ _LATER = {
     "Surface": "downslope.walks.surface",
     "surface": "downslope.walks.surface",
     "surfaces": "downslope.walks",
+    "Walk": "downslope.walks.paths",
     "walk": "downslope.walks.paths",
 }
 
@@ -48,6 +49,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "Surface",
+    "Walk",
     "check_rule",
     "convert",
     "convert_file",

@@ -1,6 +1,6 @@
 """Walks: beside the rule called step by step and beside the optimizer, what is measured, and what is refused."""
 
-import html
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import pytest
 import downslope
 from downslope import Recipe, dialects, rule, surfaces
 from downslope.rules import RULES
-from downslope.walks.paths import RATES
+from downslope.walks.paths import RATES, lowest_places
 
 
 def by_hand(of, place, start, steps, **settings):
@@ -83,7 +83,8 @@ def test_the_gradient_is_taken_ahead_where_the_rule_looks_ahead():
 
 
 def test_the_effective_step():
-    walked = downslope.walk("valley", [downslope.sgd, downslope.momentum, downslope.rmsprop, downslope.adam], lr=0.1)
+    rules = [downslope.sgd, downslope.momentum, downslope.rmsprop, downslope.adam]
+    walked = downslope.walk("valley", rules, lr=0.1, steps=200)
     np.testing.assert_allclose(walked["sgd"].effective, 0.1)
     np.testing.assert_allclose(walked["momentum"].effective, 0.1)
     cache = walked["rmsprop"].states["cache"][1:]
@@ -125,7 +126,6 @@ def test_arrival_is_where_the_loss_stays_low():
     first = int((path.losses <= 0.01).argmax())
     assert first < path.arrival  # it passed through before
     assert downslope.walk("bowl", [downslope.sgd], lr=0.1, goal=9.0).paths[0].arrival == 0
-    assert downslope.walk("x**2", [downslope.sgd], lr=0.1).paths[0].arrival is None  # no minimum is known
 
 
 # Noise
@@ -136,7 +136,8 @@ def test_the_noise_is_the_same_for_all_and_given_by_the_seed():
     walked = downslope.walk("valley", [downslope.sgd, downslope.adam], **given, seed=4)
     noises = [path.gradients - np.stack(surfaces.valley.gradient(*path.asked.T), axis=1) for path in walked.paths]
     np.testing.assert_allclose(noises[0], noises[1], atol=1e-12)
-    np.testing.assert_allclose(noises[0], 0.3 * np.random.default_rng(4).standard_normal((30, 2)), atol=1e-12)
+    drawn = 0.3 * np.random.default_rng(4).standard_normal((30, 2))
+    np.testing.assert_allclose(noises[0], drawn, rtol=6e-8, atol=1e-12)  # of single precision
     again = downslope.walk("valley", [downslope.adam], **given, seed=4).paths[0]
     np.testing.assert_array_equal(again.points, walked["adam"].points)
     other = downslope.walk("valley", [downslope.adam], **given, seed=5).paths[0]
@@ -149,29 +150,26 @@ def test_the_noise_is_the_same_for_all_and_given_by_the_seed():
 @pytest.mark.parametrize("place", [surfaces.valley, surfaces.rosenbrock], ids=lambda place: place.name)
 @pytest.mark.parametrize("of", [downslope.sgd, downslope.nesterov, downslope.rmsprop, downslope.schedule_free_sgd])
 def test_the_best_learning_rate_is_the_best(of, place):
+    """Beside walks of one learning rate each, ordered in Python."""
     best = downslope.walk(place, [of], steps=100).paths[0]
     assert best.is_best
-    assert best.lr in RATES
-    last = slice(-10, None)
+    low, high = np.array(list(place.ranges.values())).T
 
-    def worth(path):
-        arrival = 10**9 if path.arrival is None else path.arrival
-        return arrival, path.losses[-1] if path.arrival is not None else path.losses[last].mean()
-
-    for lr in RATES[60:170:7]:
+    def worth(lr):
         path = downslope.walk(place, [of], lr=lr, steps=100).paths[0]
-        spread = [np.ptp(np.append(path.points[:, axis], place.ranges[name])) for axis, name in enumerate("xy")]
-        strayed = path.diverged is not None or any(
-            each > 2 * np.ptp(place.ranges[name]) for each, name in zip(spread, "xy", strict=True)
-        )
-        assert strayed or worth(path) >= worth(best)
+        off = not ((path.points >= low) & (path.points <= high)).all()
+        with np.errstate(all="ignore"):
+            last = path.losses[-10:].max()
+        return off, 101 if path.arrival is None else path.arrival, np.inf if np.isnan(last) else last
+
+    assert worth(best.lr) <= min(map(worth, RATES[20:85:3]))
 
 
-def test_nobody_is_best_by_leaping_out_of_sight():
+def test_nobody_is_best_by_leaping_off_the_map():
     """Without the limit Adagrad's best on the valley is 200: to the far side of the map and back by symmetry."""
     for path in downslope.walk("valley").paths:
-        assert np.abs(path.points[:, 0]).max() <= 30
-        assert np.abs(path.points[:, 1]).max() <= 9
+        assert np.abs(path.points[:, 0]).max() <= 10
+        assert np.abs(path.points[:, 1]).max() <= 3
 
 
 def test_gradient_descents_best_is_below_its_limit():
@@ -213,17 +211,67 @@ def test_a_rule_without_a_learning_rate():
         downslope.walk("bowl", [halving], lr=0.1)
 
 
-def test_the_view_in_a_notebook():
+def test_the_summary():
     walked = downslope.walk("rosenbrock", [Recipe(downslope.sgd, lr=1.0), downslope.adam], lr="own", steps=30)
-    view = walked._repr_html_()
-    assert view.count("<tr>") == 3
-    assert "diverged at step" in view
-    assert "(its best)" in downslope.walk("bowl", [downslope.sgd])._repr_html_()
-    assert html.unescape(view).count("<td>") == 12
     assert repr(walked) == "<walk on rosenbrock: sgd, adam; 30 steps>"
     rows = walked.summary()
     assert [row["rule"] for row in rows] == ["sgd", "adam"]
     assert rows[0]["diverged"] is not None
+
+
+def test_names_and_settings_for_all():
+    walked = downslope.walk("bowl", ["keras.adam", "momentum", "sgd"], lr=0.1, steps=3, mu=0.7)
+    assert [path.name for path in walked.paths] == ["keras.adam", "momentum", "sgd"]
+    assert walked["momentum"].recipe.numbers["mu"] == 0.7
+    assert downslope.walk("bowl", "adam", steps=3).paths[0].recipe.rule is downslope.adam
+    with pytest.raises(TypeError, match=r"nonsense=1.0: none of the rules has a hyperparameter"):
+        downslope.walk("bowl", ["sgd"], nonsense=1.0)
+    with pytest.raises(ValueError, match="mu"):
+        downslope.walk("bowl", ["momentum"], mu=2.0)
+    with pytest.raises(ValueError, match="adamm"):
+        downslope.walk("bowl", ["adamm"])
+
+
+# Where it is lowest
+
+
+def test_without_a_number_of_steps_it_ends_when_all_have_arrived():
+    found = downslope.walk("bowl", ["sgd", "adam"])
+    assert max(path.arrival for path in found.paths) < found.steps < 200
+    assert downslope.walk("rosenbrock", ["adagrad"]).steps == 200
+
+
+def test_what_is_measured_ends_at_the_goal():
+    path = downslope.walk("valley", ["sgd"], steps=120, lr=0.19).paths[0]
+    assert 20 < path.arrival < 100
+    moves = np.diff(path.points[: path.arrival + 1], axis=0)
+    assert path.length == pytest.approx(np.hypot(*moves.T).sum())
+    assert path.distance == pytest.approx(np.hypot(*moves.sum(axis=0)))
+    assert path.sign_changes == (0, path.arrival - 1)
+
+
+def test_the_lowest_place_of_a_typed_surface_is_found():
+    walked = downslope.walk("(x-1)**2 + 3*(y+2)**2 + 5", ["sgd"])
+    np.testing.assert_allclose(walked.minima, [(1, -2)], atol=1e-7)
+    assert walked.lowest == pytest.approx(5)
+    assert walked["sgd"].arrival is not None
+
+
+@pytest.mark.parametrize("surface", surfaces.SURFACES, ids=lambda surface: surface.name)
+def test_the_lowest_place_of_a_surface_is_found_if_it_is_not_said(surface):
+    places, height = lowest_places(dataclasses.replace(surface, minima=()))
+    assert height == pytest.approx(surface.lowest, abs=1e-9)
+    assert min(np.abs(np.subtract(places[0], known)).max() for known in surface.minima) < 1e-4
+
+
+@pytest.mark.parametrize("surface", ["x*y", "log(abs(x)) + y**2"])
+def test_a_surface_that_falls_without_end_has_none(surface):
+    walked = downslope.walk(surface, ["sgd"])
+    assert walked.minima == ()
+    assert np.isfinite(walked.lowest)
+    path = walked["sgd"]
+    assert path.goal == pytest.approx((path.losses[0] + walked.lowest) / 2)
+    assert path.arrival is not None
 
 
 # Bad input
@@ -234,6 +282,7 @@ def test_the_view_in_a_notebook():
     [
         ({"steps": 0}, "steps=0"),
         ({"steps": 1.5}, "steps=1.5"),
+        ({"steps": 10**9}, "steps=1000000000: expected a whole number from 1 to 100,000"),
         ({"steps": True}, "steps=True"),
         ({"seed": -1}, "seed=-1"),
         ({"lr": 0}, "lr=0"),
@@ -254,12 +303,7 @@ def test_what_cannot_be(given, problem):
         downslope.walk("himmelblau", given.pop("rules", [downslope.sgd]), **given)
 
 
-@pytest.mark.parametrize("what", ["adam", None, lambda x, dx: x])
+@pytest.mark.parametrize("what", [3, None, lambda x, dx: x])
 def test_who_is_no_rule(what):
     with pytest.raises(TypeError, match="expected rules"):
         downslope.walk("bowl", [what])
-
-
-def test_text_is_no_list_of_rules():
-    with pytest.raises(TypeError, match="expected rules"):
-        downslope.walk("bowl", "adam")

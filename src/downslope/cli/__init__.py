@@ -19,19 +19,21 @@ from downslope.cli.convert import convert
 from downslope.cli.ending import speak_any_locale
 from downslope.cli.race import race
 from downslope.cli.rules import rules
+from downslope.cli.walk import walk
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.callback(invoke_without_command=True)
 def _top(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
-    """Race update rules of neural networks on real data, each fairly tuned; convert them between frameworks."""
+    """Race update rules of neural networks on real data, watch them walk, convert them between frameworks."""
     if version:
         typer.echo(__version__)
         raise typer.Exit
 
 
 app.command()(race)
+app.command()(walk)
 app.command()(convert)
 app.command()(rules)
 

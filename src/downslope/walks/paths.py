@@ -10,13 +10,15 @@ import functools
 import html
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
 from typing import Any, Literal
 
 import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.formula import Range, check_number
+from downslope.recipes import catalogue
 from downslope.recipes.recipe import Recipe, written
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
@@ -27,11 +29,17 @@ from downslope.walks.surface import Surface, surface_of
 
 Array = np.ndarray[Any, Any]
 
-RATES = 10.0 ** np.linspace(-6, 3, 181)
-"""The learning rates among which a rule's best on a surface is looked for: twenty in each power of ten."""
+RATES = tuple(float(f"{10 ** (k / 10):.2g}") for k in range(-60, 31))
+"""The learning rates among which a rule's best on a surface is looked for: ten in each power of ten, 1e-6 to 1000."""
 
 CLOSE = 1e-3
 """The part of the way down that is left at the goal, unless another one is given."""
+
+HALF_WAY = 0.5
+"""The same on a surface without a lowest place, of which that of its ranges is taken."""
+
+USUAL_STEPS = 200
+MOST_STEPS = 100_000
 
 _ABOVE_ZERO = Range(5e-324, math.inf)
 _SIZE = Range(0.0, math.inf)
@@ -43,7 +51,8 @@ class Path:
 
     Attributes:
         name: Its name among those that walk with it.
-        recipe: The rule with all of its settings, the learning rate included.
+        recipe: The rule with all of its settings, and the learning rate that it walked with.
+        given: The rule as it was given, with a learning rate of its own.
         is_best: Whether the learning rate was looked for, as the rule's best on this surface.
         surface: Where it walks.
         points: The weights before the first step and after each, a row for each and a column for each weight.
@@ -53,11 +62,13 @@ class Path:
         states: The states by name, rows and columns as in `points`.
         effective: How far each step moves a weight for each unit of its gradient, with what it divides by held still;
             where steps are no multiples of gradients, the step over the gradient.
-        goal: The loss to be reached, if there is one.
+        goal: The loss to be reached.
+        is_bottomless: Whether the surface has no lowest place, so that a rule that has arrived may walk on for ever.
     """
 
     name: str
     recipe: Recipe
+    given: Recipe
     is_best: bool
     surface: Surface
     points: Array
@@ -66,7 +77,8 @@ class Path:
     gradients: Array
     states: Mapping[str, Array]
     effective: Array
-    goal: float | None
+    goal: float
+    is_bottomless: bool
 
     @property
     def lr(self) -> float | None:
@@ -81,21 +93,19 @@ class Path:
 
     @functools.cached_property
     def arrival(self) -> int | None:
-        """The step from which on the loss stays at the goal or below it."""
-        if self.goal is None:
-            return None
-        found = _arrivals(self.losses[:, None], self.goal)[0]
-        return int(found) if found < len(self.losses) else None
+        """The step from which on the loss stays at the goal or below it; None if it is not there at the end."""
+        found = int(_arrivals(self.losses, self.goal, self.is_bottomless))
+        return found if found < len(self.losses) else None
 
     @property
     def length(self) -> float:
-        """How long the way is, as far as it is finite."""
-        return float(np.linalg.norm(np.diff(self._finite, axis=0), axis=1).sum())
+        """How long the way is: to the goal, or to the end of one that does not get there, as far as it is finite."""
+        return float(np.linalg.norm(np.diff(self._way, axis=0), axis=1).sum())
 
     @property
     def distance(self) -> float:
-        """How far its end is from its start."""
-        return float(np.linalg.norm(self._finite[-1] - self._finite[0]))
+        """How far the end of this way is from its start."""
+        return float(np.linalg.norm(self._way[-1] - self._way[0]))
 
     @property
     def detour(self) -> float:
@@ -104,13 +114,9 @@ class Path:
 
     @property
     def sign_changes(self) -> tuple[int, ...]:
-        """How often he turned back, along each axis."""
-        turns = np.sign(np.diff(self._finite, axis=0))
-        counts = []
-        for column in turns.T:
-            moved = column[column != 0]
-            counts.append(int((moved[1:] != moved[:-1]).sum()))
-        return tuple(counts)
+        """How often he turned back on this way, along each axis."""
+        turns = np.sign(np.diff(self._way, axis=0))
+        return tuple(map(int, (turns[1:] * turns[:-1] < 0).sum(axis=0)))
 
     @functools.cached_property
     def curvature(self) -> Array:
@@ -123,8 +129,11 @@ class Path:
         return found
 
     @property
-    def _finite(self) -> Array:
-        return self.points[: self.diverged] if self.diverged else self.points
+    def _way(self) -> Array:
+        ends = [len(self.points)]
+        ends += [self.arrival + 1] if self.arrival is not None else []
+        ends += [max(1, self.diverged)] if self.diverged is not None else []
+        return self.points[: min(ends)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,17 +144,23 @@ class Walk:
         surface: Where they walk.
         paths: One for each rule.
         start: Where they begin.
+        minima: Where the surface is lowest; none if it has no lowest place within its ranges.
+        lowest: The loss there, or the lowest within the ranges.
+        lr: The learning rate of all, "best" where each has the one that suits it, "own" where each has its own.
         noise: The standard deviation of what is added to each slope, the same for all at each step.
         seed: That of the noise.
-        goal: The loss to be reached, if there is one.
+        goal: The loss to be reached.
     """
 
     surface: Surface
     paths: tuple[Path, ...]
     start: tuple[float, ...]
+    minima: tuple[tuple[float, ...], ...]
+    lowest: float
+    lr: float | Literal["best", "own"]
     noise: float
     seed: int
-    goal: float | None
+    goal: float
 
     def __getitem__(self, name: str) -> Path:
         """The path of this name."""
@@ -186,47 +201,56 @@ class Walk:
     def __repr__(self) -> str:
         return f"<walk on {self.surface.name}: {', '.join(path.name for path in self.paths)}; {self.steps} steps>"
 
+    def write(self, path: str | FilePath) -> None:
+        """Write the walk: `.html` is the film, `.gif` an animation, `.png`, `.svg`, `.pdf` a picture, `.csv` numbers.
+
+        Args:
+            path: Where to write.
+
+        Raises:
+            ValueError: The name ends otherwise.
+            ImportError: What draws pictures or formulas is missing.
+            OSError: The file cannot be written, or there is something that is no file.
+        """
+        from downslope.walks.write import write  # with what draws
+
+        write(self, path)
+
     def _repr_html_(self) -> str:
-        heads = ["rule", "lr", "loss at the end", "at the goal", "way / distance", "turns"]
-        rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(path))}</tr>" for path in self.paths)
-        head = "".join(f"<th>{each}</th>" for each in heads)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        from downslope.walks.film import film
 
-
-def _cells(path: Path) -> Iterator[str]:
-    yield html.escape(path.name)
-    yield "" if path.lr is None else f"{path.lr:.3g}{' (its best)' if path.is_best else ''}"
-    yield f"diverged at step {path.diverged}" if path.diverged is not None else f"{path.losses[-1]:.3g}"
-    yield "" if path.goal is None else "never" if path.arrival is None else f"step {path.arrival}"
-    yield f"{path.detour:.3g}"
-    yield ", ".join(map(str, path.sign_changes))
+        frame = 'width="100%" height="900" style="border: 0" sandbox="allow-scripts"'
+        return f'<iframe {frame} srcdoc="{html.escape(film(self))}"></iframe>'
 
 
 def walk(
-    surface: Surface | str | Callable[..., Any],
-    rules: Iterable[Rule | Recipe] = TEXTBOOK,
+    surface: Surface | str | Callable[..., Any] = "valley",
+    rules: Iterable[Rule | Recipe | str] = TEXTBOOK,
     *,
     start: Sequence[float] | float | None = None,
-    steps: int = 200,
+    steps: int | None = None,
     lr: float | Literal["best", "own"] = "best",
     noise: float = 0.0,
     seed: int = 0,
     goal: float | None = None,
+    **hyperparameters: float | bool,
 ) -> Walk:
     """Let rules walk on a surface, all from one start.
 
     Args:
         surface: A surface, the name of a built-in one, a formula as text, or a function of `x` and `y`.
-        rules: Rules, or recipes where a rule is to have other settings than its defaults.
+        rules: Rules, names such as `"adam"` and `"keras.adam"`, or recipes where one is to have other settings.
         start: Where they begin; the default is the surface's own start.
-        steps: How many steps they take.
+        steps: How many steps they take; by default until all have arrived and a little more, but no more than 200.
         lr: A learning rate for all; "best" for each rule's best here, which is looked for; or "own" for that of its
-            recipe. The best is the one, of 181 from 1e-6 to 1000, that is soonest at the goal to stay there; where none
-            gets there, or no goal is known, that of the lowest mean loss in the last tenth of the steps. What strays
-            farther from the ranges of the surface than they are wide does not count.
+            recipe. The best is the one, of 91 from 1e-6 to 1000, that is soonest at the goal to stay there; where none
+            gets there, the one whose highest loss in the last tenth of the steps is lowest. One with which the rule
+            leaves the ranges of the surface does not count: from far outside some return straight to the goal, by luck.
         noise: The standard deviation of what is added to each slope, as mini-batches do: the same for all rules.
         seed: That of the noise.
-        goal: The loss to be reached; the default is a thousandth of the way from the lowest loss to that at the start.
+        goal: The loss to be reached; the default is a thousandth of the way from the lowest loss to that at the start,
+            or half of the way on a surface that goes on downwards outside of its ranges.
+        **hyperparameters: Settings for all rules that have them, such as `mu=0.95`.
 
     Raises:
         TypeError: An argument is of the wrong kind.
@@ -243,11 +267,11 @@ def walk(
         ((201, 2), (201, 2))
     """
     place = surface_of(surface)
-    recipes = [_recipe(each) for each in rules]
-    if not recipes:
-        raise ValueError("rules is empty; give at least one rule, such as downslope.sgd")
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
-        raise ValueError(f"steps={steps!r}: expected a whole number of at least 1")
+    recipes = _recipes(rules, hyperparameters)
+    if steps is not None and (
+        isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= MOST_STEPS
+    ):
+        raise ValueError(f"steps={steps!r}: expected a whole number from 1 to {MOST_STEPS:,}")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed={seed!r}: expected a whole number of at least 0")
     if lr not in ("best", "own"):
@@ -255,33 +279,73 @@ def walk(
             raise ValueError(f"lr={lr!r}: expected a number above 0, 'best' or 'own'")
         lr = check_number("lr", lr, _ABOVE_ZERO)
     begin = _begin(place, start)
-    goal = _goal(place, begin) if goal is None else check_number("goal", goal, Range(-math.inf, math.inf))
+    minima, lowest = lowest_places(place)
+    if goal is None:
+        goal = lowest + (CLOSE if minima else HALF_WAY) * (float(place(*begin)) - lowest)
+    goal = check_number("goal", goal, Range(-math.inf, math.inf))
     deviation = check_number("noise", noise, _SIZE)
-    wind = deviation * np.random.default_rng(seed).standard_normal((int(steps), len(begin)))
+    course = _Course(place, begin, noises(deviation, int(seed), steps or USUAL_STEPS, len(begin)), goal, not minima)
+    paths = _paths(course, recipes, lr)
+    arrivals = [path.arrival for path in paths if path.arrival is not None]
+    if steps is None and len(arrivals) == len(paths):
+        course = replace(course, wind=course.wind[: max(10, round(1.25 * max(arrivals)))])
+        paths = _paths(course, recipes, lr)
+    return Walk(place, paths, begin, minima, lowest, lr, deviation, int(seed), goal)
 
-    paths = []
-    for name, recipe in zip(_names(recipes), recipes, strict=True):
-        searched = lr == "best" and "lr" in recipe.numbers
-        if searched:
-            chosen = recipe.with_settings(lr=_best(place, recipe, begin, wind, goal))
-        elif isinstance(lr, float):
-            if "lr" not in recipe.numbers:
-                raise ValueError(f"lr={lr!r}: {name} has no learning rate; use lr='own'")
-            chosen = recipe.with_settings(lr=lr)
-        else:
-            chosen = recipe
-        paths.append(_path(place, name, chosen, begin, wind, goal, searched))
-    return Walk(place, tuple(paths), begin, deviation, int(seed), goal)
+
+def noises(deviation: float, seed: int, steps: int, variables: int) -> Array:
+    """What is added to the slopes, a row for each step; the numbers are of single precision, as a page holds them."""
+    drawn = np.random.default_rng(seed).standard_normal((steps, variables))
+    return (deviation * drawn).astype(np.float32).astype(np.float64)
+
+
+@functools.lru_cache(maxsize=64)
+def lowest_places(surface: Surface) -> tuple[tuple[tuple[float, ...], ...], float]:
+    """Where a surface is lowest, and the loss there.
+
+    Where that is not known, the lowest point of a grid over the ranges is looked around, on finer and finer grids; if
+    it lies on the edge, the surface goes on downwards outside and there is no such place.
+    """
+    if surface.minima:
+        return surface.minima, float(surface(*surface.minima[0]))
+    ends = np.array([surface.ranges[name] for name in surface.variables])
+    middle, half = ends.mean(axis=1), np.ptp(ends, axis=1) / 2
+    heights: list[float] = []
+    for count in (301, *[21] * 14):
+        axes = [m + h * np.linspace(-1, 1, count) for m, h in zip(middle, half, strict=True)]
+        found = surface(*np.meshgrid(*axes, indexing="ij"))
+        finite = np.where(np.isfinite(found), found, np.inf)
+        at = np.unravel_index(int(finite.argmin()), finite.shape)
+        heights.append(float(finite[at]))
+        if len(heights) == 1 and any(k in (0, count - 1) for k in at):
+            break
+        middle, half = np.array([axis[k] for axis, k in zip(axes, at, strict=True)]), half * (3 / count)
+    settled = len(heights) > 1 and heights[-2] - heights[-1] <= 1e-9 * abs(heights[0] - float(surface(*surface.start)))
+    return ((tuple(map(float, middle)),), heights[-1]) if settled else ((), heights[0])
 
 
 # What is asked for
 
 
-def _recipe(what: Rule | Recipe) -> Recipe:
+def _recipes(rules: Iterable[Rule | Recipe | str], hyperparameters: Mapping[str, float | bool]) -> list[Recipe]:
+    recipes = [_recipe(each) for each in ([rules] if isinstance(rules, (str, Rule, Recipe)) else rules)]
+    if not recipes:
+        raise ValueError("rules is empty; give at least one rule, such as downslope.sgd")
+    for name, value in hyperparameters.items():
+        if not any(name in recipe.settings for recipe in recipes):
+            raise TypeError(f"{name}={value!r}: none of the rules has a hyperparameter of this name")
+    known = [{k: v for k, v in hyperparameters.items() if k in recipe.settings} for recipe in recipes]
+    return [recipe.with_settings(**given) for recipe, given in zip(recipes, known, strict=True)]
+
+
+def _recipe(what: Rule | Recipe | str) -> Recipe:
     if isinstance(what, Recipe):
         return what
+    if isinstance(what, str):
+        found = catalogue.find(what)
+        what = next(iter(catalogue.families()[found].values())) if isinstance(found, str) else found
     if not isinstance(what, Rule):
-        raise TypeError(f"rules holds {what!r}; expected rules, such as downslope.adam, or recipes")
+        raise TypeError(f"rules holds {what!r}; expected rules, such as downslope.adam, their names, or recipes")
     return Recipe(what, lr=1.0) if what.hyperparameters.get("lr", 0.0) is None else Recipe(what)
 
 
@@ -310,18 +374,36 @@ def _begin(place: Surface, start: Sequence[float] | float | None) -> tuple[float
     return begin
 
 
-def _goal(place: Surface, begin: tuple[float, ...]) -> float | None:
-    if place.lowest is None:
-        return None
-    return place.lowest + CLOSE * (float(place(*begin)) - place.lowest)
-
-
 # Walking
 
 
-def _stepping(
-    place: Surface, recipe: Recipe, begin: tuple[float, ...], wind: Array, lrs: Array | None = None
-) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """Where all walk: the surface and the start, what is added to each slope, and the goal."""
+
+    place: Surface
+    begin: tuple[float, ...]
+    wind: Array
+    goal: float
+    is_bottomless: bool
+
+
+def _paths(course: _Course, recipes: Sequence[Recipe], lr: float | Literal["best", "own"]) -> tuple[Path, ...]:
+    """The path of each rule."""
+    paths = []
+    for name, given in zip(_names(recipes), recipes, strict=True):
+        chosen = given
+        if lr == "best" and "lr" in given.numbers:
+            chosen = given.with_settings(lr=_best(course, given))
+        elif isinstance(lr, float):
+            if "lr" not in given.numbers:
+                raise ValueError(f"lr={lr!r}: {name} has no learning rate; use lr='own'")
+            chosen = given.with_settings(lr=lr)
+        paths.append(_path(course, name, given, chosen, searched=lr == "best" and "lr" in given.numbers))
+    return tuple(paths)
+
+
+def _stepping(course: _Course, recipe: Recipe, lrs: Array | None = None) -> Iterator[dict[str, Any]]:
     """What there is before the first step and after each: point, loss, states; then where it asked and what it felt.
 
     With several learning rates everything has a column for each of them.
@@ -331,16 +413,17 @@ def _stepping(
     columns = () if lrs is None else lrs.shape
     if lrs is not None:
         numbers["lr"] = lrs
-    x = np.array(begin) if lrs is None else np.repeat(np.array(begin)[:, None], len(lrs), axis=1)
+    x = np.array(course.begin)
+    x = x if lrs is None else np.repeat(x[:, None], len(lrs), axis=1)
     starts = {name: program.initial(name, recipe.numbers) for name in program.states}
     states = {name: x.copy() if value is None else np.full_like(x, value) for name, value in starts.items()}
     scalars: dict[str, Any] = {name: np.full(columns, value)[()] for name, value in program.scalar_states.items()}
     yield {"x": x, "states": states, "scalars": scalars}
-    for t, gust in enumerate(wind, 1):
+    for t, gust in enumerate(course.wind, 1):
         known = {**numbers, **scalars, "t": float(t)}
         point = interpret(program.lookahead, {"x": x, **states}, known)["x"] if program.lookahead else x
-        values = place.values(*point)
-        dx = np.stack([values[f"d{name}"] for name in place.variables])
+        values = course.place.values(*point)
+        dx = np.stack([values[f"d{name}"] for name in course.place.variables])
         dx = dx + gust.reshape(-1, *[1] * len(columns))
         new = interpret(program, {"x": x, "dx": dx, **states}, known)
         x = new["x"]
@@ -349,16 +432,8 @@ def _stepping(
         yield {"x": x, "states": states, "scalars": scalars, "asked": point, "dx": dx}
 
 
-def _path(
-    place: Surface,
-    name: str,
-    recipe: Recipe,
-    begin: tuple[float, ...],
-    wind: Array,
-    goal: float | None,
-    searched: bool,
-) -> Path:
-    seen = list(_stepping(place, recipe, begin, wind))
+def _path(course: _Course, name: str, given: Recipe, recipe: Recipe, *, searched: bool) -> Path:
+    seen = list(_stepping(course, recipe))
     points = np.stack([each["x"] for each in seen])
     states = {key: np.stack([each["states"][key] for each in seen]) for key in seen[0]["states"]}
     scalars = {key: np.array([each["scalars"][key] for each in seen]) for key in seen[0]["scalars"]}
@@ -366,15 +441,17 @@ def _path(
     return Path(
         name=name,
         recipe=recipe,
+        given=given,
         is_best=searched,
-        surface=place,
+        surface=course.place,
         points=points,
-        losses=np.asarray(place(*points.T)),
+        losses=np.asarray(course.place(*points.T)),
         asked=np.stack([each["asked"] for each in seen[1:]]),
         gradients=gradients,
         states=states,
         effective=_effective(recipe, points, gradients, states, scalars),
-        goal=goal,
+        goal=course.goal,
+        is_bottomless=course.is_bottomless,
     )
 
 
@@ -400,26 +477,29 @@ def _effective(
     return np.array(np.broadcast_to(value, gradients.shape))
 
 
-def _best(place: Surface, recipe: Recipe, begin: tuple[float, ...], wind: Array, goal: float | None) -> float:
+def _best(course: _Course, recipe: Recipe) -> float:
     """The learning rate with which a rule does best here."""
-    points = np.stack([each["x"] for each in _stepping(place, recipe, begin, wind, RATES)])
-    losses = np.array(place(*points.swapaxes(0, 1)))
-    for axis, (first, ends) in enumerate(zip(begin, place.ranges.values(), strict=True)):
-        low, high = min(*ends, first), max(*ends, first)
-        near = np.abs(points[:, axis] - (low + high) / 2) <= 1.5 * (high - low)
-        losses[:, ~near.all(axis=0)] = np.inf
-    losses[~np.isfinite(losses)] = np.inf
-    if goal is not None:
-        arrivals = _arrivals(losses, goal)
-        if arrivals.min() < len(losses):
-            soonest = np.flatnonzero(arrivals == arrivals.min())
-            return float(RATES[soonest[losses[-1, soonest].argmin()]])
-    last = losses[-max(len(losses) // 10, 1) :].mean(axis=0)
-    return float(RATES[last.argmin()])
+    points = np.stack([each["x"] for each in _stepping(course, recipe, np.array(RATES))])
+    losses = np.asarray(course.place(*points.swapaxes(0, 1)))
+    arrivals = _arrivals(losses, course.goal, course.is_bottomless)
+    ends = np.array([course.place.ranges[name] for name in course.place.variables])
+    low, high = np.minimum(ends[:, 0], course.begin), np.maximum(ends[:, 1], course.begin)
+    off = ~((points >= low[:, None]) & (points <= high[:, None])).all(axis=1)
+    if course.is_bottomless:
+        off &= np.arange(len(points))[:, None] <= arrivals
+    with np.errstate(all="ignore"):
+        last = losses[-max(len(losses) // 10, 1) :].max(axis=0)
+    last[np.isnan(last)] = np.inf
+    return RATES[int(np.lexsort((last, arrivals, off.any(axis=0)))[0])]
 
 
-def _arrivals(losses: Array, goal: float) -> Array:
-    """For each column the row from which on it stays at the goal or below; the number of rows where there is none."""
-    above = ~(losses <= goal)
-    after_the_last = len(losses) - above[::-1].argmax(axis=0)
-    return np.where(above.any(axis=0), after_the_last, 0)
+def _arrivals(losses: Array, goal: float, is_bottomless: bool) -> Array:
+    """The row from which on each column stays at the goal or below; the number of rows where there is none.
+
+    Without a bottom, the first row there: what follows may be anything, not a number included.
+    """
+    below = losses <= goal
+    if is_bottomless:
+        below = np.logical_or.accumulate(below, axis=0)
+    above = ~below[::-1]
+    return np.where(above.any(axis=0), len(losses) - above.argmax(axis=0), 0)

@@ -7,7 +7,6 @@ import html
 import json
 import math
 from collections.abc import Iterable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ from downslope.lab.problems.baseline import NAMES
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.report.code import lowest, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, looks, number
-from downslope.lab.report.mathml import mathml
 from downslope.lab.report.method import method
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report.tables import matrix, pairs, rule_name, summary, valleys
+from downslope.pages import asset, theme
+from downslope.pages.mathml import mathml
 from downslope.version import __version__
 
 # Nothing may be fetched, whatever a column name or a formula might hold.
@@ -83,7 +83,8 @@ def report_page(race: Race) -> str:
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
-{_asset("page.css")}</style>
+{theme()}
+{asset("downslope.lab.report", "page.css")}</style>
 </head>
 <body>
 <main>
@@ -94,7 +95,7 @@ The race itself is in it as JSON.</footer>
 <script type="application/json" id="pictures">{_embedded(json.dumps(drawn, allow_nan=False))}</script>
 <script>{get_plotlyjs()}</script>
 <script>
-{_asset("page.js")}</script>
+{asset("downslope.lab.report", "page.js")}</script>
 </body>
 </html>
 """
@@ -360,10 +361,6 @@ def _level(race: Race) -> str:
 
 def _version(race: Race) -> str:
     return str(race.environment.get("versions", {}).get("downslope", __version__))
-
-
-def _asset(name: str) -> str:
-    return resources.files("downslope.lab.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _embedded(text: str) -> str:

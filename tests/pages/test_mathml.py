@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from downslope.lab.report.mathml import mathml
+from downslope.pages.mathml import mathml
 from race_fixture import RULES
 
 

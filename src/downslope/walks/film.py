@@ -1,0 +1,171 @@
+"""The film of a walk: one HTML page that needs no network and computes every path by the rules' own formulas."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from downslope.pages import asset, theme
+from downslope.pages.mathml import mathml
+from downslope.recipes.recipe import Recipe, literal
+from downslope.targets.javascript import LIBRARY, function, javascript
+from downslope.version import __version__
+from downslope.walks.paths import CLOSE, HALF_WAY, RATES, Walk, noises
+from downslope.walks.surface import Surface
+
+NUMBER = 'type="number" step="any" autocomplete="off"'
+
+
+def film(walk: Walk) -> str:
+    """The film of a walk as a self-contained HTML page.
+
+    The page holds the surface, its gradient and the rules as JavaScript made from the same formulas, and nothing that
+    has been computed: moving the start or a learning rate in it makes another walk.
+    """
+    surface = walk.surface
+    parts = [asset("downslope.walks", name) for name in ("walking.js", "drawing.js", "film.js")]
+    script = "\n".join(["'use strict';", LIBRARY, _codes(walk), *parts])
+    style = f"{theme()}\n:root {{ --shape: {_shape(surface):.4f}; }}\n{asset('downslope.walks', 'film.css')}"
+    policy = f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'"
+    texts = {
+        "policy": policy,
+        "title": f"{', '.join(path.name for path in walk.paths)} on {title_of(surface)}",
+        "surface": title_of(surface),
+        "teaches": f"{surface.teaches}{_noisy(walk)}",
+        "steps": str(walk.steps),
+        "steps_written": f"{walk.steps:,}",
+        "above": " above the lowest point" if walk.minima else "",
+        "goal": _goal(walk),
+        "rates": str(len(RATES)),
+        "first_rate": literal(RATES[0]),
+        "last_rate": f"{RATES[-1]:,.0f}",
+        "version": __version__,
+    }
+    return Template(asset("downslope.walks", "film.html")).substitute(
+        {name: html.escape(text) for name, text in texts.items()},
+        start="".join(f'<label>{name} <input id="at-{name}" {NUMBER}></label>' for name in surface.variables),
+        formula=mathml(surface.latex()),
+        style=style,
+        script=script,
+        data=json.dumps(_data(walk), allow_nan=False).replace("<", "\\u003c"),
+    )
+
+
+def title_of(surface: Surface) -> str:
+    """What a surface is called on pages and pictures.
+
+    Example:
+        >>> from downslope import surfaces
+        >>> title_of(surfaces.rotated_valley)
+        'Rotated valley'
+    """
+    return (
+        surface.name[:1].upper() + surface.name[1:].replace("_", " ") if surface.name.isidentifier() else surface.name
+    )
+
+
+def _codes(walk: Walk) -> str:
+    """The surface and the rules in JavaScript."""
+    surface = walk.surface
+    program = surface.program
+    height = function("", [*surface.variables, *surface.parameters], list(program.outputs.values()))
+    place = [f"point[{k}]" for k in range(len(surface.variables))]
+    known = [literal(float(value)) for value in surface.parameters.values()]
+    rules = ",\n".join(javascript(path.recipe.program) for path in walk.paths)
+    return (
+        f"const OF_NUMBERS = {height};\n"
+        f"const HEIGHT = (point, out) => OF_NUMBERS({', '.join([*place, *known])}, out);\n"
+        f"const RULES = [\n{rules},\n];"
+    )
+
+
+def _data(walk: Walk) -> dict[str, Any]:
+    surface = walk.surface
+    drawn = noises(walk.noise, walk.seed, walk.steps, len(walk.start)).astype("<f4")
+    shared = walk.lr if isinstance(walk.lr, float) else 0.01
+    return {
+        "surface": {
+            "name": surface.name,
+            "variables": list(surface.variables),
+            "ranges": [list(surface.ranges[name]) for name in surface.variables],
+            "tall": _tall(surface),
+            "minima": [list(minimum) for minimum in walk.minima],
+            "lowest": walk.lowest,
+            "bottomless": not walk.minima,
+        },
+        "rules": [{"name": path.name, "numbers": dict(path.given.numbers)} for path in walk.paths],
+        "start": list(walk.start),
+        "steps": walk.steps,
+        "noise": base64.b64encode(drawn.tobytes()).decode() if walk.noise else None,
+        "rates": {"kind": walk.lr if isinstance(walk.lr, str) else "same", "shared": shared},
+        "grid": list(RATES),
+        "goal": _left_at_goal(walk),
+        "python": {
+            "surface": json.dumps(surface.name),
+            "rules": [_in_python(path.given) for path in walk.paths],
+            "rest": [f"{name}={literal(value)}" for name, value in _asked(walk).items()],
+        },
+    }
+
+
+def _asked(walk: Walk) -> dict[str, float]:
+    """What is said in a call of `downslope.walk` besides what the page changes."""
+    noise = {"noise": walk.noise, "seed": walk.seed} if walk.noise else {}
+    return noise if _left_at_goal(walk)["part"] else {**noise, "goal": walk.goal}
+
+
+def _in_python(recipe: Recipe) -> str:
+    """How a rule is written in a call of `downslope.walk`."""
+    if recipe.dialect is not None and recipe == Recipe(recipe.rule):
+        return json.dumps(recipe.rule.name if recipe.dialect == "note" else recipe.label)
+    return f"downslope.{recipe!r}".replace("(rules.", "(downslope.rules.").replace("(dialects.", "(downslope.dialects.")
+
+
+def _tall(surface: Surface) -> list[float]:
+    """The heights between which a surface of one variable is drawn."""
+    if len(surface.variables) > 1:
+        return [0.0, 0.0]
+    values = surface(np.linspace(*surface.ranges["x"], 401))
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return [low - 0.1 * (high - low), high + 0.05 * (high - low)]
+
+
+def _left_at_goal(walk: Walk) -> dict[str, float | None]:
+    """The goal, as a part of the start's height that is left where it is of the usual kind: it moves with the start."""
+    part = CLOSE if walk.minima else HALF_WAY
+    usual = walk.lowest + part * (float(walk.surface(*walk.start)) - walk.lowest)
+    return {"part": part if walk.goal == usual else None, "loss": walk.goal}
+
+
+def _goal(walk: Walk) -> str:
+    if _left_at_goal(walk)["part"] is None:
+        return "The goal (dotted) is the loss that was asked for; a rule is there once it stays below."
+    if not walk.minima:
+        return "There is no lowest point; the goal (dotted) is half-way down to the lowest of the map."
+    return (
+        "The goal (dotted) leaves a thousandth of the start's height above the lowest point; a rule is there once it "
+        "stays below."
+    )
+
+
+def _noisy(walk: Walk) -> str:
+    deviation = literal(walk.noise)
+    return f" Noise of standard deviation {deviation} is on every gradient, the same for all." if walk.noise else ""
+
+
+def _shape(surface: Surface) -> float:
+    """The width of the map over its height: true to scale, unless that would be too flat."""
+    if len(surface.variables) == 1:
+        return 1.6
+    (left, right), (bottom, top) = surface.ranges.values()
+    return min(1.8, max(1.0, (right - left) / (top - bottom)))
+
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
