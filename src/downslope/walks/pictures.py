@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLOURS = ("#003f94", "#b3370f", "#03716f", "#d02aae", "#ba7c0c", "#2a1a1c", "#1184f2")
 MARKERS = ("o", "s", "D", "^", "v", "P", "*", "X")
 LEVELS = (0.0005, 0.002, 0.006, 0.014, 0.03, 0.055, 0.09, 0.14, 0.2, 0.27, 0.35, 0.45, 0.56, 0.68, 0.8, 0.9, 0.97)
-LOW, HIGH, LINE, INK, MUTED = "#d3e3e6", "#fbfaf6", "#b3c4c8", "#1c1f24", "#5d6570"
+LOW, HIGH, LINE, INK, MUTED = "#e4f0f2", "#fbfaf6", "#a8bcc1", "#1c1f24", "#5d6570"
 INCHES = 4.6
 FRAMES = 70
 PER_SECOND = 14

@@ -15,7 +15,7 @@ import downslope
 from downslope.lab import Race
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.verdict import difference
-from downslope.lab.report.drawing import COLOURS, looks, number
+from downslope.lab.report.drawing import looks, number
 from downslope.lab.report.page import report_page, write_report
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
 from race_fixture import GRID, RULES, interrupt, make_race
@@ -405,31 +405,6 @@ def test_a_rule_looks_the_same_everywhere_and_like_no_other():
     assert len({(look.colour, look.dash) for look in found.values()}) == 12
 
 
-# Colours
-
-
-def luminance(colour):
-    channels = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)]) / 255
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-@pytest.mark.parametrize("theme", [0, 1])
-def test_colours_stand_out_from_the_page(theme):
-    style = resources.files("downslope.lab.report").joinpath("page.css").read_text()
-    blocks = re.findall(r":root[^{]*\{(.*?)\}", style, re.DOTALL)
-    colours = dict(re.findall(r"--(\w+): (#\w{6});", blocks[theme]))
-    page = luminance(colours["page"])
-
-    def contrast(name):
-        light, dark = sorted((page, luminance(colours[name])), reverse=True)
-        return (light + 0.05) / (dark + 0.05)
-
-    assert all(contrast(f"c{number}") >= 3 for number in range(COLOURS))
-    assert contrast("ink") >= 7
-    assert contrast("muted") >= 4.5
-
-
 # Paper, screen readers and long names
 
 
@@ -439,14 +414,6 @@ def test_the_slider_says_its_learning_rate(pages):
     ]
     assert slider["aria-valuetext"] == "0.01"
     assert slider["value"] == str(GRID.index(0.01))
-
-
-def test_the_dark_colours_are_for_screens_only():
-    style = resources.files("downslope.lab.report").joinpath("page.css").read_text()
-    assert re.findall(r"@media ([^{]*)\{\s*:root:not\(\.printing\)", style) == [
-        "screen and (prefers-color-scheme: dark) "
-    ]
-    assert "@media (prefers-color-scheme" not in style
 
 
 def test_the_levels_are_drawn_over_the_data():
