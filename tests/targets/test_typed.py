@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from downslope.language.derivative import gradient
@@ -104,6 +104,7 @@ OPERANDS += ["where(x<y & ~(y>=1), x, 3)", "sqrt(2)", "x^2", "y**4", "2**-1", "(
         max_size=25,
     )
 )
+@example(["x + -(-0.0)**.5", "x + -(-0.0)**-1", "x + (-0.0)**3"])
 def test_formulas_are_read_alike(reading, texts):
     assert_read_alike(reading, texts)
 

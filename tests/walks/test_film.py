@@ -11,12 +11,14 @@ WALKERS = "walkers.map(w => [w.name, w.lr, [...w.points], [...w.losses], w.arriv
 EXACT = {"sgd", "momentum", "nesterov", "adagrad", "rmsprop"}  # made of + - × ÷ √
 
 
+expect = pytest.importorskip("playwright.sync_api").expect
+
+
 def opened(page, tmp_path, walk):
     file = tmp_path / "film.html"
     walk.write(file)
     page.emulate_media(reduced_motion="reduce")  # nothing moves by itself
-    page.goto(file.as_uri())
-    page.wait_for_function("walkers[0].points")
+    page.goto(file.as_uri())  # its script has run by then
     return page
 
 
@@ -103,13 +105,14 @@ def test_steps_are_looked_up(page, tmp_path):
     page = opened(page, tmp_path, walk)
     assert page.locator("#step").inner_text() == "80"  # the whole walk, for who wants nothing to move
     page.get_by_label("One step back").click()
-    page.wait_for_function("document.getElementById('step').textContent === '79'")
+    expect(page.locator("#step")).to_have_text("79")
     page.locator("#scrubber").fill("10")
-    page.wait_for_function("document.getElementById('step').textContent === '10'")
+    expect(page.locator("#step")).to_have_text("10")
     assert page.locator("#said").inner_text().startswith("Step 10 of 80. sgd: loss ")
     page.evaluate("chosen.speed = 1000")
     page.get_by_label("Play").click()
-    page.wait_for_function("document.getElementById('step').textContent === '80' && !now.playing", timeout=120_000)
+    expect(page.locator("#play")).to_have_attribute("aria-label", "Play", timeout=120_000)  # it has stopped
+    expect(page.locator("#step")).to_have_text("80")
     button = page.get_by_role("button", name="adam")
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
@@ -146,7 +149,6 @@ def test_nothing_but_its_own_script_runs(page, tmp_path):
         """() => { for (const text of ['window.bad = 1']) { const s = document.createElement('script');
         s.textContent = text; document.body.append(s); setTimeout(text); } }"""
     )
-    other.wait_for_function("walkers[0].points")
     assert other.evaluate("window.bad") is None
     assert other.locator("h1").inner_text() == "where(x<1, x**2, 2*x-1) + y**2"
     other.close()

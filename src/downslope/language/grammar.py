@@ -26,6 +26,7 @@ in one pass, and makes no more operations than it has characters.
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -230,7 +231,8 @@ class _Reader:
                 self.fail(f"a {found} where a {needed} is needed", place)
         if any(isinstance(value, Expression) for value in values):
             return apply(op, *values)
-        function = getattr(np, (*OPERATIONS[op].ufuncs, op)[0])
+        # Of powers NumPy's function takes the root for an exponent of a half, which keeps the sign of -0.0.
+        function = operator.pow if op == "pow" else getattr(np, (*OPERATIONS[op].ufuncs, op)[0])
         with np.errstate(all="ignore"):
             return self.finite(function(*values)[()], place)
 

@@ -262,9 +262,9 @@ def walk(
         >>> import downslope
         >>> walked = downslope.walk("x**2/10 + 5*y**2", [downslope.sgd, downslope.momentum], start=(-9, 1.5), lr=0.1)
         >>> walked
-        <walk on x**2/10 + 5*y**2: sgd, momentum; 200 steps>
+        <walk on x**2/10 + 5*y**2: sgd, momentum; 188 steps>
         >>> walked["momentum"].points.shape, walked["momentum"].states["v"].shape
-        ((201, 2), (201, 2))
+        ((189, 2), (189, 2))
     """
     place = surface_of(surface)
     recipes = _recipes(rules, hyperparameters)
