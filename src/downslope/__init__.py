@@ -8,6 +8,7 @@ from downslope.language import operations
 from downslope.language.formula import scalar
 from downslope.language.operations import *
 from downslope.language.operations import FormulaError
+from downslope.language.options import Options
 from downslope.rule import Rule, rule
 from downslope.rules import *
 from downslope.version import __version__ as __version__
@@ -46,6 +47,7 @@ __all__ = [
     "FormulaError",
     "NonFiniteGradientError",
     "Optimizer",
+    "Options",
     "Recipe",
     "Rule",
     "Surface",

@@ -1,24 +1,31 @@
 """The optimizers of `keras.optimizers` with its signatures, defaults, states and numbers, computed by downslope.
 
 Changing `keras.optimizers.Adam` to `downslope.keras.Adam` is the whole migration; states go both ways with
-`set_weights`. The formulas are in `downslope.dialects.keras`. The arguments that all of them have (from `weight_decay`
-to `name`, and `cautious`) are described at `downslope.keras.Optimizer`.
+`set_weights`. The formula in a docstring is a step, with states of 0 before the first; the rules are those of
+`downslope.dialects.keras`. What all of them take after their hyperparameters (from `weight_decay` to `name`, in Keras's
+order, and options such as `cautious`) is described at `downslope.keras.settings.KerasOptions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from inspect import Parameter
+from typing import Any, ClassVar, Unpack
 
 import keras
 
 from downslope.dialects import keras as dialect
 from downslope.keras.optimizer import Optimizer
-from downslope.keras.settings import BASE
+from downslope.keras.settings import DEFAULTS, ELSEWHERE, TAKEN, KerasOptions, RestOptions
 from downslope.rule import Rule
+from downslope.training.arguments import every_option, takes
 
 Rate = float | Callable[..., Any]
 
+_takes = takes(
+    *(Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default) for name, default in DEFAULTS.items()),
+    *every_option(but=ELSEWHERE),
+)
 _registered = keras.saving.register_keras_serializable(package="downslope")
 
 
@@ -32,10 +39,11 @@ class _Classic(Optimizer):
 
     def __init__(self, arguments: dict[str, Any]):
         """Begin with the arguments of a class: those of Keras's base class, and the hyperparameters of its own."""
-        given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
-        base = {name: given.pop(name) for name in (*BASE, "name")}
-        learning_rate, cautious = given.pop("learning_rate"), given.pop("cautious")
-        self._begin(self._rule_for(given), given, learning_rate, cautious, "stored", base)
+        given = {**arguments, **arguments["options"]}
+        given = {name: value for name, value in given.items() if name not in ("self", "__class__", "more", "options")}
+        base, options = ({name: given.pop(name) for name in names} for names in (DEFAULTS, TAKEN))
+        rate = given.pop("learning_rate")
+        self._begin(self._rule_for(given), given, rate, options, "stored", base)
 
     def _rule_for(self, chosen: Mapping[str, Any]) -> Rule:
         return self._RULE
@@ -56,13 +64,12 @@ class SGD(_Classic):
     """Gradient descent, with momentum if wanted: `keras.optimizers.SGD`.
 
         v = momentum * v - learning_rate * dx
-        x = x + v                                    (nesterov: x + momentum * v - learning_rate * dx)
+        x = x + (momentum * v - learning_rate * dx  if nesterov else v)
 
     Args:
         learning_rate: A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function without arguments.
         momentum: How much of the velocity stays, 0 to 1; 0 for none at all.
         nesterov: Keep the point ahead in the weights, as Nesterov's momentum in Keras's form does.
-        weight_decay: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and momentum in deep learning",
     2013, in the form of `keras.optimizers.SGD`.
@@ -78,23 +85,14 @@ class SGD(_Classic):
 
     _RULE = dialect.sgd
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[KerasOptions],
     ):
         super().__init__(locals())
 
@@ -109,7 +107,10 @@ class RMSprop(_Classic):
     """Gradients divided by their recent size: `keras.optimizers.RMSprop`.
 
         v = rho * v + (1 - rho) * dx**2
-        x = x - learning_rate * dx / sqrt(v + epsilon)
+        mean = rho * mean + (1 - rho) * dx
+        step = learning_rate * dx / sqrt(v - (mean**2  if centered else 0) + epsilon)
+        velocity = momentum * velocity + step
+        x = x - velocity
 
     Args:
         learning_rate: A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function without arguments.
@@ -117,7 +118,6 @@ class RMSprop(_Classic):
         momentum: How much of the steps so far stays, at least 0; 0 for none at all.
         epsilon: Keeps the divisor from 0, at least 0.
         centered: Subtract the square of the mean gradient from v.
-        weight_decay: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Tieleman & Hinton, "Lecture 6.5: rmsprop", 2012, in the form of `keras.optimizers.RMSprop`.
 
@@ -133,6 +133,7 @@ class RMSprop(_Classic):
     _RULE = dialect.rmsprop
     _ORDER = (("velocity",), ("momentums",), ("average_gradient",))
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.001,
@@ -140,18 +141,8 @@ class RMSprop(_Classic):
         momentum: float = 0.0,
         epsilon: float = 1e-7,
         centered: bool = False,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[KerasOptions],
     ):
         super().__init__(locals())
 
@@ -164,10 +155,10 @@ class RMSprop(_Classic):
 class Adam(_Classic):
     """A mean gradient divided by its recent size: `keras.optimizers.Adam`.
 
-        m = beta_1 * m + (1 - beta_1) * dx
-        v = beta_2 * v + (1 - beta_2) * dx**2
+        m = beta_1 * m + (1 - beta_1) * dx;  v = beta_2 * v + (1 - beta_2) * dx**2
+        largest = maximum(largest, v)  if amsgrad else v
         alpha = learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t)
-        x = x - alpha * m / (sqrt(v) + epsilon)
+        x = x - alpha * m / (sqrt(largest) + epsilon)
 
     Args:
         learning_rate: A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function without arguments.
@@ -175,7 +166,6 @@ class Adam(_Classic):
         beta_2: Decay of the mean squared gradient, 0 to below 1.
         epsilon: Keeps the divisor from 0, at least 0.
         amsgrad: Divide by the largest v so far.
-        weight_decay: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization", 2015, in the form that precedes Section 2.1.
 
@@ -191,6 +181,7 @@ class Adam(_Classic):
     _RULE = dialect.adam
     _ORDER = (("momentums", "velocity"), ("velocity_hat",))
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.001,
@@ -198,18 +189,8 @@ class Adam(_Classic):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         amsgrad: bool = False,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[KerasOptions],
     ):
         super().__init__(locals())
 
@@ -218,7 +199,11 @@ class Adam(_Classic):
 class AdamW(_Classic):
     """Adam with decoupled weight decay: `keras.optimizers.AdamW`.
 
-        x = x - learning_rate * weight_decay * x       and then as `Adam`
+        x = x - learning_rate * weight_decay * x
+        m = beta_1 * m + (1 - beta_1) * dx;  v = beta_2 * v + (1 - beta_2) * dx**2
+        largest = maximum(largest, v)  if amsgrad else v
+        alpha = learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t)
+        x = x - alpha * m / (sqrt(largest) + epsilon)
 
     Args:
         learning_rate: A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function without arguments.
@@ -227,7 +212,6 @@ class AdamW(_Classic):
         beta_2: Decay of the mean squared gradient, 0 to below 1.
         epsilon: Keeps the divisor from 0, at least 0.
         amsgrad: Divide by the largest v so far.
-        clipnorm: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019, in the form of `keras.optimizers.AdamW`.
 
@@ -243,6 +227,7 @@ class AdamW(_Classic):
     _RULE = dialect.adam
     _ORDER = (("momentums", "velocity"), ("velocity_hat",))
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.001,
@@ -251,17 +236,8 @@ class AdamW(_Classic):
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
         amsgrad: bool = False,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[RestOptions],
     ):
         if weight_decay is None:
             raise ValueError("weight_decay=None: AdamW has a weight decay; give a number, or take Adam")
@@ -281,7 +257,6 @@ class Adadelta(_Classic):
         learning_rate: A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function without arguments.
         rho: Decay of both mean squares, 0 to 1.
         epsilon: Keeps the divisor from 0, at least 0.
-        weight_decay: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Zeiler, "ADADELTA: an adaptive learning rate method", 2012, in the form of `keras.optimizers.Adadelta`.
 
@@ -296,23 +271,14 @@ class Adadelta(_Classic):
 
     _RULE = dialect.adadelta
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.001,
         rho: float = 0.95,
         epsilon: float = 1e-7,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[KerasOptions],
     ):
         super().__init__(locals())
 
@@ -321,14 +287,13 @@ class Adadelta(_Classic):
 class Adagrad(_Classic):
     """A learning rate of its own for every weight, which only falls: `keras.optimizers.Adagrad`.
 
-        accumulator = accumulator + dx**2
+        accumulator = dx**2 + (accumulator  if t > 1 else initial_accumulator_value)
         x = x - learning_rate * dx / sqrt(accumulator + epsilon)
 
     Args:
         learning_rate: A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function without arguments.
         initial_accumulator_value: What the accumulator starts from, at least 0.
         epsilon: Keeps the divisor from 0, at least 0.
-        weight_decay: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
     2011, in the form of `keras.optimizers.Adagrad`.
@@ -344,23 +309,14 @@ class Adagrad(_Classic):
 
     _RULE = dialect.adagrad
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.001,
         initial_accumulator_value: float = 0.1,
         epsilon: float = 1e-7,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[KerasOptions],
     ):
         super().__init__(locals())
 
@@ -378,7 +334,6 @@ class Adamax(_Classic):
         beta_1: Decay of the mean gradient, 0 to below 1.
         beta_2: Decay of the largest gradient, 0 to below 1.
         epsilon: Keeps the divisor from 0, at least 0.
-        weight_decay: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization", 2015, Section 7.1, in the form of
     `keras.optimizers.Adamax`.
@@ -394,24 +349,15 @@ class Adamax(_Classic):
 
     _RULE = dialect.adamax
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[KerasOptions],
     ):
         super().__init__(locals())
 
@@ -420,10 +366,11 @@ class Adamax(_Classic):
 class Nadam(_Classic):
     """Adam with Nesterov's momentum: `keras.optimizers.Nadam`.
 
-        u = beta_1 * (1 - 0.5 * 0.96**t);  U = U * u;  u' is the u of the next step
-        m = beta_1 * m + (1 - beta_1) * dx
-        v = beta_2 * v + (1 - beta_2) * dx**2
-        m_hat = u' * m / (1 - U * u') + (1 - u) * dx / (1 - U)
+        u = beta_1 * (1 - 0.5 * 0.96**t)
+        u_next = beta_1 * (1 - 0.5 * 0.96 ** (t + 1))
+        product = u * (product  if t > 1 else 1)
+        m = beta_1 * m + (1 - beta_1) * dx;  v = beta_2 * v + (1 - beta_2) * dx**2
+        m_hat = u_next * m / (1 - product * u_next) + (1 - u) * dx / (1 - product)
         x = x - learning_rate * m_hat / (sqrt(v / (1 - beta_2**t)) + epsilon)
 
     Args:
@@ -431,7 +378,6 @@ class Nadam(_Classic):
         beta_1: Decay of the mean gradient, 0 to below 1.
         beta_2: Decay of the mean squared gradient, 0 to below 1.
         epsilon: Keeps the divisor from 0, at least 0.
-        weight_decay: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Dozat, "Incorporating Nesterov momentum into Adam", 2016, in the form of `keras.optimizers.Nadam`.
 
@@ -446,24 +392,15 @@ class Nadam(_Classic):
 
     _RULE = dialect.nadam
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[KerasOptions],
     ):
         super().__init__(locals())
 
@@ -479,7 +416,6 @@ class Lion(_Classic):
         learning_rate: A number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function without arguments.
         beta_1: How much the mean counts in the direction, 0 to below 1.
         beta_2: Decay of the mean gradient, 0 to below 1.
-        weight_decay: This and what follows: see `downslope.keras.Optimizer`.
 
     Source: Chen et al., "Symbolic discovery of optimization algorithms", 2023.
 
@@ -494,22 +430,13 @@ class Lion(_Classic):
 
     _RULE = dialect.lion
 
+    @_takes
     def __init__(
         self,
         learning_rate: Rate = 0.001,
         beta_1: float = 0.9,
         beta_2: float = 0.99,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        *,
-        cautious: bool = False,
+        *more: Any,
+        **options: Unpack[KerasOptions],
     ):
         super().__init__(locals())

@@ -10,6 +10,7 @@ import torch
 
 from downslope import torch as front
 from downslope.keras.states import States
+from downslope.language.options import CHOICES
 from downslope.torch.state import is_dense, same_order
 
 Tensor = torch.Tensor
@@ -28,14 +29,10 @@ class Compiled:
         self._params = {id(v): v.value for v in states.variables}
         self.variables = [(v, v.value) for v in states.variables]
         given: dict[str, Any] = {**states.settings.numbers, **settled.choices}
-        if "weight_decay" in given and "weight_decay" not in rule.hyperparameters:
-            given["decoupled"] = True
         if "lr" in rule.hyperparameters:
             given["lr"] = 0.0
-        given |= {
-            "cautious": "cautious" in settled.options,
-            "lookahead": "stored" if settled.stored_ahead else "explicit",
-        }
+        given |= {name: True for name in CHOICES if name in settled.options}
+        given["lookahead"] = "stored" if settled.stored_ahead else "explicit"
         self._inner = front.Optimizer(self._params.values(), rule, **given)
         self._clocks: list[dict[str, Tensor]] = []
         for k, p in enumerate(self._params.values()):

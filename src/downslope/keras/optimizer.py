@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Unpack, overload
 
 import keras
 from keras import ops
@@ -15,13 +15,25 @@ from keras import ops
 from downslope.keras import training
 from downslope.keras.precision import check_dtypes, of_precision, plain, precision, tensor
 from downslope.keras.rule_names import find, name_of
-from downslope.keras.settings import BASE, KerasSettings, check_options, checked_rate, rate_of
+from downslope.keras.settings import (
+    BASE,
+    DEFAULTS,
+    ELSEWHERE,
+    TAKEN,
+    Arguments,
+    KerasSettings,
+    check_options,
+    checked_rate,
+    rate_of,
+)
 from downslope.keras.states import States
 from downslope.language.expression import Expression
 from downslope.language.formula import check_number, usual_range
+from downslope.language.options import CHOICES, NUMBERS
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars
+from downslope.training.arguments import every_option, keywords, takes
 
 Schedule = Callable[..., Any]
 
@@ -39,24 +51,10 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         rule: The rule, one of downslope's, of a dialect, or your own.
         learning_rate: The rule's `lr`: a number, a `keras.optimizers.schedules.LearningRateSchedule`, or a function
             without arguments. By default the rule's own default. It may also be given as `lr`.
-        weight_decay: For a rule with a hyperparameter of this name, that hyperparameter; else Keras's weight decay.
-        clipnorm: The largest norm of each variable's gradient.
-        clipvalue: The largest absolute value in a gradient.
-        global_clipnorm: The largest norm of all gradients together.
-        use_ema: Keep a moving average of the weights.
-        ema_momentum: Its decay.
-        ema_overwrite_frequency: After how many steps the weights are overwritten by it, if at all.
-        loss_scale_factor: What the loss is multiplied by before, and the gradients divided by after backpropagation.
-        gradient_accumulation_steps: Over how many steps gradients are averaged before an update.
-        name: The optimizer's name.
-        cautious: Hold every weight still whose step would climb the gradient (Liang et al., 2024, without their
-            rescaling).
-        lookahead: For a rule that takes its gradient ahead of the weights: None keeps the point ahead in the model's
-            variables, so that `fit` takes its gradient there, and has `fit` insist on the callback `AtWeights`, without
-            which other callbacks would take that point for the weights. "stored" does not insist, for code that minds
-            it with `at_weights`. "explicit" keeps the weights, and the gradient is to be taken inside `at_lookahead`.
-        **hyperparameters: The rule's other hyperparameters and choices. They are attributes too, and settled once the
-            optimizer has its variables, because a compiled training step keeps the numbers it was made with.
+        **settings: What Keras's base class takes, the options of every optimizer that Keras has nothing of its own for,
+            such as `cautious`, and `lookahead` (`downslope.keras.settings.Arguments`); and the rule's other
+            hyperparameters and choices. These are attributes too, and settled once the optimizer has its variables,
+            because a compiled training step keeps the numbers it was made with.
 
     Raises:
         TypeError: Something is of the wrong kind, a name is unknown, or a hyperparameter is missing.
@@ -77,65 +75,41 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     _NAMES: ClassVar[Mapping[str, str]] = {}
     """The rule's name of each hyperparameter that has another one here."""
 
+    @overload
     def __init__(
-        self,
-        rule: Rule,
-        learning_rate: float | Schedule | None = None,
-        *,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = None,
-        cautious: bool = False,
-        lookahead: Literal["stored", "explicit"] | None = None,
-        **hyperparameters: Any,
-    ):
+        self, rule: Rule, learning_rate: float | Schedule | None = None, **settings: Unpack[Arguments]
+    ) -> None: ...
+
+    @overload
+    def __init__(self, rule: Rule, learning_rate: float | Schedule | None = None, **settings: Any) -> None: ...
+
+    @takes(*keywords(DEFAULTS), *every_option(but=ELSEWHERE), *keywords({"lookahead": None}), rest="hyperparameters")
+    def __init__(self, rule: Rule, learning_rate: float | Schedule | None = None, **settings: Any) -> None:
         if not isinstance(rule, Rule):
             raise TypeError(
                 f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
             )
-        if "lr" in hyperparameters and learning_rate is not None:
-            raise TypeError(f"lr={hyperparameters['lr']!r} is the same as learning_rate={learning_rate!r}; give one")
-        learning_rate = hyperparameters.pop("lr", learning_rate)
-        for key in hyperparameters:
-            if key not in rule.hyperparameters and key not in rule.flags:
-                rule.checked(key, None)  # raises, naming those that there are
-        chosen = {**rule.hyperparameters, **rule.flags, **hyperparameters}
+        own = {*rule.hyperparameters, *rule.flags}
+        base, lookahead = {name: settings.pop(name) for name in DEFAULTS}, settings.pop("lookahead")
+        options = {name: settings.pop(name) for name in TAKEN if name not in own}
+        if "lr" in settings and learning_rate is not None:
+            raise TypeError(f"lr={settings['lr']!r} is the same as learning_rate={learning_rate!r}; give one")
+        learning_rate = settings.pop("lr", learning_rate)
+        chosen: dict[str, Any] = {**rule.hyperparameters, **rule.flags}
+        for name, value in {**settings, "weight_decay": base["weight_decay"]}.items():
+            if name in own and (value is not None or name not in NUMBERS):
+                chosen[name] = value
+            elif name not in own and name in settings:
+                rule.checked(name, None)  # raises, naming those that there are
         chosen.pop("lr", None)
-        if "weight_decay" in rule.hyperparameters and weight_decay is not None:
-            chosen["weight_decay"] = weight_decay
-        self._begin(
-            rule,
-            chosen,
-            learning_rate,
-            cautious,
-            lookahead,
-            {
-                "weight_decay": weight_decay,
-                "clipnorm": clipnorm,
-                "clipvalue": clipvalue,
-                "global_clipnorm": global_clipnorm,
-                "use_ema": use_ema,
-                "ema_momentum": ema_momentum,
-                "ema_overwrite_frequency": ema_overwrite_frequency,
-                "loss_scale_factor": loss_scale_factor,
-                "gradient_accumulation_steps": gradient_accumulation_steps,
-                "name": name,
-            },
-        )
+        self._begin(rule, chosen, learning_rate, options, lookahead, base)
 
     def _begin(
         self,
         rule: Rule,
         chosen: Mapping[str, Any],
         learning_rate: float | Schedule | None,
-        cautious: bool,
+        options: Mapping[str, Any],
         lookahead: str | None,
         base: dict[str, Any],
     ) -> None:
@@ -145,26 +119,33 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             rule: What a step computes.
             chosen: Its hyperparameters and flags but `lr`, by the names they have here.
             learning_rate: Its `lr`.
-            cautious: Whether weights stand still whose step would climb.
+            options: Those of `TAKEN` that are not hyperparameters of the rule.
             lookahead: `"stored"` or `"explicit"`: where the point ahead is kept.
             base: The arguments of Keras's base class.
         """
         insisting, lookahead = lookahead is None, lookahead or "stored"
-        check_options(rule, cautious, lookahead, base)
+        check_options(rule, lookahead, base)
         rate = rate_of(rule, learning_rate)
         if base["weight_decay"] is not None and rule.ahead is not None and lookahead == "stored":
             chosen = {"weight_decay": base["weight_decay"], **chosen}  # Keras would apply it to the point ahead
-        settings = KerasSettings.make(rule, chosen, self._NAMES, cautious=cautious, stored=lookahead == "stored")
+        settings = KerasSettings.make(rule, chosen, self._NAMES, options, stored=lookahead == "stored")
         if "weight_decay" in settings.numbers:
             base["weight_decay"] = settings.numbers["weight_decay"]
         elif base["weight_decay"] is not None:
             base["weight_decay"] = check_number("weight_decay", base["weight_decay"], usual_range("weight_decay"))
         super().__init__(learning_rate=rate, **base)
-        self.cautious, self.lookahead = bool(cautious), lookahead
+        for name, value in options.items():
+            setattr(self, name, bool(value) if name in CHOICES else value)
+        self.lookahead = lookahead
         self._settings, self._states = settings, States(self, settings)
         self._compiled: Any = None
         self._stateless = False
         self._insisting, self._minded = insisting, False
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """The options of `TAKEN` that are not hyperparameters of the rule."""
+        return {name: self.__dict__[name] for name in TAKEN if name in self.__dict__}
 
     def _rule_for(self, chosen: Mapping[str, Any]) -> Rule:
         """The rule that these hyperparameters ask for."""
@@ -182,7 +163,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         settings = self.__dict__.get("_settings")
-        guarded = settings is not None and name in {*settings.chosen, *BASE, "cautious", "lookahead"}
+        guarded = settings is not None and name in {*settings.chosen, *BASE, *TAKEN, "lookahead"}
         if settings is None or not guarded:
             super().__setattr__(name, value)
             return
@@ -198,15 +179,14 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             if name == "weight_decay" and value is not None:
                 value = check_number(name, value, usual_range(name))
             base = {option: getattr(self, option) for option in BASE}
-            check_options(self.rule, self.cautious, self.lookahead, {**base, name: value})
+            check_options(self.rule, self.lookahead, {**base, name: value})
             super().__setattr__(name, value)
             return
         if name == "weight_decay" and value is None:
             raise ValueError("weight_decay=None: the weight decay is a part of the formula; give a number")
         chosen = {**settings.chosen, name: value}
-        self._settings = KerasSettings.make(
-            self._rule_for(chosen), chosen, self._NAMES, cautious=self.cautious, stored=self.lookahead == "stored"
-        )
+        stored = self.lookahead == "stored"
+        self._settings = KerasSettings.make(self._rule_for(chosen), chosen, self._NAMES, self._options, stored=stored)
         if name == "weight_decay":  # what Keras's base class reports
             super().__setattr__(name, self._settings.numbers[name])
 
@@ -486,7 +466,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         if "lr" not in self.rule.hyperparameters:
             del config["learning_rate"]
         lookahead = None if self._insisting else self.lookahead
-        return {**config, "cautious": self.cautious, "lookahead": lookahead, "rule": name_of(self.rule)}
+        return {**config, **self._options, "lookahead": lookahead, "rule": name_of(self.rule)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:

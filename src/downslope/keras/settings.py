@@ -2,32 +2,90 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import keras
 import numpy as np
 
 from downslope.keras.precision import number
 from downslope.language.formula import Range, check_number, usual_range
+from downslope.language.options import NAMES, NUMBERS, OwnOptions, option_range
 from downslope.language.program import Program
 from downslope.rule import Rule
-from downslope.training.settings import Settings
+from downslope.training.settings import Settings, wanted
 
-BASE = (
-    "weight_decay",
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-)
+
+class BaseOptions(TypedDict, total=False):
+    """What Keras's base class takes besides a learning rate and a weight decay.
+
+    Attributes:
+        clipnorm: The largest norm of each variable's gradient.
+        clipvalue: The largest absolute value in a gradient.
+        global_clipnorm: The largest norm of all gradients together.
+        use_ema: Keep a moving average of the weights.
+        ema_momentum: Its decay.
+        ema_overwrite_frequency: After how many steps the weights are overwritten by it, if at all.
+        loss_scale_factor: What the loss is multiplied by before, and the gradients divided by after backpropagation.
+        gradient_accumulation_steps: Over how many steps gradients are averaged before an update.
+        name: The optimizer's name.
+    """
+
+    clipnorm: float | None
+    clipvalue: float | None
+    global_clipnorm: float | None
+    use_ema: bool
+    ema_momentum: float
+    ema_overwrite_frequency: int | None
+    loss_scale_factor: float | None
+    gradient_accumulation_steps: int | None
+    name: str | None
+
+
+class RestOptions(BaseOptions, OwnOptions[float], total=False):
+    """What an optimizer with a weight decay among its hyperparameters takes besides them."""
+
+
+class KerasOptions(RestOptions, total=False):
+    """What an optimizer takes besides hyperparameters.
+
+    Attributes:
+        weight_decay: `x - learning_rate * weight_decay * x` before the step.
+    """
+
+    weight_decay: float | None
+
+
+class Arguments(KerasOptions, total=False):
+    """What `Optimizer` takes by name besides the hyperparameters of its rule.
+
+    Attributes:
+        weight_decay: For a rule with a hyperparameter of this name, that hyperparameter; else Keras's weight decay.
+        lookahead: For a rule that takes its gradient ahead of the weights: None keeps the point ahead in the model's
+            variables, so that `fit` takes its gradient there, and has `fit` insist on the callback `AtWeights`, without
+            which other callbacks would take that point for the weights. "stored" does not insist, for code that minds
+            it with `at_weights`. "explicit" keeps the weights, and the gradient is to be taken inside `at_lookahead`.
+    """
+
+    lookahead: Literal["stored", "explicit"] | None
+
+
+_KERAS = inspect.signature(keras.optimizers.Adam).parameters  # the base class itself says *args on TensorFlow
+
+DEFAULTS = {name: _KERAS[name].default for name in ("weight_decay", *BaseOptions.__annotations__)}
+"""What Keras's base class takes besides a learning rate, in its order, with its defaults."""
+
+BASE = tuple(name for name in DEFAULTS if name != "name")
 """The options of Keras's base class."""
+
+TAKEN = tuple(OwnOptions.__annotations__)
+"""The options of downslope that Keras has nothing of its own for."""
+
+ELSEWHERE = tuple(name for name in NAMES if name not in TAKEN)
+"""The other ones."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +116,13 @@ class KerasSettings:
 
     @classmethod
     def make(
-        cls, rule: Rule, chosen: Mapping[str, Any], names: Mapping[str, str], *, cautious: bool, stored: bool
+        cls,
+        rule: Rule,
+        chosen: Mapping[str, Any],
+        names: Mapping[str, str],
+        options: Mapping[str, Any],
+        *,
+        stored: bool,
     ) -> KerasSettings:
         """Settle a rule with these hyperparameters.
 
@@ -66,7 +130,7 @@ class KerasSettings:
             rule: What a step computes.
             chosen: See above; there may be some that this rule does not have.
             names: The rule's name of each that has another one.
-            cautious: Hold weights still whose step would climb.
+            options: Those of `TAKEN`.
             stored: Keep the point ahead in the variables, if the rule has one.
 
         Raises:
@@ -85,9 +149,10 @@ class KerasSettings:
         decay = "weight_decay" in given and "weight_decay" not in own
         if decay:
             numbers["weight_decay"] = check_number("weight_decay", given["weight_decay"], usual_range("weight_decay"))
-        options = {"weight_decay", "decoupled"} if decay else set()
-        options |= {"cautious"} if cautious else set()
-        made = cls(Settings.of(rule, flags, options, stored_ahead=stored), dict(chosen), numbers)
+        around = wanted(options)
+        numbers |= {name: check_number(name, options[name], option_range(name)) for name in NUMBERS if name in around}
+        around |= {"weight_decay", "decoupled"} if decay else set()
+        made = cls(Settings.of(rule, flags, around, stored_ahead=stored), dict(chosen), numbers)
         if made.move is not None and "lr" in made.move.scalars:
             raise ValueError(
                 f"the look-ahead of {rule.name} depends on lr, which callbacks may change between two steps, while "
@@ -104,12 +169,11 @@ def _check(rule: Rule, name: str, ours: str, value: Any) -> None:
         check_number(name, value, rule.ranges[ours])
 
 
-def check_options(rule: Rule, cautious: Any, lookahead: Any, base: Mapping[str, Any]) -> None:
+def check_options(rule: Rule, lookahead: Any, base: Mapping[str, Any]) -> None:
     """Make sure that options fit a rule and each other.
 
     Args:
         rule: What a step computes.
-        cautious: Whether weights stand still whose step would climb.
         lookahead: `"stored"` or `"explicit"`: where the point ahead is kept.
         base: The arguments of Keras's base class.
 
@@ -117,8 +181,6 @@ def check_options(rule: Rule, cautious: Any, lookahead: Any, base: Mapping[str, 
         TypeError: A value is of the wrong kind, or the rule has no use for it.
         ValueError: A value is unknown, or two do not go together.
     """
-    if not isinstance(cautious, (bool, np.bool_)):
-        raise TypeError(f"cautious={cautious!r}: give True or False")
     if lookahead not in ("stored", "explicit"):
         raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
     for name in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"):

@@ -24,7 +24,7 @@ Number = TypeVar("Number")
 
 
 class UsualOptions(TypedDict, Generic[Number], total=False):
-    """The options that the optimizers of frameworks often have themselves, under these names or others.
+    """The options that the optimizers of most frameworks have themselves, under these names or others.
 
     Attributes:
         weight_decay: Adds `weight_decay * x` to the gradient, which then is that of the loss plus
@@ -39,26 +39,34 @@ class UsualOptions(TypedDict, Generic[Number], total=False):
     maximize: bool
 
 
-class OwnOptions(TypedDict, Generic[Number], total=False):
-    """The options that come on top of those.
+class OccasionalOptions(TypedDict, Generic[Number], total=False):
+    """The options that only some frameworks have, Keras as `use_ema` and `global_clipnorm`.
 
     Attributes:
         averaging: The decay of a moving average of the weights, `averaging * average + (1 - averaging) * x`, which
             starts from the initial weights (Polyak & Juditsky, 1992).
-        cautious: Holds every weight still whose step would not go down the gradient that the rule is given (clipped,
-            and with coupled decay if there is any; Liang et al., 2024, without their rescaling). Decoupled decay is
-            applied to all weights; a decay inside the rule's own formula is part of its step. The states move as
-            without caution.
         max_norm: Scales all gradients by `max_norm / norm` when their common Euclidean norm is larger (Pascanu et al.,
             2013), which takes one more read of the gradients.
     """
 
     averaging: Number | None
-    cautious: bool
     max_norm: float | None
 
 
-class Options(UsualOptions[Number], OwnOptions[Number], total=False):
+class OwnOptions(TypedDict, Generic[Number], total=False):
+    """The options that no framework has. A new one is to stand here.
+
+    Attributes:
+        cautious: Holds every weight still whose step would not go down the gradient that the rule is given (clipped,
+            and with coupled decay if there is any; Liang et al., 2024, without their rescaling). Decoupled decay is
+            applied to all weights; a decay inside the rule's own formula is part of its step. The states move as
+            without caution.
+    """
+
+    cautious: bool
+
+
+class Options(UsualOptions[Number], OccasionalOptions[Number], OwnOptions[Number], total=False):
     """What every optimizer takes besides the hyperparameters of its rule.
 
     A number is None where it is not wanted, and in a step in which it is 0 it does nothing; it may be a schedule, and
@@ -67,7 +75,8 @@ class Options(UsualOptions[Number], OwnOptions[Number], total=False):
 
     Attributes:
         weight_decay: See `UsualOptions`, and so for `decoupled` and `maximize`.
-        averaging: See `OwnOptions`, and so for the rest.
+        averaging: See `OccasionalOptions`, and so for `max_norm`.
+        cautious: See `OwnOptions`.
 
     Example:
         >>> import numpy as np, downslope

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
 from downslope.language.formula import Range, check_number
+from downslope.language.options import Options
 from downslope.numpy.parameters import (
     check_gradients,
     check_separate,
@@ -24,8 +25,28 @@ from downslope.numpy.parameters import (
 from downslope.numpy.training import ArrayTraining, points
 from downslope.rule import Rule
 from downslope.training import saving
+from downslope.training.arguments import every_option, keywords, takes
 from downslope.training.groups import POLICIES, Array, Group, NonFiniteGradientError
 from downslope.training.settings import Schedule, settle
+
+
+class Arguments(Options[float | Schedule], total=False):
+    """What `Optimizer` takes by name besides the hyperparameters of its rule.
+
+    Attributes:
+        nonfinite: What to do when a gradient holds nan or infinity: "keep" lets it through, "raise" raises, "skip"
+            leaves everything as it is and counts the step in `skipped`. Both look at all gradients before anything
+            is written, which costs one more read of them, the one that `max_norm` makes too.
+        lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
+            arrays, so that an ordinary loop takes its gradient there (`at_weights` moves to the weights themselves);
+            "explicit" keeps the weights in the arrays, and the gradient is to be taken inside `at_lookahead`.
+        threads: How many threads may share a launch; by default as many as there are processors. Small launches use
+            one.
+    """
+
+    nonfinite: Literal["keep", "raise", "skip"]
+    lookahead: Literal["stored", "explicit"]
+    threads: int | None
 
 
 class Optimizer:
@@ -36,25 +57,9 @@ class Optimizer:
             groups, a list of dicts such as `{"params": {"W": W}, "lr": 0.1}` whose other entries are hyperparameters of
             that group. The arrays are updated in place.
         rule: The rule, one of downslope's or your own.
-        weight_decay: Adds `weight_decay * x` to the gradient, that of the loss plus `weight_decay/2 * sum(x**2)`.
-        decoupled: Applies the weight decay to the weights instead: `x - lr * weight_decay * x`, before the step
-            (Loshchilov & Hutter, 2019).
-        cautious: Holds every weight still whose step would climb the gradient the rule is given (Liang et al., 2024,
-            without their rescaling).
-        max_norm: Scales all gradients by `max_norm / norm` when their common Euclidean norm is larger (Pascanu et
-            al., 2013). Costs one more read of the gradients.
-        averaging: Decay of an exponential moving average of the weights, `averaging * average + (1 - averaging) * x`,
-            starting from the initial weights; see `at_average`.
-        maximize: Walk up the gradient instead of down.
-        nonfinite: What to do when a gradient holds nan or infinity: "keep" lets it through, "raise" raises, "skip"
-            leaves everything as it is and counts the step in `skipped`. Both look at all gradients before anything
-            is written, which costs one more read of them, the one that `max_norm` makes too.
-        lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
-            arrays, so that an ordinary loop takes its gradient there (`at_weights` moves to the weights themselves);
-            "explicit" keeps the weights in the arrays, and the gradient is to be taken inside `at_lookahead`.
-        threads: How many threads may share a launch; by default as many as there are processors. Small launches use
-            one.
-        **hyperparameters: The rule's hyperparameters: numbers, or schedules, functions of the number of the step.
+        **settings: The options of every optimizer, such as weight decay, clipping and averaging (`downslope.Options`);
+            `nonfinite`, `lookahead` and `threads` (`downslope.numpy.optimizer.Arguments`); and the rule's
+            hyperparameters: numbers, or schedules, functions of the number of the step.
 
     Raises:
         TypeError: Something is of the wrong kind, a name is unknown, or a hyperparameter is missing.
@@ -73,40 +78,27 @@ class Optimizer:
         ['v']
     """
 
-    def __init__(
-        self,
-        params: Any,
-        rule: Rule,
-        *,
-        weight_decay: float | Schedule | None = None,
-        decoupled: bool = False,
-        cautious: bool = False,
-        max_norm: float | None = None,
-        averaging: float | Schedule | None = None,
-        maximize: bool = False,
-        nonfinite: Literal["keep", "raise", "skip"] = "keep",
-        lookahead: Literal["stored", "explicit"] = "stored",
-        threads: int | None = None,
-        **hyperparameters: float | bool | Schedule,
-    ):
+    @overload
+    def __init__(self, params: Any, rule: Rule, **settings: Unpack[Arguments]) -> None: ...
+
+    @overload
+    def __init__(self, params: Any, rule: Rule, **settings: Any) -> None: ...
+
+    @takes(
+        *every_option(),
+        *keywords({"nonfinite": "keep", "lookahead": "stored", "threads": None}),
+        rest="hyperparameters",
+    )
+    def __init__(self, params: Any, rule: Rule, **settings: Any) -> None:
+        nonfinite, lookahead, threads = (settings.pop(name) for name in ("nonfinite", "lookahead", "threads"))
         if nonfinite not in POLICIES:
             raise ValueError(f"nonfinite={nonfinite!r} is unknown; choose one of {', '.join(POLICIES)}")
         if lookahead not in ("stored", "explicit"):
             raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
         self._layout, arrays, own, names = lay_out(params)
         dtype = check_weights(arrays)
-        optional = {"weight_decay": weight_decay, "averaging": averaging}
-        shared = {**hyperparameters, **{name: value for name, value in optional.items() if value is not None}}
-        self._settings, numbers = settle(
-            rule,
-            shared,
-            own,
-            decoupled=decoupled,
-            cautious=cautious,
-            max_norm=max_norm is not None,
-            maximize=maximize,
-            stored_ahead=lookahead == "stored",
-        )
+        self._settings, numbers = settle(rule, settings, own, stored_ahead=lookahead == "stored")
+        max_norm = settings["max_norm"]
         self._max_norm = None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, np.inf))
         start = self._settings.program.scalar_states
         self._groups = [Group(self._settings, n, given, start) for n, given in zip(names, numbers, strict=True)]

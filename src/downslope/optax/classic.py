@@ -1,8 +1,8 @@
 """Optax's optimizers with its signatures, defaults and numbers, computed by downslope.
 
-Changing `optax.adam` to `downslope.optax.adam` is the whole migration, except for states saved before it. The formulas
-are in `downslope.dialects.optax`. Every hyperparameter may be a schedule, as the learning rate and weight decay may in
-Optax.
+Changing `optax.adam` to `downslope.optax.adam` is the whole migration, except for states saved before it. The formula
+in a docstring is a step, with states of 0 before the first; the rules are those of `downslope.dialects.optax`. Every
+hyperparameter may be a schedule, as the learning rate and weight decay may in Optax.
 
 Some arguments mean the same everywhere: `learning_rate` is the learning rate or its schedule; `mu_dtype` (and the
 `accumulator_dtype` of `sgd`) is the dtype in which that state is kept; `mask` says which parameters have weight decay,
@@ -36,7 +36,7 @@ def sgd(
     """Gradient descent, with momentum if wanted: `optax.sgd`.
 
         trace = dx + momentum * trace
-        x = x - lr * trace                        (nesterov: x - lr * (dx + momentum * trace))
+        x = x - learning_rate * (dx + momentum * trace  if nesterov else trace)
 
     Args:
         learning_rate: Learning rate.
@@ -71,8 +71,8 @@ def sgd(
 def adagrad(learning_rate: Varying, initial_accumulator_value: Varying = 0.1, eps: Varying = 1e-7) -> Transformation:
     """Adagrad: `optax.adagrad`.
 
-        sum = sum + dx**2
-        x = x - lr * dx / sqrt(sum + eps)
+        sum = dx**2 + (sum  if t > 1 else initial_accumulator_value)
+        x = x - learning_rate * dx / sqrt(sum + eps)
 
     Args:
         learning_rate: Learning rate.
@@ -99,8 +99,12 @@ def rmsprop(
 ) -> Transformation:
     """RMSprop: `optax.rmsprop`.
 
-        nu = (1 - decay) * dx**2 + decay * nu
-        x = x - lr * dx / sqrt(nu + eps)          (with momentum, the step goes into a trace)
+        nu = (1 - decay) * dx**2 + decay * (nu  if t > 1 else initial_scale);  mu = (1 - decay) * dx + decay * mu
+        correction = 1 - decay**t  if bias_correction else 1
+        spread = nu / correction - ((mu / correction) ** 2  if centered else 0)
+        step = learning_rate * dx / (sqrt(spread + eps)  if eps_in_sqrt else sqrt(spread) + eps)
+        trace = step + momentum * trace
+        x = x - (step + momentum * trace  if nesterov else trace)
 
     Args:
         learning_rate: Learning rate.
@@ -146,9 +150,9 @@ def adam(
 ) -> Transformation:
     """Adam: `optax.adam`; with `nesterov` that is `optax.nadam`.
 
-        mu = (1 - b1) * dx + b1 * mu              mu_hat = mu / (1 - b1**t)
-        nu = (1 - b2) * dx**2 + b2 * nu           nu_hat = nu / (1 - b2**t)
-        x = x - lr * mu_hat / (sqrt(nu_hat + eps_root) + eps)
+        mu = (1 - b1) * dx + b1 * mu;  nu = (1 - b2) * dx**2 + b2 * nu
+        mu_hat = b1 * mu / (1 - b1 ** (t + 1)) + (1 - b1) * dx / (1 - b1**t)  if nesterov else mu / (1 - b1**t)
+        x = x - learning_rate * mu_hat / (sqrt(nu / (1 - b2**t) + eps_root) + eps)
 
     Args:
         learning_rate: Learning rate.
@@ -183,7 +187,10 @@ def adamw(
 ) -> Transformation:
     """Adam with decoupled weight decay: `optax.adamw`; with `nesterov` that is `optax.nadamw`.
 
-        x = x - lr * weight_decay * x, and then as `adam`
+        x = x - learning_rate * weight_decay * x
+        mu = (1 - b1) * dx + b1 * mu;  nu = (1 - b2) * dx**2 + b2 * nu
+        mu_hat = b1 * mu / (1 - b1 ** (t + 1)) + (1 - b1) * dx / (1 - b1**t)  if nesterov else mu / (1 - b1**t)
+        x = x - learning_rate * mu_hat / (sqrt(nu / (1 - b2**t) + eps_root) + eps)
 
     Args:
         learning_rate: Learning rate.
@@ -217,7 +224,10 @@ def amsgrad(
 ) -> Transformation:
     """Adam whose steps never grow back: `optax.amsgrad`.
 
-        x = x - lr * mu_hat / (sqrt(nu_max + eps_root) + eps)          nu_max: the largest nu_hat so far
+        mu = (1 - b1) * dx + b1 * mu;  nu = (1 - b2) * dx**2 + b2 * nu
+        mu_hat = mu / (1 - b1**t  if bias_correction_mu else 1)
+        nu_max = maximum(nu_max, nu / (1 - b2**t  if bias_correction_nu else 1))
+        x = x - learning_rate * mu_hat / (sqrt(nu_max + eps_root) + eps)
 
     Args:
         learning_rate: Learning rate.
@@ -244,8 +254,8 @@ def amsgrad(
 def adamax(learning_rate: Varying, b1: Varying = 0.9, b2: Varying = 0.999, eps: Varying = 1e-8) -> Transformation:
     """Adam in the infinity norm: `optax.adamax`.
 
-        nu = maximum(abs(dx) + eps, b2 * nu)
-        x = x - lr * mu_hat / nu
+        mu = (1 - b1) * dx + b1 * mu;  nu = maximum(abs(dx) + eps, b2 * nu)
+        x = x - learning_rate * mu / (1 - b1**t) / nu
 
     Args:
         learning_rate: Learning rate.
@@ -268,7 +278,9 @@ def adamaxw(
 ) -> Transformation:
     """Adamax with decoupled weight decay: `optax.adamaxw`.
 
-        x = x - lr * weight_decay * x, and then as `adamax`
+        x = x - learning_rate * weight_decay * x
+        mu = (1 - b1) * dx + b1 * mu;  nu = maximum(abs(dx) + eps, b2 * nu)
+        x = x - learning_rate * mu / (1 - b1**t) / nu
 
     Args:
         learning_rate: Learning rate.
@@ -293,8 +305,11 @@ def adadelta(
 ) -> Transformation:
     """Steps in the units of the weights: `optax.adadelta`.
 
-        delta = sqrt(e_x + eps) / sqrt(e_g + eps) * dx          e_x, e_g: mean squares of delta and dx
-        x = x - lr * delta
+        dx = dx + weight_decay * x
+        e_g = (1 - rho) * dx**2 + rho * e_g
+        delta = sqrt(e_x + eps) / sqrt(e_g + eps) * dx
+        e_x = (1 - rho) * delta**2 + rho * e_x
+        x = x - learning_rate * delta
 
     Args:
         learning_rate: Learning rate; must be given, as without one Optax's updates point uphill.
@@ -325,7 +340,12 @@ def radam(
 ) -> Transformation:
     """Adam that begins as momentum, until its second moment can be trusted: `optax.radam`.
 
-        x = x - lr * (r * mu_hat / (sqrt(nu_hat + eps_root) + eps) if rho >= threshold else mu_hat)
+        mu = (1 - b1) * dx + b1 * mu;  nu = (1 - b2) * dx**2 + b2 * nu
+        mu_hat = b1 * mu / (1 - b1 ** (t + 1)) + (1 - b1) * dx / (1 - b1**t)  if nesterov else mu / (1 - b1**t)
+        longest = 2 / (1 - b2) - 1;  length = longest - 2 * t * b2**t / (1 - b2**t)
+        share = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+        size = sqrt(nu / (1 - b2**t) + eps_root) + eps
+        x = x - learning_rate * mu_hat * (sqrt(share) / size  if length >= threshold else 1)
 
     Args:
         learning_rate: Learning rate.
@@ -352,7 +372,7 @@ def lion(
 ) -> Transformation:
     """Steps of one size in every weight: `optax.lion`.
 
-        x = x - lr * weight_decay * x - lr * sign((1 - b1) * dx + b1 * mu)
+        x = x - learning_rate * (weight_decay * x + sign((1 - b1) * dx + b1 * mu))
         mu = (1 - b2) * dx + b2 * mu
 
     Args:
@@ -380,8 +400,9 @@ def adabelief(
 ) -> Transformation:
     """Long steps where the gradient is as expected, short ones where it surprises: `optax.adabelief`.
 
-        nu = (1 - b2) * (dx - mu)**2 + b2 * nu + eps_root
-        x = x - lr * mu_hat / (sqrt(nu_hat) + eps)
+        mu = (1 - b1) * dx + b1 * mu;  nu = (1 - b2) * (dx - mu) ** 2 + b2 * nu + eps_root
+        mu_hat = b1 * mu / (1 - b1 ** (t + 1)) + (1 - b1) * dx / (1 - b1**t)  if nesterov else mu / (1 - b1**t)
+        x = x - learning_rate * mu_hat / (sqrt(nu / (1 - b2**t)) + eps)
 
     Args:
         learning_rate: Learning rate.
@@ -417,8 +438,8 @@ def _made(
 ) -> Transformation:
     """The transformation of a rule of the dialect, whose hyperparameters Optax calls by other names."""
     kept = {state: _floating(state, dtype) for state, dtype in dtypes.items() if dtype is not None}
-    given = {"lr": learning_rate, **settings}
-    return Transformation.of(Computation.make(rule, given, decoupled=decoupled, mask=mask, dtypes=kept, names=_NAMES))
+    given = {"lr": learning_rate, **settings, "decoupled": decoupled}
+    return Transformation.of(Computation.make(rule, given, mask=mask, dtypes=kept, names=_NAMES))
 
 
 def _floating(state: str, dtype: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from downslope.language.difference import difference
 from downslope.language.formula import Range, check_number, usual_range
+from downslope.language.options import FIXED
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.training.groups import Group
@@ -53,12 +54,10 @@ class Computation:
         rule: Rule,
         given: Mapping[str, Any],
         *,
-        max_norm: Any = None,
         lookahead: str = "stored",
         mask: Any = None,
         dtypes: Mapping[str, Any] = MappingProxyType({}),
         names: Mapping[str, str] = MappingProxyType({}),
-        **options: Any,
     ) -> Computation:
         """Settle a rule; the arguments are those of `downslope.optax.optimizer`, and the attributes of this class.
 
@@ -69,13 +68,15 @@ class Computation:
         """
         if lookahead not in ("stored", "explicit"):
             raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
-        if callable(max_norm):
+        fixed = {name: given[name] for name in FIXED if name in given}
+        if callable(max_norm := fixed.get("max_norm")):
             raise TypeError(f"max_norm={max_norm!r}: give a number; for a schedule, optax.inject_hyperparams")
         flags = rule.flags if isinstance(rule, Rule) else {}
         later: dict[str, Any] = {}
         now: dict[str, Any] = {}
         ranges = rule.ranges if isinstance(rule, Rule) else {}
-        for name, value in given.items():
+        for name in [name for name in given if name not in fixed]:
+            value = given[name]
             said = names.get(name, name)
             if hasattr(value, "init") and hasattr(value, "update"):
                 raise TypeError(f"{said}={value!r} is a schedule with a state; have optax.inject_hyperparams call it")
@@ -90,10 +91,8 @@ class Computation:
         # in the place of what is not known yet stand functions that are never called
         chosen, (numbers,) = settle(
             rule,
-            {**now, **{name: _someday(rule, name) for name in later}},
-            max_norm=bound is not None,
+            {**fixed, **now, **{name: _someday(rule, name) for name in later}},
             stored_ahead=lookahead == "stored",
-            **options,
         )
         if bound is not None and not isinstance(bound, jax.Array):
             bound = check_number("max_norm", bound, Range(0.0, math.inf))

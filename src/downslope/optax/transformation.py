@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Unpack, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from downslope.language.expression import Expression
+from downslope.language.options import Options
 from downslope.language.program import Program
 from downslope.optax.computation import Computation, Number, Schedule, precision
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars
+from downslope.training.arguments import every_option, keywords, takes
 
 Tree = Any
 
@@ -62,18 +64,30 @@ class Transformation(optax.GradientTransformationExtraArgs):  # type: ignore[mis
         return f"<Transformation {self.computation.chosen.rule.name}>"
 
 
-def optimizer(
-    rule: Rule,
-    *,
-    weight_decay: Number | Schedule | None = None,
-    decoupled: bool = False,
-    cautious: bool = False,
-    maximize: bool = False,
-    max_norm: Number | None = None,
-    averaging: Number | Schedule | None = None,
-    lookahead: Literal["stored", "explicit"] = "stored",
-    **hyperparameters: Number | Schedule | bool,
-) -> Transformation:
+class Arguments(Options[Number | Schedule], total=False):
+    """What `optimizer` takes by name besides the hyperparameters of its rule.
+
+    Attributes:
+        averaging: Keeps an exponential moving average of the weights with this decay; see `downslope.optax.average`.
+        max_norm: Scales all gradients that this transformation sees, when their common Euclidean norm is larger.
+        lookahead: "stored" (the default) has the parameters of a rule with a look-ahead hold the point where the
+            gradient is taken, and `downslope.optax.weights` gives the weights; "explicit" keeps the weights in the
+            parameters, and the gradient is to be taken at `downslope.optax.point_ahead`.
+    """
+
+    lookahead: Literal["stored", "explicit"]
+
+
+@overload
+def optimizer(rule: Rule, **settings: Unpack[Arguments]) -> Transformation: ...
+
+
+@overload
+def optimizer(rule: Rule, **settings: Any) -> Transformation: ...
+
+
+@takes(*every_option(), *keywords({"lookahead": "stored"}), rest="hyperparameters")
+def optimizer(rule: Rule, **settings: Any) -> Transformation:
     """Any rule, your own included, as a gradient transformation.
 
     The updates are to be added to the parameters, as `optax.apply_updates` does. They are computed as differences from
@@ -82,20 +96,10 @@ def optimizer(
 
     Args:
         rule: The rule, one of downslope's or your own.
-        weight_decay: Adds `weight_decay * x` to the gradient, that of the loss plus `weight_decay/2 * sum(x**2)`.
-        decoupled: Applies the weight decay to the weights instead: `x - lr * weight_decay * x`, before the step
-            (Loshchilov & Hutter, 2019).
-        cautious: Holds every weight still whose step would climb the gradient the rule is given (Liang et al., 2024,
-            without their rescaling).
-        maximize: Walks up instead of down.
-        max_norm: Scales all gradients that this transformation sees by `max_norm / norm` when their common Euclidean
-            norm is larger (Pascanu et al., 2013).
-        averaging: Keeps an exponential moving average of the weights with this decay; see `downslope.optax.average`.
-        lookahead: "stored" (the default) has the parameters of a rule with a look-ahead hold the point where the
-            gradient is taken, and `downslope.optax.weights` gives the weights; "explicit" keeps the weights in the
-            parameters, and the gradient is to be taken at `downslope.optax.point_ahead`.
-        **hyperparameters: The rule's hyperparameters: numbers, scalars of JAX, or schedules, which are called with the
-            number of steps done, as Optax does. Numbers are checked against their ranges; what is traced cannot be.
+        **settings: The options of every optimizer (`downslope.Options`; what is special of them here, and `lookahead`:
+            `downslope.optax.transformation.Arguments`), and the rule's hyperparameters: numbers, scalars of JAX, or
+            schedules, which are called with the number of steps done, as Optax does. Numbers are checked against their
+            ranges; what is traced cannot be.
 
     Raises:
         TypeError: Something is of the wrong kind, a name is unknown, or a hyperparameter is missing.
@@ -118,10 +122,8 @@ def optimizer(
         >>> bool(abs(params).max() < 0.01)
         True
     """
-    optional = {"weight_decay": weight_decay, "averaging": averaging}
-    given = {**hyperparameters, **{name: value for name, value in optional.items() if value is not None}}
-    options: dict[str, Any] = {"decoupled": decoupled, "cautious": cautious, "maximize": maximize}
-    return Transformation.of(Computation.make(rule, given, max_norm=max_norm, lookahead=lookahead, **options))
+    lookahead = settings.pop("lookahead")
+    return Transformation.of(Computation.make(rule, settings, lookahead=lookahead))
 
 
 def factory(rule: Rule) -> Callable[..., Transformation]:

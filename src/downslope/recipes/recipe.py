@@ -10,7 +10,11 @@ from downslope.dialects import dialect_of
 from downslope.language.options import CHOICES
 from downslope.language.program import Program
 from downslope.rule import Rule
+from downslope.training.arguments import every_option, takes
 from downslope.training.settings import Settings, settle
+
+ELSEWHERE = ("averaging", "max_norm")
+"""The options that are no part of a recipe."""
 
 
 class Recipe:
@@ -20,12 +24,9 @@ class Recipe:
 
     Args:
         rule: The rule, one of downslope's, of a dialect or your own.
-        weight_decay: Adds `weight_decay * x` to the gradient, as for `downslope.Optimizer`; a rule that has a
-            hyperparameter of this name takes it for that.
-        decoupled: Applies the weight decay to the weights instead.
-        cautious: Holds every weight still whose step would climb the gradient the rule is given.
-        maximize: Goes up the gradient instead of down.
-        **settings: Hyperparameters, as numbers, and flags; the rest have the rule's defaults.
+        **settings: Hyperparameters, as numbers, and flags; the rest have the rule's defaults. And the options of every
+            optimizer (`downslope.Options`) but for those that do not change the path or need the gradients of all
+            weights together, `averaging` and `max_norm`.
 
     Attributes:
         chosen: The rule with its flags and options.
@@ -49,24 +50,14 @@ class Recipe:
     chosen: Settings
     numbers: Mapping[str, float]
 
-    def __init__(
-        self,
-        rule: Rule,
-        *,
-        weight_decay: float | None = None,
-        decoupled: bool = False,
-        cautious: bool = False,
-        maximize: bool = False,
-        **settings: float | bool,
-    ):
-        if weight_decay is not None:
-            settings["weight_decay"] = weight_decay
+    @takes(*every_option(but=ELSEWHERE), rest="settings")
+    def __init__(self, rule: Rule, **settings: Any):
         for name, value in settings.items():
             if callable(value):
                 raise TypeError(f"{name}={value!r}: a recipe holds numbers; give the schedule's value at one step")
-        if "averaging" in settings and isinstance(rule, Rule) and "averaging" not in rule.hyperparameters:
-            rule.checked("averaging", settings["averaging"])  # raises: it does not change the path
-        chosen, (given,) = settle(rule, settings, decoupled=decoupled, cautious=cautious, maximize=maximize)
+            if name in ELSEWHERE and isinstance(rule, Rule):
+                rule.checked(name, value)  # raises unless it is a hyperparameter
+        chosen, (given,) = settle(rule, settings)
         numbers = {name: value for name, value in given.items() if not callable(value)}
         object.__setattr__(self, "chosen", chosen)
         object.__setattr__(self, "numbers", MappingProxyType(numbers))

@@ -1,12 +1,9 @@
 """The optimizers of `torch.optim` with its signatures, defaults, states and numbers, computed by downslope.
 
-Changing `torch.optim.Adam` to `downslope.torch.Adam` is the whole migration; `state_dict`s go both ways. The formulas
-are in `downslope.dialects.torch`. What every class takes besides (`cautious`, `max_norm`, `averaging`, `nonfinite`,
-`state_dtype`, `rounding`, `seed`, `threads`) is described at `downslope.torch.Optimizer`.
-
-`foreach` and `fused` choose among implementations that `torch.optim` has: downslope has one, which is fused. They are
-kept in the parameter groups, so that a `state_dict` finds them when it goes back. `capturable` and `differentiable` are
-refused: the step is compiled code that PyTorch's graphs cannot contain.
+Changing `torch.optim.Adam` to `downslope.torch.Adam` is the whole migration; `state_dict`s go both ways. The formula in
+a docstring is a step, with states of 0 before the first; `beta1` and `beta2` are the `betas`. The rules are those of
+`downslope.dialects.torch`. What a class takes after its hyperparameters is what `torch.optim`'s takes, of `maximize`,
+`foreach`, `fused`, `capturable` and `differentiable`, and the extras; see `downslope.torch.extras.ClassicOptions`.
 """
 
 from __future__ import annotations
@@ -17,11 +14,12 @@ import torch
 
 from downslope.dialects import torch as dialect
 from downslope.rule import Rule
-from downslope.torch.extras import Extras
+from downslope.torch.extras import EXTRAS, ClassicOptions, Extras, carried
 from downslope.torch.launch import STORAGES
 from downslope.torch.optimizer import Optimizer
-from downslope.torch.settings import Group, GroupSettings, Shared, checked
+from downslope.torch.settings import Group, checked
 from downslope.torch.state import complete_state
+from downslope.training.arguments import takes
 
 Number = float | torch.Tensor
 
@@ -29,19 +27,28 @@ Number = float | torch.Tensor
 class _Classic(Optimizer):
     """An optimizer whose groups choose among the rules of the dialect."""
 
+    def __init_subclass__(cls, *, rule: Rule | None = None, more: str = ""):
+        """Say which rule a class is, and what else it takes; see `carried`."""
+        if rule is not None:
+            cls.rule = rule
+        if more:
+            cls.__init__ = takes(*carried(more), *EXTRAS)(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self, arguments: dict[str, Any]):
         """Begin with the arguments of a class: the parameters, what their groups have as defaults, and the extras."""
-        defaults = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
-        self._begin(defaults.pop("params"), defaults, defaults.pop("extras"))
+        given = {**arguments, **arguments["options"]}
+        extras = {name: given.pop(name) for name in Extras.__annotations__}
+        defaults = {name: v for name, v in given.items() if name not in ("self", "__class__", "more", "options")}
+        self._begin(defaults.pop("params"), defaults, extras)
         self.rule = self._choose(self.defaults)
 
 
-class SGD(_Classic):
+class SGD(_Classic, more="*, maximize, foreach, differentiable, fused"):
     """Gradient descent, with momentum if wanted: `torch.optim.SGD`.
 
         dx = dx + weight_decay * x
-        buffer = momentum * buffer + (1 - dampening) * dx      (the first time: dx)
-        x = x - lr * buffer                                    (nesterov: x - lr * (dx + momentum * buffer))
+        buffer = momentum * buffer + (1 - dampening) * dx  if t > 1 and momentum else dx
+        x = x - lr * (dx + momentum * buffer  if nesterov else buffer)
 
     Args:
         params: Parameters, named parameters or groups of them.
@@ -50,21 +57,14 @@ class SGD(_Classic):
         dampening: What the gradient loses on its way into the buffer.
         weight_decay: Coupled weight decay, at least 0.
         nesterov: Take the step of the buffer of the next step; needs a momentum and no dampening.
-        maximize: Walk up.
-        foreach: Carried for `torch.optim`; see the module.
-        differentiable: Refused.
-        fused: Carried for `torch.optim`.
-        **extras: See `downslope.torch.Optimizer`.
 
-    Source: Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and momentum in deep learning",
-    2013, in the form of `torch.optim.SGD`.
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.SGD([x], lr=0.5, momentum=0.9)
-        >>> x.grad = torch.tensor([1.0])
-        >>> optimizer.step()
+        >>> optimizer.step(lambda: (1 * x).backward())
         >>> x.item()
         0.5
     """
@@ -77,16 +77,13 @@ class SGD(_Classic):
         dampening: float = 0,
         weight_decay: Number = 0,
         nesterov: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         super().__init__(locals())
 
     def _choose(self, group: Group) -> Rule:
+        checked("dampening", group["dampening"], dialect.sgd_momentum.ranges["dampening"])  # also where nothing uses it
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError(
                 f"nesterov=True with momentum={group['momentum']} and dampening={group['dampening']}: it needs a "
@@ -94,40 +91,27 @@ class SGD(_Classic):
             )
         return dialect.sgd_momentum if group["momentum"] != 0 else dialect.sgd
 
-    def _check_group(self, group: Group, options: Shared | None = None) -> GroupSettings:
-        checked("dampening", group["dampening"], dialect.sgd_momentum.ranges["dampening"])  # also where nothing uses it
-        return super()._check_group(group, options)
 
-
-class Adagrad(_Classic):
+class Adagrad(_Classic, rule=dialect.adagrad, more="foreach, *, maximize, differentiable, fused"):
     """A learning rate of its own for every weight, which only falls: `torch.optim.Adagrad`.
 
         dx = dx + weight_decay * x
-        sum = sum + dx**2
+        sum = dx**2 + (sum  if t > 1 else initial_accumulator_value)
         x = x - lr / (1 + (t - 1) * lr_decay) * dx / (sqrt(sum) + eps)
 
     Args:
         params: Parameters, named parameters or groups of them.
-        lr: Learning rate, at least 0.
-        lr_decay: How fast the learning rate falls, at least 0.
-        weight_decay: Coupled weight decay, at least 0.
+        lr, lr_decay: Learning rate, and how fast it falls; each at least 0.
+        weight_decay, eps: Coupled weight decay, and what keeps the divisor from 0; each at least 0.
         initial_accumulator_value: What `sum` starts from, at least 0.
-        eps: Keeps the divisor from 0, at least 0.
-        foreach: Carried for `torch.optim`; see the module.
-        maximize: Walk up.
-        differentiable: Refused.
-        fused: Carried for `torch.optim`.
-        **extras: See `downslope.torch.Optimizer`.
 
-    Source: Duchi, Hazan & Singer, "Adaptive subgradient methods for online learning and stochastic optimization",
-    2011, in the form of `torch.optim.Adagrad`.
+    Source: Duchi et al., "Adaptive subgradient methods for online learning and stochastic optimization", 2011.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.Adagrad([x], lr=0.5)
-        >>> x.grad = torch.tensor([3.0])
-        >>> optimizer.step()
+        >>> optimizer.step(lambda: (3 * x).backward())
         >>> x.item()
         0.5
     """
@@ -140,25 +124,13 @@ class Adagrad(_Classic):
         weight_decay: float = 0,
         initial_accumulator_value: float = 0,
         eps: float = 1e-10,
-        foreach: bool | None = None,
-        *,
-        maximize: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         super().__init__(locals())
 
-    def _choose(self, group: Group) -> Rule:
-        return dialect.adagrad
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters with settings of their own, and begin their sums.
-
-        Raises:
-            TypeError: A setting is of the wrong kind or missing.
-            ValueError: A setting is out of range, or a parameter is there twice. Nothing has been changed.
-        """
+        """Add parameters with settings of their own, and begin their sums; see `Optimizer.add_param_group`."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         settings = self._check_group(group)
@@ -174,38 +146,31 @@ class Adagrad(_Classic):
                 self.state[p]["sum"].share_memory_()
 
 
-class RMSprop(_Classic):
+class RMSprop(_Classic, more="capturable, foreach, maximize, differentiable"):
     """Gradients divided by their recent size: `torch.optim.RMSprop`.
 
         dx = dx + weight_decay * x
         square_avg = alpha * square_avg + (1 - alpha) * dx**2
-        x = x - lr * dx / (sqrt(square_avg) + eps)
-
-    With `centered` the variance takes the place of the mean square, with `momentum` the step goes into a buffer first.
+        grad_avg = alpha * grad_avg + (1 - alpha) * dx
+        step = dx / (sqrt(square_avg - grad_avg**2  if centered else square_avg) + eps)
+        buffer = momentum * buffer + step
+        x = x - lr * buffer
 
     Args:
         params: Parameters, named parameters or groups of them.
-        lr: Learning rate, at least 0.
+        lr, weight_decay, eps: Learning rate, coupled weight decay, what keeps the divisor from 0; each at least 0.
         alpha: Decay of the mean square, 0 to 1.
-        eps: Keeps the divisor from 0, at least 0.
-        weight_decay: Coupled weight decay, at least 0.
         momentum: Factor of the buffer, at least 0.
         centered: Subtract the square of the mean gradient.
-        capturable: Refused.
-        foreach: Carried for `torch.optim`; see the module.
-        maximize: Walk up.
-        differentiable: Refused.
-        **extras: See `downslope.torch.Optimizer`.
 
     Source: Tieleman & Hinton, "Lecture 6.5: RMSProp", 2012; centered: Graves, "Generating sequences with recurrent
-    neural networks", 2013; in the form of `torch.optim.RMSprop`.
+    neural networks", 2013.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.RMSprop([x], lr=0.05)
-        >>> x.grad = torch.tensor([3.0])
-        >>> optimizer.step()
+        >>> optimizer.step(lambda: (3 * x).backward())
         >>> round(x.item(), 6)
         0.5
     """
@@ -219,11 +184,8 @@ class RMSprop(_Classic):
         weight_decay: float = 0,
         momentum: float = 0,
         centered: bool = False,
-        capturable: bool = False,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        differentiable: bool = False,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         super().__init__(locals())
 
@@ -231,38 +193,33 @@ class RMSprop(_Classic):
         return dialect.rmsprop_momentum if group["momentum"] != 0 else dialect.rmsprop
 
 
-class Adam(_Classic):
+class Adam(
+    _Classic, rule=dialect.adam, more="*, foreach, maximize, capturable, differentiable, fused, decoupled_weight_decay"
+):
     """Momentum divided by the recent size of gradients, both unbiased: `torch.optim.Adam`.
 
-        dx = dx + weight_decay * x                             (decoupled: x = x * (1 - lr * weight_decay))
+        dx = dx + weight_decay * x  if not decoupled_weight_decay else dx
+        x = x - lr * weight_decay * x  if decoupled_weight_decay else x
         exp_avg = beta1 * exp_avg + (1 - beta1) * dx
         exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
-        x = x - lr * exp_avg / (1 - beta1**t) / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
+        largest = maximum(largest, exp_avg_sq)  if amsgrad else exp_avg_sq
+        x = x - lr * exp_avg / (1 - beta1**t) / (sqrt(largest / (1 - beta2**t)) + eps)
 
     Args:
         params: Parameters, named parameters or groups of them.
-        lr: Learning rate, at least 0.
+        lr, eps: Learning rate, and what keeps the divisor from 0; each at least 0.
         betas: Decay of the two moments, each from 0 to below 1.
-        eps: Keeps the divisor from 0, at least 0.
-        weight_decay: Weight decay, at least 0, coupled unless `decoupled_weight_decay`.
+        weight_decay, decoupled_weight_decay: Weight decay, at least 0, and whether it is of the weights themselves.
         amsgrad: Divide by the largest second moment so far.
-        foreach: Carried for `torch.optim`; see the module.
-        maximize: Walk up.
-        capturable: Refused.
-        differentiable: Refused.
-        fused: Carried for `torch.optim`.
-        decoupled_weight_decay: Apply the weight decay to the weights themselves.
-        **extras: See `downslope.torch.Optimizer`.
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization", 2015; AMSGrad: Reddi, Kale & Kumar, "On the
-    convergence of Adam and beyond", 2018; in the form of `torch.optim.Adam`.
+    convergence of Adam and beyond", 2018.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.Adam([x], lr=0.25)
-        >>> x.grad = torch.tensor([3.0])
-        >>> optimizer.step()
+        >>> optimizer.step(lambda: (3 * x).backward())
         >>> round(x.item(), 6)
         0.75
     """
@@ -275,48 +232,35 @@ class Adam(_Classic):
         eps: float = 1e-8,
         weight_decay: float = 0,
         amsgrad: bool = False,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        decoupled_weight_decay: bool = False,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         super().__init__(locals())
 
-    def _choose(self, group: Group) -> Rule:
-        return dialect.adam
 
-
-class AdamW(Adam):
+class AdamW(Adam, more="*, maximize, foreach, capturable, differentiable, fused"):
     """Adam with decoupled weight decay: `torch.optim.AdamW`.
 
-        x = x * (1 - lr * weight_decay), then a step of Adam without weight decay.
+        x = x - lr * weight_decay * x
+        exp_avg = beta1 * exp_avg + (1 - beta1) * dx
+        exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+        largest = maximum(largest, exp_avg_sq)  if amsgrad else exp_avg_sq
+        x = x - lr * exp_avg / (1 - beta1**t) / (sqrt(largest / (1 - beta2**t)) + eps)
 
     Args:
         params: Parameters, named parameters or groups of them.
-        lr: Learning rate, at least 0.
+        lr, eps: Learning rate, and what keeps the divisor from 0; each at least 0.
         betas: Decay of the two moments, each from 0 to below 1.
-        eps: Keeps the divisor from 0, at least 0.
         weight_decay: Decoupled weight decay, at least 0.
         amsgrad: Divide by the largest second moment so far.
-        maximize: Walk up.
-        foreach: Carried for `torch.optim`; see the module.
-        capturable: Refused.
-        differentiable: Refused.
-        fused: Carried for `torch.optim`.
-        **extras: See `downslope.torch.Optimizer`.
 
-    Source: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019, in the form of `torch.optim.AdamW`.
+    Source: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.AdamW([x], lr=0.25, weight_decay=0.4)
-        >>> x.grad = torch.tensor([3.0])
-        >>> optimizer.step()
+        >>> optimizer.step(lambda: (3 * x).backward())
         >>> round(x.item(), 6)
         0.65
     """
@@ -329,13 +273,8 @@ class AdamW(Adam):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         _Classic.__init__(self, {**locals(), "decoupled_weight_decay": True})
 
@@ -343,37 +282,34 @@ class AdamW(Adam):
         group["decoupled_weight_decay"] = True  # saved as False by an Adam, or by nobody before AdamW was one
 
 
-class NAdam(_Classic):
+class NAdam(_Classic, rule=dialect.nadam, more="*, foreach, maximize, capturable, differentiable"):
     """Adam with Nesterov's momentum, whose factor warms up: `torch.optim.NAdam`.
 
-        mu = beta1 * (1 - 0.96**(t * momentum_decay) / 2), mu_next the same for t + 1, mu_product = mu_product * mu
-        exp_avg and exp_avg_sq as in Adam, divisor = sqrt(exp_avg_sq / (1 - beta2**t)) + eps
-        x = x - lr * (1 - mu) / (1 - mu_product) * dx / divisor
-        x = x - lr * mu_next / (1 - mu_product * mu_next) * exp_avg / divisor
+        dx = dx + weight_decay * x  if not decoupled_weight_decay else dx
+        x = x - lr * weight_decay * x  if decoupled_weight_decay else x
+        exp_avg = beta1 * exp_avg + (1 - beta1) * dx
+        exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+        mu = beta1 * (1 - 0.96 ** (t * momentum_decay) / 2)
+        mu_next = beta1 * (1 - 0.96 ** ((t + 1) * momentum_decay) / 2)
+        mu_product = mu * (mu_product  if t > 1 else 1)
+        m_hat = mu_next * exp_avg / (1 - mu_product * mu_next) + (1 - mu) * dx / (1 - mu_product)
+        x = x - lr * m_hat / (sqrt(exp_avg_sq / (1 - beta2**t)) + eps)
 
     Args:
         params: Parameters, named parameters or groups of them.
-        lr: Learning rate, at least 0.
+        lr, eps: Learning rate, and what keeps the divisor from 0; each at least 0.
         betas: Decay of the two moments, each from 0 to below 1.
-        eps: Keeps the divisor from 0, at least 0.
-        weight_decay: Weight decay, at least 0, coupled unless `decoupled_weight_decay`.
+        weight_decay, decoupled_weight_decay: Weight decay, at least 0, and whether it is of the weights themselves.
         momentum_decay: How fast the momentum warms up, at least 0.
-        decoupled_weight_decay: Apply the weight decay to the weights themselves.
-        foreach: Carried for `torch.optim`; see the module.
-        maximize: Walk up.
-        capturable: Refused.
-        differentiable: Refused.
-        **extras: See `downslope.torch.Optimizer`.
 
     Source: Dozat, "Incorporating Nesterov momentum into Adam", 2016, in the form of `torch.optim.NAdam`, which keeps
     `mu_product` in single precision; here it is kept in double.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.NAdam([x], lr=0.25)
-        >>> x.grad = torch.tensor([3.0])
-        >>> optimizer.step()
+        >>> optimizer.step(lambda: (3 * x).backward())
         >>> x.item() < 0.75
         True
     """
@@ -387,47 +323,32 @@ class NAdam(_Classic):
         weight_decay: float = 0,
         momentum_decay: float = 4e-3,
         decoupled_weight_decay: bool = False,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         super().__init__(locals())
 
-    def _choose(self, group: Group) -> Rule:
-        return dialect.nadam
 
-
-class Adamax(_Classic):
+class Adamax(_Classic, rule=dialect.adamax, more="foreach, *, maximize, differentiable, capturable"):
     """Momentum divided by the largest recent gradient: `torch.optim.Adamax`.
 
         dx = dx + weight_decay * x
         exp_avg = beta1 * exp_avg + (1 - beta1) * dx
-        exp_inf = max(beta2 * exp_inf, abs(dx) + eps)
+        exp_inf = maximum(beta2 * exp_inf, abs(dx) + eps)
         x = x - lr / (1 - beta1**t) * exp_avg / exp_inf
 
     Args:
         params: Parameters, named parameters or groups of them.
-        lr: Learning rate, at least 0.
+        lr, weight_decay, eps: Learning rate, coupled weight decay, what keeps the divisor from 0; each at least 0.
         betas: Decay of the moment and of the maximum, each from 0 to below 1.
-        eps: Keeps the divisor from 0, at least 0.
-        weight_decay: Coupled weight decay, at least 0.
-        foreach: Carried for `torch.optim`; see the module.
-        maximize: Walk up.
-        differentiable: Refused.
-        capturable: Refused.
-        **extras: See `downslope.torch.Optimizer`.
 
-    Source: Kingma & Ba, "Adam: a method for stochastic optimization", 2015, in the form of `torch.optim.Adamax`.
+    Source: Kingma & Ba, "Adam: a method for stochastic optimization", 2015.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.Adamax([x], lr=0.25)
-        >>> x.grad = torch.tensor([3.0])
-        >>> optimizer.step()
+        >>> optimizer.step(lambda: (3 * x).backward())
         >>> round(x.item(), 6)
         0.75
     """
@@ -439,20 +360,13 @@ class Adamax(_Classic):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0,
-        foreach: bool | None = None,
-        *,
-        maximize: bool = False,
-        differentiable: bool = False,
-        capturable: bool = False,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         super().__init__(locals())
 
-    def _choose(self, group: Group) -> Rule:
-        return dialect.adamax
 
-
-class Adadelta(_Classic):
+class Adadelta(_Classic, rule=dialect.adadelta, more="foreach, *, capturable, maximize, differentiable"):
     """Steps in the units of the weights: `torch.optim.Adadelta`.
 
         dx = dx + weight_decay * x
@@ -463,24 +377,17 @@ class Adadelta(_Classic):
 
     Args:
         params: Parameters, named parameters or groups of them.
-        lr: Factor of the step, at least 0.
+        lr, weight_decay: Factor of the step, and coupled weight decay; each at least 0.
         rho: Decay of both mean squares, from 0 to 1.
         eps: Keeps the divisor from 0 and lets the first step happen, at least 0.
-        weight_decay: Coupled weight decay, at least 0.
-        foreach: Carried for `torch.optim`; see the module.
-        capturable: Refused.
-        maximize: Walk up.
-        differentiable: Refused.
-        **extras: See `downslope.torch.Optimizer`.
 
-    Source: Zeiler, "ADADELTA: an adaptive learning rate method", 2012, in the form of `torch.optim.Adadelta`.
+    Source: Zeiler, "ADADELTA: an adaptive learning rate method", 2012.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.Adadelta([x])
-        >>> x.grad = torch.tensor([3.0])
-        >>> optimizer.step()
+        >>> optimizer.step(lambda: (3 * x).backward())
         >>> round(1 - x.item(), 5)
         0.00316
     """
@@ -492,44 +399,38 @@ class Adadelta(_Classic):
         rho: float = 0.9,
         eps: float = 1e-6,
         weight_decay: float = 0,
-        foreach: bool | None = None,
-        *,
-        capturable: bool = False,
-        maximize: bool = False,
-        differentiable: bool = False,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         super().__init__(locals())
 
-    def _choose(self, group: Group) -> Rule:
-        return dialect.adadelta
 
-
-class RAdam(_Classic):
+class RAdam(_Classic, rule=dialect.radam, more="*, foreach, maximize, capturable, differentiable"):
     """Adam that begins as momentum, until the size of gradients is known well enough: `torch.optim.RAdam`.
+
+        dx = dx + weight_decay * x  if not decoupled_weight_decay else dx
+        x = x - lr * weight_decay * x  if decoupled_weight_decay else x
+        exp_avg = beta1 * exp_avg + (1 - beta1) * dx
+        exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * dx**2
+        m_hat = exp_avg / (1 - beta1**t)
+        longest = 2 / (1 - beta2) - 1
+        length = longest - 2 * t * beta2**t / (1 - beta2**t)
+        share = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+        x = x - lr * (m_hat * sqrt(share * (1 - beta2**t)) / (sqrt(exp_avg_sq) + eps)  if length > 5 else m_hat)
 
     Args:
         params: Parameters, named parameters or groups of them.
-        lr: Learning rate, at least 0.
+        lr, eps: Learning rate, and what keeps the divisor from 0; each at least 0.
         betas: Decay of the two moments, each from 0 to below 1.
-        eps: Keeps the divisor from 0, at least 0.
-        weight_decay: Weight decay, at least 0, coupled unless `decoupled_weight_decay`.
-        decoupled_weight_decay: Apply the weight decay to the weights themselves.
-        foreach: Carried for `torch.optim`; see the module.
-        maximize: Walk up.
-        capturable: Refused.
-        differentiable: Refused.
-        **extras: See `downslope.torch.Optimizer`.
+        weight_decay, decoupled_weight_decay: Weight decay, at least 0, and whether it is of the weights themselves.
 
-    Source: Liu et al., "On the variance of the adaptive learning rate and beyond", 2020, in the form of
-    `torch.optim.RAdam`; the formula is `downslope.dialects.torch.radam`.
+    Source: Liu et al., "On the variance of the adaptive learning rate and beyond", 2020.
 
     Example:
         >>> import torch, downslope.torch
-        >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> x = torch.ones(1, requires_grad=True)
         >>> optimizer = downslope.torch.RAdam([x], lr=0.25)
-        >>> x.grad = torch.tensor([2.0])
-        >>> optimizer.step()  # as momentum: the gradient itself
+        >>> optimizer.step(lambda: (2 * x).backward())  # as momentum: the gradient itself
         >>> round(x.item(), 6)
         0.5
     """
@@ -542,14 +443,7 @@ class RAdam(_Classic):
         eps: float = 1e-8,
         weight_decay: float = 0,
         decoupled_weight_decay: bool = False,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        **extras: Unpack[Extras],
+        *more: Any,
+        **options: Unpack[ClassicOptions],
     ):
         super().__init__(locals())
-
-    def _choose(self, group: Group) -> Rule:
-        return dialect.radam

@@ -1,27 +1,40 @@
-"""The options that every downslope optimizer for PyTorch takes besides those of its rule."""
+"""What every downslope optimizer for PyTorch takes besides the hyperparameters of its rule."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from inspect import Parameter
+from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from downslope.backends.cpu import ROUNDINGS
 from downslope.language.formula import Range, check_number
+from downslope.language.options import NAMES, NUMBERS, OccasionalOptions, OwnOptions, UsualOptions
 from downslope.torch.launch import Storage
+from downslope.training.arguments import every_option, keywords
 from downslope.training.groups import POLICIES
+from downslope.training.settings import wanted
 
 
-class Extras(TypedDict, total=False):
-    """The options; see `Optimizer` for what each of them does."""
+class Extras(OccasionalOptions[float | torch.Tensor], OwnOptions[float | torch.Tensor], total=False):
+    """What all of them take, `torch.optim`'s included.
 
-    cautious: bool
-    max_norm: float | None
-    averaging: float | None
+    Attributes:
+        averaging: See `downslope.Options`, and so for `cautious` and `max_norm`. The average of parameters in half
+            precision is kept in single precision; see `Optimizer.at_average`.
+        nonfinite: What to do when a gradient holds nan or infinity: "keep" lets it through, "raise" raises, "skip"
+            leaves everything as it is and counts the step in `skipped`.
+        state_dtype: The dtype of the states, `torch.bfloat16` for instance; by default that of their parameters.
+        rounding: How new bfloat16 weights are rounded: "nearest"; "compensated" keeps what is lost in a second
+            bfloat16 tensor and adds it before the next step (Kahan, 1965); "stochastic" rounds up or down at random, so
+            that the mean is right, by `seed`, number of the step and place.
+        seed: The seed of stochastic rounding.
+        threads: How many threads may share a launch; by default as many as there are processors.
+    """
+
     nonfinite: Literal["keep", "raise", "skip"]
     state_dtype: torch.dtype | None
     rounding: Literal["nearest", "compensated", "stochastic"]
@@ -29,53 +42,93 @@ class Extras(TypedDict, total=False):
     threads: int | None
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The options as chosen, each checked and with its default.
+class ClassicOptions(Extras, total=False):
+    """What optimizers of `torch.optim` take besides their hyperparameters, each of them some, and all the extras.
 
     Attributes:
+        maximize: Walk up.
+        foreach: Which implementation of `torch.optim`'s to run; downslope has one, which is fused. It is kept in the
+            parameter groups, so that a `state_dict` finds it when it goes back.
+        fused: The same.
+        capturable: Refused: the step is compiled code that PyTorch's graphs cannot contain.
+        differentiable: Refused, for the same reason.
+    """
+
+    maximize: bool
+    foreach: bool | None
+    fused: bool | None
+    capturable: bool
+    differentiable: bool
+
+
+class Arguments(UsualOptions[float | torch.Tensor], Extras, total=False):
+    """What `Optimizer` takes by name besides the hyperparameters of its rule.
+
+    Attributes:
+        lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
+            parameters, so that the ordinary loop takes its gradient there, and `at_weights` moves to the weights
+            themselves; "explicit" keeps the weights, and the gradient is to be taken inside `at_lookahead`.
+    """
+
+    lookahead: Literal["stored", "explicit"]
+
+
+STORING = {"nonfinite": "keep", "state_dtype": None, "rounding": "nearest", "seed": 0, "threads": None}
+"""What they have, beside options, where nothing is given."""
+
+EXTRAS = (*every_option(but=UsualOptions.__annotations__), *keywords(STORING))
+"""The extras, as parameters."""
+
+
+def carried(order: str) -> list[Parameter]:
+    """What a class of `torch.optim` takes besides its hyperparameters.
+
+    Args:
+        order: The names as its signature has them, and a star before those that are given by name only.
+    """
+    by_place, _, by_name = order.partition("*")
+    return [
+        Parameter(name, kind, default=None if name in ("foreach", "fused") else False)
+        for names, kind in ((by_place, Parameter.POSITIONAL_OR_KEYWORD), (by_name, Parameter.KEYWORD_ONLY))
+        for name in names.replace(",", " ").split()
+    ]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The options as chosen, each checked.
+
+    Attributes:
+        options: The names of those that are wanted, but for `max_norm`.
+        numbers: Those that are hyperparameters.
         storage: What `state_dtype`, `rounding` and `seed` come to.
     """
 
-    cautious: bool
+    options: frozenset[str]
+    numbers: Mapping[str, Any]
     max_norm: float | None
-    averaging: float | None
     nonfinite: str
     storage: Storage
     threads: int | None
 
     @classmethod
-    def among(cls, extras: Extras, optimizer: str, defaults: Iterable[str]) -> Chosen:
-        """Check what was chosen.
-
-        Args:
-            extras: The options given.
-            optimizer: The name of the optimizer's class, for errors.
-            defaults: What else it takes, for errors.
+    def among(cls, given: Mapping[str, Any]) -> Chosen:
+        """Check what was chosen: all the extras, and options.
 
         Raises:
-            TypeError: A name is unknown, or a value of the wrong kind.
+            TypeError: A value is of the wrong kind.
             ValueError: A value is not one of those there are, or out of range.
         """
-        for name in extras:
-            if name not in Extras.__annotations__:
-                names = ", ".join([*defaults, *Extras.__annotations__])
-                raise TypeError(f"{optimizer} has no option {name!r}; it has {names}")
-        cautious, max_norm, threads = extras.get("cautious", False), extras.get("max_norm"), extras.get("threads")
-        if not isinstance(cautious, (bool, np.bool_)):
-            raise TypeError(f"cautious={cautious!r}: give True or False")
+        chosen = wanted({name: value for name, value in given.items() if name in NAMES})
+        max_norm, threads = given["max_norm"], given["threads"]
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ValueError(f"threads={threads!r} must be a whole number of at least 1")
         return cls(
-            cautious=bool(cautious),
+            options=frozenset(chosen - {"max_norm"}),
+            numbers={name: given[name] for name in NUMBERS if name in chosen},
             max_norm=None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, math.inf)),
-            averaging=extras.get("averaging"),
-            nonfinite=_one_of("nonfinite", extras.get("nonfinite", "keep"), POLICIES),
-            storage=_storage(
-                extras.get("state_dtype"),
-                _one_of("rounding", extras.get("rounding", "nearest"), ROUNDINGS),
-                extras.get("seed", 0),
-            ),
+            nonfinite=_one_of("nonfinite", given["nonfinite"], POLICIES),
+            storage=_storage(given["state_dtype"], _one_of("rounding", given["rounding"], ROUNDINGS), given["seed"]),
             threads=threads,
         )
 

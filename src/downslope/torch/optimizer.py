@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Unpack, overload
 
-import numpy as np
 import torch
 from torch._compile import _disable_dynamo
 from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends import threads as pool
+from downslope.language.options import NAMES, NUMBERS
 from downslope.rule import Rule
 from downslope.torch import backward, training
-from downslope.torch.extras import Chosen, Extras
+from downslope.torch.extras import STORING, Arguments, Chosen
 from downslope.torch.gradients import describe_nonfinite, norm_and_nonfinite
 from downslope.torch.groups import ScheduledGroup, refuse_contradiction, schedule_names
 from downslope.torch.layout import Layout, lay_out, worst_of
@@ -27,7 +27,9 @@ from downslope.torch.progress import Progress
 from downslope.torch.quick import quick_step
 from downslope.torch.settings import Group, GroupSettings, Reader, Shared, settle, warn_of_misspelt
 from downslope.torch.state import check_storage, loaded, merged_groups
+from downslope.training.arguments import every_option, keywords, takes
 from downslope.training.groups import NonFiniteGradientError
+from downslope.training.settings import wanted
 
 Tensor = torch.Tensor
 _profiler = torch.autograd.profiler
@@ -43,26 +45,10 @@ class Optimizer(torch.optim.Optimizer):
     Args:
         params: What to train: parameters, named parameters, or groups, dicts such as `{"params": [...], "lr": 0.1}`.
         rule: The rule, one of downslope's, of a dialect, or your own.
-        weight_decay: Adds `weight_decay * x` to the gradient; may differ from group to group.
-        decoupled: Applies the weight decay to the weights instead: `x - lr * weight_decay * x`, before the step.
-        cautious: Holds every weight still whose step would climb the gradient the rule is given (Liang et al., 2024,
-            without their rescaling).
-        maximize: Walk up the gradient instead of down.
-        lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
-            parameters, so that the ordinary loop takes its gradient there, and `at_weights` moves to the weights
-            themselves; "explicit" keeps the weights, and the gradient is to be taken inside `at_lookahead`.
-        max_norm: Scales all gradients by `max_norm / norm` when their common Euclidean norm is larger.
-        averaging: Decay of an exponential moving average of the weights; see `at_average`. That of parameters in half
-            precision is kept in single precision.
-        nonfinite: What to do when a gradient holds nan or infinity: "keep" lets it through, "raise" raises, "skip"
-            leaves everything as it is and counts the step in `skipped`.
-        state_dtype: The dtype of the states, `torch.bfloat16` for instance; by default that of their parameters.
-        rounding: How new bfloat16 weights are rounded: "nearest"; "compensated" keeps what is lost in a second
-            bfloat16 tensor and adds it before the next step (Kahan, 1965); "stochastic" rounds up or down at random, so
-            that the mean is right, by `seed`, number of the step and place.
-        seed: The seed of stochastic rounding.
-        threads: How many threads may share a launch; by default as many as there are processors.
-        **hyperparameters: The rule's hyperparameters and choices; each may differ from group to group.
+        **settings: The options of every optimizer, such as weight decay, clipping and averaging (`downslope.Options`);
+            what those for PyTorch take besides, such as `nonfinite` and `state_dtype` (`downslope.torch.extras`); and
+            the rule's hyperparameters and choices. These may differ from group to group, and so may options that are
+            numbers, and `maximize`.
 
     Raises:
         TypeError: Something is of the wrong kind, a name is unknown, or a hyperparameter is missing.
@@ -86,79 +72,42 @@ class Optimizer(torch.optim.Optimizer):
     rule: Rule
     _scheduled: Mapping[str, tuple[str, ...]] = {}
 
-    def __init__(
-        self,
-        params: Any,
-        rule: Rule,
-        *,
-        weight_decay: float | Tensor | None = None,
-        decoupled: bool = False,
-        cautious: bool = False,
-        maximize: bool = False,
-        lookahead: Literal["stored", "explicit"] = "stored",
-        max_norm: float | None = None,
-        averaging: float | None = None,
-        nonfinite: Literal["keep", "raise", "skip"] = "keep",
-        state_dtype: torch.dtype | None = None,
-        rounding: Literal["nearest", "compensated", "stochastic"] = "nearest",
-        seed: int = 0,
-        threads: int | None = None,
-        **hyperparameters: float | bool | Tensor,
-    ):
+    @overload
+    def __init__(self, params: Any, rule: Rule, **settings: Unpack[Arguments]) -> None: ...
+
+    @overload
+    def __init__(self, params: Any, rule: Rule, **settings: Any) -> None: ...
+
+    @takes(*every_option(), *keywords({**STORING, "lookahead": "stored"}), rest="hyperparameters")
+    def __init__(self, params: Any, rule: Rule, **settings: Any) -> None:
         if not isinstance(rule, Rule):
             raise TypeError(
                 f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
             )
+        lookahead, maximize = settings.pop("lookahead"), settings.pop("maximize")
         if lookahead not in ("stored", "explicit"):
             raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
-        for name, value in (("decoupled", decoupled), ("maximize", maximize)):
-            if not isinstance(value, (bool, np.bool_)):
-                raise TypeError(f"{name}={value!r}: give True or False")
-        for name in hyperparameters:
-            if name not in rule.hyperparameters and name not in rule.flags:
-                rule.checked(name, None)  # raises, naming those that there are
-        defaults: dict[str, Any] = {**rule.hyperparameters, **rule.flags, **hyperparameters}
-        defaults = {name: torch_optimizer.required if v is None else v for name, v in defaults.items()}
+        wanted({"maximize": maximize})  # raises if it is neither True nor False
         own = {*rule.hyperparameters, *rule.flags}
-        if weight_decay is not None or "weight_decay" in own:
-            defaults["weight_decay"] = weight_decay if weight_decay is not None else defaults["weight_decay"]
+        extras = {name: settings.pop(name) for name in (*NAMES, *STORING) if name in settings and name not in own}
+        given = {name: value for name, value in settings.items() if value is not None or name not in NUMBERS}
+        for name in given:
+            if name not in own:
+                rule.checked(name, None)  # raises, naming those that there are
+        defaults: dict[str, Any] = {**rule.hyperparameters, **rule.flags, **given}
+        defaults = {name: torch_optimizer.required if v is None else v for name, v in defaults.items()}
         self.rule = rule
         self._scheduled = schedule_names(rule)
-        self._begin(
-            params,
-            dict(ScheduledGroup({**defaults, "maximize": maximize}, self._scheduled)),
-            {
-                "cautious": cautious,
-                "max_norm": max_norm,
-                "averaging": averaging,
-                "nonfinite": nonfinite,
-                "state_dtype": state_dtype,
-                "rounding": rounding,
-                "seed": seed,
-                "threads": threads,
-            },
-            weight_decay=weight_decay is not None and "weight_decay" not in own,
-            decoupled=decoupled,
-            stored_ahead=lookahead == "stored",
-        )
+        defaults = dict(ScheduledGroup({**defaults, "maximize": maximize}, self._scheduled))
+        self._begin(params, defaults, extras, stored_ahead=lookahead == "stored")
 
     def _begin(
-        self,
-        params: Any,
-        defaults: dict[str, Any],
-        extras: Extras,
-        *,
-        weight_decay: bool = False,
-        decoupled: bool = False,
-        stored_ahead: bool = True,
+        self, params: Any, defaults: dict[str, Any], extras: Mapping[str, Any], *, stored_ahead: bool = True
     ) -> None:
         """Settle the options and take the parameters."""
-        chosen = Chosen.among(extras, type(self).__name__, defaults)
-        if chosen.averaging is not None:
-            defaults["averaging"] = chosen.averaging
-        self._options = Shared(
-            weight_decay, decoupled, chosen.cautious, chosen.averaging is not None, chosen.max_norm, stored_ahead
-        )
+        chosen = Chosen.among(extras)
+        defaults |= chosen.numbers
+        self._options = Shared(chosen.options, chosen.max_norm, stored_ahead)
         self._storage, self._nonfinite, self._threads = chosen.storage, chosen.nonfinite, chosen.threads
         if (chosen.max_norm is not None or chosen.nonfinite != "keep") and _of_a_share():
             raise ValueError(
@@ -221,13 +170,13 @@ class Optimizer(torch.optim.Optimizer):
     def _admitted(self, group: Group) -> Shared:
         """The options with the `weight_decay` that a group may bring, which then is 0 in the others."""
         own = {*self.rule.hyperparameters, *self.rule.flags} if "rule" in self.__dict__ else {"weight_decay"}
-        if "averaging" in group and not self._options.averaging:
-            raise ValueError(f"a group has averaging={group['averaging']!r}; make the optimizer with averaging=...")
-        brings = "weight_decay" in group and "weight_decay" not in own
-        return replace(self._options, weight_decay=self._options.weight_decay or brings)
+        added = {name for name in NUMBERS if name in group and name not in own} - self._options.options
+        if late := sorted(added - {"weight_decay"}):
+            raise ValueError(f"a group has {late[0]}={group[late[0]]!r}; make the optimizer with {late[0]}=...")
+        return self._options.with_decay() if added else self._options
 
     def _admit(self, options: Shared) -> None:
-        if options.weight_decay and not self._options.weight_decay:
+        if "weight_decay" in options.options - self._options.options:
             for group in (self.defaults, *self.param_groups):
                 group.setdefault("weight_decay", 0.0)
         self._options = options
@@ -508,7 +457,7 @@ class Optimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: The optimizer was made without `averaging`.
         """
-        if not self._options.averaging:
+        if "averaging" not in self._options.options:
             raise RuntimeError("there is no average of the weights; make the optimizer with averaging=0.999, say")
         averages = {p: own["average"] for p, own in self.state.items() if "average" in own}
         with self._progress.moved("at_average", averages):
@@ -548,10 +497,8 @@ class Optimizer(torch.optim.Optimizer):
         groups = merged_groups(self.param_groups, state_dict["param_groups"])
         for group in groups:
             self._adapt(group)
-        options = self._options
-        for group in groups:
-            options = replace(options, weight_decay=options.weight_decay or self._admitted(group).weight_decay)
-        for group in groups if options.weight_decay and not self._options.weight_decay else ():
+        options = next((new for new in map(self._admitted, groups) if new != self._options), self._options)
+        for group in groups if options != self._options else ():
             group.setdefault("weight_decay", 0.0)
         settings = [self._check_group(group, options) for group in groups]
         state = loaded(groups, settings, state_dict, self._storage, self.state)

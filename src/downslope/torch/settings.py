@@ -8,7 +8,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,18 +33,12 @@ class Shared:
     """What holds for a whole optimizer.
 
     Attributes:
-        weight_decay: Whether groups have a `weight_decay` that the rule itself does not know.
-        decoupled: Whether that weight decay is applied to the weights themselves.
-        cautious: Whether weights are held still whose step would climb.
-        averaging: Whether groups have an `averaging`.
+        options: The names of the options around every rule; `weight_decay` is among them only if it is not the rule's.
         max_norm: The largest permitted norm of all gradients together, or None.
         stored_ahead: Whether parameters hold the point ahead, for a rule with a look-ahead.
     """
 
-    weight_decay: bool = False
-    decoupled: bool = False
-    cautious: bool = False
-    averaging: bool = False
+    options: frozenset[str] = frozenset()
     max_norm: float | None = None
     stored_ahead: bool = True
 
@@ -58,9 +52,12 @@ class Shared:
             maximize: Whether to walk up.
             scaled: Whether gradients are multiplied by a scale, for clipping or because they come scaled.
         """
-        chosen = {name for name in ("weight_decay", "averaging", "decoupled", "cautious") if getattr(self, name)}
-        chosen |= {name for name, on in (("max_norm", scaled), ("maximize", maximize)) if on}
-        return Settings(rule, flags, frozenset(chosen), self.stored_ahead and rule.ahead is not None)
+        besides = {name for name, on in (("max_norm", scaled), ("maximize", maximize)) if on}
+        return Settings(rule, flags, self.options | besides, self.stored_ahead and rule.ahead is not None)
+
+    def with_decay(self) -> Shared:
+        """The same with the option `weight_decay`."""
+        return replace(self, options=self.options | {"weight_decay"})
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from downslope.language.formula import check_number, unknown
-from downslope.language.options import CHOICES, NAMES, NUMBERS, compose, stored_point
+from downslope.language.options import CHOICES, FIXED, NAMES, NUMBERS, compose, stored_point
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
@@ -18,8 +18,8 @@ from downslope.targets.arrays import interpret
 Schedule = Callable[[int], float]
 """A hyperparameter that changes: called with the number of the step, from 1, it returns the value for that step."""
 
-FIXED = tuple(sorted({*CHOICES, "lookahead", "max_norm", "nonfinite", "threads"}))
-"""The options that hold for a whole optimizer from the start."""
+SETTLED = tuple(sorted({*FIXED, "lookahead", "nonfinite", "threads"}))
+"""What holds for a whole optimizer from the start."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class Settings:
                 check_number(f"{name}(t=1)", schedule(1), self.program.ranges[name])
                 return schedule
             return check_number(name, value, self.program.ranges[name])
-        if name in (*self.rule.flags, *FIXED, *NUMBERS):
+        if name in (*self.rule.flags, *SETTLED, *NUMBERS):
             raise TypeError(f"{name} is settled for the whole optimizer when it is made; it cannot be set here")
-        valid = dict.fromkeys((*self.program.hyperparameters, *self.rule.flags, *NUMBERS, *FIXED))
+        valid = dict.fromkeys((*self.program.hyperparameters, *self.rule.flags, *NUMBERS, *SETTLED))
         raise unknown(f"an optimizer with the rule {self.rule.name}", name, list(valid))
 
 
@@ -122,19 +122,15 @@ def settle(
     shared: Mapping[str, Any],
     own: Sequence[Mapping[str, Any]] = ({},),
     *,
-    max_norm: bool = False,
     stored_ahead: bool = False,
-    **choices: bool,
 ) -> tuple[Settings, list[dict[str, float | Schedule]]]:
     """Settle a rule with what it is given: its settings, and the hyperparameters of every group.
 
     Args:
         rule: What a step computes.
-        shared: Hyperparameters and flags for all groups; also `weight_decay` and `averaging`, the options.
+        shared: Hyperparameters and flags for all groups, and options; an option that is None is not wanted.
         own: The hyperparameters that each group sets for itself.
-        max_norm: Whether gradients are scaled.
         stored_ahead: Keep the point of the look-ahead in the arrays.
-        **choices: The options that are a yes or no; see `language.options.Options`.
 
     Raises:
         TypeError: A name is unknown, a value is of the wrong kind, or a hyperparameter is missing.
@@ -143,16 +139,13 @@ def settle(
     """
     if not isinstance(rule, Rule):
         raise TypeError(f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule")
-    for option, value in choices.items():
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{option}={value!r}: give True or False")
-    known = {*rule.hyperparameters, *rule.flags}
-    given = {*shared, *(name for group in own for name in group)}
+    fixed = {name: shared[name] for name in FIXED if name in shared}
     flags = {name: shared[name] for name in rule.flags if name in shared}
-    options = {name for name in NUMBERS if name in given and name not in known}
-    options |= {name for name, value in choices.items() if value} | ({"max_norm"} if max_norm else set())
-    settings = Settings.of(rule, flags, options, stored_ahead=stored_ahead)
-    numbers = {name: value for name, value in shared.items() if name not in flags}
+    absent = {name for name in NUMBERS if name in shared and shared[name] is None}
+    numbers = {name: value for name, value in shared.items() if name not in {*fixed, *flags, *absent}}
+    given = {*numbers, *(name for group in own for name in group)}
+    added = {name for name in NUMBERS if name in given and name not in {*rule.hyperparameters, *rule.flags}}
+    settings = Settings.of(rule, flags, added | wanted(fixed), stored_ahead=stored_ahead)
     return settings, [settings.complete({**numbers, **group}) for group in own]
 
 
@@ -186,6 +179,18 @@ class Ahead:
             xp: The array library.
         """
         return interpret(self.to_weights if to_weights else self.to_point, {"x": x, **states}, scalars, xp)["x"]
+
+
+def wanted(options: Mapping[str, Any]) -> set[str]:
+    """Those of the options given that are wanted.
+
+    Raises:
+        TypeError: One that is a yes or no is neither True nor False.
+    """
+    for name, value in options.items():
+        if name in CHOICES and not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name}={value!r}: give True or False")
+    return {name for name, value in options.items() if (value if name in CHOICES else value is not None)}
 
 
 @functools.lru_cache(maxsize=256)
