@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from downslope.language.options import NUMBERS
 from downslope.language.program import Program
 from downslope.numpy.optimizer import Optimizer
 from downslope.rule import Rule
@@ -264,9 +265,9 @@ def check_target(target: Target, program: Program, settings: Mapping[str, float]
 def _check_options(rule: Rule, flags: Mapping[str, bool], settings: Mapping[str, float]) -> Check:
     options = {"max_norm": True, "maximize": True}
     own = {*rule.hyperparameters, *rule.flags}
-    options |= {name: True for name in ("weight_decay", "averaging") if name not in own}
+    options |= {name: True for name in NUMBERS if name not in own}
     program = Settings.of(rule, flags, options).program
-    more = {"weight_decay": 0.01, "averaging": 0.9, "grad_scale": 0.5}
+    more = {**dict.fromkeys(NUMBERS, 0.5), "weight_decay": 0.01, "averaging": 0.9, "grad_scale": 0.5}
     full = {**more, **settings}
     for target in targets():
         if target.name.startswith("cpu"):

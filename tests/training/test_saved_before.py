@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from saved_trainings import TRAININGS
 
+from downslope.training import checkpoint
+
 SAVED = Path(__file__).parent / "saved"
 
 
@@ -23,3 +25,15 @@ def test_a_training_goes_on_from_a_file_saved_before(name):
         whole.step()
         resumed.step()
         assert not np.array_equal(resumed.arrays()["W"], before)
+
+
+def test_an_option_that_there_was_not_yet_is_one_that_is_not_used(tmp_path):
+    whole, resumed = TRAININGS["numpy_adam"](), TRAININGS["numpy_adam"]()
+    tensors, record = checkpoint.read_raw(SAVED / "numpy_adam.safetensors")
+    assert record["options"].pop("maximize") is False
+    checkpoint.write(tmp_path / "older", tensors, record)
+    resumed.load(tmp_path / "older")
+    for _ in range(3):
+        whole.step()
+    for key, expected in whole.arrays().items():
+        np.testing.assert_allclose(resumed.arrays()[key], expected, rtol=2e-6, atol=1e-7)

@@ -83,7 +83,7 @@ def _recipes(recipe: Recipe, rule: Rule, every: bool) -> Iterator[Recipe]:
         tried[name] = [source[name]] if name in source else [choice, not choice]
     if decay and "weight_decay" not in rule.hyperparameters:
         tried |= {"weight_decay": [decay], "decoupled": [recipe.options["decoupled"], not recipe.options["decoupled"]]}
-    tried |= {name: [recipe.options[name]] for name in ("cautious", "maximize")}
+    tried |= {name: [value] for name, value in recipe.besides.items()}
     for values in sorted(itertools.product(*tried.values()), key=lambda values: _changes(values, tried)):
         try:
             settings: dict[str, Any] = dict(zip(tried, values, strict=True))

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from downslope.language.options import CHOICES
 from downslope.language.program import in_order
-from downslope.recipes.recipe import Recipe, literal
+from downslope.recipes.recipe import AROUND, Recipe, literal
 from downslope.recipes.training import SIZES, WEIGHTS, Training, gradient, rate
 from downslope.rule import Rule
 from downslope.targets.decimals import Numbers, forty_digits
@@ -167,9 +166,8 @@ def _recipes(a: Rule | Recipe, b: Rule | Recipe, settings: dict[str, Any]) -> tu
             raise TypeError(f"{name}={value!r} is neither a rule nor a recipe; give one such as downslope.adam")
     rules = [r.rule if isinstance(r, Recipe) else r for r in (a, b)]
     own = [{**rule.hyperparameters, **rule.flags} for rule in rules]
-    options = {*CHOICES, "weight_decay"}
     for name in settings:
-        if name not in {*own[0], *own[1], *options}:
+        if name not in {*own[0], *own[1], *AROUND}:
             known = ", ".join({**own[0], **own[1]})
             raise TypeError(
                 f"neither {rules[0].name} nor {rules[1].name} has a hyperparameter {name!r}; there are {known}"
@@ -177,7 +175,7 @@ def _recipes(a: Rule | Recipe, b: Rule | Recipe, settings: dict[str, Any]) -> tu
     lenders = [other.settings if isinstance(other, Recipe) else values for other, values in ((b, own[1]), (a, own[0]))]
     found = []
     for recipe, rule, mine, other in zip((a, b), rules, own, lenders, strict=True):
-        fitting = {name: value for name, value in settings.items() if name in mine or name in options}
+        fitting = {name: value for name, value in settings.items() if name in mine or name in AROUND}
         if isinstance(recipe, Recipe):
             found.append(recipe.with_settings(**fitting))
             continue

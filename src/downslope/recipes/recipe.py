@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from downslope.dialects import dialect_of
-from downslope.language.options import CHOICES
+from downslope.language.options import CHOICES, NAMES
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.training.arguments import every_option, takes
@@ -15,6 +15,9 @@ from downslope.training.settings import Settings, settle
 
 ELSEWHERE = ("averaging", "max_norm")
 """The options that are no part of a recipe."""
+
+AROUND = tuple(name for name in NAMES if name not in ELSEWHERE)
+"""Those that are."""
 
 
 class Recipe:
@@ -115,6 +118,12 @@ class Recipe:
     def decayed(self) -> bool:
         """Whether the option `weight_decay` is used."""
         return "weight_decay" in self.numbers and "weight_decay" not in self.rule.hyperparameters
+
+    @property
+    def besides(self) -> dict[str, Any]:
+        """What is given for the options that are used besides a weight decay."""
+        used = self.chosen.options - {"weight_decay", "decoupled"}
+        return {name: self.numbers.get(name, True) for name in AROUND if name in used}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipe):

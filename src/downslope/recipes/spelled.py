@@ -8,8 +8,7 @@ from typing import Any
 
 from downslope.dialects import DIALECTS, Dialect, Spelling
 from downslope.language.formula import unknown
-from downslope.language.options import CHOICES
-from downslope.recipes.recipe import Recipe, literal, written
+from downslope.recipes.recipe import AROUND, Recipe, literal, written
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _ours(dialect: Dialect, spelling: Spelling, arguments: Mapping[str, Any]) ->
         for name, part in parts.items():
             if name in idle and part in (None, 0):  # without momentum it changes nothing
                 continue
-            if name not in {*own, *CHOICES, "weight_decay"}:
+            if name not in {*own, *AROUND}:
                 raise unknown(spelling.call, given, there)
             if name in settings:
                 raise TypeError(f"{given}={value!r}: {name} is given twice")
@@ -169,7 +168,7 @@ def _besides(recipe: Recipe) -> str:
     """The options around a rule, in words."""
     decay = "decoupled weight decay" if recipe.options["decoupled"] else "coupled weight decay"
     words = {"cautious": "cautious steps", "maximize": "the sign of maximize"}
-    found = [*([decay] if recipe.decayed else []), *(words[name] for name in words if recipe.options[name])]
+    found = [*([decay] if recipe.decayed else []), *(words.get(name, name) for name in recipe.besides)]
     return f" with {' and '.join(found)}" if found else ""
 
 
@@ -178,7 +177,7 @@ def _arguments(recipe: Recipe, dialect: Dialect, spelling: Spelling) -> dict[str
     settings = recipe.settings
     if any(settings[name] != value for name, value in spelling.fixed.items()):
         return None
-    on = {name for name in CHOICES if recipe.options[name]} - {"decoupled", *(["maximize"] if dialect.uphill else [])}
+    on = set(recipe.besides) - ({"maximize"} if dialect.uphill else set())
     kind = ("decoupled" if recipe.options["decoupled"] else "coupled") if recipe.decayed else ""
     if not on <= dialect.options or (kind and kind != spelling.decay and not (kind == "coupled" and dialect.coupled)):
         return None

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from downslope import files
+from downslope.language.options import NAMES
 from downslope.version import __version__
 
 FORMAT = "downslope-1"
@@ -161,7 +162,16 @@ def read_raw(path: Path) -> tuple[dict[str, Raw], dict[str, Any]]:
         intact = False
     if not intact:
         raise CheckpointError(f"{path} is damaged: its contents do not match its checksum; use an older file")
+    _name_all_options(record)
     return tensors, record
+
+
+def _name_all_options(record: dict[str, Any]) -> None:
+    """Have a record say of the options that there were not when its file was written that they are not used."""
+    groups = record.get("groups")
+    for part in (record, *(groups if isinstance(groups, list) else [])):
+        if isinstance(part, dict) and isinstance(part.get("options"), dict):
+            part["options"] = {**dict.fromkeys(NAMES, False), **part["options"]}
 
 
 def _tensors(content: Array) -> dict[str, Raw]:
