@@ -272,7 +272,6 @@ HOSTILE = {
     "no formula": drop("formula"),
     "flags is text": put("flags", value="none"),
     "no options": drop("options"),
-    "one option less": drop("options", "maximize"),
     "no groups": drop("groups"),
     "groups is a dict": put("groups", value={"0": {}}),
     "groups is empty": put("groups", value=[]),
