@@ -23,17 +23,24 @@ def backend(request):
     return request.param
 
 
-@pytest.fixture(scope="session", autouse=True)
-def process(backend, pytestconfig, tmp_path_factory):
-    """The process in which Keras runs on the backend; None in that process."""
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"needs {backend}")
+@pytest.fixture(scope="session")
+def processes(pytestconfig, tmp_path_factory):
+    """The process of each backend, started when a test first needs it; None in such a process."""
     if any(isinstance(plugin, Serving) for plugin in pytestconfig.pluginmanager.get_plugins()):
         yield None
-    else:
-        process = Process(backend, tmp_path_factory.mktemp(backend) / "printed")
-        yield process
+        return
+    made = {name: Process(name, tmp_path_factory.mktemp(name) / "printed") for name in BACKENDS}
+    yield made
+    for process in made.values():
         process.end()
+
+
+@pytest.fixture(autouse=True)
+def process(processes, backend):
+    """The process in which Keras runs on the backend of a test; None in that process."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    return processes and processes[backend]
 
 
 @pytest.hookimpl(tryfirst=True)
