@@ -243,48 +243,12 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         variables = list(variables)
         check_dtypes(variables)
         super().build(variables)
-        program = self._settings.program
-        states = States(self, self._settings, {name: [] for name in program.states})
-        for names in self._interleaved(tuple(program.states)):
-            for variable in variables:
-                for name in names:
-                    states.by_name[name].append(self._new_state(variable, name))
-        dtype = precision(variables)
-        for name, start in program.scalar_states.items():
-            states.scalars[name] = self._new_scalar(name, start, dtype)
-        if self._settings.move is not None:
-            states.ahead = self._new_scalar("ahead", 0.0, dtype)
-        self._states = states
+        order = self._interleaved(tuple(self._settings.program.states))
+        self._states = states = States.begun(self, self._settings, order)
         if keras.backend.backend() == "torch":
             from downslope.keras.compiled import Compiled
 
             self._compiled = Compiled(states) if Compiled.fits(states) else None
-
-    def _new_state(self, variable: Any, name: str) -> Any:
-        if getattr(variable, "overwrite_with_gradient", False):
-            return None
-        start = self._settings.program.states[name]
-
-        def copied(shape: Any, dtype: Any = None) -> Any:
-            return ops.copy(tensor(variable, dtype))
-
-        def at_rate(shape: Any, dtype: Any = None) -> Any:
-            return ops.full(shape, tensor(self.learning_rate, dtype or "float32"), dtype)
-
-        if start == "x":
-            initializer: Any = copied
-        elif start == "lr":  # which is a variable, or what a schedule gives for the first step
-            initializer = at_rate
-        else:
-            initializer = keras.initializers.Constant(self._settings.program.initial(name, self._settings.numbers))
-        return self.add_variable_from_reference(variable, name=name, initializer=initializer)
-
-    def _new_scalar(self, name: str, start: float, dtype: str) -> Any:
-        initializer = keras.initializers.Constant(start)
-        if keras.backend.backend() == "torch":
-            dtype = "float64"  # where a step is compiled code, which has them so
-        # Every replica of a distributed training computes the same value.
-        return self.add_variable((), initializer, dtype, aggregation="only_first_replica", name=name)
 
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any

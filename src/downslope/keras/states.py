@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
-from downslope.keras.precision import array_of, number
+from downslope.keras.precision import array_of, number, precision, tensor
 from downslope.keras.settings import KerasSettings
 
 Array = np.ndarray[Any, Any]
@@ -44,6 +45,57 @@ class States:
     by_name: dict[str, list[Any]] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)
     ahead: Any = None
+
+    @classmethod
+    def begun(
+        cls, optimizer: keras.optimizers.Optimizer, settings: KerasSettings, order: Iterable[Sequence[str]]
+    ) -> States:
+        """New variables for an optimizer that knows its model's, each at its initial value.
+
+        Args:
+            optimizer: The optimizer.
+            settings: Its settings.
+            order: The order of the states' variables: sets of states, each set variable by variable.
+        """
+        made = cls(optimizer, settings, {name: [] for name in settings.program.states})
+        for names in order:
+            for variable in made.variables:
+                for name in names:
+                    made.by_name[name].append(made._new(variable, name))
+        dtype = precision(made.variables)
+        for name, start in settings.program.scalar_states.items():
+            made.scalars[name] = made._new_scalar(name, start, dtype)
+        if settings.move is not None:
+            made.ahead = made._new_scalar("ahead", 0.0, dtype)
+        return made
+
+    def _new(self, variable: Any, name: str) -> Any:
+        """A new state of a variable."""
+        if getattr(variable, "overwrite_with_gradient", False):
+            return None
+        start = self.settings.program.states[name]
+
+        def copied(shape: Any, dtype: Any = None) -> Any:
+            return ops.copy(tensor(variable, dtype))
+
+        def at_rate(shape: Any, dtype: Any = None) -> Any:
+            return ops.full(shape, tensor(self.optimizer.learning_rate, dtype or "float32"), dtype)
+
+        if start == "x":
+            initializer: Any = copied
+        elif start == "lr":  # which is a variable, or what a schedule gives for the first step
+            initializer = at_rate
+        else:
+            initializer = keras.initializers.Constant(self.settings.program.initial(name, self.settings.numbers))
+        return self.optimizer.add_variable_from_reference(variable, name=name, initializer=initializer)
+
+    def _new_scalar(self, name: str, start: float, dtype: str) -> Any:
+        """A new variable that is one number."""
+        initializer = keras.initializers.Constant(start)
+        if keras.backend.backend() == "torch":
+            dtype = "float64"  # where a step is compiled code, which has them so
+        # Every replica of a distributed training computes the same value.
+        return self.optimizer.add_variable((), initializer, dtype, aggregation="only_first_replica", name=name)
 
     @property
     def variables(self) -> Sequence[Any]:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch._compile import _disable_dynamo
 
-from downslope.torch.points import placing
-from downslope.torch.settings import PLACED
 from downslope.torch.state import is_distributed
-
-if TYPE_CHECKING:
-    from downslope.torch.optimizer import Optimizer
 
 Tensor = torch.Tensor
 
 
-def step_in_backward(optimizer: Optimizer) -> contextlib.ExitStack:
+def step_in_backward(
+    optimizer: torch.optim.Optimizer, surveys: bool, update: Callable[[int, Tensor], None]
+) -> contextlib.ExitStack:
     """Update every parameter as soon as its gradient has arrived during `backward()`, and free the gradient.
 
     The gradients of a model then never exist all at once. There is no need to call `step` any more; schedulers
@@ -55,7 +52,7 @@ def step_in_backward(optimizer: Optimizer) -> contextlib.ExitStack:
         )
     if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise ValueError("step hooks are for whole steps, which there are none of in step_in_backward; remove them")
-    if optimizer._surveys:
+    if surveys:
         raise ValueError(
             "max_norm and nonfinite need all gradients before the first update, which step_in_backward does not "
             "wait for; make the optimizer without them"
@@ -63,30 +60,16 @@ def step_in_backward(optimizer: Optimizer) -> contextlib.ExitStack:
     handles = contextlib.ExitStack()
     for k, p in params:
         if p.requires_grad:
-            hook = p.register_post_accumulate_grad_hook(functools.partial(_step_one, optimizer, k))
+            hook = p.register_post_accumulate_grad_hook(functools.partial(_arrived, optimizer, update, k))
             handles.callback(hook.remove)
     return handles
 
 
 @_disable_dynamo  # backward() of a compiled training step runs hooks under the tracer's eyes
-def _step_one(optimizer: Optimizer, k: int, p: Tensor) -> None:
+def _arrived(optimizer: torch.optim.Optimizer, update: Callable[[int, Tensor], None], k: int, p: Tensor) -> None:
     """Update one parameter of group `k`, whose gradient has just arrived."""
     if not optimizer.__dict__.keys().isdisjoint(("grad_scale", "found_inf")):
         raise RuntimeError("a gradient scaler needs all gradients before the first update; not in step_in_backward")
-    with optimizer._progress.lock:
-        if optimizer._progress.away:
-            optimizer._progress.refuse("backward")
-        optimizer._refuse_at_weights("backward")
-        group, state = optimizer.param_groups[k], optimizer.state
-        if optimizer._options.stored_ahead and optimizer._choose(group).ahead is not None:
-            wanted = placing(optimizer._check_group(group))
-            if group.setdefault(PLACED, wanted) != wanted:
-                raise RuntimeError(
-                    f"the look-ahead was placed with {group[PLACED]} and should now be placed with {wanted}, but "
-                    "parameters cannot be moved in the middle of backward(); use the ordinary loop for this"
-                )
-        own = {p: state[p]} if p in state else {}
-        optimizer._update(p, [{**group, "params": [p]}], own)
-        state[p] = own[p]
-        optimizer._opt_called = True  # type: ignore[attr-defined] # what learning rate schedulers look at
-        p.grad = None
+    update(k, p)
+    optimizer._opt_called = True  # type: ignore[attr-defined] # what learning rate schedulers look at
+    p.grad = None

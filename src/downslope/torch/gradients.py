@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,3 +62,26 @@ def _over_processes(launches: Sequence[Launch], norms: list[float], bad: int) ->
         found.append(math.sqrt(sums[0].item()) * unit)
         bad = max(bad, math.ceil(sums[1].item()))
     return found, bad
+
+
+def refuse_a_share(max_norm: float | None, nonfinite: str) -> None:
+    """Refuse what needs all gradients where a ZeroRedundancyOptimizer makes an optimizer of its process's share.
+
+    Args:
+        max_norm: The option.
+        nonfinite: The option.
+
+    Raises:
+        ValueError: One is making an optimizer.
+    """
+    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
+    frame = sys._getframe() if module is not None else None
+    while frame is not None:
+        if module is not None and isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):
+            raise ValueError(
+                f"max_norm={max_norm} and nonfinite={nonfinite!r} need all gradients, but inside a "
+                "ZeroRedundancyOptimizer every process has those of its own share only. Leave them out, and call "
+                "torch.nn.utils.clip_grad_norm_ before the step; or shard with FSDP2 (fully_shard), where max_norm is "
+                "the norm over all processes"
+            )
+        frame = frame.f_back

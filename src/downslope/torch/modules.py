@@ -7,14 +7,15 @@ loaded into it, can be the weights themselves: the parameters are moved there, a
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-if TYPE_CHECKING:
-    from downslope.torch.optimizer import Optimizer
+May = Callable[[Any], bool]
+"""Whether an optimizer may move its parameters to the weights at the moment, with its `eval()`."""
 
 
 @dataclass
@@ -31,11 +32,16 @@ class Rhythm:
     every_step: bool = False
     looking: Any = field(default=None, repr=False)
 
-    def beat(self, optimizer: Optimizer) -> None:
-        """Note a call."""
+    def beat(self, optimizer: torch.optim.Optimizer, may: May) -> None:
+        """Note a call.
+
+        Args:
+            optimizer: The optimizer.
+            may: Whether it may move its parameters.
+        """
         clock = _clock(optimizer)
         if self.clock < 0:
-            self.looking = register_module_forward_pre_hook(_Finder(optimizer))
+            self.looking = register_module_forward_pre_hook(_Finder(optimizer, may))
             weakref.finalize(optimizer, self.looking.remove)
         elif clock > self.clock:
             self.every_step = clock == self.clock + 1
@@ -44,12 +50,12 @@ class Rhythm:
                 self.looking = None
         self.clock = clock
 
-    def between_steps(self, optimizer: Optimizer) -> bool:
+    def between_steps(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether the step that the last call was made for is done, and another call will come before the next."""
         return self.every_step and _clock(optimizer) == self.clock + 1 and not _several_processes()
 
 
-def _clock(optimizer: Optimizer) -> float:
+def _clock(optimizer: torch.optim.Optimizer) -> float:
     return max((float(own["step"]) for own in optimizer.state.values() if "step" in own), default=0.0)
 
 
@@ -62,8 +68,9 @@ def _several_processes() -> bool:
 class _Hook:
     """A hook that knows its optimizer but does not keep it alive; in a copy of its module it does nothing."""
 
-    def __init__(self, optimizer: Optimizer | None = None):
-        self._optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+    def __init__(self, optimizer: Any = None, may: May | None = None):
+        self._optimizer: Callable[[], Any] = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+        self._may = may
 
     def __deepcopy__(self, memory: dict[int, Any]) -> _Hook:
         return type(self)()
@@ -83,7 +90,7 @@ class _Finder(_Hook):
             return
         trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
         if any(id(p) in trained for p in module._parameters.values()):
-            hook = _ToWeights(optimizer)
+            hook = _ToWeights(optimizer, self._may)
             module.register_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
             module.register_load_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
 
@@ -93,9 +100,5 @@ class _ToWeights(_Hook):
 
     def __call__(self, *_: Any) -> None:
         optimizer = self._optimizer()
-        if (
-            optimizer is not None
-            and not optimizer._progress.away
-            and optimizer._progress.rhythm.between_steps(optimizer)
-        ):
+        if optimizer is not None and self._may is not None and self._may(optimizer):
             optimizer.eval()

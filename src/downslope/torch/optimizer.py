@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import NoneType
 from typing import Any, Unpack, overload
 
 import torch
@@ -19,22 +17,21 @@ from downslope.language.options import NAMES, NUMBERS
 from downslope.rule import Rule
 from downslope.torch import backward, training
 from downslope.torch.extras import STORING, Arguments, Chosen
-from downslope.torch.gradients import describe_nonfinite, norm_and_nonfinite
+from downslope.torch.gradients import refuse_a_share
 from downslope.torch.groups import ScheduledGroup, refuse_contradiction, schedule_names
-from downslope.torch.layout import Layout, lay_out, worst_of
-from downslope.torch.points import at_weights, follow, move, placed, point
+from downslope.torch.layout import Layout
+from downslope.torch.points import at_weights, elsewhere, follow, move, refuse_another_place, refuse_at_weights
 from downslope.torch.progress import Progress
 from downslope.torch.quick import quick_step
-from downslope.torch.settings import Group, GroupSettings, Reader, Shared, settle, warn_of_misspelt
-from downslope.torch.state import check_storage, loaded, merged_groups
+from downslope.torch.settings import Group, GroupSettings, Shared, check_carried, settle, warn_of_misspelt
+from downslope.torch.state import check_members, loaded, merged_groups
+from downslope.torch.step import Step
 from downslope.training.arguments import every_option, keywords, takes
-from downslope.training.groups import NonFiniteGradientError
 from downslope.training.settings import wanted
 
 Tensor = torch.Tensor
 _profiler = torch.autograd.profiler
 _is_traced = torch.compiler.is_dynamo_compiling
-_ATTEMPTS = 5
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -109,13 +106,8 @@ class Optimizer(torch.optim.Optimizer):
         defaults |= chosen.numbers
         self._options = Shared(chosen.options, chosen.max_norm, stored_ahead)
         self._storage, self._nonfinite, self._threads = chosen.storage, chosen.nonfinite, chosen.threads
-        if (chosen.max_norm is not None or chosen.nonfinite != "keep") and _of_a_share():
-            raise ValueError(
-                f"max_norm={chosen.max_norm} and nonfinite={chosen.nonfinite!r} need all gradients, but inside a "
-                "ZeroRedundancyOptimizer every process has those of its own share only. Leave them out, and call "
-                "torch.nn.utils.clip_grad_norm_ before the step; or shard with FSDP2 (fully_shard), where max_norm is "
-                "the norm over all processes"
-            )
+        if chosen.max_norm is not None or chosen.nonfinite != "keep":
+            refuse_a_share(chosen.max_norm, chosen.nonfinite)
         if defaults.get("fused"):
             self._step_supports_amp_scaling = True  # a gradient scaler then leaves unscaling and skipping to the step
         self._ready(0)
@@ -158,12 +150,7 @@ class Optimizer(torch.optim.Optimizer):
                 param_group = ScheduledGroup(param_group, self._scheduled)
             trial = {**self.defaults, **param_group}
             self._check_group(trial, admitted)
-            entries = param_group["params"] if isinstance(param_group["params"], list) else [param_group["params"]]
-            tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
-            if len({id(tensor) for tensor in tensors}) < len(tensors):
-                raise ValueError("a parameter stands twice in one group; it would be updated twice in a step")
-            if all(isinstance(tensor, Tensor) for tensor in tensors):
-                check_storage(self._storage, [tensor for tensor in tensors if tensor.requires_grad])
+            check_members(param_group, self._storage)
             self._admit(admitted)
         super().add_param_group(param_group)
 
@@ -183,20 +170,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def _check_group(self, group: Group, options: Shared | None = None) -> GroupSettings:
         """Read a group's settings, or say what is wrong with them."""
-        for name, value in group.items():
-            if value is torch_optimizer.required:
-                raise TypeError(f"{self._choose(group).name} has no default for {name}; give {name}=...")
-        for name in ("capturable", "differentiable"):
-            if group.get(name):
-                raise ValueError(
-                    f"{name}=True is not possible: the step is compiled code outside of PyTorch's graphs; leave it out"
-                )
-        for name in ("foreach", "fused"):
-            if not isinstance(group.get(name), (bool, NoneType)):
-                raise TypeError(f"{name}={group[name]!r}: give True, False or None")
-        if group.get("foreach") and group.get("fused"):
-            raise ValueError("foreach=True and fused=True exclude each other in torch.optim; give one or neither")
-        return settle(group, self._choose(group), options or self._options, self._options.max_norm is not None)
+        rule = self._choose(group)
+        check_carried(group, rule)
+        return settle(group, rule, options or self._options, self._options.max_norm is not None)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient by one step of the rule.
@@ -248,7 +224,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _plain_step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
-        self._refuse_at_weights("step")
+        refuse_at_weights(self.param_groups, "step")
         if closure is not None:
             self._follow()
             with torch.enable_grad():
@@ -272,81 +248,46 @@ class Optimizer(torch.optim.Optimizer):
 
     def _update(self, key: Tensor | None, groups: list[Group], state: dict[Tensor, dict[str, Any]]) -> Layout | None:
         """One step of the parameters in these groups, whose layout is kept under this key; None if it is left out."""
-        own, scale, scaled = self.__dict__, 1.0, self._options.max_norm is not None
         # a gradient scaler sets found_inf and grad_scale for the length of a step
-        if own.get("found_inf") is not None and float(own["found_inf"]):
+        found_inf, grad_scale = self.__dict__.get("found_inf"), self.__dict__.get("grad_scale")
+        if found_inf is not None and float(found_inf):
             self._progress.skipped += 1
             return None
-        if own.get("grad_scale") is not None:
-            scale, scaled = 1.0 / float(own["grad_scale"]), True
-        layout = self._current(key, groups, state, scaled, scale)
-        gradients = layout.gradients()
-        factor = None if self._surveys else scale
-        for attempt in range(_ATTEMPTS):
-            trouble = 0
-            if factor is None:  # once in a step, since other processes may be waiting for this one's part
-                trouble = worst_of(layout.take(gradients))
-                if not trouble:
-                    factor = self._survey(layout.launches, scale)
-                    if factor is None:
-                        self._progress.skipped += 1
-                        return None
-            if factor is not None:
-                trouble = layout.step(gradients, factor, self._workers)
-            if not trouble:
-                return layout
-            if trouble == 2 and not (attempt == 0 and layout.ready(gradients)):
-                layout = self._laid_out(key, groups, state, scaled, scale)
-                gradients = layout.gradients()
-                layout.ready(gradients)
-        raise RuntimeError("parameters, gradients or states changed again and again while they were being checked")
-
-    def _current(self, key: Tensor | None, groups: list[Group], state: Any, scaled: bool, scale: float) -> Layout:
-        """The layout of the parameters as they are now, with the settings of the groups as they are now."""
-        layout = self._progress.layouts.get(key)
-        if layout is None or not layout.holds(groups, state, scaled):
-            layout = self._laid_out(key, groups, state, scaled, scale)
-        settings = layout.read(groups)
-        if self._options.stored_ahead:
-            for group, wanted in zip(groups, settings, strict=True):
-                if wanted.rule.ahead is not None:
-                    follow(group, state, wanted)
-        if not layout.adopt(settings, scale):
-            return self._laid_out(key, groups, state, scaled, scale)
-        return layout
-
-    def _laid_out(self, key: Tensor | None, groups: list[Group], state: Any, scaled: bool, scale: float) -> Layout:
-        self._progress.layouts.pop(key, None)
-        readers = [Reader(group, self._choose, self._options, scaled) for group in groups]
-        first = 0 if key is None else [id(p) for group in self.param_groups for p in group["params"]].index(id(key))
-        layout = self._progress.layouts[key] = lay_out(groups, state, readers, scaled, self._storage, first)
-        layout.settle(layout.settings, scale)
-        return layout
+        step = Step(
+            self._progress,
+            self._choose,
+            self._options,
+            self._storage,
+            self._nonfinite,
+            self._workers,
+            self.param_groups,
+            1.0 if grad_scale is None else 1.0 / float(grad_scale),
+            self._options.max_norm is not None or grad_scale is not None,
+        )
+        return step.take(key, groups, state)
 
     def step_in_backward(self) -> contextlib.ExitStack:  # noqa: D102
-        return backward.step_in_backward(self)
+        return backward.step_in_backward(self, self._surveys, self._update_one)
 
     step_in_backward.__doc__ = backward.step_in_backward.__doc__
+
+    def _update_one(self, k: int, p: Tensor) -> None:
+        """Update a parameter of group `k` by itself."""
+        with self._progress.alone("backward"):
+            refuse_at_weights(self.param_groups, "backward")
+            group = self.param_groups[k]
+            if self._options.stored_ahead and self._choose(group).ahead is not None:
+                refuse_another_place(group, self._check_group(group))
+            own = {p: self.state[p]} if p in self.state else {}
+            self._update(p, [{**group, "params": [p]}], own)
+            self.state[p] = own[p]
 
     def _follow(self) -> None:
         """Move points that are stored ahead to where the groups' settings now want them."""
         if groups := self._groups_ahead():
             with self._progress.lock:
-                for group in groups:
-                    follow(group, self.state, self._check_group(group))
-
-    def _survey(self, launches: list[Any], scale: float) -> float | None:
-        """What to multiply gradients with after a look at all of them; None for a step to be left out."""
-        norm, bad = norm_and_nonfinite(launches, self._workers)
-        if bad and self._nonfinite == "raise":
-            raise NonFiniteGradientError(
-                f"nan or infinity in {describe_nonfinite(self.param_groups)}; nothing was changed. A lower learning "
-                "rate or max_norm=... may help; nonfinite='skip' leaves such steps out"
-            )
-        if bad and self._nonfinite == "skip":
-            return None
-        limit = self._options.max_norm
-        return scale if limit is None or norm * scale <= limit else limit / norm
+                for group, settings in self._settled(groups):
+                    follow(group, self.state, settings)
 
     @contextlib.contextmanager
     def at_weights(self) -> Iterator[None]:
@@ -366,13 +307,15 @@ class Optimizer(torch.optim.Optimizer):
             ...     print(round(x.item(), 4))
             0.8
         """
-        with self._progress.moved("at_weights", self._points(stored=True)):
+        groups = self._settled(self._groups_ahead())
+        with self._progress.moved("at_weights", elsewhere(groups, self.state, stored=True)):
             yield
 
     @contextlib.contextmanager
     def at_lookahead(self) -> Iterator[None]:
         """Inside this block parameters hold the point where the gradient is to be taken (`lookahead="explicit"`)."""
-        with self._progress.moved("at_lookahead", self._points(stored=False)):
+        groups = self._settled(self._groups_ahead(stored=False))
+        with self._progress.moved("at_lookahead", elsewhere(groups, self.state, stored=False)):
             yield
 
     def eval(self) -> None:
@@ -412,43 +355,23 @@ class Optimizer(torch.optim.Optimizer):
         """
         self._move("train", to_weights=False)
         if self._groups_ahead():
-            self._progress.rhythm.beat(self)
+            self._progress.rhythm.beat(self, _may_move)
 
     def _move(self, what: str, *, to_weights: bool) -> None:
         groups = self._groups_ahead()
         if all(at_weights(group) is to_weights for group in groups):
             return
-        with self._progress.lock:
-            if self._progress.away:
-                self._progress.refuse(what)
+        with self._progress.alone(what):
             self._progress.quick_step = None
-            move([(group, self._check_group(group)) for group in groups], self.state, to_weights=to_weights)
+            move(self._settled(groups), self.state, to_weights=to_weights)
 
-    def _groups_ahead(self) -> list[Group]:
-        """The groups whose parameters hold the point ahead in training."""
-        if not self._options.stored_ahead:
-            return []
-        return [group for group in self.param_groups if self._choose(group).ahead is not None]
+    def _groups_ahead(self, *, stored: bool = True) -> list[Group]:
+        """The groups of rules with a look-ahead, if in training their parameters hold the points ahead, or do not."""
+        groups = self.param_groups if self._options.stored_ahead is stored else ()
+        return [group for group in groups if self._choose(group).ahead is not None]
 
-    def _refuse_at_weights(self, what: str) -> None:
-        if any(map(at_weights, self.param_groups)):
-            raise RuntimeError(
-                f"{what}() after eval(): the parameters hold the weights themselves, not the points ahead. "
-                "Call optimizer.train() before the forward pass; nothing was changed"
-            )
-
-    def _points(self, *, stored: bool) -> Mapping[Tensor, Tensor]:
-        """Where the parameters of rules with a look-ahead are to go, if their points are stored in this way."""
-        if self._options.stored_ahead is not stored:
-            return {}
-        found: dict[Tensor, Tensor] = {}
-        for group in self.param_groups:
-            settings = self._check_group(group)
-            if settings.rule.ahead is not None and not (stored and at_weights(group)):
-                settings = placed(group, settings) if stored else settings
-                began = [p for p in group["params"] if self.state.get(p)]
-                found |= {p: point(p, self.state[p], settings, to_weights=stored) for p in began}
-        return found
+    def _settled(self, groups: Iterable[Group]) -> list[tuple[Group, GroupSettings]]:
+        return [(group, self._check_group(group)) for group in groups]
 
     @contextlib.contextmanager
     def at_average(self) -> Iterator[None]:
@@ -472,8 +395,7 @@ class Optimizer(torch.optim.Optimizer):
             RuntimeError: The parameters hold something else at the moment (inside `at_weights` and such): weights and
                 states saved now would not belong together.
         """
-        if self._progress.away and self._progress.away != "step":
-            self._progress.refuse("state_dict")
+        self._progress.refuse_elsewhere("state_dict")
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -489,8 +411,7 @@ class Optimizer(torch.optim.Optimizer):
 
             In every case nothing has been changed.
         """
-        if self._progress.away and self._progress.away != "step":
-            self._progress.refuse("load_state_dict")
+        self._progress.refuse_elsewhere("load_state_dict")
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
@@ -522,23 +443,15 @@ class Optimizer(torch.optim.Optimizer):
     save.__doc__, load.__doc__ = training.save.__doc__, training.load.__doc__
 
     def _training(self, model: torch.nn.Module) -> training.TorchTraining:
-        return training.TorchTraining(
-            model,
-            self.param_groups,
-            self.state,
-            [self._check_group(group) for group in self.param_groups],
-            self._storage,
-            self._options.max_norm,
-            self.skipped,
-            self._check_group,
-        )
+        settled = [settings for _, settings in self._settled(self.param_groups)]
+        means = settled, self._storage, self._options.max_norm, self.skipped, self._check_group
+        return training.TorchTraining(model, self.param_groups, self.state, *means)
 
     def _adapt(self, group: Group) -> None:
         """Bring a group from elsewhere up to date."""
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._progress.away and self._progress.away != "step":
-            self._progress.refuse("copying or pickling")
+        self._progress.refuse_elsewhere("copying or pickling")
         own = ("rule", "_options", "_storage", "_nonfinite", "_threads", "_scheduled", "_step_supports_amp_scaling")
         kept = {name: self.__dict__[name] for name in own if name in self.__dict__}
         return {**super().__getstate__(), **kept, "_skipped": self.skipped}
@@ -552,12 +465,6 @@ class Optimizer(torch.optim.Optimizer):
         self._ready(skipped)
 
 
-def _of_a_share() -> bool:
-    """Whether it is a ZeroRedundancyOptimizer that is making an optimizer, of its process's share of the parameters."""
-    module = sys.modules.get("torch.distributed.optim.zero_redundancy_optimizer")
-    frame = sys._getframe() if module is not None else None
-    while frame is not None:
-        if module is not None and isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):
-            return True
-        frame = frame.f_back
-    return False
+def _may_move(optimizer: Optimizer) -> bool:
+    """Whether the parameters may be moved to the weights: they are where they are in training, and will be again."""
+    return not optimizer._progress.away and optimizer._progress.rhythm.between_steps(optimizer)

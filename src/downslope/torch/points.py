@@ -29,6 +29,51 @@ def at_weights(group: Group) -> bool:
     return PLACED in group and group[PLACED] is None
 
 
+def refuse_at_weights(groups: Iterable[Group], what: str) -> None:
+    """Refuse to do something while parameters hold the weights themselves.
+
+    Raises:
+        RuntimeError: They do.
+    """
+    if any(map(at_weights, groups)):
+        raise RuntimeError(
+            f"{what}() after eval(): the parameters hold the weights themselves, not the points ahead. "
+            "Call optimizer.train() before the forward pass; nothing was changed"
+        )
+
+
+def refuse_another_place(group: Group, settings: GroupSettings) -> None:
+    """Refuse to go on with settings that would have the points ahead of a group elsewhere.
+
+    Raises:
+        RuntimeError: They would.
+    """
+    wanted = placing(settings)
+    if group.setdefault(PLACED, wanted) != wanted:
+        raise RuntimeError(
+            f"the look-ahead was placed with {group[PLACED]} and should now be placed with {wanted}, but "
+            "parameters cannot be moved in the middle of backward(); use the ordinary loop for this"
+        )
+
+
+def elsewhere(
+    groups: Iterable[tuple[Group, GroupSettings]], state: Mapping[Tensor, Mapping[str, Any]], *, stored: bool
+) -> dict[Tensor, Tensor]:
+    """Where the parameters of groups with a look-ahead would be at what they do not hold in training.
+
+    Args:
+        groups: The groups, and their settings.
+        state: The states, by parameter.
+        stored: Whether they hold the point ahead in training, rather than the weights.
+    """
+    found: dict[Tensor, Tensor] = {}
+    for group, settings in groups:
+        if not (stored and at_weights(group)):
+            by = placed(group, settings) if stored else settings
+            found |= {p: point(p, state[p], by, to_weights=stored) for p in group["params"] if state.get(p)}
+    return found
+
+
 @torch.no_grad()
 def move(
     groups: Iterable[tuple[Group, GroupSettings]], state: Mapping[Tensor, Mapping[str, Any]], *, to_weights: bool

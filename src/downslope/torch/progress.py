@@ -45,6 +45,15 @@ class Progress:
         """
         raise RuntimeError(f"{what}() inside {self.away}(): finish that first; nothing was changed")
 
+    def refuse_elsewhere(self, what: str) -> None:
+        """Refuse to do something while parameters hold what they do not in training; in a step they do.
+
+        Raises:
+            RuntimeError: They hold something else.
+        """
+        if self.away and self.away != "step":
+            self.refuse(what)
+
     @contextlib.contextmanager
     def alone(self, what: str) -> Iterator[None]:
         """Do something that needs parameters to hold what they do in training, and nobody else to be at work.

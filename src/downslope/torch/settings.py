@@ -9,10 +9,12 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import torch
+from torch.optim import optimizer as torch_optimizer
 
 from downslope.language.formula import Range, check_number
 from downslope.language.program import Program
@@ -131,6 +133,28 @@ def alike(seen: Any, before: Any) -> bool:
         return bool(seen == before)
     except (ValueError, RuntimeError):  # an array or a tensor of several elements has been put where a number was
         return False
+
+
+def check_carried(group: Group, rule: Rule) -> None:
+    """Make sure that nothing is missing in a group, and that what it carries for `torch.optim` is possible.
+
+    Raises:
+        TypeError: A setting is missing or of the wrong kind.
+        ValueError: Settings exclude each other, or are not possible here.
+    """
+    for name, value in group.items():
+        if value is torch_optimizer.required:
+            raise TypeError(f"{rule.name} has no default for {name}; give {name}=...")
+    for name in ("capturable", "differentiable"):
+        if group.get(name):
+            raise ValueError(
+                f"{name}=True is not possible: the step is compiled code outside of PyTorch's graphs; leave it out"
+            )
+    for name in ("foreach", "fused"):
+        if not isinstance(group.get(name), (bool, NoneType)):
+            raise TypeError(f"{name}={group[name]!r}: give True, False or None")
+    if group.get("foreach") and group.get("fused"):
+        raise ValueError("foreach=True and fused=True exclude each other in torch.optim; give one or neither")
 
 
 def settle(group: Group, rule: Rule, options: Shared, scaled: bool) -> GroupSettings:

@@ -176,6 +176,20 @@ def check_storage(storage: Storage, params: Iterable[Tensor]) -> None:
                 )
 
 
+def check_members(group: Group, storage: Storage) -> None:
+    """Make sure that the parameters of a group are different ones, and can be kept in this way.
+
+    Raises:
+        ValueError: One stands there twice, or cannot be kept so.
+    """
+    entries = group["params"] if isinstance(group["params"], list) else [group["params"]]
+    tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
+    if len({id(tensor) for tensor in tensors}) < len(tensors):
+        raise ValueError("a parameter stands twice in one group; it would be updated twice in a step")
+    if all(isinstance(tensor, Tensor) for tensor in tensors):
+        check_storage(storage, [tensor for tensor in tensors if tensor.requires_grad])
+
+
 def merged_groups(groups: Sequence[Group], saved: Sequence[Any]) -> list[Group]:
     """The groups with the settings of saved ones; what an older or another optimizer did not save stays as it is.
 
