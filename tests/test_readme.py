@@ -21,7 +21,7 @@ def test_ci_finds_the_two_commands():
     commands = re.findall(r"^pip install -e .*$", TEXT, re.MULTILINE)
     assert commands == [
         'pip install -e ".[lab]" && downslope race',
-        'pip install -e ".[test]" -c constraints.txt && pytest',
+        'pip install -e ".[test]" -c constraints.txt && pytest -m ""',
     ]
 
 

@@ -160,7 +160,6 @@ def test_weight_decay_is_off_but_in_adamw():
     assert set(defaults.values()) == {None}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags"),
     [

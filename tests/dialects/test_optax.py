@@ -161,7 +161,6 @@ def test_weight_decay_has_the_default_that_is_documented():
     assert inspect.signature(optax.adadelta).parameters["weight_decay"].default == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags"),
     [

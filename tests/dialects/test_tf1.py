@@ -110,7 +110,6 @@ def test_the_defaults_are_those_of_tensorflow(case):
             assert value == (None if default is inspect.Parameter.empty else default), name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags"),
     [("rmsprop_momentum", {"centered": True})],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from each_backend import BACKENDS, Process, Serving
+from each_backend import BACKENDS, MARKS, Process, Serving
 
 HERE = Path(__file__).parent
 collect_ignore_glob = ["test_*.py"] if importlib.util.find_spec("keras") is None else []
@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: BACKENDS.index(here[item]) if item in here else len(BACKENDS))
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="session", params=[pytest.param(name, marks=MARKS[name]) for name in BACKENDS])
 def backend(request):
     return request.param
 

@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 BACKENDS = ("tensorflow", "jax", "torch")
-
-
-def on(*backends):
-    """Run a test on these backends only."""
-    return pytest.mark.parametrize("backend", backends, scope="session")
+MARKS = {"tensorflow": pytest.mark.slow, "jax": pytest.mark.slow, "torch": ()}  # what compiles takes long
 
 
 def each_on(names, cases, **how):
     """Run a test with each case, the last entry of which says on which backends."""
-    spread = [(*case, backend) for *case, backends in cases for backend in backends]
+    spread = [pytest.param(*case, name, marks=MARKS[name]) for *case, backends in cases for name in backends]
     return pytest.mark.parametrize((*names, "backend"), spread, scope="session", **how)
+
+
+def on(*backends):
+    """Run a test on these backends only."""
+    return each_on((), [(backends,)])
 
 
 once = on("tensorflow")  # what is the same on every backend

@@ -18,6 +18,7 @@ from downslope.dialects import DIALECTS
 from downslope.recipes.spelled import native, title
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+pytestmark = pytest.mark.slow
 
 STEPS = 12
 MODULES = {"torch": "torch", "keras": "keras", "tf1": "tensorflow", "optax": "optax"}
