@@ -52,6 +52,7 @@ def test_a_race_ends_with_table_verdict_and_report(tmp_path):
     assert 'src="http' not in page
 
 
+@pytest.mark.slow
 def test_a_table_of_ones_own_and_a_rule_of_ones_own(tmp_path):
     generator = np.random.default_rng(0)
     x = generator.standard_normal((120, 3))
@@ -137,6 +138,7 @@ def test_bad_input_ends_with_one_clear_line(tmp_path, monkeypatch, arguments, na
     assert not list(tmp_path.glob("*.html"))
 
 
+@pytest.mark.slow
 def test_two_dialects_of_one_rule_race_each_other(tmp_path):
     settings = ("--set", "keras.adam.eps=0.001", "--set", "sgd_momentum.momentum=0.8")
     rules = "adam,keras.adam,torch.optim.SGD,torch.sgd_momentum"
@@ -155,6 +157,7 @@ def test_two_dialects_of_one_rule_race_each_other(tmp_path):
         assert f'data-rule="{name}"' in page
 
 
+@pytest.mark.slow
 def test_a_table_of_another_dialect_and_a_hyperparameter_on_the_command_line(tmp_path):
     rows = "\n".join(f"{k};{'uvw'[k % 3]};{k // 7},{k % 7 + 1};{k % 5},5" for k in range(60))
     with gzip.open(tmp_path / "data.tsv.gz", "wt", encoding="cp1252") as file:
@@ -174,6 +177,7 @@ def test_a_table_of_another_dialect_and_a_hyperparameter_on_the_command_line(tmp
     assert "5-64-1" in (tmp_path / "report.html").read_text()  # four categories and a number
 
 
+@pytest.mark.slow
 def test_names_with_brackets_do_no_harm(tmp_path):
     rows = "\n".join(f"{k},{k % 7}" for k in range(40))
     (tmp_path / "[b]data.csv").write_text(f"x[bold],y[/b]\n{rows}")
@@ -196,6 +200,7 @@ def test_names_with_brackets_do_no_harm(tmp_path):
     assert (tmp_path / "[x].html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for a child process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_race_and_never_replaces_a_report_by_one_that_says_less(tmp_path, number):
@@ -224,6 +229,7 @@ def test_a_signal_ends_the_race_and_never_replaces_a_report_by_one_that_says_les
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_numbers_for_programs(tmp_path):
     done = run("race", "parabola", *QUICK, "--json", "race.json", "--csv", "-", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -279,6 +285,7 @@ def test_a_broken_package_is_said_before_anything_is_trained(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_only_ascii(tmp_path):
     done = subprocess.run(
         [*COMMAND, "race", "parabola", *QUICK],
@@ -311,6 +318,7 @@ def test_an_interrupted_report_goes_beside_an_older_one(tmp_path):
     assert _place(dataclasses.replace(stopped, rules=unjudged), file) is None
 
 
+@pytest.mark.slow
 def test_the_page_and_the_numbers_go_to_standard_output_and_words_for_people_elsewhere(tmp_path):
     done = run("race", "parabola", *QUICK, "--epochs", "2", "--out", "/dev/stdout", "--csv", "runs.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -325,6 +333,7 @@ def test_the_page_and_the_numbers_go_to_standard_output_and_words_for_people_els
     assert "--out is written there" in taken.stderr
 
 
+@pytest.mark.slow
 def test_what_goes_to_standard_output_is_what_a_file_would_hold_whatever_the_terminals_encoding(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command = [*COMMAND, "race", "parabola", *QUICK, "--epochs", "2", "--out", "-"]
