@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from downslope.training.checkpoint import CheckpointError
     from downslope.training.groups import NonFiniteGradientError
     from downslope.walks import surfaces
-    from downslope.walks.paths import Walk, walk
+    from downslope.walks.paths import Walk
     from downslope.walks.surface import Surface, surface
+    from downslope.walks.walking import walk
 
 _LATER = {
     "CheckpointError": "downslope.training.checkpoint",
@@ -39,7 +40,7 @@ _LATER = {
     "surface": "downslope.walks.surface",
     "surfaces": "downslope.walks",
     "Walk": "downslope.walks.paths",
-    "walk": "downslope.walks.paths",
+    "walk": "downslope.walks.walking",
 }
 
 __all__ = [

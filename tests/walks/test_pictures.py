@@ -69,5 +69,5 @@ def test_a_notebook_shows_the_film(walk):
 def test_a_walk_draws_nothing_until_it_is_written():
     script = "import sys, downslope; downslope.walk('bowl', ['sgd']); print(*sys.modules)"
     loaded = set(subprocess.check_output([sys.executable, "-c", script], text=True).split())
-    assert "downslope.walks.paths" in loaded
+    assert "downslope.walks.walking" in loaded
     assert not loaded & {"matplotlib", "latex2mathml", "llvmlite", "downslope.walks.film"}

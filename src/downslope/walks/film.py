@@ -16,8 +16,9 @@ from downslope.pages.mathml import mathml
 from downslope.recipes.recipe import Recipe, literal
 from downslope.targets.javascript import LIBRARY, function, javascript
 from downslope.version import __version__
-from downslope.walks.paths import CLOSE, HALF_WAY, RATES, Walk, noises
+from downslope.walks.paths import Walk
 from downslope.walks.surface import Surface
+from downslope.walks.walking import CLOSE, HALF_WAY, RATES, noises
 
 NUMBER = 'type="number" step="any" autocomplete="off"'
 

@@ -8,7 +8,7 @@ import pytest
 import downslope
 from downslope import Recipe, dialects, rule, surfaces
 from downslope.rules import RULES
-from downslope.walks.paths import RATES, lowest_places
+from downslope.walks.walking import RATES, lowest_places
 
 
 def by_hand(of, place, start, steps, **settings):
