@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 import threading
 
@@ -377,3 +378,65 @@ def test_ctrl_c_while_a_heat_starts_leaves_none_at_work(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train(engine, [Entry("adam", 0.01, seed) for seed in range(40)])
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("heat-")] == []
+
+
+# ---- runs that are observed
+
+
+def observe(engine, entries):
+    """The runs, and the snapshots of each that is observed, in the order in which they were reported."""
+    reports = list(engine.train(entries))
+    snapshots = {}
+    for snapshot in (one for report in reports for one in report.snapshots):
+        snapshots.setdefault((snapshot.entry.rule, snapshot.entry.lr, snapshot.entry.seed), []).append(snapshot)
+    return {(run.rule, run.lr, run.seed): run for report in reports for run in report.finished}, snapshots
+
+
+def test_a_run_that_is_observed_is_the_same_and_its_snapshots_have_the_losses_of_its_curve(engine):
+    entries = [Entry(rule, 0.03, seed, "verdict") for rule in ("nesterov", "adam") for seed in range(6)]
+    expected = train(engine, entries)
+    observed = [dataclasses.replace(entry, observed=entry.seed in (1, 5)) for entry in entries]
+    runs, snapshots = observe(engine, observed)
+    assert runs == expected
+    assert snapshots.keys() == {(entry.rule, 0.03, entry.seed) for entry in observed if entry.observed}
+    steps = engine.description.steps_per_epoch
+    for key, walk in snapshots.items():
+        assert [(one.epoch, one.steps) for one in walk] == [(epoch, epoch * steps) for epoch in range(4)]
+        _, valid, _ = engine.problem.divided(engine.problem.split(0, key[2]))
+        losses = [loss_of([np.float64(w) for w in one.weights], valid.x, valid.y, "classification") for one in walk]
+        np.testing.assert_allclose(losses, runs[key].valid_loss, rtol=1e-5)
+        for start, w in zip(walk[0].weights, Network.of(engine.problem).initial(key[2]), strict=True):
+            np.testing.assert_array_equal(start, w)
+
+
+def test_a_snapshot_has_the_states_that_led_to_its_weights():
+    @downslope.rule
+    def counted(x, dx, v=0.0, count=downslope.scalar(2.0), *, lr):
+        v = 0.9 * v - lr * dx
+        return x + v, v, count + 3
+
+    problem = small_problem("regression", rows=9, batch_size=64, epochs=3)  # an epoch is one step
+    _, snapshots = observe(engine_for(problem, [counted], threads=1), [Entry("counted", 0.01, 4, observed=True)])
+    (walk,) = snapshots.values()
+    assert [one.scalars for one in walk] == [{"count": 2.0 + 3 * step} for step in range(4)]
+    assert [state.max() for state in walk[0].states["v"]] == [0.0] * len(walk[0].weights)
+    for before, after in itertools.pairwise(walk):
+        for x, new, v in zip(before.weights, after.weights, after.states["v"], strict=True):
+            np.testing.assert_allclose(new - x, v, atol=1e-6)
+            assert v.any()
+
+
+def test_the_last_snapshot_of_a_run_that_diverged_is_of_the_epoch_in_which_it_did():
+    problem = small_problem("regression", epochs=6)
+    engine = engine_for(problem, [downslope.sgd], lanes=2, threads=1)
+    runs, snapshots = observe(engine, [Entry("sgd", lr, 0, observed=True) for lr in (1e30, 0.001, 1e20)])
+    assert [runs["sgd", lr, 0].diverged_at for lr in (1e30, 0.001, 1e20)] == [1, None, 1]
+    found = {lr: [one.epoch for one in snapshots["sgd", lr, 0]] for lr in (1e30, 0.001, 1e20)}
+    assert found == {1e30: [0, 1], 0.001: list(range(7)), 1e20: [0, 1]}
+
+    values = problem.columns.values.copy()
+    values[problem.split(0, 0).valid[0], 1] = 1e30
+    lost = dataclasses.replace(problem, columns=dataclasses.replace(problem.columns, values=values))
+    runs, snapshots = observe(engine_for(lost, [downslope.sgd], threads=1), [Entry("sgd", 0.1, 0, observed=True)])
+    assert runs["sgd", 0.1, 0].diverged_at == 0
+    assert [one.epoch for one in snapshots["sgd", 0.1, 0]] == [0]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from downslope.lab.engines.data import Scales, taken
 from downslope.lab.engines.evaluator import ONE_CORE, Evaluator, Losses
 from downslope.lab.engines.network import Weights
-from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Progress, Run
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Progress, Run, Snapshot
 from downslope.targets.arrays import interpret
 
 
@@ -54,6 +54,7 @@ class Heat:
         self.seeds = [0] * lanes  # of the run that each lane has, or had last
         self.lr = np.zeros(lanes, np.float32)
         self.rows, self.scales = self.data.valid_rows(self.seeds), self.data.scales(self.seeds)
+        self.snapshots: list[Snapshot] = []  # that have not been reported yet
         self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * lanes), trainer.lane(seed=0, lr=1.0))
 
     def train(self, take: Callable[[], Entry | None]) -> Iterator[Progress]:
@@ -61,11 +62,23 @@ class Heat:
         while True:
             lost = self._fill(take)
             if lost:
-                yield Progress(self.trainer.name, 0, self.epochs * len(lost), lost)
+                yield Progress(self.trainer.name, 0, self.epochs * len(lost), lost, snapshots=self._observed())
             elif any(self.recorders):
                 yield self._epoch()
             else:
                 return
+
+    def _observed(self) -> tuple[Snapshot, ...]:
+        """The snapshots to report, once."""
+        snapshots, self.snapshots = tuple(self.snapshots), []
+        return snapshots
+
+    def _observe(self, lane: int, recorder: _Recorder) -> None:
+        """Take a snapshot of a lane's run, if somebody wants it."""
+        if recorder.entry.observed:
+            weights, states, scalars, t = jax.tree.map(lambda array: np.asarray(array)[lane].copy(), self.lanes)
+            numbers = {name: float(value) for name, value in scalars.items()}
+            self.snapshots.append(Snapshot(recorder.entry, recorder.epochs, weights, states, numbers, int(t)))
 
     def _fill(self, take: Callable[[], Entry | None]) -> tuple[Run, ...]:
         """Give every idle lane a run, as long as there are any; those that are lost before the first step."""
@@ -75,12 +88,13 @@ class Heat:
             untrained = self.evaluator.untrained([entry.seed for _, entry in entries])
             self.lanes = jax.tree.map(np.array, self.lanes)
             for lane, entry in entries:
-                self.recorders[lane] = _Recorder(entry, [untrained[entry.seed]])
+                begun = self.recorders[lane] = _Recorder(entry, [untrained[entry.seed]])
                 self.seeds[lane] = entry.seed
                 self.lr[lane] = entry.lr
                 fresh = self.trainer.lane(entry.seed, entry.lr)
                 for array, value in zip(jax.tree.leaves(self.lanes), jax.tree.leaves(fresh), strict=True):
                     array[lane] = value
+                self._observe(lane, begun)
             self.rows, self.scales = self.data.valid_rows(self.seeds), self.data.scales(self.seeds)
         lost: list[tuple[int, _Recorder]] = []
         for lane, recorder in enumerate(self.recorders):
@@ -105,13 +119,14 @@ class Heat:
             if recorder is not None:
                 epochs += 1
                 recorder.add(Losses(float(train_loss[lane]), float(valid.loss[lane]), float(valid.accuracy[lane])))
+                self._observe(lane, recorder)
                 if recorder.has_run_away or not all(array[lane] for array in finite):
                     recorder.diverged_at = recorder.epochs
                 if recorder.diverged_at is not None or recorder.epochs == self.epochs:
                     ended.append((lane, recorder))
                     self.recorders[lane] = None
         skipped = sum(self.epochs - recorder.epochs for _, recorder in ended)
-        return Progress(self.trainer.name, epochs, skipped, self._runs(ended))
+        return Progress(self.trainer.name, epochs, skipped, self._runs(ended), snapshots=self._observed())
 
     def _runs(self, ended: Sequence[tuple[int, _Recorder]]) -> tuple[Run, ...]:
         test = None

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from downslope.rule import Rule
 from downslope.training.settings import Settings
 
@@ -93,12 +96,42 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Entry:
-    """A run that is to be trained."""
+    """A run that is to be trained.
+
+    Attributes:
+        observed: Whether the engine reports a `Snapshot` of the run before its first step and after each of its epochs.
+            The run is the same, bit for bit, with and without.
+    """
 
     rule: str
     lr: float
     seed: int
     phase: Phase = "tuning"
+    observed: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run before its first step or after an epoch: copies, which training no longer touches.
+
+    Attributes:
+        entry: The run.
+        epoch: How many epochs it has been trained. The last of a run that diverged is of the epoch in which it did,
+            with weights and states as they were when it was given up, perhaps not finite.
+        weights: The weights `x` that the rule updates, float32, layer by layer as in `Network.initial`: the point
+            whose losses the curves of a `Run` are. A rule that looks ahead takes its gradient at another one, which is
+            made of this and the states.
+        states: The rule's states by name, each with an array of the same shape for each of the weights.
+        scalars: The rule's scalar states by name.
+        steps: How many steps have been taken: the `t` of the last one.
+    """
+
+    entry: Entry
+    epoch: int
+    weights: tuple[NDArray[np.float32], ...]
+    states: Mapping[str, tuple[NDArray[np.float32], ...]]
+    scalars: Mapping[str, float]
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -111,6 +144,8 @@ class Progress:
         skipped: How many epochs will not be trained because their runs diverged.
         finished: The runs that ended with this epoch.
         seconds: How long it took; the first of a heat has what goes before, above all the compilation.
+        snapshots: The observed runs after this epoch, and before their first step those that began with it: so each has
+            its snapshots in order, up to the epoch with which it finished.
     """
 
     rule: str
@@ -118,6 +153,7 @@ class Progress:
     skipped: int
     finished: tuple[Run, ...]
     seconds: float = 0.0
+    snapshots: tuple[Snapshot, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +205,7 @@ class Engine(Protocol):
             entries: The runs; those of one rule are started in this order.
 
         Returns:
-            One report for every epoch of whatever is trained together.
+            One report for every epoch of whatever is trained together, with snapshots of the runs that are observed.
 
         Raises:
             ValueError: An entry names a rule that the engine does not have, or its learning rate is not positive.
