@@ -1,5 +1,6 @@
 """Limits read off formulas: those of the textbooks, and what a simulation does just inside and just outside."""
 
+import dataclasses
 import inspect
 import itertools
 import math
@@ -9,7 +10,9 @@ import pytest
 
 import downslope
 from downslope import dialects, rule, scalar, sign, sqrt, where
+from downslope.language.options import compose
 from downslope.recipes import catalogue
+from downslope.targets.stability import limits
 
 # The textbooks
 
@@ -67,6 +70,21 @@ def test_a_decay_is_part_of_what_must_not_grow():
 
     assert shrinking.stability().limit == pytest.approx(2 - 0.05, rel=1e-12)
     assert shrinking.stability(weight_decay=0.0).limit == pytest.approx(2, rel=1e-12)
+
+
+def test_limits_at_several_learning_rates_are_those_at_each():
+    for of in (downslope.adamw, downslope.adam, downslope.lion):
+        rates = [1e-3, 1.0, 50.0]
+        several = limits(compose(of), of.complete({}), rates)
+        each = [of.stability(lr=rate) for rate in rates]
+        assert several == [dataclasses.replace(found, fastest=None, rate=None) for found in each]
+    assert several[0].reason
+
+
+def test_the_gain_is_what_the_step_is_over_the_learning_rate_and_the_factor_before_the_gradient():
+    gains = {downslope.sgd: 1, downslope.momentum: 1, downslope.rmsprop: 1, downslope.adam: 0.1, downslope.nadam: 0.19}
+    for of, gain in gains.items():
+        assert of.stability().gain == of.stability(lr=7.0).gain == pytest.approx(gain)
 
 
 # Every rule, simulated

@@ -128,6 +128,44 @@ def test_arrival_is_where_the_loss_stays_low():
     assert downslope.walk("bowl", [downslope.sgd], lr=0.1, goal=9.0).paths[0].arrival == 0
 
 
+@pytest.mark.parametrize(
+    ("place", "curvature"), [("valley", 10), ("rotated_valley", 10), ("x**2 - 3*y**2", 2), ("bumps", None)]
+)
+def test_the_sharpness_is_the_learning_rate_times_the_curvature(place, curvature):
+    damped = Recipe(dialects.torch.sgd_momentum, momentum=0.5, dampening=0.3)
+    for path in downslope.walk(place, ["sgd", "momentum", "nesterov", damped], lr=0.03, steps=4).paths:
+        expected = 0.03 * (curvature or path.curvature)
+        np.testing.assert_allclose(path.sharpness, expected + np.zeros(5), rtol=1e-12)
+    assert path.stability == dialects.torch.sgd_momentum.stability(momentum=0.5, dampening=0.3, lr=0.03)
+
+
+def test_the_sharpness_of_adam_is_the_preconditioned_one():
+    """Cohen et al., 2022, equation 3: P = (1 - beta1**t) (sqrt(v / (1 - beta2**t)) + eps), and lr times P**-1 H."""
+    path = downslope.walk("rosenbrock", [downslope.adam], lr=0.1, steps=40).paths[0]
+    t = np.arange(1, 41)[:, None]
+    preconditioner = (1 - 0.9**t) * (np.sqrt(path.states["v"][1:] / (1 - 0.999**t)) + 1e-8)
+    for k in range(40):
+        hessian = np.array(surfaces.rosenbrock.hessian(*path.points[k]))
+        expected = 0.1 * np.linalg.eigvals(hessian / preconditioner[k][:, None]).max()
+        assert path.sharpness[k] == pytest.approx(expected, rel=1e-9)
+    assert path.stability.limit == pytest.approx(38)
+
+
+def test_what_is_remembered_shrinks_until_the_sharpness_is_at_the_limit():
+    """Steps that no longer shrink end in an orbit, whose size holds the rule where it would begin to grow."""
+    path = downslope.walk("valley", [dialects.keras.rmsprop], lr=0.05, steps=1500).paths[0]
+    assert path.sharpness[0] < 1
+    np.testing.assert_allclose(path.sharpness[-300:], path.stability.limit, rtol=1e-9)
+    path = downslope.walk("valley", [Recipe(downslope.adamax, beta2=0.99)], lr=0.05, steps=1500).paths[0]
+    assert np.median(path.sharpness[-300:]) == pytest.approx(path.stability.limit, rel=0.1)
+
+
+def test_there_is_no_sharpness_without_a_limit():
+    path = downslope.walk("valley", [downslope.lion], lr=0.1, steps=5).paths[0]
+    assert "sign" in path.stability.reason
+    assert np.isnan(path.sharpness).all()
+
+
 # Noise
 
 

@@ -14,8 +14,9 @@ stability", 2022, for preconditioned curvature.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,8 @@ class Stability:
         rate: What a step multiplies the error by in the end, at the fastest.
         held: The states that were held still; if there are any, the curvature is the preconditioned one.
         reason: Why it cannot be said.
+        gain: How far a step moves a weight at once, per unit of its gradient, `lr` and the factor before the gradient:
+            1 - beta1 for Adam. `response` over this is `lr` times the factor.
     """
 
     limit: float | None = None
@@ -58,6 +61,7 @@ class Stability:
     rate: float | None = None
     held: tuple[str, ...] = ()
     reason: str = ""
+    gain: float | None = None
 
     def __str__(self) -> str:
         if self.limit is None:
@@ -88,24 +92,38 @@ def stability(program: Program, settings: Mapping[str, float]) -> Stability:
         >>> round(found.limit, 9)
         3.8
     """
-    if "lr" not in settings:
-        return Stability(reason="a limit is one of lr times the curvature, and it has no lr")
-    lr = settings["lr"]
-    if not lr:
-        return Stability(reason="with a learning rate of 0 nothing moves")
     try:
-        held, outputs = _linear(program)
-        matrix, slopes, point = _recurrence(program, settings, outputs)
+        found = _recurrence(program, settings)
     except _NotLinear as why:
         return Stability(reason=str(why))
+    limit = _limit(found.radius)
+    fastest, rate = _fastest(found.radius, limit, found.blur) if limit else (None, None)
+    return Stability(limit, fastest, rate, found.held, gain=found.gain)
 
-    def radius(size: Any) -> Array:
-        curvature = np.asarray(size)[..., None, None] / lr
-        found: Array = np.abs(np.linalg.eigvals(matrix + curvature * np.outer(slopes, point))).max(axis=-1)
-        return found
 
-    blur = 10 * np.finfo(np.float64).eps ** (1 / len(matrix))  # of a zero that is as manifold as the matrix is large
-    return Stability(*_extremes(radius, blur), held)
+def limits(program: Program, settings: Mapping[str, float], rates: Sequence[float]) -> list[Stability]:
+    """The limit of a program at several learning rates: with some weight decays it depends on them.
+
+    Args:
+        program: What a step computes.
+        settings: The values of its hyperparameters.
+        rates: The learning rates.
+
+    Returns:
+        For each rate what `stability` says, without where it is fastest and the rate there.
+
+    Example:
+        >>> import downslope
+        >>> from downslope.language.options import compose
+        >>> found = limits(compose(downslope.adamw), downslope.adamw.complete({"lr": 1.0}), [1e-3, 1.0])
+        >>> [round(each.limit, 4) for each in found]
+        [37.9998, 37.81]
+    """
+    try:
+        found = [_recurrence(program, {**settings, "lr": rate}) for rate in rates]
+    except _NotLinear as why:
+        return [Stability(reason=str(why)) for _ in rates]
+    return [Stability(_limit(each.radius), held=each.held, gain=each.gain) for each in found]
 
 
 def response(program: Program) -> tuple[Expression, tuple[str, ...]] | None:
@@ -137,6 +155,7 @@ def response(program: Program) -> tuple[Expression, tuple[str, ...]] | None:
 # Which states are held still
 
 
+@functools.lru_cache(maxsize=64)
 def _linear(program: Program) -> tuple[tuple[str, ...], dict[str, Expression]]:
     """The states that are held still, as few as will do, and the new values of what moves, linear in what moves."""
     for count in range(min(len(program.states), MOST_HELD) + 1):
@@ -213,10 +232,72 @@ def _factor(e: Expression, factors: dict[Expression, Expression]) -> Expression:
 # The recurrence
 
 
-def _recurrence(
-    program: Program, settings: Mapping[str, float], outputs: Mapping[str, Expression]
-) -> tuple[Array, Array, Array]:
-    """What a step makes of the weight and its states, without and per unit of the gradient, and where that is taken."""
+@dataclass(frozen=True)
+class _Recurrence:
+    """What a step makes of the weight and its states on a quadratic.
+
+    Attributes:
+        lr: The learning rate.
+        held: The states that are held still.
+        matrix: What a step makes of them without a gradient; the weight is the first.
+        slopes: What it adds to them per unit of the gradient.
+        point: Where the gradient is taken.
+    """
+
+    lr: float
+    held: tuple[str, ...]
+    matrix: Array
+    slopes: Array
+    point: Array
+
+    @property
+    def gain(self) -> float:
+        """How far the weight is moved at once, per unit of the learning rate and the gradient."""
+        return float(-self.slopes[0] / self.lr)
+
+    @property
+    def blur(self) -> float:
+        """How far from 0 rounding may put a radius: a zero may be as manifold as the matrix is large."""
+        return float(10 * np.finfo(np.float64).eps ** (1 / len(self.matrix)))
+
+    def radius(self, size: Any) -> Array:
+        """The spectral radius at these products of learning rate and curvature."""
+        curvature = np.asarray(size)[..., None, None] / self.lr
+        found = np.abs(np.linalg.eigvals(self.matrix + curvature * np.outer(self.slopes, self.point)))
+        return np.asarray(found.max(axis=-1))
+
+
+def _recurrence(program: Program, settings: Mapping[str, float]) -> _Recurrence:
+    """A program as a linear recurrence, with these settings."""
+    if "lr" not in settings:
+        raise _NotLinear("a limit is one of lr times the curvature, and it has no lr")
+    if not settings["lr"]:
+        raise _NotLinear("with a learning rate of 0 nothing moves")
+    held, count, roots = _derivatives(program)
+    known = _settled(program, settings, roots)
+    factors = sorted({str(part.value) for part in in_order(roots) if str(part.value).startswith("factor ")})
+
+    def coefficients(values: Iterable[float]) -> tuple[Array, Array]:
+        leaves = {**known, **dict(zip(factors, values, strict=True))}
+        found = _values(roots, leaves)
+        table = np.array([found[e] for e in roots]).reshape(-1)
+        width = count + 1
+        return table[: width * count].reshape(count, width), table[width * count :]
+
+    table, at = coefficients([1.0] * len(factors))
+    if not np.isfinite(table).all() or not np.isfinite(at).all():
+        raise _NotLinear("its coefficients are not finite")
+    _check_common(table, [coefficients(values)[0] for values in itertools.islice(_others(len(factors)), 3)])
+    return _Recurrence(settings["lr"], held, table[:, :-1], table[:, -1], at)
+
+
+@functools.lru_cache(maxsize=64)
+def _derivatives(program: Program) -> tuple[tuple[str, ...], int, tuple[Expression, ...]]:
+    """What is held still, how many values move, and how the new ones, then the place of the gradient, depend on them.
+
+    The derivatives of each new value are by the old ones and by the gradient.
+    """
+    held, outputs = _linear(program)
     names = list(outputs)
     rows = [gradient(e, [*names, "dx"]) for e in outputs.values()]
     point = program.lookahead.outputs["x"] if program.lookahead else array("x")
@@ -225,22 +306,7 @@ def _recurrence(
         raise _NotLinear("its look-ahead is no multiple of what it remembers")
     if _mentions([point], {*program.states} - {*names}):
         raise _NotLinear("its look-ahead depends on what is held still")
-    roots = [e for row in [*rows, where] for e in row]
-    known = _settled(program, settings, roots)
-    factors = sorted({str(part.value) for part in in_order(roots) if str(part.value).startswith("factor ")})
-
-    def coefficients(values: Iterable[float]) -> tuple[Array, Array]:
-        leaves = {**known, **dict(zip(factors, values, strict=True))}
-        found = _values(roots, leaves)
-        table = np.array([found[e] for e in roots]).reshape(-1)
-        width = len(names) + 1
-        return table[: width * len(names)].reshape(len(names), width), table[width * len(names) :]
-
-    table, at = coefficients([1.0] * len(factors))
-    if not np.isfinite(table).all() or not np.isfinite(at).all():
-        raise _NotLinear("its coefficients are not finite")
-    _check_common(table, [coefficients(values)[0] for values in itertools.islice(_others(len(factors)), 3)])
-    return table[:, :-1], table[:, -1], at
+    return held, len(names), tuple(e for row in [*rows, where] for e in row)
 
 
 def _others(count: int) -> Iterable[list[float]]:
@@ -294,20 +360,23 @@ def _values(roots: Iterable[Expression], leaves: Mapping[str, float]) -> dict[Ex
 # The extremes
 
 
-def _extremes(radius: Callable[[Any], Array], blur: float) -> tuple[float, float | None, float | None]:
-    """The first size at which the radius reaches 1, and the smallest at which it is least, and how small that is.
+def _limit(radius: Callable[[Any], Array]) -> float:
+    """The first size at which the spectral radius reaches 1; 0 if it is never below, infinite if it always is."""
+    growing = np.flatnonzero(radius(SIZES) >= 1)
+    if not growing.size:
+        return float(np.inf)
+    return _bisected(radius, SIZES[growing[0] - 1], SIZES[growing[0]], 1.0) if growing[0] else 0.0
+
+
+def _fastest(radius: Callable[[Any], Array], limit: float, blur: float) -> tuple[float, float]:
+    """The smallest size at which the radius is least, and how small that is.
 
     Args:
         radius: The spectral radius for an array of sizes.
+        limit: Up to where to look.
         blur: How far from 0 rounding may put it.
     """
-    radii = radius(SIZES)
-    growing = np.flatnonzero(radii >= 1)
-    if growing.size and growing[0] == 0:
-        return 0.0, None, None
-    last = int(growing[0]) if growing.size else len(SIZES)
-    limit = _bisected(radius, SIZES[last - 1], SIZES[last], 1.0) if growing.size else np.inf
-    sizes = np.concatenate([SIZES[:last], np.linspace(0, min(limit, SIZES[-1]), 2002)[1:-1]])
+    sizes = np.concatenate([SIZES[: np.searchsorted(SIZES, limit)], np.linspace(0, min(limit, SIZES[-1]), 2002)[1:-1]])
     sizes.sort()
     radii = radius(sizes)
     best = int(radii.argmin())
@@ -318,7 +387,7 @@ def _extremes(radius: Callable[[Any], Array], blur: float) -> tuple[float, float
     if len(as_fast) > 1 and as_fast[0]:  # not one size, but all from some size on
         above, below = sizes[as_fast[0] - 1], sizes[as_fast[0]]
         fastest = _bisected(lambda size: -radius(size), above, below, -rate * (1 + 1e-9))
-    return float(limit), fastest, rate
+    return fastest, rate
 
 
 def _bisected(function: Callable[[Any], Array], low: float, high: float, level: float) -> float:

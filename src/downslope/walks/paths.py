@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from downslope.recipes.recipe import Recipe
+from downslope.targets.stability import Stability, stability
 from downslope.walks.surface import Surface
 
 Array = np.ndarray[Any, Any]
@@ -94,12 +95,37 @@ class Path:
     @functools.cached_property
     def curvature(self) -> Array:
         """The largest eigenvalue of the second derivatives at each point; nan where they are not finite."""
+        return _largest(self._hessians)
+
+    @functools.cached_property
+    def stability(self) -> Stability:
+        """How large `lr` times the curvature may be for this rule with these settings."""
+        return stability(self.recipe.program, self.recipe.numbers)
+
+    @functools.cached_property
+    def sharpness(self) -> Array:
+        """`lr` times the curvature at each point, which `stability.limit` is the limit of.
+
+        The largest eigenvalue of the second derivatives, times the learning rate. For a rule with states that are held
+        still, of the preconditioned ones: each axis is scaled by the factor before the gradient in the step from this
+        point (at the end, in the step to it). nan where it is not finite, or there is no limit to compare it to.
+
+        Source: Cohen et al., "Adaptive gradient methods at the edge of stability", 2022, section 2.
+        """
+        limit = self.stability
+        if limit.limit is None or (limit.held and not limit.gain):
+            return np.full(len(self.points), np.nan)
+        if not limit.held:
+            return self.recipe.numbers["lr"] * self.curvature
+        with np.errstate(invalid="ignore"):
+            root = np.sqrt(np.concatenate([self.effective, self.effective[-1:]]) / limit.gain)
+            return _largest(root[:, :, None] * self._hessians * root[:, None, :])
+
+    @functools.cached_property
+    def _hessians(self) -> Array:
+        """The second derivatives at each point."""
         rows = self.surface.hessian(*self.points.T)
-        matrices = np.stack([np.stack([np.broadcast_to(e, self.losses.shape) for e in row], -1) for row in rows], -2)
-        finite = np.isfinite(matrices).all(axis=(1, 2))
-        found = np.full(len(matrices), np.nan)
-        found[finite] = np.linalg.eigvalsh(matrices[finite]).max(axis=1)
-        return found
+        return np.stack([np.stack([np.broadcast_to(e, self.losses.shape) for e in row], -1) for row in rows], -2)
 
     @property
     def _way(self) -> Array:
@@ -194,6 +220,14 @@ class Walk:
 
         frame = 'width="100%" height="900" style="border: 0" sandbox="allow-scripts"'
         return f'<iframe {frame} srcdoc="{html.escape(film(self))}"></iframe>'
+
+
+def _largest(matrices: Array) -> Array:
+    """The largest eigenvalue of each symmetric matrix; nan where one is not finite."""
+    finite = np.isfinite(matrices).all(axis=(1, 2))
+    found = np.full(len(matrices), np.nan)
+    found[finite] = np.linalg.eigvalsh(matrices[finite]).max(axis=1)
+    return found
 
 
 def arrivals(losses: Array, goal: float, is_bottomless: bool) -> Array:
