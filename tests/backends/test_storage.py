@@ -97,6 +97,46 @@ def test_every_value_is_rounded_to_the_nearest_even(storage):
     assert np.isnan(STORE[storage][1](after["x"])[bad]).all()
 
 
+STRANGE = np.uint32([0x7FFFFFFF, 0xFFFFFFFF, 0x7FFF8000, 0xFFFF8000, 0x7F800001, 0xFF800001, 0x7F808000, 0x7FC00000])
+"""Bits of not-a-number whose upper halves, rounded like a number's, would be zeros or infinities."""
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("rounding", ["nearest", "compensated", "stochastic"])
+def test_not_a_number_stays_one_whatever_its_bits(storage, rounding):
+    """Of a gradient, of weights and of a state that is the gradient itself; their neighbours are what they would be."""
+
+    @downslope.rule
+    def remember(x, dx, last=0, *, lr):
+        return x - lr * last, dx
+
+    count = 64
+    dx = np.linspace(-2, 2, count, dtype=np.float32)
+    if storage == "float32":
+        dx[3::8] = STRANGE.view(np.float32)
+    else:
+        dx[3::8] = np.nan
+    bits = {"float16": (STRANGE >> 16 & 0x83FF) | 0x7C01, "bfloat16": STRANGE >> 16 | 1}.get(storage)
+    stored = STORE[storage][0](dx)
+    if bits is not None:
+        stored.view(np.uint16)[3::8] = bits
+    x = bfloat16(np.ones(count))
+    last = np.zeros(count, np.uint16)
+    kept = [x, stored, last, *([np.zeros(count, np.uint16)] if rounding == "compensated" else [])]
+    kernel = Kernel(compose(remember), ["bfloat16", storage, "bfloat16"], rounding)
+    slots = np.zeros((1, FIRST + len(kept)), np.int64)
+    slots[0, LENGTH] = count
+    slots[0, FIRST:] = [array.ctypes.data for array in kept]
+    for _ in range(2):
+        kernel.update(*whereabouts(slots), address(np.float32([0.5])), 0, count, 0)
+    bad = np.arange(count) % 8 == 3
+    np.testing.assert_array_equal(np.isnan(widened(last)), bad)
+    np.testing.assert_array_equal(np.isnan(widened(x)), bad)
+    np.testing.assert_array_equal(
+        last[~bad], bfloat16(np.float32(stored if storage != "bfloat16" else widened(stored)))[~bad]
+    )
+
+
 def test_what_rounding_takes_is_kept_for_the_next_step():
     """A thousand steps, each far below the spacing of bfloat16 at 1, arrive; without compensation none does."""
     program = compose(downslope.sgd)

@@ -57,7 +57,7 @@ import numpy as np
 
 from downslope.backends.compiler import doubles, {scalar}, int64, singles, words
 from downslope.backends.machine import Library
-from downslope.backends.memory import access, dithered_store, prefetch, put_word, rounding
+from downslope.backends.memory import access, dithered_store, prefetch, put_word, rounding, usual_nan
 
 library = Library(__file__)
 {accessors}
@@ -132,6 +132,7 @@ _TAKEN = frozenset(
         "round_",
         "dithered_store",
         "rounding",
+        "usual_nan",
         "prefetch",
         "update",
         "coefficients",
@@ -170,11 +171,17 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
     called = target.words(program.body)
     called |= PYTHON.words(in_order([*program.coefficients, *program.scalar_outputs.values()]))
     functions = sorted(word for word in called if hasattr(math, word))
+    rounded = _behind(program, [name for name in program.outputs if stored[name] == "bfloat16"])
     prologue = [f"{addresses[name]} = slot_[{FIRST + k}]" for k, name in enumerate(kept)]
     for index, (variable, meaning) in enumerate(text.coefficients):
         note = f"  # {meaning}" if meaning else ""
-        prologue.append(f"{variable} = row_[{index}]{note}")
-    loop = [f"{variable} = {accessors[name][0]}({addresses[name]}, i_)" for variable, name in text.loads]
+        number = f"row_[{index}]"
+        prologue.append(f"{variable} = {f'usual_nan({number})' if rounded else number}{note}")
+    loop = []
+    for variable, name in text.loads:
+        loaded = f"{accessors[name][0]}({addresses[name]}, i_)"
+        strange = name in rounded and stored[name] != "bfloat16"
+        loop.append(f"{variable} = {f'usual_nan({loaded})' if strange else loaded}")
     made = []
     for k, name in enumerate(kept):
         storage = f', storage="{stored[name]}"' if stored[name] in HALVES else ""
@@ -229,6 +236,12 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         prefetches="\n".join(f"                {line}" for line in prefetches),
         loop="\n".join(f"                {line}" for line in loop or ["pass"]),
     )
+
+
+def _behind(program: Program, outputs: Sequence[str]) -> set[str]:
+    """The arrays from which these outputs are computed."""
+    needed = in_order(program.outputs[name] for name in outputs)
+    return {str(e.value) for e in needed if e.op == "input" and e.per_weight}
 
 
 def body_scalar(storages: Sequence[str]) -> str:

@@ -46,7 +46,8 @@ def access(scalar: str, which: int | None = None, storage: str = "") -> tuple[Wo
         which: Which array of a slot this is, so that the compiler knows that the others do not overlap it; None
             makes no such promise.
         storage: What stands in memory: "bfloat16" or "float16", read exactly and written rounded to the nearest, ties
-            to even, for a `scalar` of float32; otherwise the scalar itself.
+            to even, for a `scalar` of float32; otherwise the scalar itself. A bfloat16 is written of what is a number
+            or came of `usual_nan`.
     """
     kind, stored = _STORED[scalar], _STORED[storage or scalar]
 
@@ -85,20 +86,31 @@ def _narrowed(writer: Writer, value: Value, storage: str, noise: Value | None = 
         return value
     new = writer.new
     bits = new("i32", f"bitcast {value} to i32")
-    upper = new("i32", f"lshr {bits}, 16")
-    last = new("i32", f"and {upper}, 1")
-    to_add = new("i32", f"add {last}, {0x7FFF}")
     if noise is not None:
         magnitude = new("i32", f"and {bits}, {0x7FFFFFFF}")
         infinite = new("i1", f"icmp eq {magnitude}, {0x7F800000}")
         lower = new("i32", f"and {noise}, {0xFFFF}")
         to_add = new("i32", f"select {infinite}, i32 0, {lower}")
+    else:
+        upper = new("i32", f"lshr {bits}, 16")
+        last = new("i32", f"and {upper}, 1")
+        to_add = new("i32", f"add {last}, {0x7FFF}")
     sum_ = new("i32", f"add {bits}, {to_add.text}")
     rounded = new("i32", f"lshr {sum_}, 16")
-    quiet = new("i32", f"or {upper}, {0x40}")
-    not_a_number = new("i1", f"fcmp uno {value}, {value.text}")
-    chosen = new("i32", f"select {not_a_number}, {quiet}, {rounded}")
-    return new("i16", f"trunc {chosen} to i16")
+    return new("i16", f"trunc {rounded} to i16")
+
+
+def _usual(writer: Writer, arguments: Sequence[Value]) -> Value:
+    value = writer.cast(arguments[0], "float")
+    strange = writer.new("i1", f"fcmp uno {value}, {value.text}")
+    return writer.select(strange, number(float("nan"), "float"), value)
+
+
+usual_nan = Word(_usual)
+"""For compiled code: a float32, or the usual not-a-number in the place of any other. One is told from another by bits
+that come from whoever made it, and rounding to a bfloat16 could carry these over into the sign, or leave nothing of
+them. What is computed from the usual one, or from what a bfloat16 holds, can be rounded like any number: so this is
+done once for what is loaded, rather than for everything that is stored."""
 
 
 def _widened_half(writer: Writer, value: Value) -> Value:
