@@ -291,12 +291,12 @@ class Kernel:
         self.width = len(program.coefficients)
 
 
-def share_out(kernel: Kernel, slots: tuple[int, int, int], table: int, total: int, workers: int, done: int) -> None:
-    """Update the weights of a slot table with several threads; `table` is the address of the coefficients."""
+def share_out(kernel: Kernel, slots: tuple[int, int, int], rows: int, total: int, workers: int, done: int) -> None:
+    """Update the weights of a slot table with several threads; `rows` is the address of the coefficients."""
     at, count, width = slots
     piece = max(LEAST, min(SHARE, -(-total // (64 * workers)) * 64))
-    pieces = [(at, count, width, table, begin, min(begin + piece, total), 0) for begin in range(0, total, piece)]
-    threads.share_out(kernel.update, pieces, workers, last=[(at, count, width, table, 0, 0, done)])
+    pieces = [(at, count, width, rows, begin, min(begin + piece, total), 0) for begin in range(0, total, piece)]
+    threads.share_out(kernel.update, pieces, workers, last=[(at, count, width, rows, 0, 0, done)])
 
 
 def whereabouts(slots: Array) -> tuple[int, int, int]:

@@ -39,6 +39,7 @@ class Stepper:
         """
         self.program, self.table = program, table
         self.kernel = Kernel(program, table.storages[: len(program.arrays)], rounding)
+        # Called with the gradients themselves; compiled code gets the table, their identities and their number.
         self._step, self._begin = slot_table.step.bound(table.address), slot_table.begin.bound(table.address)
         self._alone = table.total < THREADED_FROM
         self._scale_at = program.scalars.index("grad_scale") if "grad_scale" in program.scalars else -1

@@ -275,6 +275,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     def _interpreted_step(self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any) -> None:
         """One step, operation by operation; on TensorFlow and JAX this is what is compiled."""
         coefficients, scalars = self._coefficients(learning_rate)
+        # Keras hands what it is given for a learning rate to `update_step`, variable by variable.
         super()._backend_update_step(grads, trainable_variables, coefficients)
         for name, value in scalars.items():
             self.assign(self._states.scalars[name], value)

@@ -9,12 +9,12 @@ from typing import Any
 from downslope.rule import Rule
 
 
-def schedule_names(rule: Rule) -> dict[str, tuple[str, ...]]:
+def aliases(rule: Rule) -> dict[str, tuple[str, ...]]:
     """What schedules that cycle momentum look for, and the rule's own names for it.
 
     Example:
         >>> import downslope
-        >>> schedule_names(downslope.nesterov), schedule_names(downslope.adan)
+        >>> aliases(downslope.nesterov), aliases(downslope.adan)
         ({'momentum': ('mu',)}, {'betas': ('beta1', 'beta2', 'beta3')})
     """
     own = {*rule.hyperparameters, *rule.flags}
@@ -27,12 +27,12 @@ def schedule_names(rule: Rule) -> dict[str, tuple[str, ...]]:
     return found
 
 
-class ScheduledGroup(dict[str, Any]):
+class AliasedGroup(dict[str, Any]):
     """A parameter group with two names for one thing: whichever is set, the other follows.
 
     Args:
         entries: The entries. Where both names are given, it is the rule's own that counts.
-        names: As `schedule_names` gives them.
+        names: As `aliases` gives them.
     """
 
     names: Mapping[str, tuple[str, ...]] = {}
@@ -64,13 +64,13 @@ class ScheduledGroup(dict[str, Any]):
         for key, value in dict(*others, **entries).items():
             self[key] = value
 
-    def __ior__(self, other: Any) -> ScheduledGroup:  # type: ignore[override,misc]
+    def __ior__(self, other: Any) -> AliasedGroup:  # type: ignore[override,misc]
         self.update(other)
         return self
 
-    def copy(self) -> ScheduledGroup:
+    def copy(self) -> AliasedGroup:
         """Another group with the same entries."""
-        return ScheduledGroup(self, self.names)
+        return AliasedGroup(self, self.names)
 
 
 def parts(name: str, value: Any, count: int) -> Iterable[Any]:

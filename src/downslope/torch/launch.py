@@ -48,7 +48,7 @@ class Together:
     """What tensors of one launch have in common.
 
     Attributes:
-        kind: What updates them.
+        kind: The class of the launch that updates them: `Compiled`, or `Interpreted` where no kernel goes.
         device: Where they are.
         program: What is computed.
         storages: What weights, gradients and states are stored as.
@@ -96,7 +96,7 @@ class Compiled:
         program, storages = together.program, together.storages
         self.program, self.mesh, self.which, self.held = program, together.mesh, members.which, members.held
         self._groups = members.groups
-        self._names = [name.removesuffix(" next") for name in program.scalars]
+        self._names = [name.removesuffix(" next") for name in program.scalars]  # at the next step they are as now
         kept = [*storages, storages[0]] if storage.rounding == "compensated" else storages
         self._table = SlotTable(
             of_tensors(torch.Tensor),
@@ -127,6 +127,7 @@ class Compiled:
         self._settings, self._scale = settings, scale
         for row, group in enumerate(self._row_groups):
             numbers = settings[group].numbers
+            # Clocks and `grad_scale` are no settings; the stepper has them from elsewhere.
             self._stepper.settle(row, [numbers.get(name, 0.0) for name in self._names])
         self._stepper.scale(scale)
 
@@ -145,7 +146,7 @@ class Compiled:
         return self._mended(self._stepper.step(*gradients, workers=workers))
 
     def quick_step(self) -> Callable[..., int] | None:
-        """A function that does `step` on one thread, given the identities of the gradients; None for large launches."""
+        """A function that does `step` on one thread, given the gradients one by one; None for large launches."""
         return self._stepper.quick_step()
 
     def _mended(self, code: int) -> int:

@@ -18,7 +18,7 @@ from downslope.rule import Rule
 from downslope.torch import backward, training
 from downslope.torch.extras import STORING, Arguments, Chosen
 from downslope.torch.gradients import refuse_a_share
-from downslope.torch.groups import ScheduledGroup, refuse_contradiction, schedule_names
+from downslope.torch.groups import AliasedGroup, aliases, refuse_contradiction
 from downslope.torch.layout import Layout
 from downslope.torch.points import at_weights, elsewhere, follow, move, refuse_another_place, refuse_at_weights
 from downslope.torch.progress import Progress
@@ -67,7 +67,7 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     rule: Rule
-    _scheduled: Mapping[str, tuple[str, ...]] = {}
+    _aliases: Mapping[str, tuple[str, ...]] = {}
 
     @overload
     def __init__(self, params: Any, rule: Rule, **settings: Unpack[Arguments]) -> None: ...
@@ -94,8 +94,8 @@ class Optimizer(torch.optim.Optimizer):
         defaults: dict[str, Any] = {**rule.hyperparameters, **rule.flags, **given}
         defaults = {name: torch_optimizer.required if v is None else v for name, v in defaults.items()}
         self.rule = rule
-        self._scheduled = schedule_names(rule)
-        defaults = dict(ScheduledGroup({**defaults, "maximize": maximize}, self._scheduled))
+        self._aliases = aliases(rule)
+        defaults = dict(AliasedGroup({**defaults, "maximize": maximize}, self._aliases))
         self._begin(params, defaults, extras, stored_ahead=lookahead == "stored")
 
     def _begin(
@@ -142,12 +142,12 @@ class Optimizer(torch.optim.Optimizer):
         """
         if isinstance(param_group, dict):
             admitted = self._admitted(param_group)
-            refuse_contradiction(param_group, self._scheduled)
+            refuse_contradiction(param_group, self._aliases)
             warn_of_misspelt(param_group, {**self.defaults, "weight_decay": 0.0})
             if not isinstance(param_group.get("params"), (Tensor, set)):
                 param_group["params"] = list(param_group["params"])
-            if self._scheduled:
-                param_group = ScheduledGroup(param_group, self._scheduled)
+            if self._aliases:
+                param_group = AliasedGroup(param_group, self._aliases)
             trial = {**self.defaults, **param_group}
             self._check_group(trial, admitted)
             check_members(param_group, self._storage)
@@ -452,7 +452,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._progress.refuse_elsewhere("copying or pickling")
-        own = ("rule", "_options", "_storage", "_nonfinite", "_threads", "_scheduled", "_step_supports_amp_scaling")
+        own = ("rule", "_options", "_storage", "_nonfinite", "_threads", "_aliases", "_step_supports_amp_scaling")
         kept = {name: self.__dict__[name] for name in own if name in self.__dict__}
         return {**super().__getstate__(), **kept, "_skipped": self.skipped}
 
@@ -460,8 +460,8 @@ class Optimizer(torch.optim.Optimizer):
         state = dict(state)
         skipped = state.pop("_skipped", self._progress.skipped if "_progress" in self.__dict__ else 0)
         super().__setstate__(state)
-        if self._scheduled:
-            self.param_groups = [ScheduledGroup(group, self._scheduled) for group in self.param_groups]
+        if self._aliases:
+            self.param_groups = [AliasedGroup(group, self._aliases) for group in self.param_groups]
         self._ready(skipped)
 
 

@@ -24,19 +24,20 @@ def quick_step(layout: Layout) -> Callable[[Groups, State], bool] | None:
     """A step of everything that is laid out.
 
     Returns:
-        A function of groups and states that updates all parameters and returns True; if anything is not as it was laid
-        out, it changes nothing and returns False, and the plain step is due. None where there is more to do in a step.
+        A function of groups and states that updates all parameters and returns True; numbers that have changed in the
+        groups are taken over on the way. If anything else is not as it was laid out, it changes nothing and returns
+        False, and the plain step is due. None where there is more to do in a step.
     """
     more = layout.scaled or layout.sharded or layout.staged or layout.suspects or len(layout.launches) != 1
     update = None if more else layout.launches[0].quick_step()
     if update is None or not all(reader.fixed for reader in layout.readers):
         return None
-    unchanged, params, weights = _Unchanged(layout), layout.params, layout.weights
+    current, params, weights = _Current(layout), layout.params, layout.weights
     increase = torch._C._increment_version
 
     def step(groups: Groups, state: State) -> bool:
-        watch = unchanged.watch
-        if (watch is None or not watch.unchanged(groups, state)) and not unchanged.asked(groups, state):
+        watch = current.watch
+        if (watch is None or not watch.unchanged(groups, state)) and not current.caught_up(groups, state):
             return False
         gradients = [*map(_GRAD, params)]
         code = update(*gradients)
@@ -48,8 +49,8 @@ def quick_step(layout: Layout) -> Callable[[Groups, State], bool] | None:
     return step
 
 
-class _Unchanged:
-    """Whether all that a step depends on, besides gradients, is as it was laid out: by a watch, or else by asking.
+class _Current:
+    """Whether what is laid out is up to date, but for gradients: by a watch, or else by asking.
 
     Attributes:
         watch: Over groups and states, since they were last asked. It takes time to make, so that there is none while
@@ -61,7 +62,7 @@ class _Unchanged:
         self._layout = layout
         self._due = self._patience = 0  # after how many steps that ask there is a watch again
 
-    def asked(self, groups: Groups, state: State) -> bool:
+    def caught_up(self, groups: Groups, state: State) -> bool:
         """Ask the layout; settings that have changed are taken over, if they ask for nothing else than numbers."""
         layout = self._layout
         if not layout.holds(groups, state, False):

@@ -83,12 +83,15 @@ class GroupSettings:
 
 
 class Reader:
-    """Reads a parameter group at every step, and works out only what has changed.
+    """Reads a parameter group, and works out only what has changed.
+
+    It is asked at every step but for those in which a watch sees that nothing has (`downslope.torch.quick`).
 
     Whoever uses the settings keeps those he has used; the reader only answers what the group comes to now.
 
     Attributes:
-        fixed: Whether no entry of the group can become another one in place, as a tensor or a list can.
+        fixed: Whether no entry of the group can become another one in place, as a tensor or a list can; where one can,
+            every step is a plain one, which reads all settings again.
     """
 
     def __init__(self, group: Group, choose: Callable[[Group], Rule], options: Shared, scaled: bool):
