@@ -7,7 +7,10 @@ import downslope
 from downslope import Recipe
 from downslope.walks.film import film
 
-WALKERS = "walkers.map(w => [w.name, w.lr, [...w.points], [...w.losses], w.arrived, w.length, w.turns])"
+WALKERS = """walkers.map(w => [w.name, w.lr, [...w.points], [...w.losses], w.arrived, w.length, w.turns])"""
+AT_STEPS = """walkers.map(w => { const steps = [...Array(film.steps).keys()]; return {
+    limit: w.limit && w.limit.limit, effective: steps.flatMap(t => [...w.effective(t)]), memory: [...w.memory],
+    sharpness: [...steps, film.steps].map(t => w.sharpness(t)), places: w.places }; })"""
 EXACT = {"sgd", "momentum", "nesterov", "adagrad", "rmsprop"}  # made of + - × ÷ √
 
 
@@ -27,15 +30,24 @@ def check_paths(page, walk):
         walk.paths, page.evaluate(WALKERS), strict=True
     ):
         assert (name, lr) == (path.name, path.lr)
-        theirs, ours = np.array(points).reshape(path.points.shape), path.points
+        theirs, ours = np.array(points, float).reshape(path.points.shape), path.points
         if path.recipe.rule.name in EXACT and path.recipe.dialect == "note":
             np.testing.assert_array_equal(theirs, ours)
         else:
             np.testing.assert_allclose(theirs, ours, rtol=1e-9, atol=1e-9 * abs(ours).max())
-        np.testing.assert_allclose(losses, path.losses, rtol=1e-8, atol=1e-10 * path.losses[0])
+        np.testing.assert_allclose(np.array(losses, float), path.losses, rtol=1e-8, atol=1e-10 * path.losses[0])
         assert arrived == (walk.steps + 1 if path.arrival is None else path.arrival)
         assert length == pytest.approx(path.length)
         assert turns == sum(path.sign_changes)
+    for path, found in zip(walk.paths, page.evaluate(AT_STEPS), strict=True):
+        assert found["limit"] == (path.stability.limit and pytest.approx(path.stability.limit))
+        np.testing.assert_allclose(found["effective"], path.effective.ravel(), rtol=1e-6)
+        np.testing.assert_allclose(found["sharpness"], path.sharpness, rtol=1e-6, atol=1e-12)
+        rows = np.reshape(found["memory"], (walk.steps + 1, -1))
+        for place in found["places"]:
+            if place["name"] in path.states:
+                theirs = rows[:, place["place"] :][:, : place["length"]]
+                np.testing.assert_allclose(theirs, path.states[place["name"]], rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +70,39 @@ def test_other_dialects_and_settings(page, tmp_path):
     rules = ["torch.adam", "keras.adam", "schedule_free_adamw", "lion", Recipe(downslope.momentum, mu=0.5)]
     walk = downslope.walk("valley", rules, steps=60, lr=0.05)
     check_paths(opened(page, tmp_path, walk), walk)
+
+
+def test_a_limit_that_depends_on_the_learning_rate_is_that_of_the_one_shown(page, tmp_path):
+    walk = downslope.walk("rotated_valley", ["adamw", "sgd"], steps=12, lr=1.0)
+    page = opened(page, tmp_path, walk)
+    check_paths(page, walk)
+    page.locator("#rate").fill("88")  # 630
+    fast = downslope.walk("rotated_valley", ["adamw", "sgd"], steps=12, lr=630)
+    check_paths(page, fast)
+    assert [path.stability.limit for path in fast.paths] == [0, pytest.approx(2)]
+    assert walk["adamw"].stability.limit == pytest.approx(37.81)
+
+
+def test_how_near_every_rule_is_to_its_limit_is_shown(page, tmp_path):
+    """On a curvature of 10: 0.21 times it is beyond 2, and within 3.8; what cannot be said says why."""
+    walk = downslope.walk("valley", ["sgd", "momentum", "lion", "keras.rmsprop"], steps=40, lr=0.21)
+    page = opened(page, tmp_path, walk)
+    sgd, momentum, lion, rmsprop = page.locator("#walkers tr").all()
+    assert "2.1 > 2" in sgd.inner_text()
+    assert sgd.locator(".beyond").count() == 1
+    assert "2.1 < 3.8" in momentum.inner_text()
+    assert momentum.locator(".beyond").count() == 0
+    assert "no limit" in lion.inner_text()
+    assert "No limit can be read off lion: it goes by the sign" in page.locator(".notes").inner_text()
+    assert f"{walk['keras.rmsprop'].sharpness[40]:.3g} > 2*" in rmsprop.inner_text()
+    page.locator("#scrubber").fill("1")
+    expect(page.locator("#at")).to_have_text("1")
+    path = walk["keras.rmsprop"]
+    shown = rmsprop.inner_text()
+    for number in (path.sharpness[1], *path.effective[1], *path.states["velocity"][1]):
+        assert f"{number:.3g}" in shown
+    page.locator("#rate").fill("52")  # 0.16
+    expect(sgd).to_contain_text("1.6 < 2")
 
 
 def test_moving_the_start_makes_the_walk_from_there(page, tmp_path):

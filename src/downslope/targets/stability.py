@@ -120,7 +120,7 @@ def limits(program: Program, settings: Mapping[str, float], rates: Sequence[floa
         [37.9998, 37.81]
     """
     try:
-        found = [_recurrence(program, {**settings, "lr": rate}) for rate in rates]
+        found = [_recurrence(program, {**settings, "lr": rate} if "lr" in settings else settings) for rate in rates]
     except _NotLinear as why:
         return [Stability(reason=str(why)) for _ in rates]
     return [Stability(_limit(each.radius), held=each.held, gain=each.gain) for each in found]

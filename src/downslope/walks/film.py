@@ -6,20 +6,26 @@ import base64
 import hashlib
 import html
 import json
+import math
+from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
 import numpy as np
 
+from downslope.language.program import Program, in_order
 from downslope.pages import asset, theme
 from downslope.pages.mathml import mathml
 from downslope.recipes.recipe import Recipe, literal
 from downslope.targets.javascript import LIBRARY, function, javascript
+from downslope.targets.stability import Stability, limits, response
 from downslope.version import __version__
-from downslope.walks.paths import Walk
+from downslope.walks.paths import Path, Walk
 from downslope.walks.surface import Surface
 from downslope.walks.walking import CLOSE, HALF_WAY, RATES, noises
 
+SCRIPTS = ("walking.js", "drawing.js", "map.js", "ground.js", "curves.js", "table.js", "film.js")
+STARRED = "; with *, of the surface as scaled along each axis by what the rule divides by"
 NUMBER = 'type="number" step="any" autocomplete="off"'
 
 
@@ -29,8 +35,8 @@ def film(walk: Walk) -> str:
     The page holds the surface, its gradient and the rules as JavaScript made from the same formulas, and nothing that
     has been computed: moving the start or a learning rate in it makes another walk.
     """
-    surface = walk.surface
-    parts = [asset("downslope.walks", name) for name in ("walking.js", "drawing.js", "film.js")]
+    surface, data = walk.surface, _data(walk)
+    parts = [asset("downslope.walks", name) for name in SCRIPTS]
     script = "\n".join(["'use strict';", LIBRARY, _codes(walk), *parts])
     style = f"{theme()}\n:root {{ --shape: {_shape(surface):.4f}; }}\n{asset('downslope.walks', 'film.css')}"
     policy = f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'"
@@ -46,15 +52,19 @@ def film(walk: Walk) -> str:
         "rates": str(len(RATES)),
         "first_rate": literal(RATES[0]),
         "last_rate": f"{RATES[-1]:,.0f}",
+        "starred": STARRED if any(rule["held"] for rule in data["rules"]) else "",
+        "unlimited": _unlimited(data["rules"]),
         "version": __version__,
     }
     return Template(asset("downslope.walks", "film.html")).substitute(
         {name: html.escape(text) for name, text in texts.items()},
         start="".join(f'<label>{name} <input id="at-{name}" {NUMBER}></label>' for name in surface.variables),
+        axes="".join(f'<th scope="col">step along {name}</th>' for name in surface.variables),
+        now_count=str(3 + len(surface.variables)),
         formula=mathml(surface.latex()),
         style=style,
         script=script,
-        data=json.dumps(_data(walk), allow_nan=False).replace("<", "\\u003c"),
+        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
     )
 
 
@@ -72,18 +82,33 @@ def title_of(surface: Surface) -> str:
 
 
 def _codes(walk: Walk) -> str:
-    """The surface and the rules in JavaScript."""
-    surface = walk.surface
-    program = surface.program
-    height = function("", [*surface.variables, *surface.parameters], list(program.outputs.values()))
+    """The surface and the rules in JavaScript, and what a step of each moves per unit of its gradient."""
+    programs = [path.recipe.program for path in walk.paths]
+    rules, responses = (",\n".join(map(write, programs)) for write in (javascript, _response))
+    return (
+        f"const HEIGHT = {_at_a_point(walk.surface, walk.surface.program)};\n"
+        f"const SECOND = {_at_a_point(walk.surface, walk.surface.second)};\n"
+        f"const RULES = [\n{rules},\n];\n"
+        f"const RESPONSES = [\n{responses},\n];"
+    )
+
+
+def _at_a_point(surface: Surface, program: Program) -> str:
+    """A function of a point that fills an array with what a program of the surface puts out."""
+    of_numbers = function("", [*surface.variables, *surface.parameters], list(program.outputs.values()))
     place = [f"point[{k}]" for k in range(len(surface.variables))]
     known = [literal(float(value)) for value in surface.parameters.values()]
-    rules = ",\n".join(javascript(path.recipe.program) for path in walk.paths)
-    return (
-        f"const OF_NUMBERS = {height};\n"
-        f"const HEIGHT = (point, out) => OF_NUMBERS({', '.join([*place, *known])}, out);\n"
-        f"const RULES = [\n{rules},\n];"
-    )
+    return f"((of) => (point, out) => of({', '.join([*place, *known])}, out))({of_numbers})"
+
+
+def _response(program: Program) -> str:
+    """How far a step moves a weight per unit of its gradient: a function, and the names of what it takes."""
+    found = response(program)
+    if found is None:
+        return "null"
+    inputs = [str(part.value) for part in in_order([found[0]]) if part.op == "input"]
+    names = json.dumps(inputs).replace("<", "\\u003c")
+    return f"{{ inputs: {names}, value: {function('', inputs, found[0])} }}"
 
 
 def _data(walk: Walk) -> dict[str, Any]:
@@ -100,7 +125,7 @@ def _data(walk: Walk) -> dict[str, Any]:
             "lowest": walk.lowest,
             "bottomless": not walk.minima,
         },
-        "rules": [{"name": path.name, "numbers": dict(path.given.numbers)} for path in walk.paths],
+        "rules": [_rule(path, shared) for path in walk.paths],
         "start": list(walk.start),
         "steps": walk.steps,
         "noise": base64.b64encode(drawn.tobytes()).decode() if walk.noise else None,
@@ -112,6 +137,24 @@ def _data(walk: Walk) -> dict[str, Any]:
             "rules": [_in_python(path.given) for path in walk.paths],
             "rest": [f"{name}={literal(value)}" for name, value in _asked(walk).items()],
         },
+    }
+
+
+def _rule(path: Path, shared: float) -> dict[str, Any]:
+    """A rule, and its limit: one for all learning rates, or one for each that it may be given."""
+    program, numbers = path.recipe.program, path.given.numbers
+    rates = sorted({*RATES, shared, numbers.get("lr", 0.0)} - {0.0})
+    ends = limits(program, numbers, [rates[0], rates[-1]])
+    first, last = ([found.limit or 0.0, found.gain or 0.0] for found in ends)
+    found: dict[float | None, Stability] = {} if ends[0].reason else {None: ends[0]}
+    if not np.allclose(first, last, rtol=1e-9, atol=0):
+        found = dict(zip(rates, limits(program, numbers, rates), strict=True))
+    return {
+        "name": path.name,
+        "numbers": dict(numbers),
+        "held": bool(ends[0].held),
+        "limits": [[lr, each.limit if each.limit != math.inf else None, each.gain] for lr, each in found.items()],
+        "reason": ends[0].reason,
     }
 
 
@@ -153,6 +196,14 @@ def _goal(walk: Walk) -> str:
         "The goal (dotted) leaves a thousandth of the start's height above the lowest point; a rule is there once it "
         "stays below."
     )
+
+
+def _unlimited(rules: Sequence[Mapping[str, Any]]) -> str:
+    """Why no limit is shown for some."""
+    names: dict[str, list[str]] = {}
+    for rule in rules:
+        names.setdefault(rule["reason"], []).append(rule["name"])
+    return "".join(f" No limit can be read off {', '.join(who)}: {why}." for why, who in names.items() if why)
 
 
 def _noisy(walk: Walk) -> str:

@@ -97,7 +97,7 @@ class Surface:
             >>> [[float(each) for each in row] for row in surfaces.saddle.hessian(0.0, 0.0)]
             [[1.0, 0.0], [0.0, -1.0]]
         """
-        values = self._computed(self._second, point)
+        values = self._computed(self.second, point)
         return tuple(tuple(values[f"d{a}d{b}"] for b in self.variables) for a in self.variables)
 
     def values(self, *point: Any) -> dict[str, Any]:
@@ -114,7 +114,8 @@ class Surface:
         return self._program(_with_slopes(self.formula, self.variables))
 
     @functools.cached_property
-    def _second(self) -> Program:
+    def second(self) -> Program:
+        """The program of the second derivatives, such as `dxdy`: what `hessian` computes, for any target."""
         outputs: dict[str, Expression] = {}
         for a in self.variables:
             second = gradient(self.program.outputs[f"d{a}"], self.variables)

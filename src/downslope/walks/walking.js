@@ -1,28 +1,93 @@
 // Walks, computed whole: a path is a function of its settings, and everything shown is looked up in it.
 
-// The way of one rule: where it is before the first step and after each.
-function walked(rule, numbers, surface, start, steps, noise) {
-  const size = start.length;
+// Room for the way of one rule: where it is before the first step and after each. With `kept` also for the gradient of
+// every step, and for a row of all states before the first step and after each, with the place of each in a row.
+function roomFor(rule, numbers, size, steps, kept) {
+  const states = Object.entries(kept ? rule.start(new Float64Array(size), numbers) : {});
+  let width = 0;
+  const places = states.map(([name, { length }]) => ({ name, length, place: (width += length) - length }));
+  const [points, losses] = [new Float64Array((steps + 1) * size), new Float64Array(steps + 1)];
+  const [gradients, memory] = [new Float64Array(kept ? steps * size : 0), new Float64Array((steps + 1) * width)];
+  return { points, losses, gradients, memory, width, places, kept };
+}
+
+// The way of one rule, into the room that there is for it.
+function walked(rule, numbers, surface, start, noise, way) {
+  const { points, losses, gradients, memory, kept } = way;
+  const [size, steps] = [start.length, losses.length - 1];
   const x = Float64Array.from(start);
   const dx = new Float64Array(size);
   const at = new Float64Array(size);
-  const states = rule.start(x, numbers);
-  const points = new Float64Array((steps + 1) * size);
-  const losses = new Float64Array(steps + 1);
   const out = new Float64Array(1 + size);
-  points.set(x);
-  losses[0] = surface.height(x, out)[0];
-  for (let t = 1; t <= steps; t++) {
-    if (rule.point) {
-      rule.point(at, x, states, numbers, t);
-      surface.height(at, out);
-    } else surface.height(x, out);
-    for (let i = 0; i < size; i++) dx[i] = out[1 + i] + (noise ? noise[(t - 1) * size + i] : 0);
-    rule.step(x, dx, states, numbers, t);
-    points.set(x, t * size);
+  const states = rule.start(x, numbers);
+  const arrays = kept ? Object.values(states) : [];
+  for (let t = 0, place = 0; ; t++) {
     losses[t] = surface.height(x, out)[0];
+    for (let i = 0; i < size; i++) points[t * size + i] = x[i];
+    for (let k = 0; k < arrays.length; k++) {
+      const array = arrays[k];
+      for (let i = 0; i < array.length; i++) memory[place++] = array[i];
+    }
+    if (t === steps) return way;
+    if (rule.point) {
+      rule.point(at, x, states, numbers);
+      surface.height(at, out);
+    }
+    for (let i = 0; i < size; i++) {
+      dx[i] = noise ? out[1 + i] + noise[t * size + i] : out[1 + i];
+      if (kept) gradients[t * size + i] = dx[i];
+    }
+    rule.step(x, dx, states, numbers, t + 1);
   }
-  return { points, losses };
+}
+
+// A function of a place `t`: how far the step from there moves each weight for each unit of its gradient, with what it
+// divides by held still; where steps are no multiples of gradients, the step over the gradient.
+function effectiveSteps({ points, gradients, memory, width, places }, rule, numbers, size) {
+  const found = new Float64Array(size);
+  const axis = (value) => (t) => {
+    for (let i = 0; i < size; i++) found[i] = value(t, i);
+    return found;
+  };
+  if (!rule.response) {
+    return axis((t, i) => Math.abs(points[(t + 1) * size + i] - points[t * size + i]) / Math.abs(gradients[t * size + i]));
+  }
+  const inputs = rule.response.inputs.map((name) => {
+    if (name === "t") return (t) => t + 1;
+    if (name in numbers) return () => numbers[name];
+    const after = name.endsWith(" still") ? 1 : 0;
+    const { length, place } = places.find((state) => state.name === (after ? name.slice(0, -6) : name));
+    return (t, i) => memory[(t + after) * width + place + (i % length)];
+  });
+  const values = inputs.map(() => 0);
+  return axis((t, i) => {
+    for (let k = 0; k < inputs.length; k++) values[k] = inputs[k](t, i);
+    return rule.response.value(...values);
+  });
+}
+
+// A function of a place: the learning rate times the largest curvature there, of the surface or, where the rule divides by
+// states that are held still, of the surface as scaled by the step from there; NaN where it is not finite.
+function sharpnesses(way, rule, numbers, surface, limit) {
+  const size = surface.variables.length;
+  const last = way.losses.length - 2;
+  const at = new Float64Array(size);
+  const second = new Float64Array(size * size);
+  const effective = effectiveSteps(way, rule, numbers, size);
+  return (t) => {
+    if (!limit || (limit.held && !limit.gain)) return NaN;
+    for (let i = 0; i < size; i++) at[i] = way.points[t * size + i];
+    surface.second(at, second);
+    const steps = limit.held ? effective(Math.min(t, last)) : null;
+    const scale = (i) => (steps ? steps[i] / limit.gain : numbers.lr);
+    let largest = second[0] * scale(0);
+    if (size > 1) {
+      const other = second[3] * scale(1);
+      const half = (largest - other) / 2;
+      largest = (largest + other) / 2 + Math.sqrt(half * half + second[1] * scale(0) * second[2] * scale(1));
+    }
+    return Number.isFinite(largest) ? largest : NaN;
+  };
 }
 
 // The first step from which on losses are at the goal or below; their number where they do not end there.
@@ -50,8 +115,9 @@ function leaves(points, ranges, start, before) {
 // The learning rate with which a rule is soonest at the goal and stays there, or ends lowest, without leaving the map.
 function bestRate(rule, numbers, surface, start, steps, noise, rates, goal) {
   let best = null;
+  const way = roomFor(rule, numbers, start.length, steps, false);
   for (const rate of rates) {
-    const { points, losses } = walked(rule, { ...numbers, lr: rate }, surface, start, steps, noise);
+    const { points, losses } = walked(rule, { ...numbers, lr: rate }, surface, start, noise, way);
     let end = -Infinity;
     for (let t = losses.length - Math.max(1, Math.floor(losses.length / 10)); t < losses.length; t++) {
       end = losses[t] <= end ? end : losses[t];

@@ -1,0 +1,101 @@
+// The surface from above, or from the side if it has one variable, and the ways on it.
+
+// Where a point is on the ground's canvas.
+function placed(width, height) {
+  const [[x0, x1], [y0, y1]] = surface.flat ? surface.ranges : [surface.ranges[0], surface.tall];
+  return (x, y) => [((x - x0) / (x1 - x0)) * width, ((y1 - y) / (y1 - y0)) * height];
+}
+
+function drawGround() {
+  const { context, width, height, ratio } = fitted(ground);
+  if (surface.flat) {
+    if (!map || map.width !== Math.round(width * ratio) || map.theme !== colour("page")) {
+      map = mapped(surface, width, height, ratio);
+      map.theme = colour("page");
+    }
+    context.drawImage(map, 0, 0, width, height);
+  } else drawHill(context, width, height);
+  const place = placed(width, height);
+  drawScale(context, width, height, place);
+  context.strokeStyle = colour("ink");
+  context.lineWidth = 1.6;
+  for (const minimum of surface.minima) {
+    const [x, y] = place(minimum[0], surface.flat ? minimum[1] : surface.lowest);
+    context.beginPath();
+    context.moveTo(x - 5, y);
+    context.lineTo(x + 5, y);
+    context.moveTo(x, y - 5);
+    context.lineTo(x, y + 5);
+    context.stroke();
+  }
+  const points = walkers.filter((walker) => walker.shown);
+  const front = points.filter((walker) => walker === now.pointed);
+  for (const walker of [...points.filter((other) => other !== now.pointed), ...front]) {
+    drawWay(context, walker, place, width, height);
+  }
+  const [x, y] = place(chosen.start[0], surface.flat ? chosen.start[1] : walkers[0].losses[0]);
+  handle.style.transform = `translate(${Math.min(width, Math.max(0, x))}px, ${Math.min(height, Math.max(0, y))}px)`;
+}
+
+function drawHill(context, width, height) {
+  const [x0, x1] = surface.ranges[0];
+  const place = placed(width, height);
+  const out = new Float64Array(2);
+  context.beginPath();
+  for (let i = 0; i <= 400; i++) {
+    const x = x0 + ((x1 - x0) * i) / 400;
+    context.lineTo(...place(x, surface.height([x], out)[0]));
+  }
+  context.strokeStyle = colour("muted");
+  context.lineWidth = 2;
+  context.stroke();
+  context.lineTo(width, height);
+  context.lineTo(0, height);
+  context.fillStyle = colour("low");
+  context.fill();
+}
+
+function drawScale(context, width, height, place) {
+  const [xs, ys] = surface.flat ? surface.ranges : [surface.ranges[0], surface.tall];
+  context.fillStyle = colour("muted");
+  context.font = "11px system-ui, sans-serif";
+  context.textAlign = "center";
+  for (const x of ticks(...xs, Math.max(3, width / 110))) {
+    const [at] = place(x, ys[0]);
+    if (at > 14 && at < width - 14) context.fillText(short(x), at, height - 5);
+  }
+  context.textAlign = "left";
+  for (const y of ticks(...ys, Math.max(2, height / 90))) {
+    const at = place(xs[0], y)[1];
+    if (at > 12 && at < height - 20) context.fillText(short(y), 5, at + 4);
+  }
+}
+
+function drawWay(context, walker, place, width, height) {
+  const faint = now.pointed && now.pointed !== walker;
+  const at = (t) => place(walker.points[t * size], surface.flat ? walker.points[t * size + 1] : walker.losses[t]);
+  let last = now.step;
+  while (last > 0 && !at(last).every(Number.isFinite)) last--;
+  const tail = Math.max(0, last - Math.max(12, Math.round(film.steps / 12)));
+  context.strokeStyle = colour(walker.colour);
+  context.lineJoin = "round";
+  context.setLineDash(walker.dash);
+  for (const [from, to, opacity] of [[0, tail, 0.45], [tail, last, 1]]) {
+    context.globalAlpha = faint ? 0.15 : opacity;
+    context.lineWidth = walker === now.pointed ? 3 : 2;
+    context.beginPath();
+    for (let t = from; t <= to; t++) {
+      const [x, y] = at(t);
+      context.lineTo(Math.max(-1e4, Math.min(1e4, x)), Math.max(-1e4, Math.min(1e4, y)));
+    }
+    context.stroke();
+  }
+  context.setLineDash([]);
+  context.globalAlpha = faint ? 0.25 : 1;
+  const [x, y] = at(last);
+  const inside = x >= 0 && x <= width && y >= 0 && y <= height && last === now.step;
+  const edge = inside ? colour("page") : colour(walker.colour);
+  const fill = inside ? colour(walker.colour) : colour("page");
+  marker(context, walker.shape, Math.max(7, Math.min(width - 7, x)), Math.max(7, Math.min(height - 7, y)), fill, edge);
+  context.globalAlpha = 1;
+}

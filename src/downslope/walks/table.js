@@ -1,0 +1,111 @@
+// The numbers of every rule: of the whole walk, and at the step shown.
+
+function buildTable() {
+  for (const walker of walkers) {
+    const row = find("walkers").insertRow();
+    const head = document.createElement("th");
+    head.scope = "row";
+    const button = document.createElement("button");
+    button.type = "button";
+    button.setAttribute("aria-pressed", "true");
+    button.title = "Show or hide";
+    const key = document.createElement("canvas");
+    key.className = "key";
+    button.append(key, walker.name);
+    button.addEventListener("click", () => {
+      walker.shown = !walker.shown;
+      button.setAttribute("aria-pressed", String(walker.shown));
+      row.classList.toggle("hidden", !walker.shown);
+      ask();
+    });
+    head.append(button);
+    row.append(head);
+    const cell = (kind) => Object.assign(row.insertCell(), { className: kind });
+    const states = walker.code.start(Float64Array.from(chosen.start), walker.numbers);
+    walker.cells = {
+      loss: cell("number first"),
+      limit: gauge(cell("number")),
+      effective: surface.variables.map(() => cell("number")),
+      memory: memoryCells(cell("number memory"), states),
+      rate: cell("number first"),
+      arrived: cell("number arrived"),
+      roundabout: cell("number"),
+      turns: cell("number"),
+    };
+    walker.row = row;
+    walker.key = key;
+    for (const [event, pointed] of [["pointerenter", walker], ["pointerleave", null], ["focusin", walker], ["focusout", null]]) {
+      row.addEventListener(event, () => {
+        now.pointed = pointed && walker.shown ? pointed : null;
+        ask();
+      });
+    }
+  }
+}
+
+function drawKeys() {
+  for (const walker of walkers) {
+    const { context, width, height } = fitted(walker.key);
+    context.strokeStyle = colour(walker.colour);
+    context.lineWidth = 2;
+    context.setLineDash(walker.dash);
+    context.strokeRect(0, height / 2, width, 0);
+    context.setLineDash([]);
+    marker(context, walker.shape, width / 2, height / 2, colour(walker.colour), colour("page"), 1);
+  }
+}
+
+// A number beside its limit, and a bar whose mark is the limit.
+function gauge(cell) {
+  const text = document.createElement("span");
+  const bar = document.createElement("span");
+  const fill = document.createElement("span");
+  bar.className = "bar";
+  bar.append(fill);
+  cell.append(text, bar);
+  return { cell, text, fill };
+}
+
+// Places for the values of every state.
+function memoryCells(cell, states) {
+  return Object.entries(states).flatMap(([name, values]) => {
+    const state = document.createElement("span");
+    state.className = "state";
+    const label = document.createElement("i");
+    label.textContent = name;
+    const places = Array.from(values, () => document.createElement("span"));
+    state.append(label, ...places);
+    cell.append(state);
+    return places;
+  });
+}
+
+// What is said of the whole walk.
+function fillTable() {
+  const soonest = Math.min(...walkers.map((walker) => walker.arrived));
+  for (const { cells, row, ...walker } of walkers) {
+    const arrived = walker.arrived <= film.steps;
+    row.classList.toggle("best", arrived && walker.arrived === soonest);
+    cells.rate.textContent = short(walker.lr);
+    cells.arrived.textContent = arrived ? String(walker.arrived) : "–";
+    cells.roundabout.textContent = Number.isFinite(walker.length) ? short(walker.length / walker.distance) : "∞";
+    cells.turns.textContent = String(walker.turns);
+  }
+  find("python").textContent = python();
+}
+
+// What is so at the step shown.
+function fillNow() {
+  find("at").textContent = `${now.step}`;
+  for (const { cells, limit, ...walker } of walkers) {
+    cells.loss.textContent = short(walker.losses[now.step]);
+    const sharpness = walker.sharpness(now.step);
+    const beyond = limit && sharpness >= limit.limit;
+    if (limit) cells.limit.text.textContent = `${short(sharpness)} ${beyond ? ">" : "<"} ${short(limit.limit)}${walker.held ? "*" : ""}`;
+    else cells.limit.text.textContent = "no limit";
+    cells.limit.cell.className = `number ${limit ? "" : "limitless"} ${beyond ? "beyond" : ""}`;
+    cells.limit.fill.style.width = `${80 * Math.max(0, Math.min(1.25, sharpness / limit?.limit || 0))}%`;
+    walker.effective(Math.min(now.step, film.steps - 1)).forEach((step, i) => (cells.effective[i].textContent = short(step)));
+    cells.memory.forEach((cell, k) => (cell.textContent = short(walker.memory[now.step * walker.width + k])));
+  }
+}
