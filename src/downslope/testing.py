@@ -58,10 +58,10 @@ def check_rule(rule: Rule, **flags: bool) -> Certificate:
     """Certify a rule.
 
     Checked are: that the program read from the formula computes what the formula computes; that every installed
-    target (NumPy, the compiled kernel, JAX, PyTorch; float32 and float64 where it has both) ends, on ordinary and on
-    hard inputs (denormal, tiny, huge, zero), inside the interval that the formula's own rounding errors span around
-    the float64 value; that the options wrap it; that saved states go on bit for bit; and that its look-ahead, if it
-    has one, gives the same path stored and explicit.
+    target (NumPy, the compiled kernel, JAX, PyTorch, Triton's kernel where there is a GPU; float32 and float64 where it
+    has both) ends, on ordinary and on hard inputs (denormal, tiny, huge, zero), inside the interval that the formula's
+    own rounding errors span around the float64 value; that the options wrap it; that saved states go on bit for bit;
+    and that its look-ahead, if it has one, gives the same path stored and explicit.
 
     Args:
         rule: One of downslope's, of a dialect or your own.
@@ -138,6 +138,7 @@ def targets() -> Iterator[Target]:
     if importlib.util.find_spec("torch"):
         for dtype in (np.float32, np.float64):
             yield Target(f"torch {dtype.__name__}", dtype, _torch)
+        yield from _gpus()
 
 
 def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
@@ -154,6 +155,47 @@ def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[st
     stepper.settle(0, [scalars[name] for name in program.scalars])
     assert stepper.step(copies["dx"], workers=1) == ALL
     return {name: copies[name] for name in program.outputs}
+
+
+def _gpus() -> Iterator[Target]:
+    torch = importlib.import_module("torch")
+    if torch.cuda.is_available():
+        from downslope.torch.device import has_kernels
+
+        device = torch.device("cuda", torch.cuda.current_device())
+        if has_kernels(device):
+            for dtype in (np.float32, np.float64):
+                yield Target(f"triton {dtype.__name__}", dtype, functools.partial(on_device, device), flush=True)
+
+
+def on_device(
+    device: Any, program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]
+) -> Mapping[str, Array]:
+    """One step by the kernel that Triton makes for a device of PyTorch: the `step` of a `Target`.
+
+    Args:
+        device: A `torch.device`; the CPU only where Triton has been asked to interpret its kernels.
+        program: What the step computes.
+        arrays: As for `Target.step`.
+        scalars: As for `Target.step`.
+    """
+    import torch
+
+    from downslope.backends.describe import of_tensors
+    from downslope.backends.stepping import Stepper
+    from downslope.backends.table import ALL, SlotTable
+    from downslope.torch.device import DeviceMemory, described
+
+    copies = {name: torch.from_numpy(arrays[name].copy()).to(device) for name in program.arrays}
+    held = [tensor for name, tensor in copies.items() if name != "dx"]
+    states = program.scalar_states
+    storages = [arrays["x"].dtype.name] * len(copies)
+    table = SlotTable(of_tensors(torch.Tensor), [held], storages, scalars=len(states), device=described(device))
+    stepper = Stepper(program, "nearest", table, DeviceMemory(device))
+    stepper.group_rows([0], [[scalars.get("t", 1.0) - 1, *(scalars[name] for name in states)]])
+    stepper.settle(0, [scalars[name] for name in program.scalars])
+    assert stepper.step(copies["dx"], workers=1) == ALL
+    return {name: copies[name].cpu().numpy() for name in program.outputs}
 
 
 def _jax(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:

@@ -5,7 +5,7 @@ import pytest
 import downslope
 from downslope import check_rule, cos, exp, expm1, log, maximum, minimum, rule, sign, sin, sqrt, tanh, where
 from downslope.language.operations import OPERATIONS, WORDS
-from downslope.targets import arrays, decimals, formula, intervals, javascript, latex, python
+from downslope.targets import arrays, decimals, formula, intervals, javascript, latex, python, triton
 
 TABLES = {
     "python": python.PYTHON.forms,
@@ -13,6 +13,8 @@ TABLES = {
     "formula": formula.FORMULA.forms,
     "latex": latex.LATEX.forms,
     "javascript": javascript.JAVASCRIPT.forms,
+    "triton": triton.TARGETS["float32"].forms,
+    "triton in double precision": triton.TARGETS["float64"].forms,
     "arrays": arrays.OPERATIONS,
     "intervals": intervals.OPERATIONS,
     "decimals": decimals.OPERATIONS,

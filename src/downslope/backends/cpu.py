@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from downslope.backends import memory, source_cache, threads
+from downslope.backends.host import host
 from downslope.backends.memory import FIRST, KEY, LENGTH, ROW, START
 from downslope.language.program import Program, in_order
-from downslope.targets.python import PYTHON, READABLE, coefficients_source, kernel_target
+from downslope.targets.python import READABLE, kernel_target
 from downslope.targets.write import body
 from downslope.version import __version__
 
@@ -97,16 +97,7 @@ def update(
         put_word(mark_, 0, 1)
 
 
-@library.function(address=True)
-def work_out(rows_: int64, clocks_: doubles, scalars_: doubles, coefficients_: {rows}) -> None:
-    """Work out the coefficients of every row, and its new scalar states behind its scalars."""
-    for row_ in range(rows_):
-        clock_ = clocks_ + {clocks} * row_
-        scalar_ = scalars_ + {scalars} * row_
-        to_ = coefficients_ + {columns} * row_
-        new_ = coefficients({arguments})
-{assignments}
-'''
+{work_out}'''
 _TAKEN = frozenset(
     {
         "slots_",
@@ -167,10 +158,7 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
     taken = {*_TAKEN, *addresses.values(), *(name for pair in accessors.values() for name in pair)}
     target = kernel_target(scalar)
     text = body(program, target, taken, READABLE)
-    host = coefficients_source(program)
-    called = target.words(program.body)
-    called |= PYTHON.words(in_order([*program.coefficients, *program.scalar_outputs.values()]))
-    functions = sorted(word for word in called if hasattr(math, word))
+    parts = host(program, scalar, target.words(program.body))
     rounded = _behind(program, [name for name in program.outputs if stored[name] == "bfloat16"])
     prologue = [f"{addresses[name]} = slot_[{FIRST + k}]" for k, name in enumerate(kept)]
     for index, (variable, meaning) in enumerate(text.coefficients):
@@ -205,25 +193,17 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
     sizes = {name: SIZES[stored[name]] for name in kept}
     block = BLOCK_BYTES // max(sizes.values())
     prefetches = [f"prefetch({addresses[name]} + {size} * block_ + line_)" for name, size in sizes.items()]
-    clocks = {"t": "clock_[0] + 1.0"} | {state: f"clock_[{j}]" for j, state in enumerate(program.scalar_states, 1)}
-    arguments = [clocks.get(name, f"scalar_[{k}]") for k, name in enumerate(program.scalars)]
-    columns, inputs, outputs = len(program.coefficients), len(program.scalars), len(program.scalar_outputs)
-    assignments = [f"to_[{k}] = {scalar}(new_[{k}])" for k in range(columns)]
-    assignments += [f"scalar_[{inputs + j}] = new_[{columns + j}]" for j in range(outputs)]
     return _KERNEL.format(
-        name=_plain(program.name),
+        name=plain(program.name),
         stored=described(storages),
         scalar=scalar,
         version=__version__,
-        functions="".join(f"{word}, " for word in functions),
+        functions=parts.functions,
         accessors="\n".join(made),
-        coefficients=host,
-        rows="singles" if scalar == "float32" else "doubles",
-        columns=columns,
-        clocks=1 + len(program.scalar_states),
-        scalars=inputs + outputs,
-        arguments=", ".join(arguments),
-        assignments="\n".join(f"        {line}" for line in assignments or ["pass"]),
+        coefficients=parts.coefficients,
+        work_out=parts.work_out,
+        rows=parts.rows,
+        columns=len(program.coefficients),
         start=START,
         length=LENGTH,
         row=ROW,
@@ -254,7 +234,7 @@ def described(storages: Sequence[str]) -> str:
     return "_".join(dict.fromkeys(storages))
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """The name, fit for a file and for the text of a module whatever its author did to it."""
     return re.sub(r"\W", "_", name, flags=re.ASCII)[:40]
 
@@ -284,7 +264,7 @@ class Kernel:
         self.program = program
         self.dtype = np.dtype(body_scalar(storages))
         self.source = kernel_source(program, storages, rounding)
-        module = source_cache.load(f"{_plain(program.name)}_{described(storages)}", self.source)
+        module = source_cache.load(f"{plain(program.name)}_{described(storages)}", self.source)
         self.file = module.__file__
         self.update = module.update.call
         self.update_at, self.work_out_at = module.update.address, module.work_out.address

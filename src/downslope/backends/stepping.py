@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from downslope.backends import table as slot_table
+from downslope.backends import triton
 from downslope.backends.cpu import THREADED_FROM, Kernel, share_out, whereabouts
 from downslope.backends.memory import address
 from downslope.backends.table import SlotTable
@@ -29,19 +30,24 @@ class Stepper:
         kernel: The program, compiled.
     """
 
-    def __init__(self, program: Program, rounding: str, table: SlotTable):
+    def __init__(self, program: Program, rounding: str, table: SlotTable, memory: triton.Memory | None = None):
         """Compile the program for what is in a table; its rows have no settings yet.
 
         Args:
             program: What a step computes.
             rounding: How new weights are rounded to their storage, one of `cpu.ROUNDINGS`.
             table: The arrays or tensors that are updated.
+            memory: The memory of the device where they are, or None for that of the host.
         """
         self.program, self.table = program, table
-        self.kernel = Kernel(program, table.storages[: len(program.arrays)], rounding)
+        self.kernel: Kernel | triton.Kernel
+        if memory is None:
+            self.kernel = Kernel(program, table.storages[: len(program.arrays)], rounding)
+        else:
+            self.kernel = triton.Kernel(program, table, rounding, memory)
         # Called with the gradients themselves; compiled code gets the table, their identities and their number.
         self._step, self._begin = slot_table.step.bound(table.address), slot_table.begin.bound(table.address)
-        self._alone = table.total < THREADED_FROM
+        self._alone = memory is None and table.total < THREADED_FROM
         self._scale_at = program.scalars.index("grad_scale") if "grad_scale" in program.scalars else -1
         self.group_rows([0] * len(table.held), np.zeros((1, 1 + len(program.scalar_states))))
 
@@ -70,6 +76,8 @@ class Stepper:
 
         None where several threads would do it faster.
         """
+        if isinstance(self.kernel, triton.Kernel):
+            return functools.partial(self.step, workers=1)
         return self._step if self._alone else None
 
     def step(self, *gradients: Any, workers: int) -> int:
@@ -84,13 +92,22 @@ class Stepper:
         found = self._begin(*gradients)
         if found in table.GOOD:
             done = ctypes.c_int64(0)
-            slots, rows, at = whereabouts(table.slots), address(self._coefficients), ctypes.addressof(done)
             try:
-                if workers == 1 or table.shared:
-                    self.kernel.update(*slots, rows, 0, table.total, at)
-                else:
-                    share_out(self.kernel, slots, rows, table.total, workers, at)
+                self._update(workers, done)
             finally:  # a signal may have been raised before the work, or when all of it was done
                 if done.value:
                     slot_table.advance(table.address)
         return found
+
+    def _update(self, workers: int, done: ctypes.c_int64) -> None:
+        """Have the kernel do its work; `done` is then 1."""
+        table, kernel = self.table, self.kernel
+        if isinstance(kernel, triton.Kernel):
+            kernel.run(self._coefficients)
+            done.value = 1
+            return
+        slots, rows, at = whereabouts(table.slots), address(self._coefficients), ctypes.addressof(done)
+        if workers == 1 or table.shared:
+            kernel.update(*slots, rows, 0, table.total, at)
+        else:
+            share_out(kernel, slots, rows, table.total, workers, at)

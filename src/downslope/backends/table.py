@@ -64,6 +64,7 @@ class Head:
     number = _Word()  # the column with the number of the slot's tensor among all of the optimizer's
     describe = _Word()  # how objects are looked at, as in `Describer`
     type = _Word()
+    device = _Word()  # where arrays are, as a description says it; clocks are in the host's memory
     absent = _Word()
     clear = _Word()  # the address of `PyErr_Clear`
     seed = _Word()
@@ -91,15 +92,15 @@ _library = Library(__file__)
 
 
 @_library.function()
-def _look(book: words, thing: int64, at: words, writable: int64) -> int64:
-    """Describe an object at `at`, and return its address; -1 if it has none that can be read, or written to."""
+def _look(book: words, thing: int64, at: words, writable: int64, device: int64) -> int64:
+    """Describe an object at `at`, and return its address; -1 if it has none there that can be read, or written to."""
     if book[Head.type] != 0 and words(thing + TYPE)[0] != book[Head.type]:
         return -1  # of an object that may be anything, only its type is known
     found = call(book[Head.describe], thing, at) & 0xFFFFFFFF
     if found != 0 and (found != READ_ONLY or writable != 0):
         call(book[Head.clear])
         return -1
-    if at[DEVICE] & 0xFFFFFFFF != CPU:
+    if at[DEVICE] != device:
         return -1
     return at[DATA] + at[OFFSET]
 
@@ -159,8 +160,11 @@ def _key(seed: int64, number: int64, t: int64) -> int64:
 
 @_library.function(objects=True)
 def look(book: words, objects: words, given: int64) -> int64:
-    """Describe one object that is to be written to, at the table's room for it, and return its address: see `_look`."""
-    return _look(book, objects[0], book + book[Head.scratch], 1)
+    """Describe one object that is to be written to, at the table's room for it, and return its address: see `_look`.
+
+    With another object behind it, whatever that is, it is one that belongs into the host's memory.
+    """
+    return _look(book, objects[0], book + book[Head.scratch], 1, book[Head.device] if given == 1 else CPU)
 
 
 @_library.function(objects=True)
@@ -182,6 +186,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
     """
     count, width, arrays, own = book[Head.count], book[Head.width], book[Head.arrays], book[Head.own]
     kinds, intervals, active = book + book[Head.kinds], book + book[Head.spans], words(book[Head.active_at])
+    device = book[Head.device]
     x = book + book[Head.scratch]
     other = x + DESCRIPTION
     if given != count:
@@ -202,18 +207,18 @@ def take(book: words, gradients: words, given: int64) -> int64:
             continue
         if objects[0] == 0:
             return s + 1
-        if _look(book, objects[0], x, 1) != slot[FIRST] or x[KIND] >> 32 != kinds[0]:
+        if _look(book, objects[0], x, 1, device) != slot[FIRST] or x[KIND] >> 32 != kinds[0]:
             return s + 1
         if _elements(x) * pair != size or not _fills(x) or (slot[FIRST] <= 0 and size > 0):
             return s + 1
         for k in range(2, arrays):
-            if _look(book, objects[k], other, 1) != slot[FIRST + k] or (slot[FIRST + k] <= 0 and size > 0):
+            if _look(book, objects[k], other, 1, device) != slot[FIRST + k] or (slot[FIRST + k] <= 0 and size > 0):
                 return s + 1
             if other[KIND] >> 32 != kinds[k] or not _alike(x, other):
                 return s + 1
         clocks = doubles(book[Head.clocks_at]) + slot[ROW] * book[Head.clocks]
         for j in range(own):
-            at = _look(book, objects[arrays + j], other, 1)
+            at = _look(book, objects[arrays + j], other, 1, CPU)
             if at <= 0 or other[KIND] >> 32 != kinds[arrays + j] or _elements(other) != 1:
                 return s + 1
             slot[FIRST + arrays + j] = at
@@ -221,7 +226,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
             due = clocks[j]
             if not (value == due or (value != value and due != due)):
                 same_clocks = False
-        at = _look(book, gradients[s], other, 0)
+        at = _look(book, gradients[s], other, 0, device)
         if other[KIND] >> 32 != kinds[1] or not _alike(x, other) or (at <= 0 and size > 0):
             return s + 1
         end = at + size * gradient_size
@@ -330,6 +335,7 @@ class SlotTable:
         own_clocks: bool = False,
         numbers: Sequence[int] = (),
         seed: int = 0,
+        device: int = CPU,
     ):
         """Lay out the table, with one row of coefficients, whose clocks are 0.
 
@@ -343,6 +349,7 @@ class SlotTable:
             own_clocks: Whether slots have clocks.
             numbers: The number of each slot's tensor among all of the optimizer's; by default, that of the slot.
             seed: The seed of random numbers.
+            device: Where arrays have to be, as a description says it; see `describe.on`.
 
         Raises:
             ValueError: States share memory with something else, or something is not in memory that can be updated.
@@ -360,6 +367,7 @@ class SlotTable:
         head.count, head.width, head.arrays, head.own, head.clocks = count, width, arrays, own, 1 + scalars
         head.objects, head.number = FIRST + arrays + own, width - 1
         head.describe, head.type, head.absent = describer.function, describer.type, describer.absent
+        head.device = device
         head.clear, head.seed = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0, seed
         self._book[at[1] : at[2]] = kinds
         self.address = address(self._book)
@@ -383,7 +391,7 @@ class SlotTable:
             for k, thing in enumerate(things):
                 column = k + (k > 0)
                 slot[objects + column] = id(thing)
-                begin = self._look(thing)
+                begin = self._look(thing) if column < arrays else self._look(thing, thing)
                 size = 0 if begin == -1 else math.prod(thing.shape)
                 if begin == -1 or (begin <= 0 and size):
                     kind, where = type(thing).__name__, getattr(thing, "device", "cpu")

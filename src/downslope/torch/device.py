@@ -1,0 +1,120 @@
+"""Devices whose tensors a kernel can update, and their memory."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import warnings
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+
+from downslope.backends.describe import CPU
+from downslope.backends.triton import LEAST
+from downslope.torch.settings import outside
+
+AHEAD = 4
+"""How many steps the host may be ahead of the device before it waits: each has a page of its own."""
+
+GPU = 2
+"""The number of CUDA's devices in descriptions; PyTorch gives AMD's the same name and number."""
+
+
+def described(device: torch.device) -> int:
+    """A device as a description says it; see `backends.describe`."""
+    return CPU if device.type == "cpu" else GPU | (device.index or 0) << 32
+
+
+class DeviceMemory:
+    """The memory of a device: a `backends.triton.Memory`."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+
+    def hold(self, words: np.ndarray[Any, Any]) -> torch.Tensor:
+        """A tensor with these integers of 64 bits."""
+        return torch.from_numpy(words.astype(np.int64)).to(self._device)
+
+    def page(self, count: int) -> Page:
+        """So many words, all of them 0."""
+        return Page(self._device, count)
+
+    def floats(self, copy: torch.Tensor, dtype: str, count: int) -> torch.Tensor:
+        """The beginning of a page's copy as so many numbers of this dtype."""
+        numbers: torch.Tensor = copy.view(getattr(torch, dtype))[:count]
+        return numbers
+
+    def here(self) -> AbstractContextManager[Any]:
+        """Inside this block kernels are launched on this device."""
+        return contextlib.nullcontext() if self._device.type == "cpu" else torch.cuda.device(self._device)
+
+
+class Page:
+    """Words of the host and their copy on a device: a `backends.triton.Page`.
+
+    What is sent is put into pinned memory first, from which a device takes it when its turn comes: into one of several
+    pieces in turn, each of which is written to again when an event says that it has been taken.
+    """
+
+    def __init__(self, device: torch.device, count: int):
+        self.words = np.zeros(count, np.int64)
+        self.copy = torch.zeros(count, dtype=torch.int64, device=device)
+        self._device, self._turn = device, 0
+        if device.type != "cpu":
+            self._pieces = [torch.empty(count, dtype=torch.int64, pin_memory=True) for _ in range(AHEAD)]
+            self._texts = [piece.numpy() for piece in self._pieces]
+            event: Any = torch.cuda.Event
+            self._taken = [event() for _ in range(AHEAD)]
+
+    def send(self, count: int) -> None:
+        """Bring the first words of the copy up to date."""
+        if self._device.type == "cpu":
+            self.copy[:count] = torch.from_numpy(self.words[:count])
+            return
+        self._turn = k = (self._turn + 1) % AHEAD
+        self._taken[k].synchronize()  # returns at once where nothing has been recorded
+        self._texts[k][:count] = self.words[:count]
+        with torch.cuda.device(self._device):
+            self.copy[:count].copy_(self._pieces[k][:count], non_blocking=True)
+            self._taken[k].record()
+
+
+@functools.cache
+def _without() -> str:
+    """Why there are no kernels for any GPU; nothing if there are."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: pip install triton"
+    import triton
+
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    if version < LEAST:
+        return f"Triton {triton.__version__} is too old; version {'.'.join(map(str, LEAST))} or later is needed"
+    return ""
+
+
+_refused: dict[torch.device, str] = {}
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether kernels update the tensors of a device; where a GPU has none, a warning says why, once."""
+    if device.type == "cpu":
+        return True
+    if device.type != "cuda" or device in _refused:
+        return False
+    if problem := _without():
+        refuse(device, problem)
+    return device not in _refused
+
+
+def refuse(device: torch.device, problem: str) -> None:
+    """Have no kernels for a device from now on, and say so."""
+    _refused[device] = problem
+    warnings.warn(
+        f"there are no kernels for parameters on {device}: {problem}. Their formula is computed operation by "
+        "operation, which takes several times as long",
+        RuntimeWarning,
+        stacklevel=outside(),
+    )

@@ -1,0 +1,112 @@
+"""Kernels for GPUs, compiled for devices that need not be there: what their machine code is made of."""
+
+import collections
+import re
+
+import pytest
+
+import downslope
+from downslope import cos, exp, expm1, log, maximum, minimum, rule, rules, sign, sin, sqrt, tanh
+from downslope.backends import triton
+from downslope.backends.cpu import SIZES
+from downslope.language.options import compose
+from downslope.rule import Rule
+
+tt = pytest.importorskip("triton")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+RULES = {name: found for name in rules.__all__ if isinstance(found := getattr(rules, name), Rule)}
+THREADS = 32 * triton.WARPS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiler(tmp_path_factory):
+    """Triton compiles, and keeps what it makes in a folder of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TRITON_INTERPRET", raising=False)
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        yield
+
+
+def compiled(program, storages, rounding="nearest", capability=90):
+    """The instructions of a kernel in PTX and how often each stands there, and the text."""
+    module = triton.load(program, storages, rounding)
+    numbers = "*fp64" if "float64" in storages else "*fp32"
+    types = {"blocks_": "*i64", "slots_": "*i64", "coefficients_": numbers, "BLOCK_": "constexpr"}
+    aligned = {(k,): [["tt.divisibility", 16]] for k in range(3)}
+    source = ASTSource(module.update, types, {"BLOCK_": triton.BLOCK}, aligned)
+    text = tt.compile(source, target=GPUTarget("cuda", capability, 32), options=triton.OPTIONS).asm["ptx"]
+    return collections.Counter(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\w*\.[\w.:]+)", text, re.MULTILINE)), text
+
+
+def assert_sound(program, storages, rounding="nearest", capability=90):
+    """Whole blocks are read and written 16 bytes at a time, from addresses of 64 bits; nothing is rounded otherwise."""
+    instructions, text = compiled(program, storages, rounding, capability)
+    assert f".target sm_{capability}" in text
+    stored = dict(zip(program.arrays, storages, strict=True))
+    read = [e.value for e in program.expressions if e.op == "input" and e.per_weight]
+    written = [name for name, e in program.outputs.items() if e.value != name]
+    pieces = {name: triton.BLOCK * SIZES[storage] // THREADS // 16 for name, storage in stored.items()}
+    extra = pieces["x"] if rounding == "compensated" else 0
+    vector = "v2.b64" if "float64" in storages else "v4.b32"
+    assert instructions[f"ld.global.{vector}"] == sum(pieces[name] for name in read) + extra
+    assert instructions[f"st.global.{vector}"] == sum(pieces[name] for name in written) + extra
+    addresses = re.findall(r"(?:ld|st)\.global\..*\[\s*(%[a-z]+)", text)
+    assert len(addresses) >= sum(count for name, count in instructions.items() if re.match(r"(ld|st)\.global", name))
+    assert set(addresses) == {"%rd"}
+    done = {e.op for e in program.body}
+    inexact = {"exp", "expm1", "log", "tanh", "sin", "cos", "pow"} & done
+    width = "f64" if "float64" in storages else "f32"
+    per_thread = 2 * triton.BLOCK // THREADS  # for each weight of a thread once unmasked and once masked
+    for op, name in (("div", f"div.rn.{width}"), ("sqrt", f"sqrt.rn.{width}")):
+        due = per_thread * sum(e.op == op for e in program.body)
+        assert instructions[name] == due if not inexact else instructions[name] >= due
+    if not inexact:
+        assert not [name for name in instructions if name.startswith(("fma", "mad.f")) or "approx" in name]
+        assert width == "f64" or not [name for name in instructions if "f64" in name]
+        assert not [name for name in instructions if ".ftz" in name]
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_single_precision(capability):
+    assert_sound(compose(downslope.adam), ["float32"] * 4, capability=capability)
+
+
+def test_double_precision():
+    assert_sound(compose(downslope.lion), ["float64"] * 3)
+
+
+def test_halves_with_everything_around_the_formula():
+    program = compose(
+        downslope.adam, averaging=True, cautious=True, max_norm=True, weight_decay=True, decoupled=True, maximize=True
+    )
+    mixed = ["bfloat16", "bfloat16", "float32", "float32", "float32"]
+    assert_sound(program, mixed, rounding="compensated", capability=80)
+
+
+def test_halves_rounded_at_random():
+    assert_sound(compose(downslope.rmsprop), ["bfloat16"] * 3, rounding="stochastic")
+    assert_sound(compose(downslope.rmsprop), ["float16"] * 3)
+
+
+@rule
+def every_word(x, dx, v=0.5, *, lr=0.1):
+    a = exp(-abs(dx)) + expm1(-abs(dx)) + tanh(dx) * sign(x) + abs(x) ** 1.5
+    return x - lr * sqrt(log(1 + abs(a))) + cos(x) * sin(x), maximum(a, v) - minimum(a, v) / x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_functions_are_those_of_the_device(dtype):
+    assert_sound(compose(every_word), [dtype] * 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule(name, storage, capability):
+    program = compose(RULES[name])
+    assert_sound(program, [storage] * len(program.arrays), capability=capability)
