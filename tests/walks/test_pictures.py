@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import downslope
+from downslope.walks.pictures import animation, picture
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,16 @@ def test_an_animation_moves_and_is_small(walk, tmp_path):
         film.seek(40)
         assert (np.asarray(film.convert("RGB")) != first).any()
     assert (tmp_path / "walk.gif").stat().st_size < 1_000_000
+
+
+def test_the_colours_of_an_animation_are_those_of_the_picture(walk):
+    with Image.open(io.BytesIO(animation(walk, dots=60))) as film:
+        film.seek(40)
+        shown = np.asarray(film.convert("RGB")).astype(int)
+    drawn = np.asarray(Image.open(io.BytesIO(picture(walk, "png", dots=60))).convert("RGB")).astype(int)
+    away = abs(shown - drawn).max(axis=2)
+    assert (away == 0).mean() > 0.8  # every band is its own, however near to the next
+    assert (away < 40).mean() > 0.999
 
 
 def test_one_weight_a_rule_that_diverges_and_no_lowest_place(tmp_path):

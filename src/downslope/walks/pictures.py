@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,9 @@ COLOURS = ("#003f94", "#b3370f", "#03716f", "#d02aae", "#ba7c0c", "#2a1a1c", "#1
 MARKERS = ("o", "s", "D", "^", "v", "P", "*", "X")
 LEVELS = (0.0005, 0.002, 0.006, 0.014, 0.03, 0.055, 0.09, 0.14, 0.2, 0.27, 0.35, 0.45, 0.56, 0.68, 0.8, 0.9, 0.97)
 LOW, HIGH, LINE, INK, MUTED = "#e4f0f2", "#fbfaf6", "#a8bcc1", "#1c1f24", "#5d6570"
+EXACT = 64
+"""How many colours of a GIF are those of the largest areas: the bands of a surface differ by little."""
+
 INCHES = 4.6
 FRAMES = 70
 PER_SECOND = 14
@@ -62,14 +65,52 @@ def animation(walk: Walk, *, dots: int = 90) -> bytes:
     drawing.move(walk.steps)
     drawing.hold()
     shown = list(dict.fromkeys(np.linspace(0, walk.steps, FRAMES).round().astype(int).tolist()))
-    frames = [Image.fromarray(drawing.frame(step)).convert("RGB") for step in shown]
-    palette = frames[-1].quantize(200, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    frames = [drawing.frame(step) @ np.array([1 << 16, 1 << 8, 1, 0]) for step in shown]
+    palette = _palette(frames)
+    nearest = _nearest(frames, palette)
+    flat = [Image.fromarray(nearest[frame]) for frame in frames]
+    for image in flat:
+        image.putpalette(_parts(palette).tobytes())
     content = io.BytesIO()
     each = round(1000 / PER_SECOND * max(1.0, 30 / len(shown)))
     pauses = [each] * (len(flat) - 1) + [1800]
     flat[0].save(content, "GIF", save_all=True, append_images=flat[1:], duration=pauses, loop=0, optimize=True)
     return content.getvalue()
+
+
+# The colours of a GIF
+
+
+def _palette(frames: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """At most 256 colours: those of large areas exactly, however near to each other, and some between the others."""
+    from PIL import Image
+
+    found, counts = np.unique(frames[-1], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    areas, others = found[order[:EXACT]], found[order[EXACT:]]
+    if not len(others):
+        return areas
+    row = Image.fromarray(_parts(others)[None])
+    mixed = row.quantize(256 - EXACT, Image.Quantize.MEDIANCUT).getpalette() or []
+    return np.concatenate([areas, np.reshape(mixed, (-1, 3)) @ np.array([1 << 16, 1 << 8, 1])])
+
+
+def _nearest(frames: Iterable[NDArray[np.int64]], palette: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """For every colour there is the place of the nearest in the palette."""
+    places = np.zeros(1 << 24, np.uint8)
+    seen = np.zeros(1 << 24, bool)
+    for frame in frames:
+        seen[frame] = True
+    colours = np.flatnonzero(seen)
+    for some in np.array_split(colours, len(colours) // 4096 + 1):
+        away = _parts(some)[:, None].astype(np.int32) - _parts(palette)
+        places[some] = (away**2).sum(axis=2).argmin(axis=1)
+    return places
+
+
+def _parts(colours: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Red, green and blue of colours."""
+    return np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1).astype(np.uint8)
 
 
 class _Drawing:
