@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from downslope.backends import memory, source_cache, threads
+from downslope.backends import coded, memory, source_cache, threads
+from downslope.backends.codes import BLOCK
 from downslope.backends.host import host
 from downslope.backends.memory import FIRST, KEY, LENGTH, ROW, START
 from downslope.language.program import Program, in_order
@@ -18,7 +19,7 @@ from downslope.version import __version__
 
 Array = np.ndarray[Any, Any]
 
-SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "uint8": 1}
 """Bytes of an element, for everything that arrays may be stored as."""
 
 HALVES = ("bfloat16", "float16")
@@ -57,7 +58,7 @@ import numpy as np
 
 from downslope.backends.compiler import doubles, {scalar}, int64, singles, words
 from downslope.backends.machine import Library
-from downslope.backends.memory import access, dithered_store, prefetch, put_word, rounding, usual_nan
+{words_of_codes}from downslope.backends.memory import access, dithered_store, prefetch, put_word, rounding, usual_nan
 
 library = Library(__file__)
 {accessors}
@@ -71,33 +72,36 @@ def update(
     slots_: words, count_: int64, width_: int64, coefficients_: {rows}, begin_: int64, end_: int64, mark_: int64
 ) -> None:
     """Update the weights number `begin_` to `end_`, counted over all slots; write 1 to the address `mark_` unless 0."""
-    total_ = 0
+{noise}    total_ = 0
     if count_ > 0:
         slot_ = slots_ + (count_ - 1) * width_
         total_ = slot_[{start}] + slot_[{length}]
     far_ = total_ > {near}
     for s_ in range(count_):
         slot_ = slots_ + s_ * width_
-        first_ = max(begin_ - slot_[{start}], 0)
-        last_ = min(end_ - slot_[{start}], slot_[{length}])
+        first_ = {from_}
+        last_ = {to}
         if first_ >= last_:
             continue
         row_ = coefficients_ + {columns} * slot_[{row}]
         key_ = slot_[{key}]
 {prologue}
-        step_ = {block} if far_ else last_ - first_
+{blocks}
+    if mark_ != 0:
+        put_word(mark_, 0, 1)
+
+
+{work_out}'''
+
+_BLOCKS = """        step_ = {block} if far_ else last_ - first_
         for block_ in range(first_, last_, step_):
             stop_ = min(block_ + step_, last_)
             reach_ = {size} * (stop_ - block_) if far_ else 0
             for line_ in range({ahead}, {ahead} + reach_, 64):
 {prefetches}
             for i_ in range(block_, stop_):
-{loop}
-    if mark_ != 0:
-        put_word(mark_, 0, 1)
+{loop}"""
 
-
-{work_out}'''
 _TAKEN = frozenset(
     {
         "slots_",
@@ -155,7 +159,8 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
     stored = dict(zip(kept, (*storages, storages[0]), strict=False))
     accessors = {name: (f"load_{name}_", f"store_{name}_") for name in kept}
     addresses = {name: f"at_{name}_" for name in kept}
-    taken = {*_TAKEN, *addresses.values(), *(name for pair in accessors.values() for name in pair)}
+    codes = coded.coded(dict(zip(arrays, storages, strict=True)))
+    taken = {*_TAKEN, *addresses.values(), *(name for pair in accessors.values() for name in pair), *coded.names(codes)}
     target = kernel_target(scalar)
     text = body(program, target, taken, READABLE)
     parts = host(program, scalar, target.words(program.body))
@@ -165,15 +170,18 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         note = f"  # {meaning}" if meaning else ""
         number = f"row_[{index}]"
         prologue.append(f"{variable} = {f'usual_nan({number})' if rounded else number}{note}")
+    prologue += coded.prologue(codes, len(kept))
     loop = []
     for variable, name in text.loads:
-        loaded = f"{accessors[name][0]}({addresses[name]}, i_)"
+        loaded = coded.load(name) if name in codes else f"{accessors[name][0]}({addresses[name]}, i_)"
         strange = name in rounded and stored[name] != "bfloat16"
         loop.append(f"{variable} = {f'usual_nan({loaded})' if strange else loaded}")
     made = []
     for k, name in enumerate(kept):
         storage = f', storage="{stored[name]}"' if stored[name] in HALVES else ""
-        made.append(f'{", ".join(accessors[name])} = access("{scalar}", {k}{storage})')
+        if name not in codes:
+            made.append(f'{", ".join(accessors[name])} = access("{scalar}", {k}{storage})')
+    made += coded.words(codes, {name: k for k, name in enumerate(kept)}, len(kept))
     if rounding == "stochastic":
         made.append("dither_ = dithered_store(0)")
     if rounding == "compensated":
@@ -183,7 +191,9 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
     loop += text.lines
     for name, value in text.stores:
         put, at, value = accessors[name][1], addresses[name], f"{scalar}({value})"
-        if name != "x" or rounding == "nearest":
+        if name in codes:
+            loop += coded.store(name, codes[name], value)
+        elif name != "x" or rounding == "nearest":
             loop.append(f"{put}({at}, i_, {value})")
         elif rounding == "stochastic":
             loop.append(f"dither_({at}, i_, {value}, key_)")
@@ -191,8 +201,26 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
             loop += [f"sum_ = {value}", f"{put}({at}, i_, sum_)"]
             loop.append(f"{accessors[COMPENSATION][1]}({addresses[COMPENSATION]}, i_, sum_ - round_(sum_))")
     sizes = {name: SIZES[stored[name]] for name in kept}
-    block = BLOCK_BYTES // max(sizes.values())
-    prefetches = [f"prefetch({addresses[name]} + {size} * block_ + line_)" for name, size in sizes.items()]
+    lines = [range(AHEAD_BYTES, AHEAD_BYTES + size * BLOCK, 64) if codes else ["line_"] for size in sizes.values()]
+    prefetches = [
+        f"prefetch({addresses[name]} + {size} * block_ + {line})"
+        for (name, size), ahead in zip(sizes.items(), lines, strict=True)
+        for line in ahead
+    ]
+    written = [name for name, _ in text.stores if name in codes]
+    blocks = (coded.BLOCKS if codes else _BLOCKS).format(
+        block=BLOCK if codes else BLOCK_BYTES // max(sizes.values()),
+        ahead=AHEAD_BYTES,
+        size=max(sizes.values()),
+        prefetches=_indented(prefetches, 16),
+        loop=_indented(loop, 16),
+        before=_indented(coded.before([name for _, name in text.loads if name in codes], written), 12),
+        between=_indented(coded.between(written), 12),
+        after=_indented(coded.after(written), 12),
+    )
+    first, last = f"max(begin_ - slot_[{START}], 0)", f"min(end_ - slot_[{START}], slot_[{LENGTH}])"
+    if codes:
+        first, last = coded.bounds(first, last, f"slot_[{LENGTH}]")
     return _KERNEL.format(
         name=plain(program.name),
         stored=described(storages),
@@ -208,14 +236,18 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         length=LENGTH,
         row=ROW,
         key=KEY,
-        prologue="\n".join(f"        {line}" for line in prologue),
-        block=block,
-        ahead=AHEAD_BYTES,
+        prologue=_indented(prologue, 8),
         near=NEAR_BYTES // sum(sizes.values()),
-        size=max(sizes.values()),
-        prefetches="\n".join(f"                {line}" for line in prefetches),
-        loop="\n".join(f"                {line}" for line in loop or ["pass"]),
+        from_=first,
+        to=last,
+        words_of_codes=f"from downslope.backends.codes import {coded.WORDS}\n" if codes else "",
+        noise=coded.NOISE if codes else "",
+        blocks=blocks,
     )
+
+
+def _indented(lines: Sequence[str], by: int) -> str:
+    return "\n".join(" " * by + line for line in lines or ["pass"])
 
 
 def _behind(program: Program, outputs: Sequence[str]) -> set[str]:

@@ -246,7 +246,7 @@ def _numbers(scope: dict[str, Any]) -> list[tuple[str, int | float]]:
 def _basis() -> bytes:
     """The text of what is compiled with, and of what is compiled into kernels."""
     here = Path(__file__)
-    names = "compiler", "instructions", "machine", "memory"
+    names = "codes", "compiler", "instructions", "machine", "memory"
     return b"".join(here.with_name(f"{name}.py").read_bytes() for name in names)
 
 
