@@ -66,12 +66,10 @@ function drawCurves(canvas, { low, high, log, mark, every, value }) {
     context.lineWidth = walker === now.pointed ? 3 : 1.8;
     for (const [from, to, opacity] of [[0, now.step, 1], [now.step, film.steps, 0.25]]) {
       context.globalAlpha = faint ? 0.12 : opacity;
-      context.beginPath();
-      let drawn = false;
+      const on = begun(context);
       for (let t = from; t <= to; t = t < to ? Math.min(to, t + every - (t % every)) : to + 1) {
         const size = value(walker, t);
-        if (Number.isFinite(size)) drawn ? context.lineTo(x(t), y(size)) : context.moveTo(x(t), y(size));
-        drawn = Number.isFinite(size);
+        on(x(t), Number.isFinite(size) ? y(size) : NaN);
       }
       context.stroke();
     }

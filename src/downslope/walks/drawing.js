@@ -28,6 +28,19 @@ function fitted(canvas) {
   return { context, width, height, ratio };
 }
 
+// Begins a line; what it returns takes it to the next point, unless that is at the last one as far as can be seen. It begins
+// anew after a point that is nowhere.
+function begun(context) {
+  let [x, y] = [NaN, NaN];
+  context.beginPath();
+  return (nextX, nextY) => {
+    if (Math.abs(nextX - x) < 0.25 && Math.abs(nextY - y) < 0.25) return;
+    if (Number.isFinite(x) && Number.isFinite(y)) context.lineTo(nextX, nextY);
+    else context.moveTo(nextX, nextY);
+    [x, y] = [nextX, nextY];
+  };
+}
+
 function marker(context, shape, x, y, fill, edge, size = 1.15) {
   context.beginPath();
   const corners = SHAPES[shape];

@@ -83,10 +83,10 @@ function drawWay(context, walker, place, width, height) {
   for (const [from, to, opacity] of [[0, tail, 0.45], [tail, last, 1]]) {
     context.globalAlpha = faint ? 0.15 : opacity;
     context.lineWidth = walker === now.pointed ? 3 : 2;
-    context.beginPath();
+    const on = begun(context);
     for (let t = from; t <= to; t++) {
       const [x, y] = at(t);
-      context.lineTo(Math.max(-1e4, Math.min(1e4, x)), Math.max(-1e4, Math.min(1e4, y)));
+      on(Math.max(-1e4, Math.min(1e4, x)), Math.max(-1e4, Math.min(1e4, y)));
     }
     context.stroke();
   }

@@ -11,7 +11,9 @@ function buildTable() {
     button.title = "Show or hide";
     const key = document.createElement("canvas");
     key.className = "key";
-    button.append(key, walker.name);
+    const name = document.createElement("span"); // broken where its parts end, if it must be
+    name.append(...walker.name.split(/(?<=[_.(])/).flatMap((part) => [part, document.createElement("wbr")]));
+    button.append(key, name);
     button.addEventListener("click", () => {
       walker.shown = !walker.shown;
       button.setAttribute("aria-pressed", String(walker.shown));
