@@ -11,7 +11,7 @@ from downslope.language.grammar import GrammarError
 from downslope.language.operations import WORDS
 from downslope.targets import decimals
 from downslope.targets.evaluate import evaluate
-from downslope.walks.surface import surface_of
+from downslope.walks.surfaces import surface_of
 
 BUILT_IN = {each.name: each for each in surfaces.SURFACES}
 KINKED = {"ravine", "kink"}

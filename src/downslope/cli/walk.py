@@ -68,7 +68,7 @@ def walk(
         if surfaces:
             console.print(_surfaces())
             return
-        from downslope.walks.surface import surface_of
+        from downslope.walks.surfaces import surface_of
         from downslope.walks.write import check_kind
 
         paths = out or [Path("walk.html")]

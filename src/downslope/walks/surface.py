@@ -239,32 +239,22 @@ def surface(
     return _traced(function, start, ranges or {}, minima)
 
 
-def surface_of(what: Surface | str | Callable[..., Any]) -> Surface:
-    """The surface that is meant: one, the name of a built-in one, a formula as text, or a function.
+def typed(text: str) -> Surface:
+    """The surface of a formula as text.
 
     Args:
-        what: Such as `surfaces.beale`, `"beale"`, `"x**2/10 + 5*y**2"` or `lambda x, y: x**2 + y**2`.
+        text: Such as `"x**2/10 + 5*y**2"`; of `x` alone where there is no `y` in it.
 
     Raises:
-        GrammarError: The text is neither a name nor a formula.
-        FormulaError: The function is no formula.
+        GrammarError: The text is no formula.
         ValueError: The loss is finite nowhere.
 
     Example:
-        >>> surface_of("x**2/10 + 5*y**2")
+        >>> typed("x**2/10 + 5*y**2")
         <surface x**2/10 + 5*y**2(x, y)>
-        >>> surface_of("beale").start
-        (1.0, 1.0)
     """
-    from downslope.walks.surfaces import SURFACES
-
-    if isinstance(what, Surface):
-        return what
-    if isinstance(what, str):
-        built_in = {each.name: each for each in SURFACES}
-        text = what.strip()
-        return built_in[text] if text in built_in else _made(text, parse(what), _used(parse(what)))
-    return surface(what)
+    formula = parse(text)
+    return _made(text.strip(), formula, _used(formula))
 
 
 def _used(e: Expression) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from downslope.language.operations import cos, exp, log, maximum, sin, tanh, where
-from downslope.walks.surface import surface
+from downslope.walks.surface import Surface, surface, typed
 
 __all__ = [
     "valley",
@@ -238,3 +239,28 @@ def heavy_ball_cycle(x: Any) -> Any:
 
 SURFACES = tuple(globals()[name] for name in __all__)
 """All of them, in the order in which they are best shown."""
+
+
+def surface_of(what: Surface | str | Callable[..., Any]) -> Surface:
+    """The surface that is meant: one, the name of a built-in one, a formula as text, or a function.
+
+    Args:
+        what: Such as `surfaces.beale`, `"beale"`, `"x**2/10 + 5*y**2"` or `lambda x, y: x**2 + y**2`.
+
+    Raises:
+        GrammarError: The text is neither a name nor a formula.
+        FormulaError: The function is no formula.
+        ValueError: The loss is finite nowhere.
+
+    Example:
+        >>> surface_of("x**2/10 + 5*y**2")
+        <surface x**2/10 + 5*y**2(x, y)>
+        >>> surface_of("beale").start
+        (1.0, 1.0)
+    """
+    if isinstance(what, Surface):
+        return what
+    if isinstance(what, str):
+        built_in = {each.name: each for each in SURFACES}
+        return built_in.get(what.strip()) or typed(what)
+    return surface(what)

@@ -23,7 +23,8 @@ from downslope.targets.arrays import compute, interpret
 from downslope.targets.evaluate import evaluate
 from downslope.targets.stability import response
 from downslope.walks.paths import Array, Path, Walk, arrivals
-from downslope.walks.surface import Surface, surface_of
+from downslope.walks.surface import Surface
+from downslope.walks.surfaces import surface_of
 
 RATES = tuple(float(f"{10 ** (k / 10):.2g}") for k in range(-60, 31))
 """The learning rates among which a rule's best on a surface is looked for: ten in each power of ten, 1e-6 to 1000."""
