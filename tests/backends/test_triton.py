@@ -274,6 +274,8 @@ def test_a_formula_that_changes_nothing_changes_nothing():
         assert_bits(slots.after(k)["x"].numpy(), before["x"])
 
 
-def test_rounding_is_for_weights_in_bfloat16():
+def test_what_a_kernel_cannot_store_is_refused():
+    with pytest.raises(ValueError, match="storage 'int8' is not one of those for a GPU: float32, float64"):
+        triton.kernel_source(compose(downslope.momentum), ["float32", "float32", "int8"])
     with pytest.raises(ValueError, match="rounding='stochastic' is for weights stored as bfloat16, not float32"):
         triton.kernel_source(compose(downslope.sgd), ["float32"] * 2, "stochastic")

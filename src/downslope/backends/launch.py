@@ -45,8 +45,12 @@ class Launch(Protocol):
             scale: What gradients are multiplied by, if the program takes `grad_scale`.
         """
 
-    def scale(self, factor: float) -> None:
-        """Set what gradients are multiplied by from now on."""
+    def scale(self, factor: Any) -> None:
+        """Set what gradients are multiplied by from now on.
+
+        Args:
+            factor: A number; or, where `squares` gave a tensor, a tensor of one number on the same device.
+        """
 
     def take(self, gradients: Sequence[Any]) -> int:
         """Look whether all tensors are as they were when they were laid out, and remember the gradients.
@@ -75,3 +79,9 @@ class Launch(Protocol):
 
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of the gradients that were taken, times a scale; the scale; how many elements are not finite."""
+
+    def squares(self) -> Any:
+        """The sum of squares of the gradients that were taken, as a tensor on their device that nobody has waited for.
+
+        None where only `survey` can tell.
+        """

@@ -18,6 +18,7 @@ from downslope.backends import triton
 from downslope.backends.cpu import THREADED_FROM, Kernel, share_out, whereabouts
 from downslope.backends.memory import address
 from downslope.backends.table import SlotTable
+from downslope.backends.triton_survey import Survey
 from downslope.language.program import Program
 
 
@@ -66,10 +67,33 @@ class Stepper:
         """Set the program's scalar inputs of a row; those that are its clocks are not looked at."""
         self._put(row * self._scalars.strides[0], *scalars)
 
-    def scale(self, factor: float) -> None:
-        """Set what gradients are multiplied by."""
-        if self._scale_at >= 0:
+    def scale(self, factor: Any) -> None:
+        """Set what gradients are multiplied by: a number, or a tensor of one on the device where the tensors are."""
+        number = isinstance(factor, (int, float))
+        if isinstance(self.kernel, triton.Kernel):
+            self.kernel.factor = None if number else factor
+        if self._scale_at >= 0 and number:
             self._scalars[:, self._scale_at] = factor
+
+    def survey(self, workers: int) -> tuple[float, float, int]:
+        """The norm of all gradients whose addresses have just been taken, and how many are not finite: see `survey`."""
+        return self._look() if isinstance(self.kernel, triton.Kernel) else self.table.survey(workers)
+
+    @functools.cached_property
+    def _look(self) -> Survey:
+        assert isinstance(self.kernel, triton.Kernel)
+        return Survey(self.kernel)
+
+    def squares(self) -> Any:
+        """The sum of their squares, as a tensor on the device where they are; None where the host has to know it.
+
+        That is so for tensors in its own memory, for gradients in double precision, whose squares may overflow, and
+        for a program that does more with the scale than to multiply gradients by it.
+        """
+        kernel = self.kernel
+        if not isinstance(kernel, triton.Kernel) or kernel.scaled_by < 0 or self.table.storages[1] == "float64":
+            return None
+        return self._look.found()[0]
 
     def quick_step(self) -> Callable[..., int] | None:
         """A function that does `step` on one thread, given the gradients one by one.

@@ -28,7 +28,7 @@ from downslope.backends.cpu import COMPENSATION, body_scalar, described, plain
 from downslope.backends.host import host
 from downslope.backends.memory import FIRST, KEY, LENGTH, ROW, SIZE
 from downslope.backends.table import SlotTable
-from downslope.language.program import Program
+from downslope.language.program import Program, in_order
 from downslope.targets.python import READABLE
 from downslope.targets.triton import LIBRARY, TARGETS
 from downslope.targets.write import body
@@ -154,17 +154,22 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         program: What a step computes.
         storages: What each of the program's arrays is stored as.
         rounding: How new weights are rounded to their storage, one of `cpu.ROUNDINGS`.
+
+    Raises:
+        ValueError: There is no such storage here, or the rounding is not for that of the weights.
     """
     arrays, scalar = program.arrays, body_scalar(storages)
     kept = (*arrays, COMPENSATION) if rounding == "compensated" else arrays
     if rounding != "nearest" and storages[0] != "bfloat16":
         raise ValueError(f"rounding={rounding!r} is for weights stored as bfloat16, not {storages[0]}")
     stored = dict(zip(kept, (*storages, storages[0]), strict=False))
+    if unknown := next((storage for storage in storages if storage not in _TYPES), ""):
+        raise ValueError(f"storage {unknown!r} is not one of those for a GPU: {', '.join(_TYPES)}")
     text = body(program, TARGETS[scalar], _TAKEN, READABLE)
     parts = host(program, scalar)
     loads = [name for _, name in text.loads]
-    read = dict.fromkeys([*loads, *([COMPENSATION] if rounding == "compensated" else [])])
-    touched = list(dict.fromkeys([*read, *(name for name, _ in text.stores)]))
+    wanted = dict.fromkeys([*loads, *([COMPENSATION] if rounding == "compensated" else [])])
+    touched = list(dict.fromkeys([*wanted, *(name for name, _ in text.stores)]))
     columns = slot_columns(len(kept), rounding)
     prologue = [f"key_ = tl.load(slot_ + {columns.index(KEY)})"] if rounding == "stochastic" else []
     prologue += [f"at_{name}_ = tl.load(slot_ + {columns.index(FIRST + kept.index(name))})" for name in touched]
@@ -172,7 +177,7 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         whole = ".to(tl.int32)" if e.is_condition else ""  # of floats Triton's interpreter spreads a comparison wrongly
         prologue.append(f"{variable} = tl.load(row_ + {index}){whole}" + (f"  # {meaning}" if meaning else ""))
     coefficients = [variable for variable, _ in text.coefficients]
-    work = [f"old_{name}_ = {_read(name, stored[name], scalar)}" for name in read]
+    work = [f"old_{name}_ = {read(name, stored[name], scalar)}" for name in wanted]
     if rounding == "compensated" and "x" in loads:
         work.append(f"old_x_ = old_x_ + old_{COMPENSATION}_")
     results = ", ".join(f"new_{name}_" for name, _ in text.stores)
@@ -182,7 +187,7 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
 
     def branch(pointer: str, inside: str) -> str:
         """The work on one block, with pointers made and masked in this way."""
-        pointers = [f"to_{name}_ = {pointer.format(_at(name, stored[name]))} + i_" for name in touched]
+        pointers = [f"to_{name}_ = {pointer.format(at(name, stored[name]))} + i_" for name in touched]
         lines = [line.replace("<inside>", inside) for line in (*pointers, *work)]
         return "\n".join(f"        {line}" for line in lines or ["pass"])
 
@@ -211,11 +216,12 @@ def slot_columns(arrays: int, rounding: str) -> list[int]:
     return [LENGTH, ROW, *([KEY] if rounding == "stochastic" else []), *range(FIRST, FIRST + arrays)]
 
 
-def _at(name: str, storage: str) -> str:
+def at(name: str, storage: str) -> str:
+    """The text of an array's address."""
     return f"at_{name}_.to(tl.pointer_type({_TYPES[storage]}))"
 
 
-def _read(name: str, storage: str, scalar: str) -> str:
+def read(name: str, storage: str, scalar: str) -> str:
     """The text of an array's values, in the precision of the body."""
     loaded = f"tl.load(to_{name}_<inside>)"
     if storage == "bfloat16":
@@ -294,11 +300,8 @@ class Page(Protocol):
     words: Array
     copy: Any
 
-    def send(self, count: int) -> None:
-        """Bring the first words of the copy up to date, behind what the device has been given to do before.
-
-        The words may be written to again at once.
-        """
+    def send(self) -> None:
+        """Bring the copy up to date, behind what the device has been given to do before; wait for nothing."""
 
 
 class Memory(Protocol):
@@ -310,8 +313,8 @@ class Memory(Protocol):
     def page(self, count: int) -> Page:
         """So many words, all of them 0."""
 
-    def floats(self, copy: Any, dtype: str, count: int) -> Any:
-        """The beginning of a page's copy as so many numbers of this dtype."""
+    def floats(self, words: Any, dtype: str, count: int) -> Any:
+        """The beginning of a tensor of words as so many numbers of this dtype."""
 
     def here(self) -> AbstractContextManager[Any]:
         """Inside this block kernels are launched on this device."""
@@ -326,9 +329,16 @@ class Kernel:
         width: How many coefficients there are.
         update_at: 0: there is nothing that compiled code of the host could call.
         work_out_at: Where the function is that works out the coefficients.
+        table: The tensors.
+        memory: Where they are.
+        columns: The columns of the table that the device has, in its order.
+        listed: The blocks; see `blocks`.
+        scaled_by: Which coefficient gradients are multiplied by; see `scale_column`.
+        factor: What they are multiplied by, as a tensor on the device; None where the coefficients say it.
     """
 
     update_at = 0
+    factor: Any
 
     def __init__(self, program: Program, table: SlotTable, rounding: str, memory: Memory):
         """Generate and compile the kernel, or take it from the caches, and put what it needs into the device's memory.
@@ -341,38 +351,49 @@ class Kernel:
         """
         storages = table.storages[: len(program.arrays)]
         self.program, self.dtype, self.width = program, np.dtype(body_scalar(storages)), len(program.coefficients)
-        self._table, self._memory = table, memory
+        self.factor, self.scaled_by = None, scale_column(program)
+        self.table, self.memory, self.columns = table, memory, slot_columns(len(table.storages), rounding)
         module = load(program, storages, rounding)
         self.work_out_at, self._update = module.work_out.address, module.update
-        self._columns = slot_columns(len(table.storages), rounding)
-        blocks_ = blocks(table.slots[:, SIZE])
-        count = len(table.slots)
-        held = memory.hold(np.append(blocks_, 0))
-        ends = np.searchsorted(blocks_ >> 32, np.arange(count), "right") if table.shared else [len(blocks_)]
+        count, listed = len(table.slots), blocks(table.slots[:, SIZE])
+        self.listed, held = listed, memory.hold(np.append(listed, 0))
+        ends = np.searchsorted(listed >> 32, np.arange(count), "right") if table.shared else [len(listed)]
         self._parts = [(held[a:b], int(b - a)) for a, b in pairwise([0, *ends]) if a < b]
-        self._room = 2 * -(
-            -count * self.width * self.dtype.itemsize // 16
-        )  # for a row of each slot; even, as addresses
-        self._page = memory.page(self._room + count * len(self._columns))
-        self._slots = self._page.words[self._room :].reshape(count, -1)
-        self._numbers = self._page.words.view(self.dtype)
-        numbers = memory.floats(self._page.copy, self.dtype.name, count * self.width)
-        self._told = self._page.copy[self._room :], numbers
-        self._sent = self._slots.copy()
-        self._launch([(held, 1)])  # of a slot without weights: what cannot be compiled is known before the first step
+        self._rows = memory.page(-(-count * self.width * self.dtype.itemsize // 8))  # one for each slot at the most
+        self._numbers = self._rows.words.view(self.dtype)
+        self._coefficients = memory.floats(self._rows.copy, self.dtype.name, count * self.width)
+        self._slots = memory.page(count * len(self.columns))
+        self._sent = self._slots.words.copy()
+        self._launch([(held, 1)])  # without a weight: what cannot be compiled is known before the first step
 
     def _launch(self, parts: Sequence[tuple[Any, int]]) -> None:
-        with self._memory.here():
+        with self.memory.here():
             for blocks_, count in parts:
-                self._update[(count,)](blocks_, *self._told, BLOCK_=BLOCK, **OPTIONS)
+                self._update[(count,)](blocks_, self._slots.copy, self._coefficients, BLOCK_=BLOCK, **OPTIONS)
+
+    def taken(self) -> Any:
+        """The slots on the device, with the addresses that have just been taken."""
+        words = self._slots.words
+        np.take(self.table.slots, self.columns, axis=1, out=words.reshape(-1, len(self.columns)), mode="clip")
+        if not np.array_equal(words, self._sent):
+            self._slots.send()
+            self._sent[:] = words
+        return self._slots.copy
 
     def run(self, coefficients: Array) -> None:
         """Update all weights and states of the slots that take part, with these rows of coefficients."""
+        self.taken()
         self._numbers[: coefficients.size] = coefficients.reshape(-1)
-        np.take(self._table.slots, self._columns, axis=1, out=self._slots, mode="clip")
-        if np.array_equal(self._slots, self._sent):
-            self._page.send(self._room)
-        else:
-            self._page.send(len(self._page.words))
-            self._sent[:] = self._slots
+        self._rows.send()
+        if self.factor is not None:
+            self._coefficients.view(-1, self.width)[:, self.scaled_by].copy_(self.factor)
         self._launch(self._parts)
+
+
+def scale_column(program: Program) -> int:
+    """Which of the coefficients is what gradients are multiplied by; -1 if it is none, or in others besides."""
+    named = [e.op == "input" and e.value == "grad_scale" for e in program.coefficients]
+    others = [e for e, is_scale in zip(program.coefficients, named, strict=True) if not is_scale]
+    if any(e.value == "grad_scale" for e in in_order([*others, *program.scalar_outputs.values()])):
+        return -1
+    return named.index(True) if True in named else -1

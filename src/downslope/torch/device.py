@@ -28,6 +28,16 @@ def described(device: torch.device) -> int:
     return CPU if device.type == "cpu" else GPU | (device.index or 0) << 32
 
 
+def has_addresses(device: torch.device) -> bool:
+    """Whether tensors of a device have addresses in memory that kernels could be given."""
+    return device.type in ("cpu", "cuda")
+
+
+def memory_of(device: torch.device) -> DeviceMemory | None:
+    """The memory of a device; None for that of the host."""
+    return None if device.type == "cpu" else DeviceMemory(device)
+
+
 class DeviceMemory:
     """The memory of a device: a `backends.triton.Memory`."""
 
@@ -42,9 +52,9 @@ class DeviceMemory:
         """So many words, all of them 0."""
         return Page(self._device, count)
 
-    def floats(self, copy: torch.Tensor, dtype: str, count: int) -> torch.Tensor:
-        """The beginning of a page's copy as so many numbers of this dtype."""
-        numbers: torch.Tensor = copy.view(getattr(torch, dtype))[:count]
+    def floats(self, words: torch.Tensor, dtype: str, count: int) -> torch.Tensor:
+        """The beginning of a tensor of words as so many numbers of this dtype."""
+        numbers: torch.Tensor = words.view(getattr(torch, dtype))[:count]
         return numbers
 
     def here(self) -> AbstractContextManager[Any]:
@@ -69,16 +79,16 @@ class Page:
             event: Any = torch.cuda.Event
             self._taken = [event() for _ in range(AHEAD)]
 
-    def send(self, count: int) -> None:
-        """Bring the first words of the copy up to date."""
+    def send(self) -> None:
+        """Bring the copy up to date."""
         if self._device.type == "cpu":
-            self.copy[:count] = torch.from_numpy(self.words[:count])
+            self.copy.copy_(torch.from_numpy(self.words))
             return
         self._turn = k = (self._turn + 1) % AHEAD
         self._taken[k].synchronize()  # returns at once where nothing has been recorded
-        self._texts[k][:count] = self.words[:count]
+        self._texts[k][:] = self.words
         with torch.cuda.device(self._device):
-            self.copy[:count].copy_(self._pieces[k][:count], non_blocking=True)
+            self.copy.copy_(self._pieces[k], non_blocking=True)
             self._taken[k].record()
 
 

@@ -32,6 +32,27 @@ def norm_and_nonfinite(launches: Sequence[Launch], workers: int) -> tuple[float,
     return math.hypot(*norms), bad
 
 
+def factor_on_device(launches: Sequence[Launch], limit: float, scale: float) -> torch.Tensor | None:
+    """What to multiply gradients with so that their norm is within a limit, as a number that stays on their device.
+
+    Args:
+        launches: Those of a step, which have just taken the gradients.
+        limit: The largest norm that is left as it is.
+        scale: What gradients are multiplied by in any case.
+
+    Returns:
+        A tensor for which nobody has waited; None where gradients are on several devices or shared out over processes,
+        or where a launch has to be asked for the norm itself.
+    """
+    if any(launch.mesh for launch in launches):
+        return None
+    found = [launch.squares() for launch in launches]
+    if not found or any(each is None for each in found) or len({each.device for each in found}) > 1:
+        return None
+    norm = (found[0] if len(found) == 1 else torch.stack(found).sum()).sqrt()
+    return torch.where(norm * scale <= limit, scale, limit / norm)
+
+
 def describe_nonfinite(groups: Sequence[dict[str, Any]]) -> str:
     """Which gradients hold nan or infinity, and how many elements of them."""
     found = []

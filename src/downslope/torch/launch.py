@@ -15,6 +15,7 @@ from downslope.backends.stepping import Stepper
 from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
+from downslope.torch.device import described, memory_of
 
 STORAGES = {
     torch.float64: ("float64", False),
@@ -107,8 +108,9 @@ class Compiled:
             own_clocks=True,
             numbers=[first + i for i in members.which],
             seed=storage.seed,
+            device=described(together.device),
         )
-        self._stepper = Stepper(program, storage.rounding, self._table)
+        self._stepper = _stepper(program, storage.rounding, self._table, together.device)
         self._regroup()
 
     def _regroup(self) -> None:
@@ -131,9 +133,12 @@ class Compiled:
             self._stepper.settle(row, [numbers.get(name, 0.0) for name in self._names])
         self._stepper.scale(scale)
 
-    def scale(self, factor: float) -> None:
+    def scale(self, factor: Any) -> None:
         """Set what gradients are multiplied by from now on."""
-        if factor != self._scale:
+        if isinstance(factor, torch.Tensor):
+            self._scale = math.nan
+            self._stepper.scale(factor)
+        elif factor != self._scale:
             self._scale = factor
             self._stepper.scale(factor)
 
@@ -157,7 +162,32 @@ class Compiled:
 
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients whose addresses have just been taken: see `backends.survey`."""
-        return self._table.survey(workers)
+        return self._stepper.survey(workers)
+
+    def squares(self) -> Any:
+        """The sum of squares of the gradients just taken, on their device: see `Stepper.squares`."""
+        return self._stepper.squares()
+
+
+class NoKernelError(RuntimeError):
+    """A device does not take a kernel."""
+
+
+def _stepper(program: Program, rounding: str, table: SlotTable, device: torch.device) -> Stepper:
+    """What updates the tensors of a table, compiled.
+
+    Raises:
+        NoKernelError: It cannot be compiled for the device, or be launched there.
+    """
+    memory = memory_of(device)
+    if memory is None:
+        return Stepper(program, rounding, table)
+    try:
+        return Stepper(program, rounding, table, memory)
+    except (torch.OutOfMemoryError, ValueError):
+        raise
+    except Exception as error:  # of Triton, its compiler, the driver
+        raise NoKernelError(f"{type(error).__name__}: {error!s:.300}") from error
 
 
 class Interpreted:
@@ -177,7 +207,7 @@ class Interpreted:
         """Take over the settings of all groups."""
         self._settings, self._scale = settings, scale
 
-    def scale(self, factor: float) -> None:
+    def scale(self, factor: Any) -> None:
         """Set what gradients are multiplied by from now on."""
         self._scale = factor
 
@@ -230,6 +260,10 @@ class Interpreted:
         norms = [torch.linalg.vector_norm(g, dtype=torch.float64 if not g.is_complex() else None) for g in present]
         bad = sum(int((~torch.isfinite(g)).sum()) for g in present)
         return math.hypot(*(float(norm) for norm in norms)), 1.0, bad
+
+    def squares(self) -> Any:
+        """The host has to know."""
+        return None
 
 
 Kind = type[Compiled] | type[Interpreted]

@@ -15,7 +15,8 @@ import torch
 from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.launch import Launch
 from downslope.backends.table import OTHER_CLOCKS
-from downslope.torch.launch import STORAGES, Compiled, Interpreted, Kind, Members, Storage, Together
+from downslope.torch.device import has_addresses, has_kernels, refuse
+from downslope.torch.launch import STORAGES, Compiled, Interpreted, Kind, Members, NoKernelError, Storage, Together
 from downslope.torch.settings import GroupSettings, Reader, outside
 from downslope.torch.state import (
     check_storage,
@@ -119,7 +120,7 @@ class Layout:
             return [self.launches[0].take(gradients)]
         return [launch.take([gradients[i] for i in launch.which]) for launch in self.launches]
 
-    def step(self, gradients: Sequence[Tensor | None], scale: float, workers: int) -> int:
+    def step(self, gradients: Sequence[Tensor | None], scale: float | Tensor, workers: int) -> int:
         """Update all weights and states.
 
         Returns:
@@ -213,7 +214,8 @@ def _local_gradient(gradient: Tensor, parameter: Any) -> Tensor:
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.numel() == 0 or is_wrapper(tensor):
+    known = tensor.layout is torch.strided and has_addresses(tensor.device) and not is_wrapper(tensor)
+    if not known or tensor.numel() == 0:
         return (0, 0)
     last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
@@ -278,10 +280,21 @@ def lay_out(
         members.which.append(i)
         members.groups.append(k)
         members.held.append(tensors)
-    layout.launches = [together.kind(together, members, storage, first) for together, members in launches.items()]
+    layout.launches = [_launch(together, members, storage, first) for together, members in launches.items()]
     layout.state_ids = identities(state, layout.sharded)
     _check_apart(layout)
     return layout
+
+
+def _launch(together: Together, members: Members, storage: Storage, first: int) -> Launch:
+    """What updates tensors: a kernel, if their device takes it."""
+    try:
+        return together.kind(together, members, storage, first)
+    except NoKernelError as error:
+        if storage.rounding != "nearest":
+            raise
+        refuse(together.device, str(error))
+        return Interpreted(together, members, storage, first)
 
 
 def _check_apart(layout: Layout) -> None:
@@ -307,7 +320,7 @@ def _kind_of(own: Tensor) -> Kind:
     if is_wrapper(own):
         _say_slow(type(own))
         return Interpreted
-    return Compiled if own.device.type == "cpu" else Interpreted
+    return Compiled if has_kernels(own.device) else Interpreted
 
 
 def _together(
@@ -354,7 +367,7 @@ def _check_parameter(i: int, p: Tensor) -> None:
         and any(n > 1 and step == 0 for n, step in zip(p.shape, p.stride(), strict=True))
     ):
         raise ValueError(f"parameter {i} is expanded: several elements are one in memory; make it with clone()")
-    if p.device.type == "cpu" and p.layout is torch.strided and not is_backed(local(p)):
+    if has_addresses(p.device) and p.layout is torch.strided and not is_backed(local(p)):
         raise ValueError(f"the memory of parameter {i}, of shape {tuple(p.shape)}, has been released or cut short")
     if p.layout is not torch.strided:
         raise TypeError(f"parameter {i} has the layout {p.layout}; only dense parameters can be trained")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from downslope.backends.cpu import COMPENSATION, HALVES
+from downslope.torch.device import has_addresses, has_kernels
 from downslope.torch.launch import Storage
 from downslope.torch.settings import Group, GroupSettings
 
@@ -120,7 +121,7 @@ def complete_state(
                 f"the state {name} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
                 "load the state of a model of the same shape, or delete this parameter's entry of optimizer.state"
             )
-        if value.device.type == "cpu" and value.layout is torch.strided and not is_backed(local(value)):
+        if has_addresses(value.device) and value.layout is torch.strided and not is_backed(local(value)):
             raise ValueError(f"the memory of the state {name}, of shape {tuple(value.shape)}, has been released")
         fits = value.dtype in readable_dtypes(p) and value.device == p.device and value.layout is torch.strided
         fits = fits and not value.is_conj() and not value.is_neg()
@@ -162,10 +163,10 @@ def check_storage(storage: Storage, params: Iterable[Tensor]) -> None:
         ValueError: They cannot.
     """
     for p in params:
-        if storage.rounding != "nearest" and (p.dtype != torch.bfloat16 or p.device.type != "cpu"):
+        if storage.rounding != "nearest" and (p.dtype != torch.bfloat16 or not has_kernels(p.device)):
             raise ValueError(
-                f"rounding={storage.rounding!r} is for bfloat16 parameters on the CPU; one has dtype {p.dtype} on "
-                f"{p.device}; give it to another optimizer, without rounding, or convert it with .bfloat16()"
+                f"rounding={storage.rounding!r} is for bfloat16 parameters that kernels update; one on {p.device} has "
+                f"dtype {p.dtype}; give it to another optimizer, without rounding, or convert it with .bfloat16()"
             )
         if storage.state_dtype is not None and storage.state_dtype != p.dtype:
             halves = (torch.float32, *(getattr(torch, name) for name in HALVES))

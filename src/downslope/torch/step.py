@@ -10,7 +10,7 @@ import torch
 
 from downslope.backends.launch import Launch
 from downslope.rule import Rule
-from downslope.torch.gradients import describe_nonfinite, norm_and_nonfinite
+from downslope.torch.gradients import describe_nonfinite, factor_on_device, norm_and_nonfinite
 from downslope.torch.launch import Storage
 from downslope.torch.layout import Layout, lay_out, worst_of
 from downslope.torch.points import follow
@@ -67,7 +67,7 @@ class Step:
         layout = self._current(key, groups, state)
         gradients = layout.gradients()
         surveys = self.options.max_norm is not None or self.nonfinite != "keep"
-        factor = None if surveys else self.scale
+        factor: float | Tensor | None = None if surveys else self.scale
         for attempt in range(_ATTEMPTS):
             trouble = 0
             if factor is None:  # once in a step, since other processes may be waiting for this one's part
@@ -109,8 +109,13 @@ class Step:
         layout.settle(layout.settings, self.scale)
         return layout
 
-    def _survey(self, launches: list[Launch]) -> float | None:
+    def _survey(self, launches: list[Launch]) -> float | Tensor | None:
         """What to multiply gradients with after a look at all of them; None for a step to be left out."""
+        limit = self.options.max_norm
+        if self.nonfinite == "keep" and limit is not None:
+            factor = factor_on_device(launches, limit, self.scale)
+            if factor is not None:
+                return factor
         norm, bad = norm_and_nonfinite(launches, self.workers)
         if bad and self.nonfinite == "raise":
             raise NonFiniteGradientError(
@@ -119,5 +124,4 @@ class Step:
             )
         if bad and self.nonfinite == "skip":
             return None
-        limit = self.options.max_norm
         return self.scale if limit is None or norm * self.scale <= limit else limit / norm

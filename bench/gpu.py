@@ -1,0 +1,403 @@
+"""One optimizer step on a GPU: `downslope.torch` beside torch.optim and Optax, and first whether the numbers are right.
+
+    python bench/gpu.py [correct] [few] [convnet] [gpt2] [billion] [clip] [--seconds 330] [--rounds 9] [--json gpu.json]
+
+Nothing is downloaded. Every part is written to the file as soon as it is measured, and a part for which the time will
+not suffice is left out and named. Without a GPU it says what it could not measure.
+
+- `correct`: every rule in float32 and float64 within the bounds of its formula in double precision, in bfloat16 and
+  float16 bit for bit the formula in single precision, rounded once.
+- `few`, `convnet`, `gpt2`, `billion`: a step of 4 tensors, of 161 with 25 M weights, of 148 with 124 M, of 300 with
+  1,000 M, in float32 and bfloat16.
+- `clip`: Adam with clipping by the norm of all gradients, which for torch.optim is a call of its own.
+
+A step is `optimizer.step()` with the gradients there. Two times are taken. The device's: between two events around some
+steps, all of which the host has given out while the device was kept busy with something else, so that it never waits
+for the host. The host's: of the calls that give them out. Every round times each contender once, in random order;
+shown are medians over the rounds. Bytes are those that a step has to read and write; beside them stands what a plain
+copy of a gigabyte reaches in the same run. Memory is what an optimizer has allocated after its first steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import downslope
+import downslope.torch
+from downslope import rule, rules, sqrt
+from downslope.language.options import compose
+from downslope.rule import Rule
+from downslope.targets.arrays import interpret
+from downslope.testing import Target, check_target, hard_values, on_device
+
+LR = 1e-3
+STEPS = 5  # that are given out together
+CYCLES = 2e9  # of a device in a second, at the most
+Shapes = list[tuple[int, ...]]
+Step = Callable[[], object]
+Make = Callable[[list[torch.nn.Parameter]], Step]
+
+
+@rule
+def own_rule(x, dx, m=0, v=0, *, lr=LR, beta=0.9, eps=1e-8):
+    """A user's own: momentum along a smoothed sign of the gradient."""
+    m = beta * m + (1 - beta) * dx
+    v = beta * v + (1 - beta) * abs(dx)
+    return x - lr * m / (v + eps) / sqrt(1 + m * m), m, v
+
+
+# a rule, its class in torch.optim, and which forms of that there are
+RULES: dict[str, tuple[Rule, str, tuple[str, ...]]] = {
+    "adam": (downslope.adam, "Adam", ("fused", "foreach", "default", "compiled")),
+    "rmsprop": (downslope.rmsprop, "RMSprop", ("foreach", "default", "compiled")),
+    "nadam": (downslope.nadam, "NAdam", ("foreach",)),
+    "lion": (downslope.lion, "", ()),
+    "schedule-free AdamW": (downslope.schedule_free_adamw, "", ()),
+    "a user's own": (own_rule, "", ()),
+}
+
+
+def resnet50(channels: float = 0.99) -> Shapes:
+    """ResNet-50 for 1,000 classes, its batch normalisations included."""
+    shapes: Shapes = []
+
+    def convolution(into: int, out: int, size: int) -> None:
+        shapes.extend([(out, into, size, size), (out,), (out,)])
+
+    width = int(64 * channels)
+    convolution(3, width, 7)
+    into = width
+    for stage, count in enumerate((3, 4, 6, 3)):
+        inner = width * 2**stage
+        for block in range(count):
+            convolution(into, inner, 1)
+            convolution(inner, inner, 3)
+            convolution(inner, 4 * inner, 1)
+            if block == 0:
+                convolution(into, 4 * inner, 1)
+            into = 4 * inner
+    return [*shapes, (1000, into), (1000,)]
+
+
+def gpt2() -> Shapes:
+    """GPT-2 small; its output layer is the embedding."""
+    d = 768
+    layer = [(d,), (d,), (d, 3 * d), (3 * d,), (d, d), (d,), (d,), (d,), (d, 4 * d), (4 * d,), (4 * d, d), (d,)]
+    return [(50257, d), (1024, d), *12 * layer, (d,), (d,)]
+
+
+MODELS: dict[str, tuple[str, Shapes]] = {
+    "few": ("perceptron 64-32-10", [(32, 64), (32,), (10, 32), (10,)]),
+    "convnet": ("ResNet-50", resnet50()),
+    "gpt2": ("GPT-2 small", gpt2()),
+    "billion": ("300 tensors", [(2048, 3255)] * 150 + [(2048,)] * 150),
+}
+
+
+def size(shapes: Shapes) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+class Report:
+    """What has been found, written as it comes."""
+
+    def __init__(self, path: Path, seconds: float):
+        self.path, self.until = path, time.monotonic() + seconds
+        self.found: dict[str, Any] = {"left out": []}
+
+    def put(self, part: str, value: Any) -> None:
+        """Add a finding to a part."""
+        self.found.setdefault(part, []).append(value)
+        self.write()
+
+    def write(self) -> None:
+        """Write all that there is."""
+        self.path.write_text(json.dumps(self.found, indent=1) + "\n")
+
+    def left_out(self, what: str, why: str) -> None:
+        """Say what is not measured."""
+        print(f"left out: {what}: {why}", flush=True)
+        self.put("left out", f"{what}: {why}")
+
+    def enough(self, what: str, needed: float) -> bool:
+        """Whether there is time for something that takes so many seconds."""
+        if time.monotonic() + needed < self.until:
+            return True
+        self.left_out(what, "no time was left")
+        return False
+
+
+# ---- right numbers
+
+
+def all_rules() -> dict[str, Rule]:
+    return {name: found for name in rules.__all__ if isinstance(found := getattr(rules, name), Rule)}
+
+
+def halves(device: torch.device, each: Rule, dtype: torch.dtype) -> str:
+    """How a step in half precision, states in single, differs from the formula in single; nothing if it does not."""
+    program = compose(each)
+    x = torch.from_numpy(hard_values(5000, np.float32)).to(dtype)
+    parameter = torch.nn.Parameter(x.to(device, copy=True))
+    parameter.grad = torch.from_numpy(hard_values(5000, np.float32, seed=1)).to(dtype).to(device)
+    settings = {name: LR for name, value in each.hyperparameters.items() if value is None}
+    options = {"lookahead": "explicit"} if each.ahead else {}
+    downslope.torch.Optimizer([parameter], each, state_dtype=torch.float32, **settings, **options).step()
+    scalars = {**program.hyperparameters, **settings, "t": 1.0, **program.scalar_states}
+    before = x.float().numpy()
+    starts = {name: program.initial(name, scalars) for name in program.states}
+    states = {name: before if start is None else np.full_like(before, start) for name, start in starts.items()}
+    gradient = parameter.grad.float().cpu().numpy()
+    due = torch.from_numpy(interpret(program, {"x": before, "dx": gradient, **states}, scalars)["x"]).to(dtype)
+    wrong = ~((parameter.detach().cpu() == due) | (due.isnan() & parameter.detach().cpu().isnan()))
+    return f"{int(wrong.sum())} of {wrong.numel()} weights differ" if wrong.any() else ""
+
+
+def correct(device: torch.device, report: Report) -> None:
+    """Hold every rule to its formula."""
+    for name, each in all_rules().items():
+        if not report.enough(f"correct: {name}", 5):
+            return
+        program, wrong = compose(each), {}
+        settings = {key: LR if value is None else value for key, value in program.hyperparameters.items()}
+        begun = time.perf_counter()
+        for dtype in (np.float32, np.float64):
+            target = Target(f"triton {dtype.__name__}", dtype, partial(on_device, device), flush=True)
+            check = check_target(target, program, settings)
+            wrong[dtype.__name__] = "" if check.passed else check.seen
+        for half in (torch.bfloat16, torch.float16):
+            wrong[str(half).removeprefix("torch.")] = halves(device, each, half)
+        seconds = time.perf_counter() - begun
+        print(f"{name:22} {'; '.join(filter(None, wrong.values())) or 'right'}  ({seconds:.1f} s)", flush=True)
+        report.put("correct", {"rule": name, "wrong": wrong, "seconds": seconds})
+
+
+# ---- times
+
+
+def parameters(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> list[torch.nn.Parameter]:
+    made = [torch.nn.Parameter(torch.randn(shape, device=device, dtype=dtype)) for shape in shapes]
+    for p in made:
+        p.grad = torch.randn_like(p)
+    return made
+
+
+def ours(each: Rule, params: list[torch.nn.Parameter], **options: Any) -> Step:
+    return downslope.torch.Optimizer(
+        params, each, **({"lr": LR} if "lr" in each.hyperparameters else {}), **options
+    ).step
+
+
+def theirs(name: str, form: str, params: list[torch.nn.Parameter]) -> Step:
+    if form == "compiled":  # with the rate on the device, as a change of a number would be compiled anew
+        optimizer = getattr(torch.optim, name)(params, lr=torch.tensor(LR, device=params[0].device), capturable=True)
+        return torch.compile(optimizer.step, fullgraph=False)
+    chosen = {"foreach": False} if form == "default" else {form: True}
+    return getattr(torch.optim, name)(params, lr=LR, **chosen).step
+
+
+def optax_step(name: str, params: list[torch.nn.Parameter]) -> Step:
+    import jax
+    import optax
+
+    if params[0].dtype != torch.float32 or not hasattr(optax, name):
+        raise ValueError("there is none")
+    arrays = [jax.device_put(p.detach().cpu().numpy(), jax.devices("gpu")[0]) for p in params]
+    gradients = [jax.device_put(p.grad.cpu().numpy(), jax.devices("gpu")[0]) for p in params]
+    transformation = getattr(optax, name)(LR)
+
+    def step(arrays: Any, state: Any) -> Any:
+        updates, state = transformation.update(gradients, state, arrays)
+        return optax.apply_updates(arrays, updates), state
+
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    held = [arrays, transformation.init(arrays)]
+
+    def one() -> None:
+        held[:] = jitted(*held)
+
+    def wall(count: int) -> float:
+        jax.block_until_ready(held)
+        begun = time.perf_counter()
+        for _ in range(count):
+            one()
+        jax.block_until_ready(held)
+        return (time.perf_counter() - begun) / count
+
+    one.wall = wall  # type: ignore[attr-defined]  # JAX has a stream of its own
+    return one
+
+
+def timed(step: Step, device: torch.device, busy: float = 0.01, steps: int = STEPS) -> tuple[float, float]:
+    """Seconds of the device and of the host for one step of several, given out in the seconds that it is busy."""
+    if hasattr(step, "wall"):
+        return step.wall(steps), float("nan")
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    torch.cuda._sleep(int(busy * CYCLES))
+    first.record()
+    begun = time.perf_counter()
+    for _ in range(steps):
+        step()
+    host = time.perf_counter() - begun
+    last.record()
+    torch.cuda.synchronize(device)
+    return first.elapsed_time(last) / 1000 / steps, host / steps
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes read and written per second by a plain copy of a gigabyte."""
+    source = torch.empty(1 << 28, device=device)
+    copy = torch.empty_like(source)
+    times = [timed(lambda: copy.copy_(source), device)[0] for _ in range(9)]
+    return 2 * source.nbytes / statistics.median(times)
+
+
+def contenders(name: str, shapes: Shapes, dtype: torch.dtype) -> Iterator[tuple[str, Make]]:
+    each, theirs_name, forms = RULES[name]
+    yield "downslope", partial(ours, each)
+    for form in forms:
+        if form == "compiled" and not (len(shapes) <= 161 and dtype == torch.float32):
+            continue  # it takes a minute and more to compile
+        if form == "default" and size(shapes) > 500_000_000:
+            continue
+        yield f"torch {form}", partial(theirs, theirs_name, form)
+    if importlib.util.find_spec("optax") and size(shapes) < 500_000_000:
+        yield "optax jit", partial(optax_step, name)
+
+
+def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Shapes, setting: Any) -> None:
+    """Time contenders in turn and report what was found."""
+    device, dtype, report, rounds, traffic = setting
+    label = f"{part}, {name}, {str(dtype).removeprefix('torch.')}"
+    steps: dict[str, Step] = {}
+    busy: dict[str, float] = {}
+    row: dict[str, Any] = {"model": part, "rule": name, "dtype": str(dtype), "weights": size(shapes)}
+    for contender, make in makes:
+        slow = contender == "torch compiled"
+        if not report.enough(f"{label}: {contender}", 75 if slow else 4 + size(shapes) / 2e8):
+            continue
+        before, begun = torch.cuda.memory_allocated(device), time.perf_counter()
+        try:
+            params = parameters(shapes, device, dtype)
+            held = torch.cuda.memory_allocated(device)
+            step = make(params)
+            step()
+            torch.cuda.synchronize(device)
+            row[f"{contender}: first step, seconds"] = time.perf_counter() - begun
+            _, host = timed(step, device)
+            busy[contender] = 0.0 if host != host else 0.002 + 1.5 * STEPS * host
+            row[f"{contender}: bytes of states per weight"] = (torch.cuda.memory_allocated(device) - held) / size(
+                shapes
+            )
+            steps[contender] = step
+        except Exception as error:  # whatever a contender cannot do is no reason to stop
+            report.left_out(f"{label}: {contender}", f"{type(error).__name__}: {error!s:.120}")
+        row[f"{contender}: bytes held"] = torch.cuda.memory_allocated(device) - before
+    times: dict[str, list[tuple[float, float]]] = {contender: [] for contender in steps}
+    for _ in range(rounds):
+        for contender in random.sample(list(steps), len(steps)):
+            times[contender].append(timed(steps[contender], device, busy[contender]))
+    print(f"\n{label}: {len(shapes)} tensors, {size(shapes):,} weights")
+    for contender, found in times.items():
+        on_device_, on_host = (statistics.median(column) for column in zip(*found, strict=True))
+        spread = [1e6 * seconds for seconds in statistics.quantiles([first for first, _ in found], n=4)]
+        row[contender] = {"device µs": 1e6 * on_device_, "quartiles µs": spread, "host µs": 1e6 * on_host}
+        rate = ""
+        if contender == "downslope" and part != "few":
+            moved = traffic(name, dtype) * size(shapes)
+            row[contender]["GB/s"] = moved / on_device_ / 1e9
+            row[contender]["of a copy"] = moved / on_device_ / report.found["copy, bytes per second"]
+            rate = f"  {row[contender]['GB/s']:.0f} GB/s, {row[contender]['of a copy']:.2f} of a copy"
+        print(f"  {contender:16} {1e6 * on_device_:10.1f} µs, host {1e6 * on_host:8.1f} µs{rate}", flush=True)
+    report.put("times", row)
+    steps.clear()
+    torch.cuda.empty_cache()
+
+
+def bytes_per_weight(name: str, dtype: torch.dtype) -> int:
+    """What a step has to read and write for one weight, everything in this dtype."""
+    cost = compose(RULES[name][0]).cost(np.float16 if dtype == torch.bfloat16 else np.float32)
+    return cost.read + cost.written
+
+
+def clip(setting: Any) -> None:
+    """Adam with clipping: one optimizer against two calls."""
+    shapes = MODELS["convnet"][1]
+
+    def two_calls(params: list[torch.nn.Parameter]) -> Step:
+        step = theirs("Adam", "fused", params)
+
+        def both() -> None:
+            torch.nn.utils.clip_grad_norm_(params, 1.0)
+            step()
+
+        return both
+
+    makes = [("downslope", partial(ours, downslope.adam, max_norm=1.0)), ("torch fused and clip_grad_norm_", two_calls)]
+    compare("convnet, clipped", "adam", iter(makes), shapes, setting)
+
+
+def machine() -> dict[str, str]:
+    found = {"Python": platform.python_version(), "PyTorch": torch.__version__, "NumPy": np.__version__}
+    with suppress(ImportError):
+        import triton
+
+        found["Triton"] = triton.__version__
+    if torch.cuda.is_available():
+        found["card"] = torch.cuda.get_device_name()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ["correct", *MODELS, "clip"]
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="by default all of them")
+    parser.add_argument("--seconds", type=float, default=330, help="after which nothing new is begun")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, default=Path("gpu.json"))
+    chosen = parser.parse_args()
+    wanted = chosen.parts or parts
+    report = Report(chosen.json, chosen.seconds)
+    report.found |= machine()
+    print(", ".join(f"{name} {value}" for name, value in machine().items()))
+    if not torch.cuda.is_available():
+        for part in wanted:
+            report.left_out(part, "PyTorch finds no GPU here")
+        return
+    device = torch.device("cuda", torch.cuda.current_device())
+    if "correct" in wanted:
+        correct(device, report)
+    report.found["copy, bytes per second"] = copy_rate(device)
+    print(f"a copy: {report.found['copy, bytes per second'] / 1e9:.0f} GB/s")
+    dtypes = (torch.float32, torch.bfloat16)
+    for part in (part for part in MODELS if part in wanted):
+        for dtype in dtypes:
+            for name in RULES:
+                if report.enough(f"{part}, {name}, {dtype}", 6):
+                    setting = device, dtype, report, chosen.rounds, bytes_per_weight
+                    shapes = MODELS[part][1]
+                    compare(part, name, contenders(name, shapes, dtype), shapes, setting)
+    if "clip" in wanted:
+        clip((device, torch.float32, report, chosen.rounds, bytes_per_weight))
+    if any(wrong for row in report.found.get("correct", []) for wrong in row["wrong"].values()):
+        sys.exit("some numbers are wrong: see above")
+
+
+if __name__ == "__main__":
+    main()

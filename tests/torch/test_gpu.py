@@ -1,0 +1,281 @@
+"""Training on a GPU ends, bit for bit, where training on the CPU does.
+
+Without a GPU the kernels are run by Triton's interpreter, on tensors of the CPU.
+"""
+
+import contextlib
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import downslope
+import downslope.torch
+from downslope.torch import device as devices
+from downslope.torch import launch
+from downslope.torch.launch import Compiled, Interpreted
+from downslope.training.groups import NonFiniteGradientError
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),
+]
+SHAPES = [(35, 30), (30,), (), (9,), (0, 3)]
+GPUS = ["interpreted", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.fixture(params=GPUS)
+def where(request, monkeypatch):
+    """Where kernels of Triton update parameters."""
+    if request.param == "cuda":
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        return torch.device("cuda", 0)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    return torch.device("cpu")
+
+
+@pytest.fixture
+def on_gpu(where):
+    """Inside a block of this, parameters are updated there."""
+
+    @contextlib.contextmanager
+    def block():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(launch, "memory_of", lambda device: devices.DeviceMemory(where))
+            yield
+
+    return block
+
+
+class Training:
+    """Some steps with given gradients.
+
+    Attributes:
+        params: The parameters.
+        optimizer: What updates them.
+    """
+
+    def __init__(self, device, rule, *, dtype=torch.float32, groups=None, **settings):
+        self.device, self.dtype, self.steps = device, dtype, 0
+        start = torch.Generator().manual_seed(0)
+        self.params = [
+            torch.nn.Parameter(torch.randn(shape, generator=start, dtype=torch.float64).to(device, dtype))
+            for shape in SHAPES
+        ]
+        self.params.append(torch.nn.Parameter(torch.ones(20, 30).to(device, dtype).T))  # in another order in memory
+        listed = self.params
+        if groups:
+            listed = [{"params": self.params[k::2], **more} for k, more in enumerate(groups)]
+        self.optimizer = downslope.torch.Optimizer(listed, rule, **settings)
+
+    def step(self, scale=1.0, without=()):
+        """A step; parameters of these numbers have no gradient."""
+        given = torch.Generator().manual_seed(100 + self.steps)
+        self.steps += 1
+        for k, p in enumerate(self.params):
+            gradient = scale * torch.randn(p.shape, generator=given, dtype=torch.float64)
+            p.grad = None if k in without else torch.empty_like(p.detach()).copy_(gradient)
+        with np.errstate(all="ignore"):
+            self.optimizer.step()
+
+    def kinds(self):
+        """What updates the parameters."""
+        [layout] = self.optimizer._progress.layouts.values()
+        return {type(each) for each in layout.launches}
+
+    def bits(self):
+        """Parameters and states, as bytes."""
+        states = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
+        tensors = [tensor.detach().cpu().contiguous().reshape(-1) for tensor in (*self.params, *states)]
+        return [tensor.view(torch.int16).numpy().tobytes() if tensor.numel() else b"" for tensor in tensors]
+
+
+def both(where, on_gpu, rule, walk, **settings):
+    """A training by kernels of Triton and one by those of the CPU, after the same walk."""
+    with on_gpu():
+        ours = Training(where, rule, **settings)
+        walk(ours)
+    due = Training(torch.device("cpu"), rule, **settings)
+    walk(due)
+    return ours, due
+
+
+def two_steps(training):
+    training.step()
+    training.step()
+
+
+CASES = {
+    "plain": (downslope.adam, {}),
+    "groups": (downslope.rmsprop, {"groups": [{"lr": 0.1}, {"lr": 0.01, "weight_decay": 0.1}]}),
+    "options": (downslope.nadam, {"weight_decay": 0.1, "decoupled": True, "averaging": 0.9, "cautious": True}),
+    "look-ahead": (downslope.nesterov, {"maximize": True}),
+    "double": (downslope.adamw, {"dtype": torch.float64}),
+    "complex": (downslope.lion, {"dtype": torch.complex64}),
+    "halves": (downslope.adam, {"dtype": torch.float16, "state_dtype": torch.float32}),
+    "compensated": (downslope.momentum, {"dtype": torch.bfloat16, "rounding": "compensated"}),
+    "stochastic": (
+        downslope.schedule_free_adamw,
+        {"dtype": torch.bfloat16, "rounding": "stochastic", "seed": 3, "state_dtype": torch.float32},
+    ),
+    "left out": (downslope.adagrad, {"nonfinite": "skip"}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_is_that_on_the_cpu(case, where, on_gpu):
+    rule, settings = CASES[case]
+    ours, due = both(where, on_gpu, rule, two_steps, **settings)
+    assert ours.kinds() == {Compiled}
+    assert ours.bits() == due.bits()
+
+
+def test_parameters_without_a_gradient_join_later(where, on_gpu):
+    def walk(training):
+        training.step(without=(0, 3))
+        training.step(without=(1,))
+        training.optimizer.param_groups[0]["lr"] = 0.3
+        training.step()
+
+    ours, due = both(where, on_gpu, downslope.adam, walk)
+    assert ours.bits() == due.bits()
+
+
+def test_a_saved_training_goes_on(where, on_gpu):
+    def walk(training):
+        two_steps(training)
+        training.optimizer.load_state_dict(training.optimizer.state_dict())
+        training.step()
+
+    ours, due = both(where, on_gpu, downslope.adamw, walk)
+    assert ours.bits() == due.bits()
+
+
+# Clipping, and gradients that are not finite
+
+
+def test_the_norm_is_that_of_all_gradients_and_the_same_in_every_run(where, on_gpu):
+    """The factor may differ by the rounding of a sum of squares in double precision."""
+
+    def walk(training):
+        for scale in (1.0, 100.0, 1e-3):
+            training.step(scale=scale)
+
+    ours, due = both(where, on_gpu, downslope.momentum, walk, max_norm=0.5)
+    for a, b in zip(ours.params, due.params, strict=True):
+        torch.testing.assert_close(a.detach().cpu(), b.detach(), rtol=1e-6, atol=1e-7)
+    with on_gpu():
+        again = Training(where, downslope.momentum, max_norm=0.5)
+        walk(again)
+    assert ours.bits() == again.bits()
+
+
+def test_nobody_waits_for_the_norm(where, on_gpu, monkeypatch):
+    with on_gpu():
+        training = Training(where, downslope.adam, max_norm=0.5)
+        training.step()
+        for name in ("item", "tolist", "__float__", "__bool__", "cpu", "nonzero"):
+            monkeypatch.setattr(torch.Tensor, name, None, raising=False)
+        given = [torch.full_like(p.detach(), 50.0) for p in training.params]
+        for p, gradient in zip(training.params, given, strict=True):
+            p.grad = gradient
+        training.optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_norms_in_other_precisions(dtype, where, on_gpu):
+    """Squares of gradients in double precision may overflow, or vanish."""
+
+    def walk(training):
+        for scale in (1.0, *((1e200, 1e-200) if dtype == torch.float64 else ())):
+            training.step(scale=scale)
+
+    ours, due = both(where, on_gpu, downslope.sgd, walk, dtype=dtype, max_norm=0.5, lr=1.0)
+    for a, b in zip(ours.params, due.params, strict=True):
+        torch.testing.assert_close(a.detach().cpu(), b.detach(), rtol=1e-12 if dtype == torch.float64 else 1e-2, atol=0)
+
+
+@pytest.mark.parametrize("nonfinite", ["skip", "raise"])
+def test_gradients_that_are_not_finite(nonfinite, where, on_gpu):
+    with on_gpu():
+        training = Training(where, downslope.adam, nonfinite=nonfinite, max_norm=1.0)
+        training.step()
+        before = training.bits()
+        for k in range(len(SHAPES)):
+            gradients = [torch.zeros_like(p) for p in training.params]
+            if gradients[k].numel() == 0:
+                continue
+            gradients[k].reshape(-1)[-1] = (torch.nan, torch.inf, -torch.inf)[k % 3]
+            for p, gradient in zip(training.params, gradients, strict=True):
+                p.grad = gradient
+            if nonfinite == "raise":
+                with pytest.raises(NonFiniteGradientError, match=f"parameter {k} of group 0 \\(1 of"):
+                    training.optimizer.step()
+            else:
+                training.optimizer.step()
+        assert training.bits() == before
+        assert training.optimizer.skipped == (4 if nonfinite == "skip" else 0)
+
+
+def test_a_gradient_scalers_scale_is_taken_back(where, on_gpu):
+    def walk(training):
+        training.optimizer.grad_scale = torch.tensor(1024.0)
+        training.optimizer.found_inf = torch.tensor(0.0)
+        training.step(scale=1024.0)
+
+    ours, due = both(where, on_gpu, downslope.adam, walk)
+    plain = Training(torch.device("cpu"), downslope.adam)
+    plain.step()
+    assert ours.bits() == due.bits() == plain.bits()
+
+
+# Where there is no kernel
+
+
+def test_a_device_that_takes_no_kernel_goes_on_operation_by_operation_and_says_so_once(where, monkeypatch):
+    class Broken(devices.DeviceMemory):
+        def here(self):
+            raise RuntimeError("ptxas does not know sm_999")
+
+    monkeypatch.setattr(launch, "memory_of", Broken)
+    monkeypatch.setattr(devices, "_refused", {})
+    ours = Training(where, downslope.adam)
+    with pytest.warns(RuntimeWarning, match="no kernels for parameters on .*ptxas does not know sm_999") as caught:
+        ours.step()
+    assert len(caught) == 1
+    assert ours.kinds() == {Interpreted}
+    due = Training(torch.device("cpu"), downslope.adam)
+    monkeypatch.undo()
+    due.step()
+    for a, b in zip(ours.params, due.params, strict=True):
+        torch.testing.assert_close(a.detach().cpu(), b.detach())
+    monkeypatch.setattr(launch, "memory_of", Broken)
+    rounded = Training(where, downslope.sgd, dtype=torch.bfloat16, rounding="stochastic")
+    with pytest.raises(RuntimeError, match="sm_999"):
+        rounded.step()
+
+
+@pytest.mark.parametrize(
+    ("found", "version", "message"),
+    [(None, "", "Triton is not installed: pip install triton"), (object(), "3.5.1", "Triton 3.5.1 is too old; .* 3.6")],
+)
+def test_without_triton_or_with_an_old_one_there_are_no_kernels_for_a_gpu(found, version, message, monkeypatch):
+    import triton
+
+    device = torch.device("cuda", 7)
+    monkeypatch.setattr(devices, "_refused", {})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(triton, "__version__", version)
+    devices._without.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match=f"no kernels for parameters on cuda:7: {message}"):
+            assert not devices.has_kernels(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not devices.has_kernels(device)
+            assert devices.has_kernels(torch.device("cpu"))
+            assert not devices.has_kernels(torch.device("meta"))
+    finally:
+        devices._without.cache_clear()
