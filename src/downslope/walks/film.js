@@ -9,10 +9,11 @@ const surface = {
 };
 const size = surface.variables.length;
 const noise = film.noise ? singles(film.noise) : null;
+const codes = RULES.map((code, k) => ({ ...code, response: RESPONSES[k] }));
 const walkers = film.rules.map((rule, k) => ({
   ...rule,
-  code: { ...RULES[k], response: RESPONSES[k] },
-  room: roomFor(RULES[k], rule.numbers, size, film.steps, true),
+  code: codes[k],
+  room: roomFor(codes[k], rule.numbers, size, film.steps, true),
   colour: `c${k % 7}`,
   dash: k < 7 ? [] : [7, 4],
   shape: SHAPE_NAMES[k % SHAPE_NAMES.length],

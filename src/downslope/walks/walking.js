@@ -1,13 +1,13 @@
 // Walks, computed whole: a path is a function of its settings, and everything shown is looked up in it.
 
-// Room for the way of one rule: where it is before the first step and after each. With `kept` also for the gradient of
-// every step, and for a row of all states before the first step and after each, with the place of each in a row.
+// Room for the way of one rule: where it is before the first step and after each. With `kept` also for a row of all states
+// before the first step and after each, with the place of each in a row, and for gradients where steps are compared to them.
 function roomFor(rule, numbers, size, steps, kept) {
   const states = Object.entries(kept ? rule.start(new Float64Array(size), numbers) : {});
   let width = 0;
   const places = states.map(([name, { length }]) => ({ name, length, place: (width += length) - length }));
   const [points, losses] = [new Float64Array((steps + 1) * size), new Float64Array(steps + 1)];
-  const [gradients, memory] = [new Float64Array(kept ? steps * size : 0), new Float64Array((steps + 1) * width)];
+  const [gradients, memory] = [new Float64Array(kept && !rule.response ? steps * size : 0), new Float64Array((steps + 1) * width)];
   return { points, losses, gradients, memory, width, places, kept };
 }
 
@@ -21,6 +21,7 @@ function walked(rule, numbers, surface, start, noise, way) {
   const out = new Float64Array(1 + size);
   const states = rule.start(x, numbers);
   const arrays = kept ? Object.values(states) : [];
+  const felt = gradients.length > 0;
   for (let t = 0, place = 0; ; t++) {
     losses[t] = surface.height(x, out)[0];
     for (let i = 0; i < size; i++) points[t * size + i] = x[i];
@@ -35,7 +36,7 @@ function walked(rule, numbers, surface, start, noise, way) {
     }
     for (let i = 0; i < size; i++) {
       dx[i] = noise ? out[1 + i] + noise[t * size + i] : out[1 + i];
-      if (kept) gradients[t * size + i] = dx[i];
+      if (felt) gradients[t * size + i] = dx[i];
     }
     rule.step(x, dx, states, numbers, t + 1);
   }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -198,13 +198,18 @@ def _begin(place: Surface, start: Sequence[float] | float | None) -> tuple[float
 
 @dataclass(frozen=True, eq=False)
 class _Course:
-    """Where all walk: the surface and the start, what is added to each slope, and the goal."""
+    """Where all walk: the surface and the start, what is added to each slope, and the goal.
+
+    Attributes:
+        tried: Where rules have come at every learning rate; on a shorter course they begin alike.
+    """
 
     place: Surface
     begin: tuple[float, ...]
     wind: Array
     goal: float
     is_bottomless: bool
+    tried: dict[Recipe, Array] = field(default_factory=dict)
 
 
 def _paths(course: _Course, recipes: Sequence[Recipe], lr: float | Literal["best", "own"]) -> tuple[Path, ...]:
@@ -298,7 +303,9 @@ def _effective(
 
 def _best(course: _Course, recipe: Recipe) -> float:
     """The learning rate with which a rule does best here."""
-    points = np.stack([each["x"] for each in _stepping(course, recipe, np.array(RATES))])
+    if recipe not in course.tried:
+        course.tried[recipe] = np.stack([each["x"] for each in _stepping(course, recipe, np.array(RATES))])
+    points = course.tried[recipe][: len(course.wind) + 1]
     losses = np.asarray(course.place(*points.swapaxes(0, 1)))
     arrived = arrivals(losses, course.goal, course.is_bottomless)
     ends = np.array([course.place.ranges[name] for name in course.place.variables])
