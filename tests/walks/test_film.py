@@ -1,5 +1,7 @@
 """The film in a browser: its paths are Python's, and it answers to mouse and keyboard."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,10 @@ def test_how_near_every_rule_is_to_its_limit_is_shown(page, tmp_path):
     assert sgd.locator(".beyond").count() == 1
     assert "2.1 < 3.8" in momentum.inner_text()
     assert momentum.locator(".beyond").count() == 0
+    page.get_by_label("One step back").click()
+    assert re.search(
+        r"sgd: loss \S+( × \S+)?, beyond its limit; momentum: loss [^,]+; lion", page.locator("#said").inner_text()
+    )
     assert "no limit" in lion.inner_text()
     assert "No limit can be read off lion: it goes by the sign" in page.locator(".notes").inner_text()
     assert f"{walk['keras.rmsprop'].sharpness[40]:.3g} > 2*" in rmsprop.inner_text()
@@ -177,6 +183,23 @@ def test_it_fits_and_is_drawn(page, tmp_path, width, scheme):
         for (let k = 0; k < d.length; k += 4) seen.add(d.slice(k, k + 3).join()); return seen.size; }"""
     )
     assert colours > 100  # bands, contours and ways, and not an empty canvas
+
+
+def test_the_lines_of_the_map_are_where_the_height_is(page, tmp_path):
+    """Around a circle they add up to its length; where two corners are higher, the middle says which way they run."""
+    opened(page, tmp_path, downslope.walk("valley", ["sgd"], steps=10))
+    lines_of = """([values, count, edges]) => { const heights = Float64Array.from(values);
+        return contours(heights, banded(heights, edges), count, edges); }"""
+    side = np.arange(101) - 50.0
+    circles = page.evaluate(lines_of, [np.hypot(*np.meshgrid(side, side)).ravel().tolist(), 101, [20.0, 40.0]])
+    for radius, lines in zip((20, 40), circles, strict=True):
+        ends = np.reshape(lines, (-1, 2, 2)) - 50
+        np.testing.assert_allclose(np.hypot(*ends.T), radius, atol=0.05)
+        assert np.hypot(*(ends[:, 1] - ends[:, 0]).T).sum() == pytest.approx(2 * np.pi * radius, rel=1e-3)
+    for level, apart in ((0.6, [0, 0]), (0.4, [-0.6, 0.6])):  # corners 1 0 above 0 1: the high ones, or the low ones
+        (lines,) = page.evaluate(lines_of, [[1, 0, 0, 1], 2, [level]])
+        middles = np.reshape(lines, (2, 2, 2)).mean(axis=1)
+        assert sorted(middles[:, 1] - middles[:, 0]) == pytest.approx(apart)
 
 
 def test_a_rule_that_diverges_and_a_region_of_nan(page, tmp_path):

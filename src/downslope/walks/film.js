@@ -116,7 +116,10 @@ function show(step) {
 }
 
 function say() {
-  const parts = walkers.filter((w) => w.shown).map((w) => `${w.name}: loss ${short(w.losses[now.step])}`);
+  const parts = walkers.filter((walker) => walker.shown).map((walker) => {
+    const beyond = walker.limit && walker.sharpness(now.step) >= walker.limit.limit;
+    return `${walker.name}: loss ${short(walker.losses[now.step])}${beyond ? ", beyond its limit" : ""}`;
+  });
   find("said").textContent = `Step ${now.step} of ${film.steps}. ${parts.join("; ")}.`;
 }
 
