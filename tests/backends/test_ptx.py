@@ -7,8 +7,9 @@ import pytest
 
 import downslope
 from downslope import cos, exp, expm1, log, maximum, minimum, rule, rules, sign, sin, sqrt, tanh
-from downslope.backends import triton
+from downslope.backends import source_cache, triton
 from downslope.backends.cpu import SIZES
+from downslope.backends.triton_survey import survey_source
 from downslope.language.options import compose
 from downslope.rule import Rule
 
@@ -30,20 +31,19 @@ def compiler(tmp_path_factory):
         yield
 
 
-def compiled(program, storages, rounding="nearest", capability=90):
-    """The instructions of a kernel in PTX and how often each stands there, and the text."""
-    module = triton.load(program, storages, rounding)
-    numbers = "*fp64" if "float64" in storages else "*fp32"
-    types = {"blocks_": "*i64", "slots_": "*i64", "coefficients_": numbers, "BLOCK_": "constexpr"}
-    aligned = {(k,): [["tt.divisibility", 16]] for k in range(3)}
-    source = ASTSource(module.update, types, {"BLOCK_": triton.BLOCK}, aligned)
+def compiled(function, types, constants, capability):
+    """The instructions of a function in PTX and how often each stands there, and the text."""
+    aligned = {(k,): [["tt.divisibility", 16]] for k in range(len(types))}
+    source = ASTSource(function, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
     text = tt.compile(source, target=GPUTarget("cuda", capability, 32), options=triton.OPTIONS).asm["ptx"]
     return collections.Counter(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\w*\.[\w.:]+)", text, re.MULTILINE)), text
 
 
 def assert_sound(program, storages, rounding="nearest", capability=90):
     """Whole blocks are read and written 16 bytes at a time, from addresses of 64 bits; nothing is rounded otherwise."""
-    instructions, text = compiled(program, storages, rounding, capability)
+    module, numbers = triton.load(program, storages, rounding), "*fp64" if "float64" in storages else "*fp32"
+    types = {"blocks_": "*i64", "slots_": "*i64", "coefficients_": numbers}
+    instructions, text = compiled(module.update, types, {"BLOCK_": triton.BLOCK}, capability)
     assert f".target sm_{capability}" in text
     stored = dict(zip(program.arrays, storages, strict=True))
     read = [e.value for e in program.expressions if e.op == "input" and e.per_weight]
@@ -89,6 +89,19 @@ def test_halves_with_everything_around_the_formula():
 def test_halves_rounded_at_random():
     assert_sound(compose(downslope.rmsprop), ["bfloat16"] * 3, rounding="stochastic")
     assert_sound(compose(downslope.rmsprop), ["float16"] * 3)
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+def test_a_survey_reads_whole_blocks_16_bytes_at_a_time_and_adds_up_in_a_fixed_order(storage):
+    module = source_cache.load(f"survey_{storage}_triton", survey_source(storage))
+    pointers = {"blocks": "*i64", "slots": "*i64", "scale": "*fp64", "found": "*fp64"}
+    constants = {"WIDTH": 6, "COLUMN": 3, "BLOCK": triton.BLOCK}
+    instructions, text = compiled(module.look, pointers, constants, 80)
+    assert instructions["ld.global.v4.b32"] >= triton.BLOCK * SIZES[storage] // THREADS // 16
+    pointers = {"found": "*fp64", "count": "*i64", "result": "*fp64"}
+    more, last = compiled(module.together, pointers, {"BLOCK": triton.BLOCK}, 80)
+    assert more["st.global.b64"] == 2
+    assert not re.search(r"^\s*(@!?%p\d+\s+)?(atom|red)\.", text + last, re.MULTILINE)
 
 
 @rule

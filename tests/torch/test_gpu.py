@@ -153,6 +153,37 @@ def test_a_saved_training_goes_on(where, on_gpu):
     assert ours.bits() == due.bits()
 
 
+def test_what_moves_overlaps_or_has_gaps(where, on_gpu):
+    """Weights and states at other addresses, one of them with gaps; a gradient that is the weights."""
+
+    def walk(training):
+        training.params[0].data = torch.zeros(35, 60, device=training.device)[:, ::2].copy_(training.params[0].detach())
+        training.step()
+        training.params[1].data = training.params[1].detach().clone()
+        state = training.optimizer.state[training.params[3]]
+        state["m"] = state["m"].clone()
+        training.step()
+        for p in training.params:
+            p.grad = p.detach()
+        training.optimizer.step()
+        training.params[3].data = torch.arange(40.0, device=training.device)[7:16]  # at no multiple of 16 bytes
+        training.step()
+
+    ours, due = both(where, on_gpu, downslope.adam, walk)
+    assert ours.bits() == due.bits()
+
+
+def test_memory_that_has_been_released_is_not_written_to(where, on_gpu):
+    with on_gpu():
+        training = Training(where, downslope.adam)
+        training.step()
+        training.params[0].data.untyped_storage().resize_(0)
+        before = training.params[1].detach().clone()
+        with pytest.raises(ValueError, match=r"the memory of parameter 0, of shape .* has been released"):
+            training.step()
+        assert torch.equal(training.params[1], before)
+
+
 # Clipping, and gradients that are not finite
 
 
@@ -259,11 +290,16 @@ def test_a_device_that_takes_no_kernel_goes_on_operation_by_operation_and_says_s
 
 @pytest.mark.parametrize(
     ("found", "version", "message"),
-    [(None, "", "Triton is not installed: pip install triton"), (object(), "3.5.1", "Triton 3.5.1 is too old; .* 3.6")],
+    [
+        (None, "", "Triton is not installed: pip install triton"),
+        (object(), "3.5.1", "Triton 3.5.1 is too old; .* 3.6"),
+        (object(), "3.6.0", "Triton has been asked to interpret kernels"),
+    ],
 )
-def test_without_triton_or_with_an_old_one_there_are_no_kernels_for_a_gpu(found, version, message, monkeypatch):
+def test_without_a_triton_that_will_do_there_are_no_kernels_for_a_gpu(found, version, message, monkeypatch):
     import triton
 
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     device = torch.device("cuda", 7)
     monkeypatch.setattr(devices, "_refused", {})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)

@@ -6,6 +6,7 @@ last one sums up what they have found. Two runs give the same bits. Sums are in 
 
 from __future__ import annotations
 
+import importlib
 from math import inf, sqrt
 from typing import Any
 
@@ -105,6 +106,8 @@ class Survey:
         self._kernel, self._storage = kernel, kernel.table.storages[1]
         stem = f"survey_{self._storage}_triton{'_interpreted' if interpreted() else ''}"
         module = source_cache.load(stem, survey_source(self._storage))
+        if interpreted():  # which knows this one, and need not call it for every pair of numbers
+            module.__dict__["add"] = importlib.import_module("triton.language.standard")._sum_combine
         self._look, self._together = module.look, module.together
         listed = kernel.listed
         self._programs = -(-len(listed) // EACH)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from downslope.backends.describe import CPU
-from downslope.backends.triton import LEAST
+from downslope.backends.triton import LEAST, interpreted
 from downslope.torch.settings import outside
 
 AHEAD = 4
@@ -114,7 +114,10 @@ def has_kernels(device: torch.device) -> bool:
         return True
     if device.type != "cuda" or device in _refused:
         return False
-    if problem := _without():
+    problem = _without()
+    if not problem and interpreted():
+        problem = "Triton has been asked to interpret kernels (TRITON_INTERPRET), and cannot reach its memory then"
+    if problem:
         refuse(device, problem)
     return device not in _refused
 
