@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from downslope.lab.engines.protocol import Run
+from downslope.lab.engines.protocol import Entry, Run, Snapshot
+from downslope.lab.races.plane import Trails
 from downslope.lab.races.results import Baseline, Race, RuleResult
 from downslope.lab.races.statistics import against_baseline, compare, geometric_mean, interval
 from downslope.lab.races.verdict import verdict
@@ -106,7 +107,29 @@ def make_race(
             "packages": {"downslope": "0.1.0", "numpy": "2.2.2", "jax": "0.5.0"},
             "cpu": "8 cores, x86-64",
         },
+        walks=walks_of([run for result in results for run in result.verdict], len(rules), verdict_seeds, epochs),
     )
+
+
+def walks_of(runs, rules, seeds, epochs, weights=40):
+    """Walks of runs: on each seed all go from one point in one direction, and each rule more and more in its own."""
+    trails = Trails(rules, range(100, 100 + seeds), epochs, weights)
+    for run in runs:
+        for snapshot in snapshots_of(run, weights) if run.seed in trails.seeds else ():
+            trails.add(snapshot)
+    return trails.walks(runs)
+
+
+def snapshots_of(run, weights):
+    """What an engine would show of a run: up to the epoch in which it diverged, with what is not a number in that."""
+    start, shared = np.random.default_rng(run.seed).standard_normal((2, weights))
+    own = np.random.default_rng([run.seed, *run.rule.encode()]).standard_normal(weights)
+    entry = Entry(run.rule, run.lr, run.seed, "verdict", observed=True)
+    for epoch in range(len(run.valid_loss)):
+        moved = start + np.sqrt(epoch) * shared + 0.1 * epoch * own + (np.nan if epoch == run.diverged_at else 0)
+        yield Snapshot(entry, epoch, (np.float32(moved[:30]), np.float32(moved[30:])), {}, {}, epoch * 17)
+        if epoch == run.diverged_at:
+            return
 
 
 def interrupt(race):
@@ -142,7 +165,7 @@ def interrupt(race):
         dataclasses.replace(second, tuning=second.tuning[:10], **nothing),
         *(dataclasses.replace(rule, tuning=(), seconds=0.0, **nothing) for rule in rest),
     )
-    return dataclasses.replace(race, rules=rules, comparisons=(), verdict="", interrupted=True)
+    return dataclasses.replace(race, rules=rules, comparisons=(), verdict="", interrupted=True, walks=None)
 
 
 def _result(rule, task, epochs, tuning_seeds, verdict_seeds, everything_diverges):

@@ -96,6 +96,11 @@ def test_reading_is_strict(document, change, message):
         Race.from_json(json.dumps(document))
 
 
+def test_a_race_from_before_there_were_walks_has_none(document):
+    assert document.pop("walks")["planes"]
+    assert Race.from_json(json.dumps(document)) == dataclasses.replace(RACES["finished"], walks=None)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_what_is_no_race_is_refused(text):
     with pytest.raises(ValueError, match="This is no race"):

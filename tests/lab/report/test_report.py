@@ -1,4 +1,5 @@
 import dataclasses
+import html
 import json
 import math
 import re
@@ -18,7 +19,8 @@ from downslope.lab.races.verdict import difference
 from downslope.lab.report.drawing import looks, number
 from downslope.lab.report.page import report_page, write_report
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
-from race_fixture import GRID, RULES, interrupt, make_race
+from downslope.lab.report.plane import limits, plane_picture
+from race_fixture import GRID, RULES, interrupt, make_race, walks_of
 
 NASTY = '</script><img src=x onerror=alert(1)> "prices" & <b>more</b>.csv'
 RACES = {
@@ -124,8 +126,14 @@ def test_names_of_rules_stay_text():
     name = "adam<u>'\"&"
     rules = (race.rules[0], dataclasses.replace(race.rules[1], rule=name, formula=r"\text{</math><script>}"))
     comparisons = tuple(dataclasses.replace(one, second=name) for one in race.comparisons)
-    page = Page(report_page(dataclasses.replace(race, rules=rules, comparisons=comparisons)))
+    planes = tuple(
+        dataclasses.replace(one, walks=(one.walks[0], dataclasses.replace(one.walks[1], rule=name, shown=0.1)))
+        for one in race.walks.planes
+    )
+    walks = dataclasses.replace(race.walks, planes=planes)
+    page = Page(report_page(dataclasses.replace(race, rules=rules, comparisons=comparisons, walks=walks)))
     assert ("u", {}) not in page.elements
+    assert "<u>" not in page.script("pictures")["plane"]["styles"][1]["hovertemplate"]
     assert len(page.scripts) == 4
     buttons = [attributes["data-rule"] for tag, attributes in page.elements if "data-rule" in attributes]
     assert buttons == ["sgd", name]
@@ -144,7 +152,7 @@ def test_the_verdict_comes_first(pages):
 def test_sections_are_in_reading_order(pages):
     places = [
         pages["finished"].index(f'<section id="{name}"')
-        for name in ("results", "canyon", "pair", "curves", "pairs", "formulas", "method")
+        for name in ("results", "canyon", "pair", "curves", "plane", "pairs", "formulas", "method")
     ]
     assert places == sorted(places)
 
@@ -286,9 +294,11 @@ def drawable(value):
 
 @pytest.mark.parametrize("case", RACES)
 def test_plotly_knows_every_property(case):
-    for picture in (canyon(RACES[case]), same_and_tuned(RACES[case]), training_curves(RACES[case])):
+    race = RACES[case]
+    for picture in (canyon(race), same_and_tuned(race), training_curves(race), plane_picture(race)):
         for view in picture.views:
-            go.Figure({"data": drawable(view.traces), "layout": drawable({**picture.layout, **(view.layout or {})})})
+            traces = view.traces or picture.styles
+            go.Figure({"data": drawable(traces), "layout": drawable({**picture.layout, **(view.layout or {})})})
 
 
 def traces_of(view, rule, **wanted):
@@ -405,15 +415,98 @@ def test_a_rule_looks_the_same_everywhere_and_like_no_other():
     assert len({(look.colour, look.dash) for look in found.values()}) == 12
 
 
+# The walks of the network
+
+
+def with_lost_runs(race, when):
+    """The race with runs of the verdict that diverge in an epoch, by rule."""
+    rules = []
+    for result in race.rules:
+        runs = result.verdict
+        if lost := when.get(result.rule):
+            losses = [run.valid_loss[:lost] + (math.inf,) * (31 - lost) for run in runs]
+            runs = tuple(
+                dataclasses.replace(run, diverged_at=lost, valid_loss=one)
+                for run, one in zip(runs, losses, strict=True)
+            )
+        rules.append(dataclasses.replace(result, verdict=runs))
+    walks = walks_of([run for result in rules for run in result.verdict], len(rules), len(race.verdict_seeds), 30)
+    return dataclasses.replace(race, rules=tuple(rules), walks=walks)
+
+
+def test_the_plane_says_how_much_it_shows_and_what_became_of_whom():
+    race = with_lost_runs(make_race(("sgd", "momentum", "adam"), verdict_seeds=2), {"momentum": 4})
+    first = race.walks.planes[0]
+    unseen = dataclasses.replace(first.walks[0], shown=0.31)
+    planes = (dataclasses.replace(first, shown=(0.6231, 0.2), walks=(unseen, *first.walks[1:2])), race.walks.planes[1])
+    race = dataclasses.replace(race, walks=dataclasses.replace(race.walks, planes=planes))
+    picture = plane_picture(race)
+    assert picture.views[0].note == (
+        "Seed 100: this plane shows 82 % of how far the weights moved. "
+        "Diverged: momentum in epoch 4; a cross marks the last point before. "
+        "Less than half is seen of sgd (31 %). Not run to an end on this seed: adam."
+    )
+    assert picture.views[0].layout["xaxis"]["title"]["text"] == "first direction, 62 %"
+    assert [view.key for view in picture.views] == ["100", "101"]
+    assert picture.layout["yaxis"]["scaleanchor"] == "x"
+
+
+def test_the_colours_of_the_plane_reach_from_the_lowest_loss_to_the_highest():
+    race = with_lost_runs(make_race(("sgd", "adam")), {"sgd": 2})
+    scale = plane_picture(race).layout["coloraxis"]
+    losses = [loss for result in race.rules for run in result.verdict for loss in run.valid_loss if loss < math.inf]
+    assert 0.8 * min(losses) < 10 ** scale["cmin"] < min(losses)
+    assert max(losses) < 10 ** scale["cmax"] < 1.2 * max(losses)
+
+
+def test_what_was_left_out_of_the_walks_is_said():
+    race = make_race(("sgd", "adam"))
+    assert limits(race, race.walks) == ""
+    walks = dataclasses.replace(race.walks, epochs=(0, 1, 30), planes=race.walks.planes[:4], error=0.0104)
+    assert limits(race, walks) == (
+        "Of 30 epochs, 2 are shown, more of them early. Of 10 reporting seeds, 4 are shown. "
+        "Of so many weights only random sums were kept: distances in the picture are off by about 1 %."
+    )
+
+
+def test_the_walks_in_numbers_are_means_over_the_runs_that_finished():
+    race = with_lost_runs(make_race(("sgd", "adam")), {"sgd": 2})
+    table = report_page(race).split('<table class="walks">')[1].split("</table>")[0]
+    rows = dict(re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', table))
+    walks = [walk for plane in race.walks.planes for walk in plane.walks if walk.rule == "adam"]
+    cells = re.findall(r">([^<]+)</td>", rows["adam"])
+    assert cells == [
+        number(np.mean([walk.distance for walk in walks])),
+        number(np.mean([walk.length for walk in walks])),
+        f"{100 * np.mean([walk.shown for walk in walks]):.3g} %",
+        number(race.rules[1].loss.estimate),
+    ]
+    assert re.findall(r">([^<]+)</td>", rows["sgd"]) == ["–"] * 4
+
+
+def test_a_race_without_walks_says_so(pages):
+    older = dataclasses.replace(make_race(("adam",)), walks=None)
+    assert "had moved, or the race was saved before walks were." in report_page(older)
+    for case in ("diverged", "interrupted", "nothing run"):
+        assert "There is no walk to show: no run of the verdict ended and had moved.<" in pages[case]
+
+
+def test_the_walks_make_the_page_little_larger():
+    race = make_race(("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"))
+    without = dataclasses.replace(race, walks=None)
+    assert len(report_page(race)) - len(report_page(without)) < 60_000
+
+
 # Paper, screen readers and long names
 
 
 def test_the_slider_says_its_learning_rate(pages):
-    (slider,) = [
-        attributes for tag, attributes in Page(pages["finished"]).elements if attributes.get("type") == "range"
+    sliders = [attributes for tag, attributes in Page(pages["finished"]).elements if attributes.get("type") == "range"]
+    assert [(one["aria-valuetext"], one["value"], one["max"]) for one in sliders] == [
+        ("0.01", str(GRID.index(0.01)), str(len(GRID) - 1)),
+        ("30", "30", "30"),  # after which epoch the walks are shown
+        ("100", "0", "9"),  # on which seed
     ]
-    assert slider["aria-valuetext"] == "0.01"
-    assert slider["value"] == str(GRID.index(0.01))
 
 
 def test_the_levels_are_drawn_over_the_data():
@@ -474,7 +567,8 @@ def test_a_browser_draws_the_pictures(tmp_path, case):
     path = tmp_path / "race.html"
     write_report(RACES[case], path)
     done = in_a_browser(path, "--dump-dom")
-    drawn = sum(bool(picture.views) for picture in (canyon(RACES[case]), training_curves(RACES[case]))) + 1
+    race = RACES[case]
+    drawn = sum(bool(picture.views) for picture in (canyon(race), training_curves(race), plane_picture(race))) + 1
     assert done.stdout.count('class="plot-container plotly"') == drawn
 
 
@@ -546,3 +640,48 @@ document.title = [
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None
     assert title[1] == "Shown: every rule at learning rate 0.01. rgb(0, 63, 148) true"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_the_walks_go_as_far_as_the_slider_and_have_the_losses_of_their_runs(tmp_path):
+    race = with_lost_runs(make_race(("sgd", "adam"), verdict_seeds=3), {"sgd": 9})
+    path = tmp_path / "race.html"
+    check = """<script>
+const found = [];
+const seen = (name) => document.getElementById(name).innerText;
+function look() {
+  const traces = document.getElementById("plot-plane").data;
+  found.push(traces.map(({ name, x, y, marker, text }) => [name, x, y, marker.color, marker.symbol, text.at(-1)]));
+}
+function slide(name, value) {
+  const slider = document.getElementById(name);
+  slider.value = value;
+  slider.dispatchEvent(new Event("input"));
+  found.push(slider.getAttribute("aria-valuetext"));
+}
+look();
+slide("plane-seed", 2);
+slide("plane-epoch", 5);
+requestAnimationFrame(() => requestAnimationFrame(() => {
+  look();
+  found.push(seen("note-plane"));
+  document.title = JSON.stringify(found);
+}));
+</script></body>"""
+    path.write_text(report_page(race).replace("</body>", check), encoding="utf-8")
+    title = re.search(r"<title>(.*?)</title>", in_a_browser(path, "--dump-dom").stdout)
+    assert title is not None
+    whole, seed, epoch, part, note = json.loads(html.unescape(title[1]))
+    assert (seed, epoch) == ("102", "5")
+    assert note == plane_picture(race).views[2].note
+    for found, plane, stop in ((whole, race.walks.planes[0], 30), (part, race.walks.planes[2], 5)):
+        for (name, x, y, colours, symbols, text), walk, result in zip(found, plane.walks, race.rules, strict=True):
+            (run,) = [run for run in result.verdict if run.seed == plane.seed]
+            count = min(stop + 1, 9 if name == "sgd" else 31)
+            assert name == walk.rule == result.rule
+            assert (tuple(x), tuple(y)) == (walk.x[:count], walk.y[:count])
+            np.testing.assert_allclose(colours, np.log10(run.valid_loss[:count]), rtol=1e-12)
+            own = looks(race)[name].symbol
+            assert symbols == [*[own] * (count - 1), "x" if name == "sgd" and stop == 30 else own]
+            assert text == f"after epoch {count - 1}: loss {float(f'{run.valid_loss[count - 1]:.3g}'):g}"

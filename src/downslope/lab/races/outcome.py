@@ -102,6 +102,7 @@ def outcome(problem: Problem, tuning: Tuning, *, interrupted: bool, seconds: flo
         interrupted=interrupted,
         seconds=seconds,
         environment=_environment(engine.threads),
+        walks=tuning.trails.walks([run for result in results for run in result.verdict]),
     )
 
 

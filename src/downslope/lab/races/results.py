@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from downslope.lab.engines.protocol import Run
 from downslope.lab.races import comparison, store
 from downslope.lab.races.comparison import Comparison, Interval
+from downslope.lab.races.plane import Walks
 from downslope.lab.races.statistics import standing
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ class Race:
     interrupted: bool
     seconds: float
     environment: dict[str, Any]  # versions, machine, date
+    walks: Walks | None = field(
+        default=None, metadata=store.LATER
+    )  # None: no run of the verdict moved, or was recorded
 
     @property
     def winner(self) -> str | None:

@@ -2,7 +2,8 @@
 
 JSON has no word for infinity, which is what a diverged run's loss is, so infinite and missing numbers are written as
 the strings "inf", "-inf" and "nan". Reading is strict: a key too many or too few means that the file was made by
-something else, and a half-understood race is worse than none.
+something else, and a half-understood race is worse than none. Only a field that was added later may be missing, from a
+file that is older than it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # 1 had medians and no splits
 WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-
+LATER = {"added": "later"}
+"""The metadata of a field that has its default in files from before it was there."""
 
 T = TypeVar("T")
 
@@ -145,7 +147,7 @@ def _decode_fields(value: Any, kind: Any, where: str) -> Any:
     _require(isinstance(value, dict), value, "an object", where)
     kinds = get_type_hints(kind)
     unknown = sorted(value.keys() - kinds.keys())
-    missing = sorted(kinds.keys() - value.keys())
+    missing = sorted(f.name for f in dataclasses.fields(kind) if f.name not in value and f.metadata != LATER)
     if unknown or missing:
         complaints = [f"unknown keys {unknown}"] * bool(unknown) + [f"missing keys {missing}"] * bool(missing)
         raise ValueError(f"{where}: {' and '.join(complaints)}; was the file made by another version of downslope?")

@@ -10,6 +10,7 @@ from typing import Literal
 
 from downslope.lab.engines.protocol import Engine, Entry, Progress, Run
 from downslope.lab.races.plan import PER_DECADE, Plan
+from downslope.lab.races.plane import Trails
 
 WIDENINGS = 2
 """How often the grid is widened by a decade on each side where the best learning rate of a rule lies on its edge."""
@@ -51,6 +52,8 @@ class Tuning:
     def __init__(self, engine: Engine, plan: Plan, watch: Callable[[Stage | Progress], None]):
         self.engine, self.plan, self.watch = engine, plan, watch
         self.runs: list[Run] = []
+        training = engine.description
+        self.trails = Trails(len(plan.entrants), plan.verdict_seeds, training.epochs, training.weights)
         self.grid: set[float] = set()  # what all rules have been tried at, as far as it is in their range
         self.widenings: dict[Side, int] = {"low": 0, "high": 0}
         self.confirmed: dict[str, set[float]] = {}
@@ -65,6 +68,8 @@ class Tuning:
         self.watch(Stage(name, epochs))
         for progress in self.engine.train(entries):
             self.runs.extend(progress.finished)
+            for snapshot in progress.snapshots:
+                self.trails.add(snapshot)
             self.watch(progress)
 
     def tune(self) -> None:
@@ -139,9 +144,13 @@ class Tuning:
         return not finite or min(waiting) < min(finite)
 
     def judge(self) -> None:
-        """Run every rule's best learning rate on fresh seeds."""
-        seeds = self.plan.verdict_seeds
-        entries = [Entry(name, lr, seed, "verdict") for name, lr in self.best.items() if lr for seed in seeds]
+        """Run every rule's best learning rate on fresh seeds, and see where the weights go."""
+        entries = [
+            Entry(name, lr, seed, "verdict", observed=seed in self.trails.seeds)
+            for name, lr in self.best.items()
+            if lr
+            for seed in self.plan.verdict_seeds
+        ]
         if entries:
             self.train("verdict", entries)
 

@@ -59,11 +59,15 @@ class View:
 
 @dataclass(frozen=True)
 class Picture:
-    """A layout, and the views that share it; the first is shown first."""
+    """A layout, and the views that share it; the first is shown first.
+
+    A view without traces takes `styles`, which say how traces look, and the page fills in the points from the race.
+    """
 
     name: str
     layout: dict[str, Any]
     views: tuple[View, ...]
+    styles: tuple[dict[str, Any], ...] = ()
 
 
 def looks(race: Race) -> dict[str, Look]:

@@ -5,6 +5,8 @@
   const faint = new Set();
   let pointed = null; // the rule that the pointer or the keyboard is at, shown alone
   const current = {};
+  let race; // read when it is first asked for
+  const drawn = {}; // the traces of each picture, as they were drawn
   const root = document.documentElement;
   const PAPER = { width: 680, height: 720 }; // pixels, less than A4 and US Letter hold within the margins, below a lead
   const FAINT = 0.13;
@@ -72,10 +74,40 @@
     pointed = rule;
     for (const name of Object.keys(current)) {
       const picture = pictures[name];
-      const found = picture.views[current[name]].traces.map((trace) => strength(trace, picture));
+      const found = drawn[name].map((trace) => strength(trace, picture));
       const each = (key) => found.map((one) => one[key]);
       Plotly.restyle(`plot-${name}`, { opacity: each("opacity"), hoverinfo: each("hoverinfo") });
     }
+  }
+
+  // The place of the epoch up to which walks are shown.
+  const stop = () => Number(document.getElementById("plane-epoch").value);
+
+  // The walks of a seed up to an epoch. Coordinates and losses are those of the race.
+  function walks(picture, view) {
+    race ??= JSON.parse(document.getElementById("race").textContent);
+    const { epochs, planes } = race.walks;
+    const last = stop();
+    const plane = planes.find(({ seed }) => String(seed) === view.key);
+    return picture.styles.flatMap((style) => {
+      const walk = plane.walks.find(({ rule }) => rule === style.name);
+      if (!walk) return [];
+      const run = race.rules.find(({ rule }) => rule === style.name).verdict.find(({ seed }) => seed === plane.seed);
+      const known = epochs.slice(0, Math.min(last + 1, walk.x.length));
+      const end = known.length - 1;
+      const lost = run.diverged_at !== null && last > end;
+      const losses = known.map((epoch) => run.valid_loss[epoch]);
+      const atEnd = (other, one) => known.map((_, k) => (k === end ? one : other));
+      const marker = {
+        ...style.marker,
+        color: losses.map((loss) => Math.max(Math.log10(loss), picture.layout.coloraxis.cmin)),
+        size: atEnd(7, 14),
+        line: { ...style.marker.line, width: atEnd(0.8, 2) },
+        symbol: atEnd(style.marker.symbol, lost ? "x" : style.marker.symbol),
+      };
+      const text = known.map((epoch, k) => `after epoch ${epoch}: loss ${Number(losses[k].toPrecision(3))}`);
+      return { ...style, x: walk.x.slice(0, end + 1), y: walk.y.slice(0, end + 1), marker, text };
+    });
   }
 
   function draw(name) {
@@ -83,16 +115,18 @@
     const view = picture.views[current[name]];
     const styles = getComputedStyle(root);
     const printing = root.classList.contains("printing");
-    const traces = view.traces.map((trace) => ({ ...trace, ...strength(trace, picture) }));
+    drawn[name] = picture.styles.length ? walks(picture, view) : view.traces;
+    const traces = drawn[name].map((trace) => ({ ...trace, ...strength(trace, picture) }));
     const layout = layoutOf(picture, view);
-    const paper = { autosize: false, width: PAPER.width, height: Math.min(layout.height, PAPER.height) };
+    const paper = { autosize: false, width: PAPER.width, height: Math.min(layout.height ?? PAPER.height, PAPER.height) };
     Plotly.react(`plot-${name}`, themed(traces, styles), themed({ ...layout, ...(printing && paper) }, styles), config);
     const note = document.getElementById(`note-${name}`);
     if (note) note.textContent = view.note;
     const printed = document.getElementById(`printed-${name}`);
     if (printed) {
       const same = picture.shared.includes(current[name]);
-      printed.textContent = same ? `Shown: every rule at learning rate ${view.label}.` : `Shown: ${view.label}.`;
+      const epoch = name === "plane" ? `after epoch ${race.walks.epochs[stop()]}, ` : "";
+      printed.textContent = `Shown: ${same ? "every rule at learning rate " : epoch}${view.label}.`;
     }
   }
 
@@ -155,6 +189,27 @@
       show(name, shared());
     });
   }
+
+  function slide(name, label, act) {
+    const slider = document.getElementById(name);
+    slider?.addEventListener("input", () => {
+      const text = label(Number(slider.value));
+      slider.nextElementSibling.textContent = text;
+      slider.setAttribute("aria-valuetext", text);
+      act(text);
+    });
+  }
+
+  // While a slider is dragged, a drawing that was not begun gives way to the next.
+  let frame;
+  function soon(name, key) {
+    current[name] = key;
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(() => draw(name));
+  }
+
+  slide("plane-epoch", (place) => String(race.walks.epochs[place]), () => soon("plane", current.plane));
+  slide("plane-seed", (place) => String(race.walks.planes[place].seed), (seed) => soon("plane", seed));
 
   for (const button of document.querySelectorAll(".copy")) {
     button.addEventListener("click", async () => {

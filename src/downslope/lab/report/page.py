@@ -17,7 +17,8 @@ from downslope.lab.report.code import lowest, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, looks, number
 from downslope.lab.report.method import method
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
-from downslope.lab.report.tables import matrix, pairs, rule_name, summary, valleys
+from downslope.lab.report.plane import limits, plane_picture
+from downslope.lab.report.tables import matrix, pairs, rule_name, summary, valleys, walk_numbers
 from downslope.pages import asset, theme
 from downslope.pages.mathml import mathml
 from downslope.version import __version__
@@ -57,7 +58,8 @@ def report_page(race: Race) -> str:
     from plotly.offline import get_plotlyjs
 
     look = looks(race)
-    pictures = {picture.name: picture for picture in (canyon(race), same_and_tuned(race), training_curves(race))}
+    every = (canyon(race), same_and_tuned(race), training_curves(race), plane_picture(race))
+    pictures = {picture.name: picture for picture in every}
     body = "".join(
         (
             _header(race),
@@ -66,6 +68,7 @@ def report_page(race: Race) -> str:
             _canyon(race),
             _pair(race, pictures["pair"]),
             _curves(race, pictures["curves"]),
+            _plane(race, pictures["plane"]),
             _who_beats_whom(race, look),
             _code(race),
             _formulas(race, look),
@@ -223,6 +226,40 @@ def _curves(race: Race, picture: Picture) -> str:
     )
 
 
+def _plane(race: Race, picture: Picture) -> str:
+    walks = race.walks
+    own = "Every seed has its own plane: walks on different seeds have hardly a direction in common."
+    if walks is None:
+        older = any(run.diverged_at is None for result in race.rules for run in result.verdict)
+        why = ", or the race was saved before walks were" if older else ""
+        content = f'<p class="lead">There is no walk to show: no run of the verdict ended and had moved{why}.</p>'
+    else:
+        last = len(walks.epochs) - 1
+        sliders = _slider("plane-epoch", "after epoch", last, last, str(race.epochs))
+        if len(picture.views) > 1:
+            sliders += _slider("plane-seed", "seed", len(picture.views) - 1, 0, picture.views[0].key)
+        content = (
+            f'<div class="controls">{sliders}</div>\n'
+            + _plot("plane", "The walks of all rules through the space of the weights, on a plane; numbers are below")
+            + '<p class="printed small" id="printed-plane"></p><p class="small note" id="note-plane"></p>\n'
+            + (f'<p class="small">{left_out}</p>\n' if (left_out := limits(race, walks)) else "")
+            + f"<details><summary>The walks in numbers</summary>{walk_numbers(race, walks)}\n"
+            '<p class="small">Means over the runs that finished. Distance: from start to end, in the space of all '
+            "weights. Way: straight from each point to the next, in that space. Seen: what the plane shows of the "
+            "distances from the start; shares are of their squares.</p></details>"
+        )
+    return _section(
+        "plane",
+        "The walks of the network",
+        f"A run moves {race.weights:,} weights at once. Here the runs of the verdict are walks, on the plane through "
+        "their start that shows most of where they went; on each seed all rules start from the same weights. A point’s "
+        "colour is the true loss of the network there, on its validation rows."
+        + (f" {own}" if race.weights > 2 else "")
+        + _about_faint(race),
+        content,
+    )
+
+
 def _who_beats_whom(race: Race, look: dict[str, Look]) -> str:
     if not race.comparisons:
         content = '<p class="lead">There is nothing to compare: fewer than two rules have been run to the end.</p>'
@@ -318,6 +355,13 @@ def _plot(name: str, label: str) -> str:
     )
 
 
+def _slider(name: str, label: str, most: int, start: int, text: str) -> str:
+    return (
+        f'<label class="slide">{label} <input type="range" id="{name}" min="0" max="{most}" value="{start}" step="1" '
+        f'aria-valuetext="{html.escape(text)}"><output>{html.escape(text)}</output></label>'
+    )
+
+
 def _segments(picture: str, choices: Iterable[tuple[str, str]], first_pressed: bool) -> str:
     buttons = "".join(
         f'<button type="button" data-view="{key}" aria-pressed="{str(first_pressed and place == 0).lower()}">'
@@ -340,6 +384,7 @@ def _drawn(picture: Picture, race: Race) -> dict[str, Any]:
         "first": _first_view(race, picture),
         "shared": [view.key for view in picture.views if picture.name == "pair" and view.key != "own"],
         "views": {view.key: dataclasses.asdict(view) for view in picture.views},
+        "styles": picture.styles,
     }
 
 

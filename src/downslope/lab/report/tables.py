@@ -8,7 +8,9 @@ import statistics
 from collections.abc import Iterable
 
 from downslope.lab.races.comparison import Comparison, Interval
+from downslope.lab.races.plane import Walks
 from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.summary import Row, Runs, rows_of
 from downslope.lab.races.verdict import difference
 from downslope.lab.report.drawing import SHAPES, Look, number
@@ -110,6 +112,28 @@ def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
     lost = sum(run.diverged_at is not None for run in runs)
     diverged = f"<small>{lost} of {len(runs)} diverged</small>" if lost else ""
     return f"{number(statistics.median(losses))}{spread}{diverged}"
+
+
+def walk_numbers(race: Race, walks: Walks) -> str:
+    """What the plane shows in numbers: per rule, the means over the runs that finished of its walks."""
+    finished = {(result.rule, r.seed): r for result in race.rules for r in result.verdict if r.diverged_at is None}
+    rows = ""
+    for result in race.rules:
+        seeds = {plane.seed: walk for plane in walks.planes for walk in plane.walks if walk.rule == result.rule}
+        found = [walk for seed, walk in seeds.items() if (result.rule, seed) in finished]
+        cells = ["–"] * 4
+        if found:
+            seen = [walk.shown for walk in found if walk.shown is not None]
+            losses = [finished[result.rule, seed].final_loss for seed in seeds if (result.rule, seed) in finished]
+            cells = [
+                number(statistics.fmean(walk.distance for walk in found)),
+                number(statistics.fmean(walk.length for walk in found)),
+                _percent(statistics.fmean(seen)) if seen else "–",
+                number(geometric_mean(losses)),
+            ]
+        shown = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        rows += f'<tr><th scope="row">{html.escape(result.rule)}</th>{shown}</tr>\n'
+    return _table("walks", _heads(["Rule", "Distance", "Way", "Seen", "Validation loss"]), rows)
 
 
 def _table(kind: str, head: str, rows: str) -> str:
