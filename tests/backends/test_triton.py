@@ -244,17 +244,17 @@ def test_views_that_begin_anywhere_and_weights_that_overlap_are_updated_one_afte
 
 
 def test_more_than_2_to_the_31_weights_are_counted():
-    """A block of a slot that begins 2**33 weights before the memory that the block is to find."""
+    """A block of a slot that begins billions of weights before the memory that the block is to find."""
     program = compose(downslope.sgd)
-    module = triton.load(program, ["float32"] * 2)
-    block, memory = (1 << 33) // triton.BLOCK, DeviceMemory(HOST)
-    for length, whole in (((1 << 33) + triton.BLOCK, True), ((1 << 33) + 100, False)):
-        x, dx = torch.ones(triton.BLOCK), torch.full([triton.BLOCK], 0.5)
-        row = [length, 0, x.data_ptr() - 4 * (1 << 33), dx.data_ptr() - 4 * (1 << 33)]
-        slots, blocks = (memory.hold(np.array(each, np.int64)) for each in (row, [block]))
-        module.update[(1,)](blocks, slots, torch.tensor([0.5]), BLOCK_=triton.BLOCK)
-        assert (x[:100] == 0.75).all()
-        assert (x[100:] == (0.75 if whole else 1.0)).all()
+    module, memory = triton.load(program, ["float32"] * 2), DeviceMemory(HOST)
+    for first in (1 << 33, (1 << 32) - triton.BLOCK):
+        for length, found in ((first + triton.BLOCK, triton.BLOCK), (first + 100, 100), (first, 0), (0, 0)):
+            x, dx = torch.ones(triton.BLOCK), torch.full([triton.BLOCK], 0.5)
+            row = [length, 0, x.data_ptr() - 4 * first, dx.data_ptr() - 4 * first]
+            slots, blocks = (memory.hold(np.array(each)) for each in (row, [first // triton.BLOCK]))
+            module.update[(1,)](blocks, slots, torch.tensor([0.5]), BLOCK_=triton.BLOCK)
+            assert (x[:found] == 0.75).all()
+            assert (x[found:] == 1.0).all()
 
 
 def test_blocks_are_those_of_their_slots():

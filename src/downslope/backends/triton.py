@@ -8,7 +8,7 @@ would compile anew for.
 
 Where a block is whole and its arrays begin at multiples of 16 bytes, that is promised, and nothing is masked: only
 then does Triton read and write 16 bytes at a time. Other blocks, the last of a tensor and those of views that begin
-anywhere, are masked. Weights are counted in 64 bits.
+anywhere, are masked. A block's place is counted in 64 bits, and within it a weight's in 32, which halves the registers.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def update(blocks_, slots_, coefficients_, BLOCK_: tl.constexpr):
     length_ = tl.load(slot_)
     row_ = coefficients_ + tl.load(slot_ + 1) * {columns}
 {prologue}
-    i_ = first_ + tl.arange(0, BLOCK_)
+    i_ = tl.arange(0, BLOCK_)
     if (first_ + BLOCK_ <= length_) & ((({addresses}) & 15) == 0):
 {whole}
     else:
-        inside_ = i_ < length_
+        inside_ = i_ < tl.maximum(tl.minimum(length_ - first_, BLOCK_), 0).to(tl.int32)
 {masked}
 '''
 
@@ -187,7 +187,7 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
 
     def branch(pointer: str, inside: str) -> str:
         """The work on one block, with pointers made and masked in this way."""
-        pointers = [f"to_{name}_ = {pointer.format(at(name, stored[name]))} + i_" for name in touched]
+        pointers = [f"to_{name}_ = {pointer.format(at(name, stored[name]))} + first_ + i_" for name in touched]
         lines = [line.replace("<inside>", inside) for line in (*pointers, *work)]
         return "\n".join(f"        {line}" for line in lines or ["pass"])
 
@@ -237,7 +237,7 @@ def _written(name: str, storage: str, rounding: str) -> list[str]:
     if name != "x" or rounding == "nearest":
         return [f"tl.store(to_{name}_, to_brain({value})<inside>)"]
     if rounding == "stochastic":
-        return [f"tl.store(to_{name}_, dithered({value}, i_, key_)<inside>)"]
+        return [f"tl.store(to_{name}_, dithered({value}, first_ + i_, key_)<inside>)"]
     lost = f"to_brain({value} - from_brain(to_brain({value})))"
     return [f"tl.store(to_{name}_, to_brain({value})<inside>)", f"tl.store(to_{COMPENSATION}_, {lost}<inside>)"]
 

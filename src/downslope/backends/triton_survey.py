@@ -53,12 +53,13 @@ def look(blocks, slots, scale, found, WIDTH: tl.constexpr, COLUMN: tl.constexpr,
         first = (block & 0xFFFFFFFF) * BLOCK
         length = tl.load(slot)
         at_dx_ = tl.load(slot + COLUMN)
-        i = first + tl.arange(0, BLOCK)
+        i = tl.arange(0, BLOCK)
         if (first + BLOCK <= length) & ((at_dx_ & 15) == 0):
-            to_dx_ = tl.multiple_of({pointer}, 16) + i
+            to_dx_ = tl.multiple_of({pointer}, 16) + first + i
             gradient = {whole}
         else:
-            to_dx_ = {pointer} + i
+            inside = i < tl.maximum(tl.minimum(length - first, BLOCK), 0).to(tl.int32)
+            to_dx_ = {pointer} + first + i
             gradient = {masked}
         bad += tl.where(tl.abs(gradient) < float("inf"), 0.0, 1.0)
         gradient = gradient * factor
@@ -93,7 +94,7 @@ def survey_source(storage: str) -> str:
         each=EACH,
         pointer=at("dx", storage),
         whole=read("dx", storage, "float64").replace("<inside>", ""),
-        masked=read("dx", storage, "float64").replace("<inside>", ", i < length, 0"),
+        masked=read("dx", storage, "float64").replace("<inside>", ", inside, 0"),
     )
 
 
