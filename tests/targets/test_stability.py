@@ -12,7 +12,7 @@ import downslope
 from downslope import dialects, rule, scalar, sign, sqrt, where
 from downslope.language.options import compose
 from downslope.recipes import catalogue
-from downslope.targets.stability import limits
+from downslope.targets.stability import limits, stability
 
 # The textbooks
 
@@ -220,6 +220,14 @@ def test_what_cannot_be_read_off_says_why(of):
 
 def test_a_learning_rate_of_zero_has_no_limit():
     assert "nothing moves" in downslope.sgd.stability(lr=0).reason
+
+
+@pytest.mark.parametrize("of", [downslope.sgd, downslope.momentum, downslope.adam], ids=lambda of: of.name)
+def test_who_may_stand_still_is_not_linear(of):
+    """Cautious steps are the whole step or none: as steep either way, but not a sum of what moves."""
+    found = stability(compose(of, cautious=True), of.complete({}))
+    assert found.limit is None
+    assert "no multiple" in found.reason
 
 
 def test_a_rule_that_is_never_stable():

@@ -70,6 +70,7 @@ def test_the_page_walks_where_python_walks(page, tmp_path, surface, given):
 
 def test_other_dialects_and_settings(page, tmp_path):
     rules = ["torch.adam", "keras.adam", "schedule_free_adamw", "lion", Recipe(downslope.momentum, mu=0.5)]
+    rules += [Recipe(downslope.adam, weight_decay=0.1, decoupled=True), Recipe(downslope.sgd, cautious=True)]
     walk = downslope.walk("valley", rules, steps=60, lr=0.05)
     check_paths(opened(page, tmp_path, walk), walk)
 

@@ -174,7 +174,7 @@ def _is_linear(e: Expression, moving: Collection[str]) -> bool:
     names = sorted(moving)
     if _mentions(gradient(e, names), moving):
         return False
-    return not any(part.op == "sign" and _mentions([part], moving) for part in in_order([e]))
+    return not any((part.op == "sign" or part.is_condition) and _mentions([part], moving) for part in in_order([e]))
 
 
 def _mentions(roots: Iterable[Expression], names: Collection[str]) -> bool:
