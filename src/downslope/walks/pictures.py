@@ -146,7 +146,7 @@ class _Drawing:
             *self.ground.plot([], [], alpha=0.75, **line),
             *self.ground.plot([], [], markersize=9, clip_on=False, **head),
             *self.curves.plot([], [], **line),
-            *self.curves.plot([], [], markersize=7, **head),
+            *self.curves.plot([], [], markersize=7, clip_on=False, **head),
         ]
 
     def _legend(self) -> None:
@@ -178,7 +178,7 @@ class _Drawing:
             head.set_data([np.clip(x[-1], *self.ground.get_xlim())], [np.clip(y[-1], *self.ground.get_ylim())])
             losses = np.maximum(path.losses[: until + 1] - self.floor[0], self.floor[1])
             line.set_data(np.arange(until + 1), losses)
-            end.set_data([until], losses[-1:])
+            end.set_data([until], np.clip(losses[-1:], *self.curves.get_ylim()))
 
     def hold(self) -> None:
         """Draw what does not move, once."""
@@ -224,7 +224,7 @@ def _surface(walk: Walk, axes: Axes) -> None:
 def _losses(walk: Walk, axes: Axes) -> tuple[float, float]:
     """Prepare the axes of the losses: what is taken off them, and the lowest that is shown."""
     axes.grid(axis="y", color="#ebe8e1", linewidth=0.8)
-    axes.set_xlim(0, walk.steps)
+    axes.set_xlim(0, 1.025 * walk.steps)
     first = walk.paths[0].losses[0]
     if not walk.minima:
         axes.set_ylim(walk.lowest, first + 0.4 * abs(first - walk.lowest))
