@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_formulas import evaluate, formulas
 
 import downslope
 from downslope import exp, expm1, log, maximum, minimum, rule, scalar, sign, sqrt, tanh, where
@@ -28,6 +27,7 @@ from downslope.targets.intervals import enclose, enclose_scalars
 from downslope.targets.javascript import JAVASCRIPT, LIBRARY, function, javascript
 from downslope.testing import situations
 from downslope.walks.surfaces import SURFACES
+from random_formulas import evaluate, formulas
 
 STEPS = 40
 LR = 0.02

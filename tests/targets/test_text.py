@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_formulas import evaluate, formulas
 
 import downslope
 from downslope import rule, scalar, sqrt, where
@@ -15,6 +14,7 @@ from downslope.targets.arrays import interpret, interpret_coefficients
 from downslope.targets.formula import formula
 from downslope.targets.python import READABLE, coefficients_source, kernel_target
 from downslope.targets.write import body, identifier
+from random_formulas import evaluate, formulas
 
 
 def numpys(word):
