@@ -26,14 +26,14 @@ COMMAND = [sys.executable, "-c", "from downslope.cli import main; main()"]
 QUICK = ["--rules", "sgd,adam", "--lrs", "0.01,0.1", "--tuning-seeds", "1", "--seeds", "2"]
 
 
-def run(*arguments, cwd):
+def run(*arguments, cwd, **environment):
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=900,
-        env={**os.environ, "COLUMNS": "150"},
+        env={**os.environ, "COLUMNS": "150", **environment},
     )
 
 
@@ -41,35 +41,45 @@ def test_the_version(tmp_path):
     assert run("--version", cwd=tmp_path).stdout.strip() == downslope.__version__
 
 
-def test_a_race_ends_with_table_verdict_and_report(tmp_path):
-    done = run("race", "parabola", *QUICK, cwd=tmp_path)
+@pytest.mark.slow
+def test_a_race_ends_with_table_verdict_report_and_numbers_in_a_terminal_that_knows_only_ascii(tmp_path):
+    files = ("--json", "race.json", "--csv", "runs.csv")
+    done = run("race", "parabola", *QUICK, *files, cwd=tmp_path, PYTHONIOENCODING="ascii", COLUMNS="60")
     assert done.returncode == 0, done.stderr
-    assert "best lr" in done.stdout
-    assert "adam" in done.stdout
-    assert "Report: report.html" in done.stdout
+    assert done.stdout.isascii()
+    for words in ("best lr", "adam", "x^2", "Report: report.html"):
+        assert words in done.stdout
     page = (tmp_path / "report.html").read_text()
     assert page.lstrip().lower().startswith("<!doctype html>")
     assert 'src="http' not in page
+    race = Race.from_json((tmp_path / "race.json").read_text())
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
+    assert len(rows) == sum(len(rule.tuning) + len(rule.verdict) for rule in race.rules)
+    assert {row["rule"] for row in rows} == {"sgd", "adam"}
+    last = race.rules[-1].verdict[-1]
+    assert float(rows[-1]["valid_loss"]) == last.final_loss
+    assert float(rows[-1]["test_loss"]) == last.test_loss
 
 
 @pytest.mark.slow
-def test_a_table_of_ones_own_and_a_rule_of_ones_own(tmp_path):
+def test_a_table_of_ones_own_whose_names_have_brackets_and_a_rule_of_ones_own(tmp_path):
     generator = np.random.default_rng(0)
     x = generator.standard_normal((120, 3))
     y = x @ [1.0, -2.0, 0.5] + 0.1 * generator.standard_normal(120)
-    lines = ["a,b,c,price", *(",".join(map(str, [*row, value])) for row, value in zip(x, y, strict=True))]
-    (tmp_path / "data.csv").write_text("\n".join(lines))
+    lines = ["a[bold],b,c,y[/b]", *(",".join(map(str, [*row, value])) for row, value in zip(x, y, strict=True))]
+    (tmp_path / "[b]data.csv").write_text("\n".join(lines))
     (tmp_path / "mine.py").write_text(
         "from downslope import rule, sign\n\n@rule\ndef signs(x, dx, *, lr=0.01):\n    return x - lr * sign(dx)\n"
     )
     done = run(
-        *("race", "data.csv", "--target", "price", "--hidden", "8,4", "--epochs", "5", "--out", "mine.html"),
+        *("race", "[b]data.csv", "--target", "y[/b]", "--hidden", "8,4", "--epochs", "5", "--out", "[x].html"),
         *("--rules", "adam,mine.py:signs", "--lrs", "0.001,0.01", "--tuning-seeds", "1", "--seeds", "2"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    assert "signs" in done.stdout
-    assert "3-8-4-1" in (tmp_path / "mine.html").read_text()
+    for words in ("signs", "y[/b]", "[x].html"):
+        assert words in done.stdout
+    assert "3-8-4-1" in (tmp_path / "[x].html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ def test_two_dialects_of_one_rule_race_each_other(tmp_path):
     rules = "adam,keras.adam,torch.optim.SGD,torch.sgd_momentum"
     done = run(
         *("race", "parabola", "--rules", rules, *settings, "--lrs", "0.01", "--tuning-seeds", "1", "--seeds", "2"),
-        *("--epochs", "2", "--json", "race.json"),
+        *("--epochs", "2", "--json", "race.json", "--csv", "-"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -153,7 +163,8 @@ def test_two_dialects_of_one_rule_race_each_other(tmp_path):
     assert (race.rules[1].hyperparameters["eps"], race.rules[3].hyperparameters["momentum"]) == (0.001, 0.8)
     page = (tmp_path / "report.html").read_text()
     for name in ("keras.adam", "torch.sgd_momentum"):
-        assert any(line.split()[:1] == [name] for line in done.stdout.splitlines())
+        assert any(line.split()[:1] == [name] for line in done.stderr.splitlines())
+        assert any(row["rule"] == name for row in csv.DictReader(io.StringIO(done.stdout)))
         assert f'data-rule="{name}"' in page
 
 
@@ -175,29 +186,6 @@ def test_a_table_of_another_dialect_and_a_hyperparameter_on_the_command_line(tmp
     for words in ("semicolons", "decimal commas", "cp1252", "--keep-index keeps it", "1 missing value"):
         assert words in done.stderr
     assert "5-64-1" in (tmp_path / "report.html").read_text()  # four categories and a number
-
-
-@pytest.mark.slow
-def test_names_with_brackets_do_no_harm(tmp_path):
-    rows = "\n".join(f"{k},{k % 7}" for k in range(40))
-    (tmp_path / "[b]data.csv").write_text(f"x[bold],y[/b]\n{rows}")
-    arguments = (
-        "race",
-        "[b]data.csv",
-        "--target",
-        "y[/b]",
-        "--task",
-        "regression",
-        "--epochs",
-        "2",
-        "--out",
-        "[x].html",
-    )
-    done = run(*arguments, *QUICK, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "y[/b]" in done.stdout
-    assert "[x].html" in done.stdout
-    assert (tmp_path / "[x].html").is_file()
 
 
 @pytest.mark.slow
@@ -227,20 +215,6 @@ def test_a_signal_ends_the_race_and_never_replaces_a_report_by_one_that_says_les
     assert (tmp_path / "old.html").read_text() == "an earlier race"
     assert json.loads((tmp_path / "new.json").read_text())["interrupted"] is True
     assert "Traceback" not in err
-
-
-@pytest.mark.slow
-def test_numbers_for_programs(tmp_path):
-    done = run("race", "parabola", *QUICK, "--json", "race.json", "--csv", "-", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    race = Race.from_json((tmp_path / "race.json").read_text())
-    rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert len(rows) == sum(len(rule.tuning) + len(rule.verdict) for rule in race.rules)
-    assert {row["rule"] for row in rows} == {"sgd", "adam"}
-    last = race.rules[-1].verdict[-1]
-    assert float(rows[-1]["valid_loss"]) == last.final_loss
-    assert float(rows[-1]["test_loss"]) == last.test_loss
-    assert "best lr" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -285,21 +259,6 @@ def test_a_broken_package_is_said_before_anything_is_trained(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
-def test_a_terminal_that_knows_only_ascii(tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "race", "parabola", *QUICK],
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=900,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60"},
-    )
-    assert done.returncode == 0, done.stderr
-    text = done.stdout.decode("ascii")
-    assert "adam" in text
-    assert "x^2" in text
-
-
 def test_an_interrupted_report_goes_beside_an_older_one(tmp_path):
     from downslope.cli.race import _place
 
@@ -319,28 +278,25 @@ def test_an_interrupted_report_goes_beside_an_older_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_and_the_numbers_go_to_standard_output_and_words_for_people_elsewhere(tmp_path):
-    done = run("race", "parabola", *QUICK, "--epochs", "2", "--out", "/dev/stdout", "--csv", "runs.csv", cwd=tmp_path)
+def test_the_page_goes_to_standard_output_as_to_a_file_whatever_its_encoding_and_words_for_people_elsewhere(tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "race", "parabola", *QUICK, "--epochs", "2", "--out", "/dev/stdout", "--csv", "runs.csv"],
+        cwd=tmp_path,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("<!doctype html>")
-    assert done.stdout.rstrip().endswith("</html>")
-    assert "Report: /dev/stdout" in done.stderr
+    page, words = done.stdout.decode("utf-8"), done.stderr.decode("ascii")
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    assert "y = x² + 0.1 · noise" in page
+    assert "Report: /dev/stdout" in words
     runs = pl.read_csv(tmp_path / "runs.csv")
     assert {"rule", "lr", "seed", "phase", "valid_loss", "test_loss"} <= set(runs.columns)
     assert set(runs["phase"]) == {"tuning", "verdict"}
     taken = run("race", "parabola", *QUICK, "--out", "-", "--json", "-", cwd=tmp_path)
     assert taken.returncode == 2
     assert "--out is written there" in taken.stderr
-
-
-@pytest.mark.slow
-def test_what_goes_to_standard_output_is_what_a_file_would_hold_whatever_the_terminals_encoding(tmp_path):
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [*COMMAND, "race", "parabola", *QUICK, "--epochs", "2", "--out", "-"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "y = x² + 0.1 · noise" in done.stdout.decode("utf-8")
-    done.stderr.decode("ascii")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such paths")
