@@ -49,7 +49,7 @@ def rules(
     One rule: its formula, what differs, defaults, cost, source and use.
     """
     try:
-        data, screen = _chosen(name)
+        data, screen = _chosen(name, whole=as_json)
     except (ValueError, downslope.FormulaError) as error:
         refuse("rules", error)
     if as_json:
@@ -58,12 +58,12 @@ def rules(
         _show(screen(_escaped(data)))
 
 
-def _chosen(name: str) -> tuple[dict[str, Any], Callable[[dict[str, Any]], RenderableType]]:
-    """What was asked for, as data, and the screen for it."""
+def _chosen(name: str, *, whole: bool) -> tuple[dict[str, Any], Callable[[dict[str, Any]], RenderableType]]:
+    """What was asked for, as data, whole or as far as the screen shows it, and the screen for it."""
     if not name:
-        return catalogue.overview(), _overview
+        return catalogue.overview(stability=whole), _overview
     if name.lower() in DIALECTS:
-        return catalogue.dialect(name.lower()), _dialect
+        return catalogue.dialect(name.lower(), stability=whole), _dialect
     found = named(name, "NAME")
     if isinstance(found, str):
         return catalogue.entry(found), _family

@@ -27,6 +27,7 @@ from downslope.recipes.recipe import Recipe
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.targets.formula import formula
+from downslope.targets.stability import Stability
 from downslope.training.settings import Settings
 from downslope.version import __version__
 
@@ -51,8 +52,11 @@ def families() -> dict[str, dict[str, Rule]]:
     return found
 
 
-def overview() -> dict[str, Any]:
+def overview(*, stability: bool = True) -> dict[str, Any]:
     """Everything there is: what `downslope rules --json` prints.
+
+    Args:
+        stability: Whether the limits of stability are to be worked out too, which takes seconds for all of them.
 
     Returns:
         `version`: of downslope. `dialects`: the framework of each. `rules`: what `entry` gives for every name, without
@@ -61,7 +65,7 @@ def overview() -> dict[str, Any]:
     return {
         "version": __version__,
         "dialects": {name: dialect.framework for name, dialect in DIALECTS.items()},
-        "rules": [_entry(name, forms) for name, forms in families().items()],
+        "rules": [_entry(name, forms, stability=stability) for name, forms in families().items()],
     }
 
 
@@ -105,20 +109,24 @@ def _name_in(dialect: str, name: str) -> str | None:
     return None
 
 
-def _entry(name: str, forms: Mapping[str, Rule]) -> dict[str, Any]:
+def _entry(name: str, forms: Mapping[str, Rule], *, stability: bool = True) -> dict[str, Any]:
     others = {other for group in ALSO_CALLED if name in group for other in group - {name}}
     elsewhere = {dialect: _name_in(dialect, name) for dialect in DIALECTS if dialect not in forms}
     return {
         "name": name,
         "intuition": next(iter(forms.values())).intuition,
-        "forms": {dialect: facts(rule) for dialect, rule in forms.items()},
+        "forms": {dialect: facts(rule, stability=stability) for dialect, rule in forms.items()},
         "stand_ins": {dialect: other for dialect, other in elsewhere.items() if other},
         "see_also": {other: list(dialects) for other, dialects in families().items() if other in others},
     }
 
 
-def dialect(name: str) -> dict[str, Any]:
+def dialect(name: str, *, stability: bool = True) -> dict[str, Any]:
     """All rules of one dialect: what `downslope rules keras --json` prints.
+
+    Args:
+        name: The dialect.
+        stability: As for `overview`.
 
     Returns:
         `dialect`; `framework`, what people call it; `rules`: the `facts` of each rule.
@@ -128,12 +136,16 @@ def dialect(name: str) -> dict[str, Any]:
     """
     if name not in DIALECTS:
         raise ValueError(f"name={name!r} is not a dialect; choose one of {', '.join(DIALECTS)}")
-    rules = [facts(forms[name]) for forms in families().values() if name in forms]
+    rules = [facts(forms[name], stability=stability) for forms in families().values() if name in forms]
     return {"dialect": name, "framework": DIALECTS[name].framework, "rules": rules}
 
 
-def facts(rule: Rule) -> dict[str, Any]:
+def facts(rule: Rule, *, stability: bool = True) -> dict[str, Any]:
     """One rule, one of downslope's or your own, as plain data. Its flags have their defaults.
+
+    Args:
+        rule: The rule.
+        stability: Whether `stability` is to be there.
 
     Returns:
         `name`; `dialect`, null for your own; `python`, the expression that names it, null for your own;
@@ -204,7 +216,7 @@ def facts(rule: Rule) -> dict[str, Any]:
             "operations": dict(cost.operations),
         },
         "first_update": _first_update(rule, program),
-        "stability": _stability(rule),
+        **({"stability": _stability(rule)} if stability else {}),
     }
 
 
@@ -248,16 +260,22 @@ def _first_update(rule: Rule, program: Program) -> float | None:
     return None if steps or step is None else step
 
 
-def _stability(rule: Rule) -> dict[str, Any]:
+@functools.lru_cache(maxsize=256)
+def _limit(rule: Rule) -> tuple[dict[str, float], Stability]:
+    """What has to be given, and how stable the rule is with that."""
     missing = [name for name, value in rule.hyperparameters.items() if value is None and name != "lr"]
     settings = {name: 0.9 if 0.9 in rule.ranges[name] else rule.ranges[name].low for name in missing}
-    found = rule.stability(**settings)
+    return settings, rule.stability(**settings)
+
+
+def _stability(rule: Rule) -> dict[str, Any]:
+    settings, found = _limit(rule)
     return {
         "limit": _plain(found.limit),
         "fastest": found.fastest,
         "rate": found.rate,
         "held": list(found.held),
-        "settings": settings,
+        "settings": dict(settings),
         "reason": found.reason,
     }
 
