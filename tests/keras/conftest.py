@@ -32,7 +32,7 @@ def processes(pytestconfig, tmp_path_factory):
     made = {name: Process(name, tmp_path_factory.mktemp(name) / "printed") for name in BACKENDS}
     yield made
     for process in made.values():
-        process.end()
+        process.end(at_once=True)
 
 
 @pytest.fixture(autouse=True)

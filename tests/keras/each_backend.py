@@ -65,8 +65,11 @@ class Process:
         self._process.start()
         theirs.close()
 
-    def end(self):
+    def end(self, *, at_once=False):
         """End the process, if there is one.
+
+        Args:
+            at_once: Whether it is not to clean up, which takes seconds where a framework is loaded.
 
         Returns:
             Its exit code.
@@ -74,6 +77,8 @@ class Process:
         if self._process is None:
             return None
         self._connection.close()
+        if at_once:
+            self._process.kill()
         self._process.join()
         code, self._process = self._process.exitcode, None
         return code
