@@ -26,7 +26,7 @@ choices = st.tuples(st.sampled_from(["learning_rate", "momentum"]), st.sampled_f
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(steps=st.lists(st.one_of(st.none(), choices), min_size=1, max_size=6))
 def test_a_setting_of_any_kind_is_taken_at_any_step(compiled, steps):
     """Beside Optax's own, through any sequence of steps and of numbers put into the state."""

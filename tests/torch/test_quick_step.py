@@ -222,7 +222,7 @@ def made(rule, options, dtype):
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_the_quick_step_is_the_plain_step(name, data):
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))

@@ -387,9 +387,6 @@ def test_forms_of_one_rule_race_each_other_under_names_of_their_own():
     assert {(one.first, one.second) for one in result.comparisons} >= {("adam", "keras.adam"), ("keras.adam", "short")}
     assert len({one.verdict[0].final_loss for one in result.rules}) == 3
     assert all(run.rule == one.rule for one in result.rules for run in (*one.tuning, *one.verdict))
-    listed = race("parabola", [downslope.adam, keras.adam], hyperparameters={"keras.adam": {"eps": 1e-3}}, **quick)
-    assert [one.rule for one in listed.rules] == ["adam", "keras.adam"]
-    for first, second in zip(result.rules, listed.rules, strict=False):
-        assert first.verdict == second.verdict
     alone = race("parabola", [keras.adam], hyperparameters={"adam": {"eps": 1e-3}}, **quick)  # its own name will do
+    assert alone.rules[0].rule == "keras.adam"
     assert alone.rules[0].verdict == result.rules[1].verdict
