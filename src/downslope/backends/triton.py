@@ -16,19 +16,16 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
-from itertools import pairwise
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from downslope.backends import source_cache
 from downslope.backends.cpu import COMPENSATION, body_scalar, described, plain
 from downslope.backends.host import host
-from downslope.backends.memory import FIRST, KEY, LENGTH, ROW, SIZE
-from downslope.backends.table import SlotTable
-from downslope.language.program import Program, in_order
+from downslope.backends.memory import FIRST, KEY, LENGTH, ROW
+from downslope.language.program import Program
 from downslope.targets.python import READABLE
 from downslope.targets.triton import LIBRARY, TARGETS
 from downslope.targets.write import body
@@ -287,113 +284,3 @@ def load(program: Program, storages: Sequence[str], rounding: str = "nearest") -
     """The module of a kernel; see `kernel_source`. Nothing is compiled for a device before it is launched."""
     stem = f"{plain(program.name)}_{described(storages)}_triton{'_interpreted' if interpreted() else ''}"
     return source_cache.load(stem, kernel_source(program, storages, rounding))
-
-
-class Page(Protocol):
-    """Words of the host, and their copy on a device.
-
-    Attributes:
-        words: Those of the host, to be written to.
-        copy: The tensor that is their copy.
-    """
-
-    words: Array
-    copy: Any
-
-    def send(self) -> None:
-        """Bring the copy up to date, behind what the device has been given to do before; wait for nothing."""
-
-
-class Memory(Protocol):
-    """The memory of a device, as a framework has it."""
-
-    def hold(self, words: Array) -> Any:
-        """A tensor with these integers of 64 bits."""
-
-    def page(self, count: int) -> Page:
-        """So many words, all of them 0."""
-
-    def floats(self, words: Any, dtype: str, count: int) -> Any:
-        """The beginning of a tensor of words as so many numbers of this dtype."""
-
-    def here(self) -> AbstractContextManager[Any]:
-        """Inside this block kernels are launched on this device."""
-
-
-class Kernel:
-    """A program compiled for the tensors of a table, on the device where they are.
-
-    Attributes:
-        program: What a step computes.
-        dtype: The precision it computes in.
-        width: How many coefficients there are.
-        update_at: 0: there is nothing that compiled code of the host could call.
-        work_out_at: Where the function is that works out the coefficients.
-        table: The tensors.
-        memory: Where they are.
-        columns: The columns of the table that the device has, in its order.
-        listed: The blocks; see `blocks`.
-        scaled_by: Which coefficient gradients are multiplied by; see `scale_column`.
-        factor: What they are multiplied by, as a tensor on the device; None where the coefficients say it.
-    """
-
-    update_at = 0
-    factor: Any
-
-    def __init__(self, program: Program, table: SlotTable, rounding: str, memory: Memory):
-        """Generate and compile the kernel, or take it from the caches, and put what it needs into the device's memory.
-
-        Args:
-            program: What a step computes.
-            table: The tensors.
-            rounding: How new weights are rounded to their storage, one of `cpu.ROUNDINGS`.
-            memory: Where they are.
-        """
-        storages = table.storages[: len(program.arrays)]
-        self.program, self.dtype, self.width = program, np.dtype(body_scalar(storages)), len(program.coefficients)
-        self.factor, self.scaled_by = None, scale_column(program)
-        self.table, self.memory, self.columns = table, memory, slot_columns(len(table.storages), rounding)
-        module = load(program, storages, rounding)
-        self.work_out_at, self._update = module.work_out.address, module.update
-        count, listed = len(table.slots), blocks(table.slots[:, SIZE])
-        self.listed, held = listed, memory.hold(np.append(listed, 0))
-        ends = np.searchsorted(listed >> 32, np.arange(count), "right") if table.shared else [len(listed)]
-        self._parts = [(held[a:b], int(b - a)) for a, b in pairwise([0, *ends]) if a < b]
-        self._rows = memory.page(-(-count * self.width * self.dtype.itemsize // 8))  # one for each slot at the most
-        self._numbers = self._rows.words.view(self.dtype)
-        self._coefficients = memory.floats(self._rows.copy, self.dtype.name, count * self.width)
-        self._slots = memory.page(count * len(self.columns))
-        self._sent = self._slots.words.copy()
-        self._launch([(held, 1)])  # without a weight: what cannot be compiled is known before the first step
-
-    def _launch(self, parts: Sequence[tuple[Any, int]]) -> None:
-        with self.memory.here():
-            for blocks_, count in parts:
-                self._update[(count,)](blocks_, self._slots.copy, self._coefficients, BLOCK_=BLOCK, **OPTIONS)
-
-    def taken(self) -> Any:
-        """The slots on the device, with the addresses that have just been taken."""
-        words = self._slots.words
-        np.take(self.table.slots, self.columns, axis=1, out=words.reshape(-1, len(self.columns)), mode="clip")
-        if not np.array_equal(words, self._sent):
-            self._slots.send()
-            self._sent[:] = words
-        return self._slots.copy
-
-    def run(self, coefficients: Array) -> None:
-        """Update all weights and states of the slots that take part, with these rows of coefficients."""
-        self.taken()
-        self._numbers[: coefficients.size] = coefficients.reshape(-1)
-        self._rows.send()
-        if self.factor is not None:
-            self._coefficients.view(-1, self.width)[:, self.scaled_by].copy_(self.factor)
-        self._launch(self._parts)
-
-
-def scale_column(program: Program) -> int:
-    """Which of the coefficients is what gradients are multiplied by; -1 if it is none, or in others besides."""
-    named = [e.op == "input" and e.value == "grad_scale" for e in program.coefficients]
-    others = [e for e, is_scale in zip(program.coefficients, named, strict=True) if not is_scale]
-    if any(e.value == "grad_scale" for e in in_order([*others, *program.scalar_outputs.values()])):
-        return -1
-    return named.index(True) if True in named else -1

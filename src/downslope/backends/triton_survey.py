@@ -14,7 +14,7 @@ import numpy as np
 
 from downslope.backends import source_cache
 from downslope.backends.memory import FIRST, LENGTH
-from downslope.backends.triton import BLOCK, OPTIONS, Kernel, at, interpreted, read
+from downslope.backends.triton import BLOCK, OPTIONS, at, interpreted, read
 from downslope.version import __version__
 
 EACH = 16
@@ -101,16 +101,23 @@ def survey_source(storage: str) -> str:
 class Survey:
     """What looks at the gradients of a table's tensors."""
 
-    def __init__(self, kernel: Kernel):
-        """Prepare to look at the gradients of what a kernel updates."""
-        memory = kernel.memory
-        self._kernel, self._storage = kernel, kernel.table.storages[1]
-        stem = f"survey_{self._storage}_triton{'_interpreted' if interpreted() else ''}"
-        module = source_cache.load(stem, survey_source(self._storage))
+    def __init__(self, memory: Any, listed: Any, columns: list[int], storage: str):
+        """Prepare to look at gradients.
+
+        Args:
+            memory: Where they are: a `device.Memory`.
+            listed: The blocks of the table; see `triton.blocks`.
+            columns: What is known of a slot on the device; see `triton.slot_columns`.
+            storage: What the gradients are stored as.
+        """
+        self._storage = storage
+        stem = f"survey_{storage}_triton{'_interpreted' if interpreted() else ''}"
+        module = source_cache.load(stem, survey_source(storage))
         if interpreted():  # which knows this one, and need not call it for every pair of numbers
             module.__dict__["add"] = importlib.import_module("triton.language.standard")._sum_combine
         self._look, self._together = module.look, module.together
-        listed = kernel.listed
+        assert columns[0] == LENGTH
+        self._places = {"WIDTH": len(columns), "COLUMN": columns.index(FIRST + 1), "BLOCK": BLOCK, **OPTIONS}
         self._programs = -(-len(listed) // EACH)
         self._blocks = memory.hold(np.pad(listed, (0, EACH * self._programs - len(listed)), constant_values=NOTHING))
         self._count = memory.hold(np.array([self._programs]))
@@ -124,25 +131,20 @@ class Survey:
         self._scale.words.view(np.float64)[0] = scale
         self._scale.send()
 
-    def found(self) -> Any:
-        """A tensor on the device: the sum of squares of the gradients just taken, and how many are not finite."""
-        columns = self._kernel.columns
-        names = {"WIDTH": len(columns), "COLUMN": columns.index(FIRST + 1), "BLOCK": BLOCK}
-        assert columns[0] == LENGTH
-        slots = self._kernel.taken()
-        with self._kernel.memory.here():
-            if self._programs:
-                self._look[(self._programs,)](self._blocks, slots, self._factor, self._found, **names, **OPTIONS)
-            self._together[(1,)](self._found, self._count, self._result, BLOCK=BLOCK, **OPTIONS)
+    def found(self, slots: Any) -> Any:
+        """A tensor on the device: the sum of squares of the gradients of these slots, and how many are not finite."""
+        if self._programs:
+            self._look[(self._programs,)](self._blocks, slots, self._factor, self._found, **self._places)
+        self._together[(1,)](self._found, self._count, self._result, BLOCK=BLOCK, **OPTIONS)
         return self._result
 
-    def __call__(self) -> tuple[float, float, int]:
-        """The norm, a scale that it is multiplied by, and how many are not finite: see `survey.survey`."""
-        squares, bad = self.found().tolist()
+    def norm(self, slots: Any) -> tuple[float, float, int]:
+        """Their norm, a scale that it is multiplied by, and how many are not finite: see `survey.survey`."""
+        squares, bad = self.found(slots).tolist()
         if bad == 0 and self._storage == "float64" and not 2.0**-400 < sqrt(squares) < inf:
             scale = 2.0**-600 if squares == inf else 2.0**600
             self._scaled(scale)
-            squares, _ = self.found().tolist()
+            squares, _ = self.found(slots).tolist()
             self._scaled(1.0)
             return sqrt(squares), scale, 0
         return sqrt(squares), 1.0, int(bad)

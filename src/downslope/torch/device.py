@@ -39,7 +39,7 @@ def memory_of(device: torch.device) -> DeviceMemory | None:
 
 
 class DeviceMemory:
-    """The memory of a device: a `backends.triton.Memory`."""
+    """The memory of a device: a `backends.device.Memory`."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -63,7 +63,7 @@ class DeviceMemory:
 
 
 class Page:
-    """Words of the host and their copy on a device: a `backends.triton.Page`.
+    """Words of the host and their copy on a device: a `backends.device.Page`.
 
     What is sent is put into pinned memory first, from which a device takes it when its turn comes: into one of several
     pieces in turn, each of which is written to again when an event says that it has been taken.

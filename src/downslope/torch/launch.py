@@ -165,7 +165,7 @@ class Compiled:
         return self._stepper.survey(workers)
 
     def squares(self) -> Any:
-        """The sum of squares of the gradients just taken, on their device: see `Stepper.squares`."""
+        """The sum of squares of the gradients just taken, on their device: see `stepping.Place`."""
         return self._stepper.squares()
 
 

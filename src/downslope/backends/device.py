@@ -1,0 +1,142 @@
+"""The tensors of a table in a device's memory: what the device is sent before a launch, and the launch."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from downslope.backends.cpu import body_scalar
+from downslope.backends.memory import SIZE
+from downslope.backends.table import SlotTable
+from downslope.backends.triton import BLOCK, OPTIONS, blocks, load, slot_columns
+from downslope.backends.triton_survey import Survey
+from downslope.language.program import Program, in_order
+
+Array = np.ndarray[Any, Any]
+
+
+class Page(Protocol):
+    """Words of the host, and their copy on a device.
+
+    Attributes:
+        words: Those of the host, to be written to.
+        copy: The tensor that is their copy.
+    """
+
+    words: Array
+    copy: Any
+
+    def send(self) -> None:
+        """Bring the copy up to date, behind what the device has been given to do before; wait for nothing."""
+
+
+class Memory(Protocol):
+    """The memory of a device, as a framework has it."""
+
+    def hold(self, words: Array) -> Any:
+        """A tensor with these integers of 64 bits."""
+
+    def page(self, count: int) -> Page:
+        """So many words, all of them 0."""
+
+    def floats(self, words: Any, dtype: str, count: int) -> Any:
+        """The beginning of a tensor of words as so many numbers of this dtype."""
+
+    def here(self) -> AbstractContextManager[Any]:
+        """Inside this block kernels are launched on this device."""
+
+
+class OnDevice:
+    """A program compiled for the tensors of a table, on the device where they are: a `stepping.Place`."""
+
+    alone, update_at = False, 0
+
+    def __init__(self, memory: Memory, program: Program, rounding: str, table: SlotTable):
+        """Generate and compile the kernel, or take it from the caches, and put what it needs into the device's memory.
+
+        Args:
+            memory: Where the tensors are.
+            program: What a step computes.
+            rounding: How new weights are rounded to their storage, one of `cpu.ROUNDINGS`.
+            table: The tensors.
+        """
+        storages = table.storages[: len(program.arrays)]
+        self.dtype, self.width = np.dtype(body_scalar(storages)), len(program.coefficients)
+        self._table, self._memory, self._columns = table, memory, slot_columns(len(table.storages), rounding)
+        self._factor, self._scaled_by = None, scale_column(program)
+        module = load(program, storages, rounding)
+        self.work_out_at, self._kernel = module.work_out.address, module.update
+        count, self._listed = len(table.slots), blocks(table.slots[:, SIZE])
+        held = memory.hold(np.append(self._listed, 0))
+        slots_end = np.searchsorted(self._listed >> 32, np.arange(count), "right")
+        ends = slots_end if table.shared else [len(self._listed)]
+        self._parts = [(held[a:b], int(b - a)) for a, b in pairwise([0, *ends]) if a < b]
+        self._rows = memory.page(-(-count * self.width * self.dtype.itemsize // 8))  # one for each slot at the most
+        self._numbers = self._rows.words.view(self.dtype)
+        self._coefficients = memory.floats(self._rows.copy, self.dtype.name, count * self.width)
+        self._slots = memory.page(count * len(self._columns))
+        self._sent = self._slots.words.copy()
+        self._launch([(held, 1)])  # without a weight: what cannot be compiled is known before the first step
+
+    def _launch(self, parts: Sequence[tuple[Any, int]]) -> None:
+        with self._memory.here():
+            for listed, count in parts:
+                self._kernel[(count,)](listed, self._slots.copy, self._coefficients, BLOCK_=BLOCK, **OPTIONS)
+
+    def _taken(self) -> Any:
+        """The slots on the device, with the addresses that have just been taken."""
+        words = self._slots.words
+        np.take(self._table.slots, self._columns, axis=1, out=words.reshape(-1, len(self._columns)), mode="clip")
+        if not np.array_equal(words, self._sent):
+            self._slots.send()
+            self._sent[:] = words
+        return self._slots.copy
+
+    def update(self, coefficients: Array, workers: int, done: ctypes.c_int64) -> None:
+        """Have the device update all weights and states of the slots that take part."""
+        self._taken()
+        self._numbers[: coefficients.size] = coefficients.reshape(-1)
+        self._rows.send()
+        if self._factor is not None:
+            self._coefficients.view(-1, self.width)[:, self._scaled_by].copy_(self._factor)
+        self._launch(self._parts)
+        done.value = 1
+
+    def scale(self, factor: Any) -> None:
+        """Multiply gradients by a number of the device's, or by what the coefficients say where it is None."""
+        self._factor = factor
+
+    @functools.cached_property
+    def _survey(self) -> Survey:
+        return Survey(self._memory, self._listed, self._columns, self._table.storages[1])
+
+    def survey(self, workers: int) -> tuple[float, float, int]:
+        """The norm of all gradients, a scale, and how many are not finite, as soon as the device has found out."""
+        with self._memory.here():
+            return self._survey.norm(self._taken())
+
+    def squares(self) -> Any:
+        """The sum of squares of all gradients, on the device.
+
+        None for gradients in double precision, whose squares may overflow, and for a program that does more with the
+        scale than to multiply gradients by it.
+        """
+        if self._scaled_by < 0 or self._table.storages[1] == "float64":
+            return None
+        with self._memory.here():
+            return self._survey.found(self._taken())[0]
+
+
+def scale_column(program: Program) -> int:
+    """Which of the coefficients is what gradients are multiplied by; -1 if it is none, or in others besides."""
+    named = [e.op == "input" and e.value == "grad_scale" for e in program.coefficients]
+    others = [e for e, is_scale in zip(program.coefficients, named, strict=True) if not is_scale]
+    if any(e.value == "grad_scale" for e in in_order([*others, *program.scalar_outputs.values()])):
+        return -1
+    return named.index(True) if True in named else -1
