@@ -33,7 +33,10 @@ class Page(Protocol):
     copy: Any
 
     def send(self) -> None:
-        """Bring the copy up to date, behind what the device has been given to do before; wait for nothing."""
+        """Bring the copy up to date, behind what the device has been given to do before; wait for nothing.
+
+        To be called where the memory is `here`.
+        """
 
 
 class Memory(Protocol):
@@ -49,7 +52,7 @@ class Memory(Protocol):
         """The beginning of a tensor of words as so many numbers of this dtype."""
 
     def here(self) -> AbstractContextManager[Any]:
-        """Inside this block kernels are launched on this device."""
+        """Inside this block kernels are launched, and pages sent, on this device."""
 
 
 class OnDevice:
@@ -82,12 +85,12 @@ class OnDevice:
         self._coefficients = memory.floats(self._rows.copy, self.dtype.name, count * self.width)
         self._slots = memory.page(count * len(self._columns))
         self._sent = self._slots.words.copy()
-        self._launch([(held, 1)])  # without a weight: what cannot be compiled is known before the first step
+        with memory.here():
+            self._launch([(held, 1)])  # without a weight: what cannot be compiled is known before the first step
 
     def _launch(self, parts: Sequence[tuple[Any, int]]) -> None:
-        with self._memory.here():
-            for listed, count in parts:
-                self._kernel[(count,)](listed, self._slots.copy, self._coefficients, BLOCK_=BLOCK, **OPTIONS)
+        for listed, count in parts:
+            self._kernel[(count,)](listed, self._slots.copy, self._coefficients, BLOCK_=BLOCK, **OPTIONS)
 
     def _taken(self) -> Any:
         """The slots on the device, with the addresses that have just been taken."""
@@ -100,12 +103,13 @@ class OnDevice:
 
     def update(self, coefficients: Array, workers: int, done: ctypes.c_int64) -> None:
         """Have the device update all weights and states of the slots that take part."""
-        self._taken()
         self._numbers[: coefficients.size] = coefficients.reshape(-1)
-        self._rows.send()
-        if self._factor is not None:
-            self._coefficients.view(-1, self.width)[:, self._scaled_by].copy_(self._factor)
-        self._launch(self._parts)
+        with self._memory.here():
+            self._taken()
+            self._rows.send()
+            if self._factor is not None:
+                self._coefficients.view(-1, self.width)[:, self._scaled_by].copy_(self._factor)
+            self._launch(self._parts)
         done.value = 1
 
     def scale(self, factor: Any) -> None:

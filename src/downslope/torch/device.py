@@ -58,7 +58,7 @@ class DeviceMemory:
         return numbers
 
     def here(self) -> AbstractContextManager[Any]:
-        """Inside this block kernels are launched on this device."""
+        """Inside this block kernels are launched, and pages sent, on this device."""
         return contextlib.nullcontext() if self._device.type == "cpu" else torch.cuda.device(self._device)
 
 
@@ -87,9 +87,8 @@ class Page:
         self._turn = k = (self._turn + 1) % AHEAD
         self._taken[k].synchronize()  # returns at once where nothing has been recorded
         self._texts[k][:] = self.words
-        with torch.cuda.device(self._device):
-            self.copy.copy_(self._pieces[k], non_blocking=True)
-            self._taken[k].record()
+        self.copy.copy_(self._pieces[k], non_blocking=True)
+        self._taken[k].record()
 
 
 @functools.cache
