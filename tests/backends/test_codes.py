@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import downslope
-from downslope.backends.codes import BLOCK, blocks, decode, encode, noise
 from downslope.backends.cpu import Kernel, whereabouts
 from downslope.backends.memory import FIRST, KEY, LENGTH, address
 from downslope.language.options import compose
 from downslope.targets.arrays import interpret, interpret_coefficients
+from downslope.targets.codes import BLOCK, blocks, decode, encode, noise
 
 ABOVE = {"int8": 236, "uint8": 4015}
 """A block's largest magnitude over this is the error that is allowed for beside a 32nd."""

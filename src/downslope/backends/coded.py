@@ -1,4 +1,4 @@
-"""The text of a kernel around states that are kept as codes: see `codes` for what these mean.
+"""The text of a kernel around states that are kept as codes: see `downslope.targets.codes` for what these mean.
 
 The scale of a block is known when all of it has been computed. Until then its new values wait in memory of the
 function's own. A block is done by whoever has its first weight to do, so that it does not matter how a launch is shared
@@ -7,10 +7,14 @@ out among threads.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from downslope.backends.codes import BLOCK, CODES
 from downslope.backends.memory import FIRST
+from downslope.language.program import Program
+from downslope.targets.codes import BLOCK, CODES
+from downslope.targets.signs import exact, nonnegative
 
 WORDS = "NOISE, dither, held, inverse, magnitude, make_noise, no_peak, peak, reading, scaling, writing"
 """What the text needs of `codes`."""
@@ -34,6 +38,18 @@ NOISE = """\
         make_noise(n_)
 """
 """What a kernel begins with."""
+
+
+@functools.lru_cache(256)
+def codes_of(program: Program, to_point: Program | None = None) -> Mapping[str, str]:
+    """The states of a program that can be kept as codes, and as which: its formula shows it.
+
+    Args:
+        program: The program.
+        to_point: The way to where the gradient is to be taken, if the program does not say it itself.
+    """
+    positive, never = nonnegative(program), exact(program, to_point)
+    return MappingProxyType({s: "uint8" if s in positive else "int8" for s in program.states if s not in never})
 
 
 def coded(stored: Mapping[str, str]) -> dict[str, str]:

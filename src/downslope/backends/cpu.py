@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from downslope.backends import coded, memory, source_cache, threads
-from downslope.backends.codes import BLOCK
 from downslope.backends.host import host
 from downslope.backends.memory import FIRST, KEY, LENGTH, ROW, START
 from downslope.language.program import Program, in_order
+from downslope.targets.codes import BLOCK
 from downslope.targets.python import READABLE, kernel_target
 from downslope.targets.write import body
 from downslope.version import __version__

@@ -36,6 +36,8 @@ KINDS = {
     ("float32", False): (2, 32),
     ("float16", False): (2, 16),
     ("bfloat16", False): (4, 16),
+    ("int8", False): (0, 8),
+    ("uint8", False): (1, 8),
     ("float64", True): (5, 128),
     ("float32", True): (5, 64),
     ("float16", True): (5, 32),

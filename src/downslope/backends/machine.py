@@ -247,7 +247,8 @@ def _basis() -> bytes:
     """The text of what is compiled with, and of what is compiled into kernels."""
     here = Path(__file__)
     names = "codes", "compiler", "instructions", "machine", "memory"
-    return b"".join(here.with_name(f"{name}.py").read_bytes() for name in names)
+    files = [*(here.with_name(f"{name}.py") for name in names), here.parents[1] / "targets" / "codes.py"]
+    return b"".join(file.read_bytes() for file in files)
 
 
 @functools.cache

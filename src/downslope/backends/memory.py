@@ -19,7 +19,7 @@ on, the addresses of its arrays: weights, gradient, states; then what `table.tak
 _SCOPES = 32
 
 
-def _mark(writer: Writer, which: int | None) -> str:
+def mark(writer: Writer, which: int | None) -> str:
     """What is added to a load or store to tell the arrays of a slot apart: they never overlap, as `take` makes sure."""
     if which is None:
         return ""
@@ -53,13 +53,13 @@ def access(scalar: str, which: int | None = None, storage: str = "") -> tuple[Wo
 
     def load(writer: Writer, arguments: Sequence[Value]) -> Value:
         address, i = arguments
-        text = f"load {stored}, {writer.pointer(address, stored, i)}{_mark(writer, which)}"
+        text = f"load {stored}, {writer.pointer(address, stored, i)}{mark(writer, which)}"
         return _widened(writer, writer.new(stored if storage else kind, text), storage)
 
     def store(writer: Writer, arguments: Sequence[Value]) -> None:
         address, i, value = arguments
         narrow = _narrowed(writer, writer.cast(value, kind), storage)
-        writer.put(f"store {narrow}, {writer.pointer(address, stored, i)}{_mark(writer, which)}")
+        writer.put(f"store {narrow}, {writer.pointer(address, stored, i)}{mark(writer, which)}")
 
     return Word(load), Word(store)
 
@@ -182,7 +182,7 @@ def dithered_store(which: int) -> Word:
             bits = new("i32", f"xor {bits}, {new('i32', f'lshr {bits}, {shift}').text}")
             bits = new("i32", f"mul {bits}, {factor}") if factor else bits
         narrow = _narrowed(writer, writer.cast(value, "float"), "bfloat16", bits)
-        writer.put(f"store {narrow}, {writer.pointer(address, 'i16', i)}{_mark(writer, which)}")
+        writer.put(f"store {narrow}, {writer.pointer(address, 'i16', i)}{mark(writer, which)}")
 
     return Word(store)
 

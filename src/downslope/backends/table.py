@@ -32,6 +32,7 @@ from downslope.backends.describe import (
 from downslope.backends.machine import Library
 from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH, ROW, SIZE, START, address
 from downslope.backends.survey import survey
+from downslope.targets.codes import BLOCK
 
 ALL, SOME, OTHER_CLOCKS = 0, -1, -2
 """What `take` returns when all is well: every slot takes part, or only some have a gradient; or when a slot's count of
@@ -59,6 +60,7 @@ class Head:
     count = _Word()  # how many slots there are
     width = _Word()  # the columns of a slot: as in `memory`, and those below
     arrays = _Word()  # a slot's arrays: weights, gradient, states
+    scales = _Word()  # how many of these, the last, are the scales of states that are kept as codes
     own = _Word()  # a slot's own clocks, behind its arrays: its count of steps, its scalar states; or none
     objects = _Word()  # the column from which on the identities of arrays and clocks are, 0 for the gradient
     number = _Word()  # the column with the number of the slot's tensor among all of the optimizer's
@@ -186,7 +188,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
     """
     count, width, arrays, own = book[Head.count], book[Head.width], book[Head.arrays], book[Head.own]
     kinds, intervals, active = book + book[Head.kinds], book + book[Head.spans], words(book[Head.active_at])
-    device = book[Head.device]
+    device, scales = book[Head.device], arrays - book[Head.scales]
     x = book + book[Head.scratch]
     other = x + DESCRIPTION
     if given != count:
@@ -214,7 +216,11 @@ def take(book: words, gradients: words, given: int64) -> int64:
         for k in range(2, arrays):
             if _look(book, objects[k], other, 1, device) != slot[FIRST + k] or (slot[FIRST + k] <= 0 and size > 0):
                 return s + 1
-            if other[KIND] >> 32 != kinds[k] or not _alike(x, other):
+            if other[KIND] >> 32 != kinds[k]:
+                return s + 1
+            if k < scales and not _alike(x, other):
+                return s + 1
+            if k >= scales and (_elements(other) != (size + BLOCK - 1) // BLOCK or not _fills(other)):
                 return s + 1
         clocks = doubles(book[Head.clocks_at]) + slot[ROW] * book[Head.clocks]
         for j in range(own):
@@ -331,6 +337,7 @@ class SlotTable:
         storages: Sequence[str],
         *,
         pairs: bool = False,
+        scales: int = 0,
         scalars: int = 0,
         own_clocks: bool = False,
         numbers: Sequence[int] = (),
@@ -345,6 +352,7 @@ class SlotTable:
                 float64 for each scalar state. Kept alive by the table; empty for a slot that has no states yet.
             storages: What weights, gradients and states are stored as.
             pairs: Whether the tensors are complex.
+            scales: How many of the last arrays are the scales of those that are kept as codes.
             scalars: How many scalar states there are.
             own_clocks: Whether slots have clocks.
             numbers: The number of each slot's tensor among all of the optimizer's; by default, that of the slot.
@@ -364,6 +372,7 @@ class SlotTable:
         self._book = np.zeros(at[-1], np.int64)
         head = self.head = Head(self._book)
         head.slots, head.kinds, head.spans, head.scratch = at[:4]
+        head.scales = scales
         head.count, head.width, head.arrays, head.own, head.clocks = count, width, arrays, own, 1 + scalars
         head.objects, head.number = FIRST + arrays + own, width - 1
         head.describe, head.type, head.absent = describer.function, describer.type, describer.absent

@@ -40,7 +40,7 @@ def nonnegative(program: Program) -> frozenset[str]:
     return frozenset(_assumed(program) & program.states.keys())
 
 
-def exact(program: Program) -> frozenset[str]:
+def exact(program: Program, to_point: Program | None = None) -> frozenset[str]:
     """The per-weight states that must not be changed by what rounding to a few bits does.
 
     Those that begin as a copy of the weights, since they are places and not steps; those that say where the next
@@ -54,8 +54,9 @@ def exact(program: Program) -> frozenset[str]:
         (['v'], [])
     """
     found = {name for name, start in program.states.items() if start == "x"}
-    if program.lookahead is not None:
-        found |= _read(program.lookahead.outputs.values())
+    for way in (program.lookahead, to_point):
+        if way is not None:
+            found |= _read(way.outputs.values())
     values = _signs(program, _assumed(program))
     for e in program.per_weight:
         at = _DEFINED.get(e.op)

@@ -27,11 +27,13 @@ class Extras(OccasionalOptions[float | torch.Tensor], OwnOptions[float | torch.T
             precision is kept in single precision; see `Optimizer.at_average`.
         nonfinite: What to do when a gradient holds nan or infinity: "keep" lets it through, "raise" raises, "skip"
             leaves everything as it is and counts the step in `skipped`.
-        state_dtype: The dtype of the states, `torch.bfloat16` for instance; by default that of their parameters.
+        state_dtype: The dtype of the states, `torch.bfloat16` for instance; by default that of their parameters. With
+            `torch.uint8` every state of which the rule's formula shows that eight bits do is kept as codes, with a
+            scale for each block of 256 weights; see `downslope.torch.codes`.
         rounding: How new bfloat16 weights are rounded: "nearest"; "compensated" keeps what is lost in a second
             bfloat16 tensor and adds it before the next step (Kahan, 1965); "stochastic" rounds up or down at random, so
             that the mean is right, by `seed`, number of the step and place.
-        seed: The seed of stochastic rounding.
+        seed: The seed of stochastic rounding, and of that of states in eight bits.
         threads: How many threads may share a launch; by default as many as there are processors.
     """
 

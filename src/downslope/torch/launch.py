@@ -15,6 +15,7 @@ from downslope.backends.stepping import Stepper
 from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
+from downslope.targets.codes import CODES
 from downslope.torch.device import described, memory_of
 
 STORAGES = {
@@ -28,15 +29,18 @@ STORAGES = {
 }
 """What each dtype is stored as, and whether it is complex."""
 
+CODED = {torch.int8: "int8", torch.uint8: "uint8"}
+"""The dtypes of states that are kept as codes, and what they are stored as."""
+
 
 @dataclass(frozen=True)
 class Storage:
     """How an optimizer keeps what it keeps.
 
     Attributes:
-        state_dtype: The dtype of states; None for that of their weights.
+        state_dtype: The dtype of states; None for that of their weights, uint8 for codes where eight bits do.
         rounding: How new weights are rounded.
-        seed: The seed of stochastic rounding.
+        seed: The seed of stochastic rounding, and of that to codes.
     """
 
     state_dtype: torch.dtype | None = None
@@ -98,12 +102,14 @@ class Compiled:
         self.program, self.mesh, self.which, self.held = program, together.mesh, members.which, members.held
         self._groups = members.groups
         self._names = [name.removesuffix(" next") for name in program.scalars]  # at the next step they are as now
-        kept = [*storages, storages[0]] if storage.rounding == "compensated" else storages
+        scales = ["float32" for stored in storages if stored in CODES]
+        kept = [*storages, *([storages[0]] if storage.rounding == "compensated" else []), *scales]
         self._table = SlotTable(
             of_tensors(torch.Tensor),
             members.held,
             kept,
             pairs=together.pairs,
+            scales=len(scales),
             scalars=len(program.scalar_states),
             own_clocks=True,
             numbers=[first + i for i in members.which],

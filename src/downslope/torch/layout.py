@@ -16,7 +16,17 @@ from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.launch import Launch
 from downslope.backends.table import OTHER_CLOCKS
 from downslope.torch.device import has_addresses, has_kernels, refuse
-from downslope.torch.launch import STORAGES, Compiled, Interpreted, Kind, Members, NoKernelError, Storage, Together
+from downslope.torch.launch import (
+    CODED,
+    STORAGES,
+    Compiled,
+    Interpreted,
+    Kind,
+    Members,
+    NoKernelError,
+    Storage,
+    Together,
+)
 from downslope.torch.settings import GroupSettings, Reader, outside
 from downslope.torch.state import (
     check_storage,
@@ -25,10 +35,10 @@ from downslope.torch.state import (
     is_dense,
     is_distributed,
     is_wrapper,
+    kept,
     local,
     readable_dtypes,
     same_order,
-    state_dtype,
 )
 
 Tensor = torch.Tensor
@@ -334,10 +344,9 @@ def _together(
     """What must be alike for tensors to share a launch."""
     program = settings.program
     gradient = p.grad.dtype if p.grad is not None and p.grad.dtype in readable_dtypes(own) else own.dtype
-    states = [t.dtype for t in tensors[1 : 1 + len(program.states)]] or [
-        state_dtype(p, name, storage) for name in program.states
-    ]
-    storages = tuple(STORAGES[dtype][0] for dtype in (own.dtype, gradient, *states))
+    states = [t.dtype for t in tensors[1:]] or [dtype for dtype, _ in kept(p, settings, storage).values()]
+    stored = (own.dtype, gradient, *states[: len(program.states)])
+    storages = tuple(CODED.get(dtype) or STORAGES[dtype][0] for dtype in stored)
     mesh: tuple[Any, ...] = ()
     if is_distributed(p):
         mesh = tuple(p.device_mesh.get_group(d) for d, placement in enumerate(p.placements) if placement.is_shard())

@@ -16,6 +16,7 @@ from downslope.backends import threads as pool
 from downslope.language.options import NAMES, NUMBERS
 from downslope.rule import Rule
 from downslope.torch import backward, training
+from downslope.torch.codes import check_codable
 from downslope.torch.extras import STORING, Arguments, Chosen
 from downslope.torch.gradients import refuse_a_share
 from downslope.torch.groups import AliasedGroup, aliases, refuse_contradiction
@@ -172,7 +173,9 @@ class Optimizer(torch.optim.Optimizer):
         """Read a group's settings, or say what is wrong with them."""
         rule = self._choose(group)
         check_carried(group, rule)
-        return settle(group, rule, options or self._options, self._options.max_norm is not None)
+        settings = settle(group, rule, options or self._options, self._options.max_norm is not None)
+        check_codable(settings, self._storage)
+        return settings
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient by one step of the rule.

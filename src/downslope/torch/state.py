@@ -11,6 +11,9 @@ from typing import Any
 import torch
 
 from downslope.backends.cpu import COMPENSATION, HALVES
+from downslope.targets.codes import CODED, SCALES, blocks
+from downslope.torch import codes as coding
+from downslope.torch.codes import coded
 from downslope.torch.device import has_addresses, has_kernels
 from downslope.torch.launch import Storage
 from downslope.torch.settings import Group, GroupSettings
@@ -92,14 +95,15 @@ def complete_state(
         The state, new tensors in the place of those that are missing or do not fit, and the names of the arrays in it.
 
     Raises:
-        ValueError: A state has another shape than the parameter.
-        TypeError: A state is not a floating-point tensor.
+        ValueError: A state has another shape than the parameter, or cannot be kept as it is to be.
+        TypeError: A state is not a floating-point tensor, or codes or scales are not of their dtypes.
     """
     program = settings.program
-    names = [*program.states, *([COMPENSATION] if storage.rounding == "compensated" else [])]
-    new = dict(own)
+    kinds = coded(settings, storage)
+    names = list(kept(p, settings, storage))
+    new = coding.recoded(own, program.states, kinds)
     remembered = [name for name in settings.rule.states if name in program.states]
-    if remembered and not any(new.get(name) is not None for name in remembered):
+    if remembered and not any(new.get(name + end) is not None for name in remembered for end in ("", CODED)):
         new["step"] = 0.0  # as when SGD is given a momentum on the way: for the rule this is the beginning
     if not _is_clock(new.get("step"), torch.float32):
         done = torch.tensor(float(new.pop("step", 0.0)), dtype=torch.float32, device="cpu")
@@ -109,7 +113,11 @@ def complete_state(
             value = new.get(name)
             number = start if value is None else float(value)
             new[name] = torch.tensor(number, dtype=torch.float64, device="cpu")
+    for name, kind in kinds.items():
+        new[name + CODED], new[name + SCALES] = _pair(p, name, kind, new, settings)
     for name in names:
+        if name.endswith((CODED, SCALES)):
+            continue
         value = new.get(name)
         if value is None:
             new[name] = _begun(p, name, settings, storage)
@@ -135,6 +143,40 @@ def _is_clock(value: Any, dtype: torch.dtype) -> bool:
     return isinstance(value, Tensor) and value.dtype == dtype and value.dim() == 0 and value.device.type == "cpu"
 
 
+def _pair(p: Tensor, name: str, kind: str, own: Mapping[str, Any], settings: GroupSettings) -> tuple[Tensor, Tensor]:
+    """Codes and scales of a state: those that there are if they fit, in the order of their parameter's memory."""
+    codes, scales = own.get(name + CODED), own.get(name + SCALES)
+    if codes is None and scales is None:
+        start = settings.program.initial(name, settings.numbers)
+        assert start is not None
+        return coding.begun(p, start, kind)
+    pair = coding.checked_pair(name, codes, scales, kind, p.shape)
+    for end, tensor in zip((CODED, SCALES), pair, strict=True):
+        if tensor.device.type == "cpu" and not is_backed(tensor):
+            raise ValueError(f"the memory of the state {name}{end}, of shape {tuple(tensor.shape)}, has been released")
+    return _ordered(pair[0]), _ordered(pair[1])
+
+
+def _ordered(tensor: Tensor) -> Tensor:
+    """The tensor itself if its elements are in order in this process's memory, else one like it."""
+    fits = tensor.device.type == "cpu" and tensor.is_contiguous()
+    return tensor if fits else tensor.detach().cpu().contiguous()
+
+
+def kept(p: Tensor, settings: GroupSettings, storage: Storage) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The tensors that a parameter's state has besides its clocks, in the order of a launch: dtypes and shapes."""
+    codes, shape = coded(settings, storage), tuple(p.shape)
+    found: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+    for name in settings.program.states:
+        if name in codes:
+            found[name + CODED] = getattr(torch, codes[name]), shape
+        else:
+            found[name] = state_dtype(p, name, storage), shape
+    if storage.rounding == "compensated":
+        found[COMPENSATION] = p.dtype, shape
+    return found | {name + SCALES: (torch.float32, (blocks(p.numel()),)) for name in codes}
+
+
 def state_dtype(p: Tensor, name: str, storage: Storage) -> torch.dtype:
     """The dtype of a new state: a moving average of halves is kept in single precision, where it can move."""
     if name == COMPENSATION:
@@ -142,6 +184,8 @@ def state_dtype(p: Tensor, name: str, storage: Storage) -> torch.dtype:
     if name == "average":
         return {torch.bfloat16: torch.float32, torch.float16: torch.float32}.get(p.dtype, p.dtype)
     wanted = storage.state_dtype or p.dtype
+    if wanted is torch.uint8:  # one that must be exact
+        return p.dtype
     if p.is_complex():
         return {torch.float16: torch.complex32, torch.float32: torch.complex64}.get(wanted, p.dtype)
     return wanted
@@ -168,12 +212,19 @@ def check_storage(storage: Storage, params: Iterable[Tensor]) -> None:
                 f"rounding={storage.rounding!r} is for bfloat16 parameters that kernels update; one on {p.device} has "
                 f"dtype {p.dtype}; give it to another optimizer, without rounding, or convert it with .bfloat16()"
             )
-        if storage.state_dtype is not None and storage.state_dtype != p.dtype:
+        if storage.state_dtype is torch.uint8:
+            coding.check_coded_parameter(p)
+            if is_wrapper(p):
+                raise ValueError(
+                    f"state_dtype=torch.uint8 is not for parameters of type {type(p).__name__}, which have no memory "
+                    "of their own; give them to another optimizer, without state_dtype"
+                )
+        elif storage.state_dtype is not None and storage.state_dtype != p.dtype:
             halves = (torch.float32, *(getattr(torch, name) for name in HALVES))
             if p.dtype not in (*halves, torch.complex64) or storage.state_dtype not in halves:
                 raise ValueError(
                     f"state_dtype={storage.state_dtype} does not go with a parameter of dtype {p.dtype}; states may be "
-                    "float32, bfloat16 or float16 for parameters of these dtypes"
+                    "float32, bfloat16, float16 or, in eight bits, uint8 for parameters of the first three dtypes"
                 )
 
 
@@ -263,8 +314,10 @@ def _loaded_state(
         for name, value in saved.items()
         if value is not None
     }
-    arrays = [name for name in settings.program.states if name in own]
+    arrays = [name for name in settings.program.states if name in own or name + CODED in own]
     for name, value in own.items():
+        if name.endswith((CODED, SCALES)):
+            continue
         if name in arrays or (isinstance(value, Tensor) and value.is_floating_point() and value.shape == p.shape):
             own[name] = _as_kept(p, name, value, settings, storage)
     if arrays and "step" not in own:

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from downslope.backends.cpu import COMPENSATION
 from downslope.torch.launch import STORAGES, Storage
 from downslope.torch.points import at_weights, placed, placing, point
 from downslope.torch.settings import PLACED, Group, GroupSettings
-from downslope.torch.state import complete_state, is_dense, is_distributed, same_order, state_dtype
+from downslope.torch.state import complete_state, is_dense, is_distributed, kept, same_order
 from downslope.training import groups as shared
 from downslope.training import saving
 from downslope.training.checkpoint import CheckpointError, Raw
@@ -163,16 +162,16 @@ class TorchTraining:
     @property
     def rounding(self) -> dict[str, Any]:  # noqa: D102
         rounding = self.storage.rounding
-        seed = {"seed": self.storage.seed} if rounding == "stochastic" else {}
-        return {} if rounding == "nearest" else {"rounding": rounding, **seed}
+        random = rounding == "stochastic" or self.storage.state_dtype is torch.uint8
+        seed = {"seed": self.storage.seed} if random else {}
+        return seed if rounding == "nearest" else {"rounding": rounding, **seed}
 
     def kinds(self, name: str) -> dict[str, Kind]:  # noqa: D102
         p, k = self.members[name]
-        states = [*self.settings[k].program.states, *([COMPENSATION] if self.storage.rounding == "compensated" else [])]
-        dtypes = {"x": p.dtype, **{state: state_dtype(p, state, self.storage) for state in states}}
+        tensors = {"x": (p.dtype, tuple(p.shape)), **kept(p, self.settings[k], self.storage)}
         return {
-            what: (_name(dtype.to_real()), (*p.shape, *((2,) if dtype.is_complex else ())))
-            for what, dtype in dtypes.items()
+            what: (_name(dtype.to_real()), (*shape, *((2,) if dtype.is_complex else ())))
+            for what, (dtype, shape) in tensors.items()
         }
 
     def get(self, what: str, name: str) -> Raw | None:  # noqa: D102
@@ -199,7 +198,7 @@ class TorchTraining:
         return found
 
     def put(self, loaded: Loaded) -> None:  # noqa: D102
-        if self.storage.rounding == "stochastic":
+        if self.storage.rounding == "stochastic" or "seed" in loaded.record:
             _check_seed(loaded.record)
         writes: list[tuple[Tensor, Tensor]] = []
         states: dict[Tensor, dict[str, Any]] = {}
@@ -296,6 +295,8 @@ def _begun(name: str, clock: Clock) -> dict[str, Any]:
 
 def _room(p: Tensor, old: Any, source: Tensor) -> Tensor:
     """Where a state can be written to: what there is if it fits, else a new tensor, laid out like its parameter."""
+    if not source.dtype.is_floating_point or source.shape != p.shape:  # codes, and their scales
+        return torch.empty_like(source, memory_format=torch.contiguous_format)
     if isinstance(old, Tensor) and (old.dtype, old.shape, old.device) == (source.dtype, p.shape, p.device):
         ordered = old.layout is torch.strided and same_order(old, p) and is_dense(old)
         if ordered and not old.is_inference():

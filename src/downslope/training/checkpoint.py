@@ -1,7 +1,8 @@
 """Optimizer state as safetensors files: tensors keyed by name, and a record of what they belong to.
 
 A file is a plain safetensors file, the same for all frameworks: `x/<name>` are the weights, `<state>/<name>` their
-states, `lookahead/<name>` the points ahead where these were stored. Complex tensors are pairs of real numbers in a last
+states, `lookahead/<name>` the points ahead where these were stored. A state that is kept in eight bits is two tensors,
+`<state>.codes/<name>` and `<state>.scales/<name>`. Complex tensors are pairs of real numbers in a last
 axis of two. The metadata hold the format's version, a checksum and a JSON record. Nothing in it is ever executed.
 
 The record:
@@ -11,7 +12,7 @@ The record:
     t, skipped: The number of steps done, and of those left out.
     clocks: By name, `t` and `scalar_states` of the parameters that have others than their group.
     lookahead: Per group the scalars that stored points ahead depend on; None where they are not known.
-    rounding, seed: How weights are rounded, if not to the nearest, and the seed if at random.
+    rounding, seed: How weights are rounded, if not to the nearest, and the seed if anything is rounded at random.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ FORMAT = "downslope-1"
 
 Array = np.ndarray[Any, Any]
 
-_CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8", "uint8": "U8"}
 """What safetensors calls the dtypes that are saved."""
 
 _NAMES = {code: name for name, code in _CODES.items()}
-_WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+_WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 
 
 class CheckpointError(ValueError):
@@ -49,7 +50,8 @@ class Raw:
     """A tensor as a file holds it, whatever library it comes from or goes to.
 
     Attributes:
-        dtype: "float64", "float32", "float16" or "bfloat16"; in a file of others, what safetensors calls it.
+        dtype: "float64", "float32", "float16" or "bfloat16", for codes "int8" or "uint8"; in a file of others, what
+            safetensors calls it.
         shape: Its dimensions; empty for a scalar.
         data: The bytes, elements in C order.
     """

@@ -14,6 +14,7 @@ import numpy as np
 from downslope.language.formula import check_number
 from downslope.training import checkpoint
 from downslope.training.checkpoint import CheckpointError, Raw
+from downslope.training.eight_bits import as_kept
 from downslope.training.groups import Clock, Group
 from downslope.training.protocol import Key, Kind, Loaded, Training
 from downslope.training.record import (
@@ -89,6 +90,7 @@ def _checked(training: Training, file: Mapping[str, Raw], record: Mapping[str, A
         )
     max_norm = bound(record)
     groups = _groups(training, saved, max_norm)
+    file = as_kept(training, file)
     begun = {
         name
         for group in groups
@@ -169,8 +171,7 @@ def _point(group: Group, name: str, clock: Clock, tensors: Mapping[Key, Raw]) ->
     ahead, x = group.settings.ahead, tensors["x", name]
     assert ahead is not None
     body = np.float64 if x.dtype == "float64" else np.float32
-    arrays = {
-        what: tensors[what, name].numbers().astype(body, copy=False) for what in ("x", *group.settings.program.states)
-    }
+    whats = [what for what in ("x", *group.settings.program.states) if (what, name) in tensors]  # others are in codes
+    arrays = {what: tensors[what, name].numbers().astype(body, copy=False) for what in whats}
     scalars = dict(zip(ahead.scalars, group.ahead_scalars(clock), strict=True))
     return Raw.rounded(ahead.move(arrays.pop("x"), arrays, scalars, to_weights=False), x.dtype)
