@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ import numpy as np
 from downslope.backends.cpu import body_scalar
 from downslope.backends.memory import SIZE
 from downslope.backends.table import SlotTable
-from downslope.backends.triton import BLOCK, OPTIONS, blocks, load, slot_columns
+from downslope.backends.triton import BLOCK, blocks, launcher, load, slot_columns
 from downslope.backends.triton_survey import Survey
 from downslope.language.program import Program, in_order
 
@@ -74,32 +73,31 @@ class OnDevice:
         self._table, self._memory, self._columns = table, memory, slot_columns(len(table.storages), rounding)
         self._factor, self._scaled_by = None, scale_column(program)
         module = load(program, storages, rounding)
-        self.work_out_at, self._kernel = module.work_out.address, module.update
+        self.work_out_at = module.work_out.address
         count, self._listed = len(table.slots), blocks(table.slots[:, SIZE])
-        held = memory.hold(np.append(self._listed, 0))
-        slots_end = np.searchsorted(self._listed >> 32, np.arange(count), "right")
-        ends = slots_end if table.shared else [len(self._listed)]
-        self._parts = [(held[a:b], int(b - a)) for a, b in pairwise([0, *ends]) if a < b]
+        held = memory.hold(self._listed)
+        ends_of_slots = np.searchsorted(self._listed >> 32, np.arange(count), "right")
+        parts = [0, *ends_of_slots] if table.shared else [0, len(self._listed)]  # to be done one after another
         self._rows = memory.page(-(-count * self.width * self.dtype.itemsize // 8))  # one for each slot at the most
         self._numbers = self._rows.words.view(self.dtype)
         self._coefficients = memory.floats(self._rows.copy, self.dtype.name, count * self.width)
         self._slots = memory.page(count * len(self._columns))
         self._sent = self._slots.words.copy()
-        with memory.here():
-            self._launch([(held, 1)])  # without a weight: what cannot be compiled is known before the first step
+        given = self._slots.copy, self._coefficients
+        with memory.here():  # where the slots have no weights yet
+            self._launches = [
+                launcher(module.update, int(end - begin), (held[begin:end], *given), {"BLOCK_": BLOCK})
+                for begin, end in pairwise(parts)
+                if begin < end
+            ]
 
-    def _launch(self, parts: Sequence[tuple[Any, int]]) -> None:
-        for listed, count in parts:
-            self._kernel[(count,)](listed, self._slots.copy, self._coefficients, BLOCK_=BLOCK, **OPTIONS)
-
-    def _taken(self) -> Any:
-        """The slots on the device, with the addresses that have just been taken."""
+    def _taken(self) -> None:
+        """Let the device have the addresses that have just been taken."""
         words = self._slots.words
         np.take(self._table.slots, self._columns, axis=1, out=words.reshape(-1, len(self._columns)), mode="clip")
         if not np.array_equal(words, self._sent):
             self._slots.send()
             self._sent[:] = words
-        return self._slots.copy
 
     def update(self, coefficients: Array, workers: int, done: ctypes.c_int64) -> None:
         """Have the device update all weights and states of the slots that take part."""
@@ -109,7 +107,8 @@ class OnDevice:
             self._rows.send()
             if self._factor is not None:
                 self._coefficients.view(-1, self.width)[:, self._scaled_by].copy_(self._factor)
-            self._launch(self._parts)
+            for launch in self._launches:
+                launch()
         done.value = 1
 
     def scale(self, factor: Any) -> None:
@@ -118,12 +117,13 @@ class OnDevice:
 
     @functools.cached_property
     def _survey(self) -> Survey:
-        return Survey(self._memory, self._listed, self._columns, self._table.storages[1])
+        return Survey(self._memory, self._listed, self._slots.copy, self._columns, self._table.storages[1])
 
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients, a scale, and how many are not finite, as soon as the device has found out."""
         with self._memory.here():
-            return self._survey.norm(self._taken())
+            self._taken()
+            return self._survey.norm()
 
     def squares(self) -> Any:
         """The sum of squares of all gradients, on the device.
@@ -134,7 +134,8 @@ class OnDevice:
         if self._scaled_by < 0 or self._table.storages[1] == "float64":
             return None
         with self._memory.here():
-            return self._survey.found(self._taken())[0]
+            self._taken()
+            return self._survey.found()[0]
 
 
 def scale_column(program: Program) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -284,3 +284,21 @@ def load(program: Program, storages: Sequence[str], rounding: str = "nearest") -
     """The module of a kernel; see `kernel_source`. Nothing is compiled for a device before it is launched."""
     stem = f"{plain(program.name)}_{described(storages)}_triton{'_interpreted' if interpreted() else ''}"
     return source_cache.load(stem, kernel_source(program, storages, rounding))
+
+
+def launcher(function: Any, programs: int, tensors: Sequence[Any], constants: Mapping[str, int]) -> Callable[[], Any]:
+    """What launches a function of a kernel's module on the same tensors again and again.
+
+    One program is run at once, so that what cannot be compiled or launched is known. Afterwards nothing is asked of the
+    arguments again, which would take longer than the launch itself.
+
+    Args:
+        function: The function.
+        programs: How many programs of it are run.
+        tensors: Its arguments.
+        constants: Those that follow and are compiled in, in their order.
+    """
+    compiled = function[(1,)](*tensors, **constants, **OPTIONS)
+    if compiled is None:  # by the interpreter
+        return functools.partial(function[(programs,)], *tensors, **constants)
+    return functools.partial(compiled[(programs, 1, 1)], *tensors, *constants.values())

@@ -14,7 +14,7 @@ import numpy as np
 
 from downslope.backends import source_cache
 from downslope.backends.memory import FIRST, LENGTH
-from downslope.backends.triton import BLOCK, OPTIONS, at, interpreted, read
+from downslope.backends.triton import BLOCK, at, interpreted, launcher, read
 from downslope.version import __version__
 
 EACH = 16
@@ -101,13 +101,14 @@ def survey_source(storage: str) -> str:
 class Survey:
     """What looks at the gradients of a table's tensors."""
 
-    def __init__(self, memory: Any, listed: Any, columns: list[int], storage: str):
-        """Prepare to look at gradients.
+    def __init__(self, memory: Any, listed: Any, slots: Any, columns: list[int], storage: str):
+        """Prepare to look at gradients, and look once.
 
         Args:
             memory: Where they are: a `device.Memory`.
             listed: The blocks of the table; see `triton.blocks`.
-            columns: What is known of a slot on the device; see `triton.slot_columns`.
+            slots: What is known of its slots on the device.
+            columns: Which columns that is; see `triton.slot_columns`.
             storage: What the gradients are stored as.
         """
         self._storage = storage
@@ -115,36 +116,36 @@ class Survey:
         module = source_cache.load(stem, survey_source(storage))
         if interpreted():  # which knows this one, and need not call it for every pair of numbers
             module.__dict__["add"] = importlib.import_module("triton.language.standard")._sum_combine
-        self._look, self._together = module.look, module.together
         assert columns[0] == LENGTH
-        self._places = {"WIDTH": len(columns), "COLUMN": columns.index(FIRST + 1), "BLOCK": BLOCK, **OPTIONS}
-        self._programs = -(-len(listed) // EACH)
-        self._blocks = memory.hold(np.pad(listed, (0, EACH * self._programs - len(listed)), constant_values=NOTHING))
-        self._count = memory.hold(np.array([self._programs]))
-        self._found = memory.floats(memory.hold(np.zeros(2 * self._programs + 2)), "float64", 2 * self._programs + 2)
+        programs = max(1, -(-len(listed) // EACH))
+        blocks = memory.hold(np.pad(listed, (0, EACH * programs - len(listed)), constant_values=NOTHING))
+        found = memory.floats(memory.hold(np.zeros(2 * programs)), "float64", 2 * programs)
         self._result = memory.floats(memory.hold(np.zeros(2)), "float64", 2)
         self._scale = memory.page(1)
-        self._factor = memory.floats(self._scale.copy, "float64", 1)
         self._scaled(1.0)
+        factor = memory.floats(self._scale.copy, "float64", 1)
+        places = {"WIDTH": len(columns), "COLUMN": columns.index(FIRST + 1), "BLOCK": BLOCK}
+        count = memory.hold(np.array([programs]))
+        self._look = launcher(module.look, programs, (blocks, slots, factor, found), places)
+        self._together = launcher(module.together, 1, (found, count, self._result), {"BLOCK": BLOCK})
 
     def _scaled(self, scale: float) -> None:
         self._scale.words.view(np.float64)[0] = scale
         self._scale.send()
 
-    def found(self, slots: Any) -> Any:
-        """A tensor on the device: the sum of squares of the gradients of these slots, and how many are not finite."""
-        if self._programs:
-            self._look[(self._programs,)](self._blocks, slots, self._factor, self._found, **self._places)
-        self._together[(1,)](self._found, self._count, self._result, BLOCK=BLOCK, **OPTIONS)
+    def found(self) -> Any:
+        """A tensor on the device: the sum of squares of the gradients, and how many are not finite."""
+        self._look()
+        self._together()
         return self._result
 
-    def norm(self, slots: Any) -> tuple[float, float, int]:
+    def norm(self) -> tuple[float, float, int]:
         """Their norm, a scale that it is multiplied by, and how many are not finite: see `survey.survey`."""
-        squares, bad = self.found(slots).tolist()
+        squares, bad = self.found().tolist()
         if bad == 0 and self._storage == "float64" and not 2.0**-400 < sqrt(squares) < inf:
             scale = 2.0**-600 if squares == inf else 2.0**600
             self._scaled(scale)
-            squares, _ = self.found(slots).tolist()
+            squares, _ = self.found().tolist()
             self._scaled(1.0)
             return sqrt(squares), scale, 0
         return sqrt(squares), 1.0, int(bad)
