@@ -5,11 +5,13 @@ import math
 
 import numpy as np
 
-from downslope.lab.engines.protocol import Entry, Run, Snapshot
+from downslope.lab.engines.protocol import Entry, Run, Snapshot, Surroundings
 from downslope.lab.races.plane import Trails
 from downslope.lab.races.results import Baseline, Race, RuleResult
 from downslope.lab.races.statistics import against_baseline, compare, geometric_mean, interval
 from downslope.lab.races.verdict import verdict
+from downslope.lab.races.why import Cliff, RuleWhy, Why
+from downslope.lab.races.words import on_limits, on_noise, on_updates, sentence
 
 ADAM = r"""\begin{aligned}
 m_{t} &= \beta_1 \, m_{t-1} + (1 - \beta_1) \, dx_{t} \\
@@ -244,3 +246,42 @@ def _run(rule, lr, seed, phase, task, epochs, landscape, key):
         test_loss=float(valid[-1] * 1.05) if tested else None,
         test_accuracy=float(accuracy[-1] - 0.01) if tested and classification else None,
     )
+
+
+def with_why(race):
+    """The same race, explained: with curvatures that rise and fall, and an expected learning rate for every rule."""
+    found = []
+    for place, result in enumerate(race.rules):
+        limit = RULES[result.rule][3]
+        by_curvature = result.rule in ("sgd", "momentum", "nesterov")
+        seen = [lr for lr in GRID if lr <= limit], [lr for lr in GRID if lr > limit]
+        learns_at, fails_from = seen[0][-1], seen[1][0] if seen[1] else None
+        expected = min(1.3 * limit, 30.0)
+        cause = "curvature" if by_curvature else "length"
+        moments = tuple(
+            Surroundings(
+                epoch=epoch,
+                curvature=3.0 + epoch / (1 + place),
+                preconditioned=None if by_curvature else 20.0 / (1 + epoch),
+                noise_scale=20.0 * (1 + epoch),
+                update_ratios=(0.004 / (1 + place), 0.001 * (1 + place)),
+            )
+            for epoch in (0, 1, 3, 10, race.epochs)
+        )
+        one = RuleWhy(
+            rule=result.rule,
+            limit=3.8,
+            held=() if by_curvature else ("v",),
+            reason="",
+            comes_back=4.4 if by_curvature else None,
+            curvature=3.0 if by_curvature else None,
+            cliff=Cliff(learns_at, fails_from, fails_from, learns_at, cause, expected),
+            best_lr=result.best_lr,
+            best=moments,
+            edge=moments[:3],
+            sentence="",
+        )
+        found.append(dataclasses.replace(one, sentence=sentence(one, GRID)))
+    rules = tuple(found)
+    words = on_limits(rules), on_noise(rules, race.batch_size), on_updates(rules)
+    return dataclasses.replace(race, why=Why(1079, 1079, rules, *words))

@@ -93,6 +93,14 @@ def race(
         float, typer.Option(help="The smallest difference in loss that matters, as a share: 0.01 is 1 %.")
     ] = 0.01,
     target_loss: Annotated[float | None, typer.Option(help="Time the rules by this validation loss.")] = None,
+    why: Annotated[
+        bool,
+        typer.Option(
+            "--why",
+            help="Say why learning rates stop working where they do: curvature, preconditioned curvature, gradient "
+            "noise and updates along the best runs and at the cliffs. Takes about a quarter longer.",
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.html"),
     json: Annotated[
         Path | None, typer.Option(help="Where to write all numbers as JSON; - for standard output.", show_default=False)
@@ -152,6 +160,7 @@ def race(
                     splits=kind,
                     margin=margin,
                     target_loss=target_loss,
+                    why=why,
                     hyperparameters=hyperparameters,
                     watch=screen.watch,
                     **given,

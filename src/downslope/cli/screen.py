@@ -160,7 +160,9 @@ class Screen:
         self._print(f"\n{printable(race.verdict)}", "bold")
         for caution in race.cautions:
             self._print(printable(caution), "yellow")
-        self._print(f"{_duration(race.seconds)} in all.")
+        for explanation in [] if race.why is None else race.why.sentences:
+            self._print(f"\n{printable(explanation)}")
+        self._print(f"\n{_duration(race.seconds)} in all.")
 
 
 @dataclass

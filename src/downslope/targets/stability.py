@@ -152,6 +152,34 @@ def response(program: Program) -> tuple[Expression, tuple[str, ...]] | None:
     return slope, held
 
 
+def effective(program: Program, before: Mapping[str, Any], after: Mapping[str, Any]) -> Array | None:
+    """How far a step moves each weight for each unit of its gradient: the value of `response`.
+
+    Args:
+        program: What a step computes.
+        before: What goes into the step, by name: weights, gradient, states, and all numbers.
+        after: The new states.
+
+    Returns:
+        As many values as there are weights, not finite where nothing is divided by; None where the step is no multiple
+        of the gradient.
+
+    Example:
+        >>> import downslope
+        >>> from downslope.language.options import compose
+        >>> before = {"lr": 0.1, "eps": 0.0, "dx": np.array([2.0, 5.0])}
+        >>> effective(compose(downslope.rmsprop), before, {"cache": np.array([4.0, 25.0])})
+        array([0.05, 0.02])
+    """
+    found = response(program)
+    if found is None:
+        return None
+    e, held = found
+    leaves = {**before, **{f"{name} still": after[name] for name in held}}
+    value = _values([e], {name: np.asarray(leaf)[()] for name, leaf in leaves.items()})[e]
+    return np.array(np.broadcast_to(value, np.shape(before["dx"])))
+
+
 # Which states are held still
 
 
@@ -349,7 +377,7 @@ def _settled(program: Program, settings: Mapping[str, float], roots: Iterable[Ex
     raise _NotLinear(f"its step depends on {', '.join(names)}, which never settles")
 
 
-def _values(roots: Iterable[Expression], leaves: Mapping[str, float]) -> dict[Expression, Any]:
+def _values(roots: Iterable[Expression], leaves: Mapping[str, Any]) -> dict[Expression, Any]:
     def leaf(e: Expression) -> Any:
         return np.float64(e.number if e.op == "constant" else leaves[str(e.value)])
 

@@ -13,15 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from downslope.language.expression import Expression
 from downslope.language.formula import Range, check_number
 from downslope.recipes import catalogue
 from downslope.recipes.recipe import Recipe, written
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
-from downslope.targets.arrays import compute, interpret
-from downslope.targets.evaluate import evaluate
-from downslope.targets.stability import response
+from downslope.targets.arrays import interpret
+from downslope.targets.stability import effective
 from downslope.walks.paths import Array, Path, Walk, arrivals
 from downslope.walks.surface import Surface
 from downslope.walks.surfaces import surface_of
@@ -283,22 +281,14 @@ def _effective(
     recipe: Recipe, points: Array, gradients: Array, states: Mapping[str, Array], scalars: Mapping[str, Array]
 ) -> Array:
     """How far each step moves each weight per unit of its gradient."""
-    found = response(recipe.program)
-    with np.errstate(all="ignore"):
-        if found is None:
+    before: dict[str, Any] = {**recipe.numbers, "t": np.arange(1.0, len(points))[:, None]}
+    before |= {name: history[:-1, None] for name, history in scalars.items()}
+    before |= {"x": points[:-1], "dx": gradients, **{name: history[:-1] for name, history in states.items()}}
+    found = effective(recipe.program, before, {name: history[1:] for name, history in states.items()})
+    if found is None:
+        with np.errstate(all="ignore"):
             return np.asarray(np.abs(np.diff(points, axis=0)) / np.abs(gradients))
-        e, held = found
-        known: dict[str, Any] = {name: np.float64(value) for name, value in recipe.numbers.items()}
-        known |= {"t": np.arange(1.0, len(points))[:, None], "x": points[:-1], "dx": gradients}
-        known |= {name: history[:-1, None] for name, history in scalars.items()}
-        known |= {name: history[:-1] for name, history in states.items()}
-        known |= {f"{name} still": states[name][1:] for name in held}
-
-        def leaf(part: Expression) -> Any:
-            return np.float64(part.number) if part.op == "constant" else known[str(part.value)]
-
-        value = evaluate([e], leaf, lambda part, args: compute(part.op, args))[e]
-    return np.array(np.broadcast_to(value, gradients.shape))
+    return found
 
 
 def _best(course: _Course, recipe: Recipe) -> float:

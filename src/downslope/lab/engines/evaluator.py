@@ -93,6 +93,17 @@ class Evaluator:
                     self._untrained[seed] = Losses(*(float(value) for value in losses))
             return self._untrained
 
+    def losses(self, seed: int, weights: Sequence[Weights]) -> list[float]:
+        """The mean training loss of networks of one seed."""
+        found: list[float] = []
+        scales, rows = self.data.scales([seed] * self.lanes), self.data.train_rows([seed] * self.lanes)
+        for first in range(0, len(weights), self.lanes):
+            group = weights[first : first + self.lanes]
+            filled = [*group, *[group[0]] * (self.lanes - len(group))]
+            stacked = jax.device_put(jax.tree.map(lambda *a: np.stack(a), *map(tuple, filled)), self.data.device)
+            found += self.evaluate(stacked, scales, rows).loss[: len(group)].tolist()
+        return found
+
 
 def _usual_lanes(network: Network, batch_size: int) -> int:
     """As many lanes as fit the cache: weights, gradient and two states, the batch, and what backward needs of it."""

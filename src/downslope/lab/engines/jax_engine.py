@@ -21,8 +21,9 @@ from downslope.backends.threads import available
 from downslope.lab.engines.data import Data
 from downslope.lab.engines.evaluator import Evaluator
 from downslope.lab.engines.heat import Heat, Trainer
+from downslope.lab.engines.lookout import Lookout
 from downslope.lab.engines.network import Network
-from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress
+from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Snapshot, Surroundings
 from downslope.lab.problems.problem import Problem
 
 _ACTIVATIONS = {"relu": "ReLU"}
@@ -73,6 +74,8 @@ class JaxEngine:
         self._data = Data(problem, split_seed, varied)
         evaluator = Evaluator(self._data, Network.of(problem), lanes)
         self._network = evaluator.network
+        self._evaluator = evaluator
+        self._lookout = Lookout(evaluator, entrants)
         self._trainers = {name: Trainer(evaluator, name, entrant) for name, entrant in entrants.items()}
 
     @property
@@ -134,6 +137,26 @@ class JaxEngine:
             for worker, begun in workers:
                 if begun.wait(timeout=1.0):
                     worker.join()
+
+    def begin(self, entry: Entry) -> Snapshot:
+        """A run before its first step, without training it."""
+        weights, states, scalars, steps = self._trainers[entry.rule].lane(entry.seed, entry.lr)
+        return Snapshot(entry, 0, weights, states, {name: float(value) for name, value in scalars.items()}, int(steps))
+
+    def look_around(self, snapshot: Snapshot) -> Surroundings | None:
+        """What there is around a run; None where its weights or those after its next step are not finite."""
+        with jax.default_device(self._data.device):
+            return self._lookout.around(snapshot)
+
+    def seen_rows(self, seed: int) -> tuple[int, int]:
+        """How many training rows of a seed `look_around` looks at, and how many there are."""
+        return len(self._lookout.terrain.rows(seed)), len(self._data.split(seed).parts.train)
+
+    def after_first_step(self, rule: str, seed: int, rates: Sequence[float]) -> Sequence[float]:
+        """The mean training loss after one step from the start, for each learning rate."""
+        with jax.default_device(self._data.device):
+            begun = self.begin(Entry(rule, rates[0], seed))
+            return self._evaluator.losses(seed, self._lookout.first_weights(begun, rates))
 
     def _work(
         self,

@@ -135,6 +135,27 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What there is around the weights of a run.
+
+    Attributes:
+        epoch: After how many epochs; 0: before the first step.
+        curvature: The largest eigenvalue of the Hessian of the mean training loss.
+        preconditioned: The same with each weight scaled by the root of the factor before its gradient in the next step:
+            what the limit of a rule with states that are held still is about. None for other rules.
+        noise_scale: In a batch of this many rows, half of the square of the gradient's length is noise: the simple
+            noise scale of McCandlish et al., 2018.
+        update_ratios: For each layer, the length of the next step over that of its weights, biases included.
+    """
+
+    epoch: int
+    curvature: float
+    preconditioned: float | None
+    noise_scale: float
+    update_ratios: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Progress:
     """One epoch of one heat: what the engine reports while it trains.
 
@@ -210,3 +231,18 @@ class Engine(Protocol):
         Raises:
             ValueError: An entry names a rule that the engine does not have, or its learning rate is not positive.
         """
+
+    def begin(self, entry: Entry) -> Snapshot:
+        """A run before its first step, without training it."""
+
+    def look_around(self, snapshot: Snapshot) -> Surroundings | None:
+        """What there is around a run; None where its weights or those after its next step are not finite.
+
+        Curvature and noise are those of the run's training rows, or of `seen_rows` of them.
+        """
+
+    def seen_rows(self, seed: int) -> tuple[int, int]:
+        """How many training rows of a seed `look_around` looks at, and how many there are."""
+
+    def after_first_step(self, rule: str, seed: int, rates: Sequence[float]) -> Sequence[float]:
+        """The mean training loss after one step from the start, for each learning rate."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from downslope.lab.problems.problem import Split
+import numpy as np
+from numpy.typing import NDArray
+
+from downslope.lab.problems.columns import Columns
+from downslope.lab.problems.problem import Problem, Split
 from downslope.lab.problems.tables import Task
 
 NAMES: dict[Task, str] = {
@@ -39,3 +43,12 @@ def baseline(task: Task, train: Split, valid: Split) -> tuple[float, float | Non
     with np.errstate(divide="ignore"):
         losses = -np.log(counts / len(train.y))
     return float(losses[valid.y].mean()), float(np.mean(valid.y == counts.argmax()))
+
+
+def baseline_on(problem: Problem, train: NDArray[np.int32], rows: NDArray[np.int32]) -> tuple[float, float | None]:
+    """The loss and accuracy of a constant prediction on some rows of a problem, learned from the training rows."""
+    y: Any = problem.targets
+    if isinstance(y, Columns):
+        y = y.scaling(train).of(y.values)
+    nothing = np.empty((len(y), 0), np.float32)
+    return baseline(problem.task, *(Split(nothing[part], y[part]) for part in (train, rows)))

@@ -13,17 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-
 from downslope.lab.engines.protocol import Run
-from downslope.lab.problems.baseline import NAMES, baseline
-from downslope.lab.problems.columns import Columns
-from downslope.lab.problems.problem import Problem, Split
+from downslope.lab.problems.baseline import NAMES, baseline_on
+from downslope.lab.problems.problem import Problem
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.results import Baseline, Race, RuleResult
 from downslope.lab.races.statistics import against_baseline, compare, geometric_mean, interval
 from downslope.lab.races.tuning import Tuning
 from downslope.lab.races.verdict import verdict
+from downslope.lab.races.why import Why
 from downslope.targets.latex import latex
 from downslope.version import __version__
 
@@ -34,7 +32,7 @@ FEW_ROWS = 50
 """With fewer validation rows a loss says little, and a race warns of it."""
 
 
-def outcome(problem: Problem, tuning: Tuning, *, interrupted: bool, seconds: float) -> Race:
+def outcome(problem: Problem, tuning: Tuning, *, interrupted: bool, seconds: float, why: Why | None = None) -> Race:
     """What the finished runs of a race say about its rules.
 
     Args:
@@ -42,6 +40,7 @@ def outcome(problem: Problem, tuning: Tuning, *, interrupted: bool, seconds: flo
         tuning: The runs, and the learning rates that were found to be the best.
         interrupted: Whether the race was stopped before its end.
         seconds: How long it took.
+        why: What explains it.
     """
     plan, engine = tuning.plan, tuning.engine
     training, seeds = engine.description, plan.verdict_seeds
@@ -103,6 +102,7 @@ def outcome(problem: Problem, tuning: Tuning, *, interrupted: bool, seconds: flo
         seconds=seconds,
         environment=_environment(engine.threads),
         walks=tuning.trails.walks([run for result in results for run in result.verdict]),
+        why=why,
     )
 
 
@@ -131,12 +131,7 @@ def _baseline(problem: Problem, split_seed: int, numbers: Sequence[int], overlap
     by_split = {}
     for number in set(numbers):
         train, valid, _ = problem.split(split_seed, number)
-        y: Any = problem.targets
-        if isinstance(y, Columns):
-            y = y.scaling(train).of(y.values)
-        nothing = np.empty((len(y), 0), np.float32)
-        rows = (Split(nothing[part], y[part]) for part in (train, valid))
-        by_split[number] = baseline(problem.task, *rows)
+        by_split[number] = baseline_on(problem, train, valid)
     found = [by_split[number] for number in numbers]
     losses = tuple(loss for loss, _ in found)
     accuracies = [accuracy for _, accuracy in found if accuracy is not None]

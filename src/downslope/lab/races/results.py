@@ -11,6 +11,7 @@ from downslope.lab.races import comparison, store
 from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.statistics import standing
+from downslope.lab.races.why import Why
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,6 +91,7 @@ class Race:
     walks: Walks | None = field(
         default=None, metadata=store.LATER
     )  # None: no run of the verdict moved, or was recorded
+    why: Why | None = field(default=None, metadata=store.LATER)  # None: nobody asked
 
     @property
     def winner(self) -> str | None:

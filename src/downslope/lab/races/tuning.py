@@ -11,6 +11,7 @@ from typing import Literal
 from downslope.lab.engines.protocol import Engine, Entry, Progress, Run
 from downslope.lab.races.plan import PER_DECADE, Plan
 from downslope.lab.races.plane import Trails
+from downslope.lab.races.why import Witness
 
 WIDENINGS = 2
 """How often the grid is widened by a decade on each side where the best learning rate of a rule lies on its edge."""
@@ -54,22 +55,34 @@ class Tuning:
         self.runs: list[Run] = []
         training = engine.description
         self.trails = Trails(len(plan.entrants), plan.verdict_seeds, training.epochs, training.weights)
+        self.witness: Witness | None = None  # what explains the race later
         self.grid: set[float] = set()  # what all rules have been tried at, as far as it is in their range
         self.widenings: dict[Side, int] = {"low": 0, "high": 0}
         self.confirmed: dict[str, set[float]] = {}
         self.best: dict[str, float | None] = {}
         self.edges: dict[str, Side | None] = {}
 
-    def train(self, name: StageName, entries: Sequence[Entry]) -> None:
-        """Train some runs, keep what they found, and let the watcher know."""
+    def train(self, name: StageName, entries: Sequence[Entry], again: Sequence[Entry] = ()) -> None:
+        """Train some runs, keep what they found, and let the watcher know.
+
+        Args:
+            name: The part of the race.
+            entries: The runs.
+            again: Runs that have been trained before and are now observed: what they find is known.
+        """
+        entries = [*entries, *again]
+        known = {(entry.rule, entry.lr, entry.seed, entry.phase) for entry in again}
         epochs: dict[str, int] = {}
         for entry in entries:
             epochs[entry.rule] = epochs.get(entry.rule, 0) + self.engine.description.epochs
         self.watch(Stage(name, epochs))
         for progress in self.engine.train(entries):
-            self.runs.extend(progress.finished)
+            self.runs.extend(r for r in progress.finished if (r.rule, r.lr, r.seed, r.phase) not in known)
             for snapshot in progress.snapshots:
-                self.trails.add(snapshot)
+                if snapshot.entry.phase == "verdict":
+                    self.trails.add(snapshot)
+                if self.witness is not None:
+                    self.witness.add(snapshot)
             self.watch(progress)
 
     def tune(self) -> None:
@@ -143,8 +156,12 @@ class Tuning:
         finite = [losses[lr] for lr, loss in confirmed.items() if math.isfinite(loss)]
         return not finite or min(waiting) < min(finite)
 
-    def judge(self) -> None:
-        """Run every rule's best learning rate on fresh seeds, and see where the weights go."""
+    def judge(self, again: Sequence[Entry] = ()) -> None:
+        """Run every rule's best learning rate on fresh seeds, and see where the weights go.
+
+        Args:
+            again: Runs that have been trained before, and are to be observed.
+        """
         entries = [
             Entry(name, lr, seed, "verdict", observed=seed in self.trails.seeds)
             for name, lr in self.best.items()
@@ -152,7 +169,7 @@ class Tuning:
             for seed in self.plan.verdict_seeds
         ]
         if entries:
-            self.train("verdict", entries)
+            self.train("verdict", entries, again)
 
     def of(self, name: str, phase: Literal["tuning", "verdict"]) -> tuple[Run, ...]:
         """The finished runs of a rule, in order of learning rate and seed."""

@@ -6,7 +6,6 @@ import dataclasses
 import html
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ from downslope.lab.problems.baseline import NAMES
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.report.code import lowest, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, looks, number
+from downslope.lab.report.markup import plot, section, segments, slider
 from downslope.lab.report.method import method
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report.plane import limits, plane_picture
 from downslope.lab.report.tables import matrix, pairs, rule_name, summary, valleys, walk_numbers
+from downslope.lab.report.why import why_pictures, why_section
 from downslope.pages import asset, theme
 from downslope.pages.mathml import mathml
 from downslope.version import __version__
@@ -58,7 +59,7 @@ def report_page(race: Race) -> str:
     from plotly.offline import get_plotlyjs
 
     look = looks(race)
-    every = (canyon(race), same_and_tuned(race), training_curves(race), plane_picture(race))
+    every = (canyon(race), same_and_tuned(race), training_curves(race), plane_picture(race), *why_pictures(race))
     pictures = {picture.name: picture for picture in every}
     body = "".join(
         (
@@ -69,6 +70,7 @@ def report_page(race: Race) -> str:
             _pair(race, pictures["pair"]),
             _curves(race, pictures["curves"]),
             _plane(race, pictures["plane"]),
+            why_section(race, look, pictures),
             _who_beats_whom(race, look),
             _code(race),
             _formulas(race, look),
@@ -137,7 +139,7 @@ def _results(race: Race, look: dict[str, Look]) -> str:
         if race.target_loss is not None
         else ""
     )
-    return _section(
+    return section(
         "results",
         "The result",
         f"Each rule at the learning rate that suited it best, run again on {_seeds(len(race.verdict_seeds))} it was "
@@ -165,18 +167,24 @@ def _rule_keys(race: Race, look: dict[str, Look]) -> str:
 
 
 def _canyon(race: Race) -> str:
-    return _section(
+    return section(
         "canyon",
         "The learning-rate canyon",
         f"What every learning rate led to, over {_seeds(len(race.tuning_seeds))}: the line is the median, the ribbon "
         "reaches from the best to the worst. A wide valley forgives a wrong guess. A thick cross means that every "
         "run diverged there, a thin one that some did. The best learning rate is the one with the lowest mean, over "
-        f"these seeds and those it was confirmed on.{_about_faint(race)}",
-        _plot("canyon", "Final validation loss against learning rate, for every rule")
+        f"these seeds and those it was confirmed on.{_about_expected(race)}{_about_faint(race)}",
+        plot("canyon", "Final validation loss against learning rate, for every rule")
         + f"<details><summary>The canyon in numbers</summary>{valleys(race)}\n"
         '<p class="small">Final validation loss: the median over the tuning seeds, and below it from the lowest to the '
         "highest. A run that diverged counts as infinite.</p></details>",
     )
+
+
+def _about_expected(race: Race) -> str:
+    if race.why is None or not race.why.rules:
+        return ""
+    return " A triangle at the top edge is the learning rate from which on a rule was expected to fail; see below why."
 
 
 def _about_faint(race: Race) -> str:
@@ -188,7 +196,7 @@ def _about_faint(race: Race) -> str:
 def _pair(race: Race, picture: Picture) -> str:
     shared = [view for view in picture.views if view.key != "own"]
     start = shared.index(next(view for view in shared if view.key == _first_view(race, picture))) if shared else 0
-    buttons = _segments("pair", (("shared", "Same learning rate"), ("own", "Each rule’s own")), bool(shared))
+    buttons = segments("pair", (("shared", "Same learning rate"), ("own", "Each rule’s own")), bool(shared))
     slider = (
         f'<label class="slide" data-picture="pair">learning rate <input type="range" min="0" max="{len(shared) - 1}" '
         f'value="{start}" step="1" '
@@ -196,14 +204,14 @@ def _pair(race: Race, picture: Picture) -> str:
         if shared
         else ""
     )
-    return _section(
+    return section(
         "pair",
         "Same learning rate, or each rule’s own",
         "At one learning rate for all, rules look far apart, and which one looks best depends on the number chosen. "
         "Tuned, each at its own, most of the gap goes. Same seeds and same axes in both; lines are medians, bands "
         "reach from the lowest to the highest seed.",
         f'<div class="controls">{buttons}{slider}</div>\n'
-        + _plot("pair", "Validation loss over epochs, at a shared learning rate or at each rule's own")
+        + plot("pair", "Validation loss over epochs, at a shared learning rate or at each rule's own")
         + '<p class="printed small" id="printed-pair"></p><p class="small note" id="note-pair"></p>',
     )
 
@@ -213,10 +221,10 @@ def _curves(race: Race, picture: Picture) -> str:
         content = '<p class="lead">No rule has been run on the reporting seeds yet.</p>'
     else:
         choices = tuple((view.key, view.label.capitalize()) for view in picture.views)
-        content = f'<div class="controls">{_segments("curves", choices, True)}</div>\n'
-        content += _plot("curves", "Training curves of every rule over steps")
+        content = f'<div class="controls">{segments("curves", choices, True)}</div>\n'
+        content += plot("curves", "Training curves of every rule over steps")
         content += '<p class="printed small" id="printed-curves"></p>'
-    return _section(
+    return section(
         "curves",
         "The runs of the verdict",
         f"Each rule at its best learning rate on {_seeds(len(race.verdict_seeds))} it was not tuned on. The line is "
@@ -235,12 +243,12 @@ def _plane(race: Race, picture: Picture) -> str:
         content = f'<p class="lead">There is no walk to show: no run of the verdict ended and had moved{why}.</p>'
     else:
         last = len(walks.epochs) - 1
-        sliders = _slider("plane-epoch", "after epoch", last, last, str(race.epochs))
+        sliders = slider("plane-epoch", "after epoch", last, last, str(race.epochs))
         if len(picture.views) > 1:
-            sliders += _slider("plane-seed", "seed", len(picture.views) - 1, 0, picture.views[0].key)
+            sliders += slider("plane-seed", "seed", len(picture.views) - 1, 0, picture.views[0].key)
         content = (
             f'<div class="controls">{sliders}</div>\n'
-            + _plot("plane", "The walks of all rules through the space of the weights, on a plane; numbers are below")
+            + plot("plane", "The walks of all rules through the space of the weights, on a plane; numbers are below")
             + '<p class="printed small" id="printed-plane"></p><p class="small note" id="note-plane"></p>\n'
             + (f'<p class="small">{left_out}</p>\n' if (left_out := limits(race, walks)) else "")
             + f"<details><summary>The walks in numbers</summary>{walk_numbers(race, walks)}\n"
@@ -248,7 +256,7 @@ def _plane(race: Race, picture: Picture) -> str:
             "weights. Way: straight from each point to the next, in that space. Seen: what the plane shows of the "
             "distances from the start; shares are of their squares.</p></details>"
         )
-    return _section(
+    return section(
         "plane",
         "The walks of the network",
         f"A run moves {race.weights:,} weights at once. Here the runs of the verdict are walks, on the plane through "
@@ -274,7 +282,7 @@ def _who_beats_whom(race: Race, look: dict[str, Look]) -> str:
             "which its pair was tested, so that it leaves out the margin exactly where the pair is decided.</p>"
             "</details>"
         )
-    return _section(
+    return section(
         "pairs",
         "Who beats whom",
         "How often the rule of the row ends below the rule of the column on the same seed. A colour means that the "
@@ -296,7 +304,7 @@ def _code(race: Race) -> str:
     )
     what = "won" if race.winner == result.rule else "had the lowest loss"
     lead = f"{html.escape(result.rule)} {what}. Here it is at its learning rate, {number(result.best_lr)}."
-    return _section("code", "To copy", lead, f'<div class="formulas">{cards}</div>')
+    return section("code", "To copy", lead, f'<div class="formulas">{cards}</div>')
 
 
 def _formulas(race: Race, look: dict[str, Look]) -> str:
@@ -306,7 +314,7 @@ def _formulas(race: Race, look: dict[str, Look]) -> str:
         for result in race.rules
     )
     lead = "One step of every rule: weights <i>x</i>, gradient <i>dx</i>."
-    return _section("formulas", "The rules", lead, f'<div class="formulas">{cards}</div>')
+    return section("formulas", "The rules", lead, f'<div class="formulas">{cards}</div>')
 
 
 def _settings(result: RuleResult) -> str:
@@ -320,7 +328,7 @@ def _settings(result: RuleResult) -> str:
 
 def _method(race: Race) -> str:
     facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>\n" for name, text in method(race))
-    return _section(
+    return section(
         "method",
         "How this race was run",
         "Everything that decides the result.",
@@ -342,33 +350,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _section(name: str, title: str, lead: str, content: str) -> str:
-    return f'<section id="{name}">\n<h2>{title}</h2>\n<p class="lead">{lead}</p>\n{content}\n</section>\n'
-
-
-def _plot(name: str, label: str) -> str:
-    return (
-        f'<div class="plot" id="plot-{name}" role="img" aria-label="{html.escape(label)}">'
-        "<noscript>The picture needs JavaScript; its numbers are in this page, as JSON.</noscript></div>\n"
-    )
-
-
-def _slider(name: str, label: str, most: int, start: int, text: str) -> str:
-    return (
-        f'<label class="slide">{label} <input type="range" id="{name}" min="0" max="{most}" value="{start}" step="1" '
-        f'aria-valuetext="{html.escape(text)}"><output>{html.escape(text)}</output></label>'
-    )
-
-
-def _segments(picture: str, choices: Iterable[tuple[str, str]], first_pressed: bool) -> str:
-    buttons = "".join(
-        f'<button type="button" data-view="{key}" aria-pressed="{str(first_pressed and place == 0).lower()}">'
-        f"{html.escape(label)}</button>"
-        for place, (key, label) in enumerate(choices)
-    )
-    return f'<div class="segments" data-picture="{picture}">{buttons}</div>'
 
 
 def _first_view(race: Race, picture: Picture) -> str:

@@ -38,6 +38,7 @@ from downslope.lab.report.drawing import (
     trace,
     within,
 )
+from downslope.lab.report.why import expected_marks
 
 ROW, LOW_ROW = 17, 13  # pixels for one rule in the strips above and below the canyon; low where there are many
 CANYON = 400
@@ -66,6 +67,7 @@ def canyon(race: Race) -> Picture:
         traces.append(_crosses(result, look[result.rule]))
     for result in safe:
         traces += _safe_bar(result, look[result.rule], race.safe_factor)
+    traces += expected_marks(race, look, top)
     rows = ([short(result.rule) for result in diverging], [short(result.rule) for result in safe])
     layout = _canyon_layout(*rows, (low, top), _decades(race))
     layout |= level(start, "before training", "middle", "above")  # over the valley

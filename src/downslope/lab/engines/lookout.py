@@ -1,0 +1,126 @@
+"""What there is around the weights of a run, and what its rule is about to do there."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from downslope.lab.engines.evaluator import Evaluator
+from downslope.lab.engines.network import Weights
+from downslope.lab.engines.protocol import Entrant, Snapshot, Surroundings
+from downslope.lab.engines.terrain import Terrain
+from downslope.targets.arrays import interpret
+from downslope.targets.stability import Stability, effective, limits
+
+
+class Lookout:
+    """Looks around at runs, in as many threads as want to.
+
+    Args:
+        evaluator: The network and its data.
+        entrants: The rules by what they are called in the race.
+    """
+
+    def __init__(self, evaluator: Evaluator, entrants: Mapping[str, Entrant]):
+        self.data, self.entrants = evaluator.data, entrants
+        self.terrain = Terrain(evaluator.data, evaluator.network)
+        self._untrained: dict[int, tuple[float, float]] = {}  # by seed, for all rules
+        self._lock = threading.Lock()
+        self._stability = functools.cache(self._read_off)
+
+    def first_weights(self, begun: Snapshot, rates: Sequence[float]) -> list[Weights]:
+        """The weights after the first step of a run that has just begun, for each learning rate."""
+        step = self._step(begun)
+        program = self.entrants[begun.entry.rule].settings.program
+        with np.errstate(all="ignore"):
+            return [
+                tuple(interpret(program, arrays, {**step.numbers, "lr": lr})["x"] for arrays in step.before)
+                for lr in rates
+            ]
+
+    def around(self, snapshot: Snapshot) -> Surroundings | None:
+        """What there is around a snapshot; None where its weights or those after the next step are not finite."""
+        step = self._step(snapshot)
+        if not all(np.isfinite(arrays["x"]).all() for arrays in (*step.before, *step.after)):
+            return None
+        seed, weights = snapshot.entry.seed, snapshot.weights
+        curvature, noise_scale = self._plain(snapshot)
+        root = self._root(snapshot, step)
+        pairs = [(before["x"], after["x"]) for before, after in zip(step.before, step.after, strict=True)]
+        layers = [pairs[k : k + 2] for k in range(0, len(pairs), 2)]  # weights and biases
+        return Surroundings(
+            epoch=snapshot.epoch,
+            curvature=curvature,
+            preconditioned=None if root is None else self.terrain.curvature(seed, weights, root),
+            noise_scale=noise_scale,
+            update_ratios=tuple(
+                _length([after - before for before, after in layer]) / _length([before for before, _ in layer])
+                for layer in layers
+            ),
+        )
+
+    def _plain(self, snapshot: Snapshot) -> tuple[float, float]:
+        """Curvature and noise scale, where no rule matters."""
+        seed, weights = snapshot.entry.seed, snapshot.weights
+        if snapshot.steps:
+            return self.terrain.curvature(seed, weights), self.terrain.noise_scale(seed, weights)
+        with self._lock:
+            if seed not in self._untrained:
+                self._untrained[seed] = self.terrain.curvature(seed, weights), self.terrain.noise_scale(seed, weights)
+            return self._untrained[seed]
+
+    def _step(self, snapshot: Snapshot) -> _Step:
+        """The next step of a run, on the first batch of its next epoch."""
+        entry = snapshot.entry
+        entrant = self.entrants[entry.rule]
+        program = entrant.settings.program
+        numbers = {**entrant.numbers, "lr": entry.lr, "t": float(snapshot.steps + 1), **snapshot.scalars}
+        here = [
+            {"x": x, **{name: arrays[k] for name, arrays in snapshot.states.items()}}
+            for k, x in enumerate(snapshot.weights)
+        ]
+        with np.errstate(all="ignore"):
+            ahead = program.lookahead
+            point = tuple(arrays["x"] if ahead is None else interpret(ahead, arrays, numbers)["x"] for arrays in here)
+            gradient = self.terrain.gradient(entry.seed, point, self.data.order(entry.seed, snapshot.epoch + 1)[0])
+            before = [{**arrays, "dx": dx} for arrays, dx in zip(here, gradient, strict=True)]
+            return _Step(numbers, before, [interpret(program, arrays, numbers) for arrays in before])
+
+    def _root(self, snapshot: Snapshot, step: _Step) -> list[NDArray[Any]] | None:
+        """The root of the factor before each gradient; None of a rule whose limit is not about it."""
+        entry = snapshot.entry
+        program = self.entrants[entry.rule].settings.program
+        found = self._stability(entry.rule, entry.lr)
+        if not found.held or not found.gain:
+            return None
+        roots = []
+        for before, after in zip(step.before, step.after, strict=True):
+            per_gradient = effective(program, {**step.numbers, **before}, after)
+            assert per_gradient is not None  # it has a limit
+            with np.errstate(invalid="ignore"):
+                roots.append(np.sqrt(per_gradient / (entry.lr * found.gain)))
+        return roots
+
+    def _read_off(self, rule: str, lr: float) -> Stability:
+        entrant = self.entrants[rule]
+        (found,) = limits(entrant.settings.program, {**entrant.numbers, "lr": lr}, [lr])
+        return found
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A step of a rule: the numbers, then for each array of the weights all that goes in and comes out, by name."""
+
+    numbers: dict[str, float]
+    before: Sequence[Mapping[str, Any]]
+    after: Sequence[Mapping[str, Any]]
+
+
+def _length(arrays: Sequence[NDArray[Any]]) -> float:
+    return float(np.sqrt(sum(np.square(a, dtype=np.float64).sum() for a in arrays)))

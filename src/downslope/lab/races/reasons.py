@@ -1,0 +1,203 @@
+"""Explaining a race: what was to be expected of each rule, what was seen, and how both are said in a sentence."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Engine, Entrant, Entry, Phase, Run, Surroundings
+from downslope.lab.problems.baseline import baseline_on
+from downslope.lab.problems.problem import Problem
+from downslope.lab.races.plan import Plan
+from downslope.lab.races.tuning import Tuning
+from downslope.lab.races.why import Cause, Cliff, RuleWhy, Why, Witness
+from downslope.lab.races.words import on_limits, on_noise, on_updates, sentence
+from downslope.targets.arrays import interpret
+from downslope.targets.catapult import catapult
+from downslope.targets.stability import limits
+
+STOPPED = "The race was stopped before it could be explained."
+
+COARSE = 2  # learning rates per decade among which a first step that goes too far is looked for first
+FINE = 7  # and then between two of these
+BEYOND = 1000.0  # how far above the highest learning rate that was tried
+
+
+def edges(problem: Problem, tuning: Tuning) -> list[Entry]:
+    """A run for each rule, which has been trained, at the highest learning rate that the rule learns at."""
+    constant = _constant_losses(problem, tuning)
+    found = []
+    for name in tuning.plan.entrants:
+        runs = _by_rate(tuning, name)
+        learns_at, _ = _learns(runs, tuning.best.get(name), constant)
+        if learns_at is not None:
+            first = next(run for run in runs[learns_at] if _learned(run, constant))
+            found.append(Entry(name, learns_at, first.seed, "tuning", observed=True))
+    return found
+
+
+def explain(problem: Problem, tuning: Tuning, witness: Witness) -> Why:
+    """What is known of every rule of a race that came to its end."""
+    constant = _constant_losses(problem, tuning)
+    with ThreadPoolExecutor(tuning.engine.threads) as pool:
+        asked = [pool.submit(_rule, tuning, name, witness, constant) for name in tuning.plan.entrants]
+        try:
+            rules = tuple(one.result() for one in asked)
+        finally:  # after Ctrl-C nobody waits for more than is being worked on
+            pool.shutdown(wait=False, cancel_futures=True)
+    seen, rows = tuning.engine.seen_rows(tuning.plan.verdict_seeds[0])
+    batch = tuning.engine.description.batch_size
+    return Why(seen, rows, rules, on_limits(rules), on_noise(rules, batch), on_updates(rules))
+
+
+def unexplained(tuning: Tuning) -> Why:
+    """What is known of a race that was stopped: that it was."""
+    seen, rows = tuning.engine.seen_rows(tuning.plan.verdict_seeds[0])
+    return Why(seen, rows, (), STOPPED, "", "")
+
+
+# What was seen
+
+
+def _constant_losses(problem: Problem, tuning: Tuning) -> dict[int, float]:
+    """The training loss of predicting the same for every row, for each tuning seed."""
+    found = {}
+    for seed in tuning.plan.tuning_seeds:
+        train = problem.split(tuning.plan.split_seed, tuning.engine.split_number(seed)).train
+        found[seed] = baseline_on(problem, train, train)[0]
+    return found
+
+
+def _by_rate(tuning: Tuning, name: str) -> dict[float, list[Run]]:
+    """The runs of a rule that every learning rate had, by learning rate, lowest first."""
+    found: dict[float, list[Run]] = {}
+    for run in tuning.of(name, "tuning"):
+        if run.seed in tuning.plan.tuning_seeds:
+            found.setdefault(run.lr, []).append(run)
+    return found
+
+
+def _learned(run: Run, constant: Mapping[int, float]) -> bool:
+    return run.diverged_at is None and run.train_loss[-1] < constant[run.seed]
+
+
+def _learns(
+    runs: Mapping[float, Sequence[Run]], best: float | None, constant: Mapping[int, float]
+) -> tuple[float | None, float | None]:
+    """The highest learning rate at which most runs learn, and the next one; the best lr counts as one of them."""
+    rates = list(runs)
+    good = [lr for lr in rates if lr == best or _most(_learned(run, constant) for run in runs[lr])]
+    if not good:
+        return None, rates[0] if rates else None
+    beyond = rates[rates.index(good[-1]) + 1 :]
+    return good[-1], beyond[0] if beyond else None
+
+
+def _holds(runs: Mapping[float, Sequence[Run]]) -> tuple[float | None, float | None]:
+    """The highest learning rate at which most runs do not diverge, and the next one."""
+    rates = list(runs)
+    good = [lr for lr in rates if not _most(run.diverged_at is not None for run in runs[lr])]
+    if not good:
+        return None, rates[0] if rates else None
+    beyond = rates[rates.index(good[-1]) + 1 :]
+    return good[-1], beyond[0] if beyond else None
+
+
+def _most(answers: Iterable[bool]) -> bool:
+    given = list(answers)
+    return 2 * sum(given) > len(given)
+
+
+# What was to be expected
+
+
+def _rule(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, float]) -> RuleWhy:
+    plan, engine = tuning.plan, tuning.engine
+    entrant, runs = plan.entrants[name], _by_rate(tuning, name)
+    learns_at, fails_from = _learns(runs, tuning.best.get(name), constant)
+    holds_at, diverges_from = _holds(runs)
+    lr = fails_from or max(runs)  # for what depends on it, as some weight decays do
+    (read,) = limits(entrant.settings.program, {**entrant.numbers, "lr": lr}, [lr])
+    grows = growth(entrant, lr)
+    curvatures: list[float] = []
+    comes_back = expected = None
+    if grows == 1 and read.limit:
+        curvatures = _at_start(engine, plan, name, lr, preconditioned=bool(read.held))
+        comes_back = catapult(entrant.settings.program, {**entrant.numbers, "lr": lr})
+    if curvatures and read.limit:
+        product = read.limit if comes_back is None else comes_back
+        expected = statistics.median(product / one if one > 0 else math.inf for one in curvatures)
+    elif grows == 0:
+        expected = statistics.median(_too_long(engine, name, seed, runs) for seed in plan.tuning_seeds)
+    cause: Cause | None = None if expected is None else "curvature" if grows == 1 else "length"
+    found = RuleWhy(
+        rule=name,
+        limit=read.limit,
+        held=read.held,
+        reason=read.reason,
+        comes_back=comes_back,
+        curvature=statistics.median(curvatures) if curvatures else None,
+        cliff=Cliff(learns_at, fails_from, diverges_from, holds_at, cause, expected),
+        best_lr=tuning.best.get(name),
+        best=_along(engine, witness, name, "verdict"),
+        edge=_along(engine, witness, name, "tuning"),
+        sentence="",
+    )
+    return replace(found, sentence=sentence(found, list(runs)))
+
+
+def growth(entrant: Entrant, lr: float) -> float | None:
+    """The power of the gradient that the length of a rule's first step is in proportion to; None if of none.
+
+    Example:
+        >>> import downslope
+        >>> [growth(Entrant.of(rule.name, rule, {}), 0.1) for rule in (downslope.momentum, downslope.lion)]
+        [1, 0]
+    """
+    program = entrant.settings.program
+    lengths = []
+    for dx in (1.0, 2.0, 4.0):
+        numbers = {**entrant.numbers, "lr": lr, "t": 1.0, **program.scalar_states}
+        arrays = {"x": np.zeros(1), "dx": np.full(1, dx)}
+        starts = {name: program.initial(name, entrant.numbers) for name in program.states}
+        arrays |= {name: np.full(1, value or 0.0) for name, value in starts.items()}
+        lengths.append(float(np.abs(interpret(program, arrays, numbers)["x"][0])))
+    if not all(0 < length < math.inf for length in lengths):
+        return None
+    powers = np.diff(np.log2(lengths))
+    return next((power for power in (0, 1) if np.allclose(powers, power, atol=1e-3)), None)
+
+
+def _at_start(engine: Engine, plan: Plan, name: str, lr: float, *, preconditioned: bool) -> list[float]:
+    """The curvatures at the start on the tuning seeds, as far as they are finite."""
+    around = [engine.look_around(engine.begin(Entry(name, lr, seed))) for seed in plan.tuning_seeds]
+    found = [one.preconditioned if preconditioned else one.curvature for one in around if one is not None]
+    return [one for one in found if one is not None and math.isfinite(one)]
+
+
+def _too_long(engine: Engine, name: str, seed: int, runs: Mapping[float, Sequence[Run]]) -> float:
+    """From which learning rate on the first step alone makes a run count as diverged."""
+    begun = next(run.train_loss[0] for tried in runs.values() for run in tried if run.seed == seed)
+    level = DIVERGENCE_FACTOR * begun * engine.description.steps_per_epoch  # one loss of an epoch's mean
+    low, high = min(runs), BEYOND * max(runs)
+    rates = np.geomspace(low, high, 1 + math.ceil(COARSE * math.log10(high / low)))
+    for _ in range(2):
+        beyond = [not loss < level for loss in engine.after_first_step(name, seed, rates.tolist())]
+        if not any(beyond):
+            return math.inf
+        place = beyond.index(True)
+        if place == 0:
+            return float(rates[0])
+        low, high = rates[place - 1], rates[place]
+        rates = np.geomspace(low, high, FINE + 2)
+    return math.sqrt(low * high)
+
+
+def _along(engine: Engine, witness: Witness, name: str, phase: Phase) -> tuple[Surroundings, ...]:
+    around = (engine.look_around(snapshot) for snapshot in witness.of(name, phase))
+    return tuple(one for one in around if one is not None)
