@@ -288,6 +288,19 @@ def test_a_device_that_takes_no_kernel_goes_on_operation_by_operation_and_says_s
         rounded.step()
 
 
+def test_a_step_is_no_part_of_a_graph(where, on_gpu, monkeypatch):
+    """On the CPU, where no stream is captured, a device is only said to be another one."""
+    with on_gpu():
+        training = Training(where, downslope.adam)
+        training.step()
+        before = training.bits()
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        monkeypatch.setattr(devices.Page, "send", lambda page: devices.refuse_capture(torch.device("cuda", 0)))
+        with pytest.raises(RuntimeError, match="a step cannot be part of a CUDA graph"):
+            training.step()
+        assert training.bits() == before
+
+
 @pytest.mark.parametrize(
     ("found", "version", "message"),
     [

@@ -38,6 +38,19 @@ def memory_of(device: torch.device) -> DeviceMemory | None:
     return None if device.type == "cpu" else DeviceMemory(device)
 
 
+def refuse_capture(device: torch.device) -> None:
+    """Refuse a step inside of a CUDA graph, which would repeat the step of this count for ever.
+
+    Raises:
+        RuntimeError: The device's current stream is being captured.
+    """
+    if device.type != "cpu" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "a step cannot be part of a CUDA graph: its count and what depends on it are worked out on the host; call "
+            "step() outside of torch.cuda.graph"
+        )
+
+
 class DeviceMemory:
     """The memory of a device: a `backends.device.Memory`."""
 
@@ -84,6 +97,7 @@ class Page:
         if self._device.type == "cpu":
             self.copy.copy_(torch.from_numpy(self.words))
             return
+        refuse_capture(self._device)
         self._turn = k = (self._turn + 1) % AHEAD
         self._taken[k].synchronize()  # returns at once where nothing has been recorded
         self._texts[k][:] = self.words
