@@ -20,7 +20,8 @@ from downslope.lab.report.drawing import looks, number
 from downslope.lab.report.page import report_page, write_report
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report.plane import limits, plane_picture
-from race_fixture import GRID, RULES, interrupt, make_race, walks_of
+from downslope.lab.report.why import why_pictures
+from race_fixture import GRID, RULES, interrupt, make_race, walks_of, with_why
 
 NASTY = '</script><img src=x onerror=alert(1)> "prices" & <b>more</b>.csv'
 RACES = {
@@ -28,6 +29,7 @@ RACES = {
     "twelve rules": make_race(tuple(RULES)),
     "one rule": make_race(("adam",)),
     "one seed": make_race(verdict_seeds=1, tuning_seeds=1),
+    "explained": with_why(make_race()),
     "regression": make_race(task="regression", title=NASTY),
     "diverged": make_race(everything_diverges=True),
     "interrupted": interrupt(make_race()),
@@ -155,6 +157,7 @@ def test_sections_are_in_reading_order(pages):
         for name in ("results", "canyon", "pair", "curves", "plane", "pairs", "formulas", "method")
     ]
     assert places == sorted(places)
+    assert pages["explained"].index('id="plane"') < pages["explained"].index('id="why"')
 
 
 def test_cautions_stand_below_the_verdict():
@@ -295,7 +298,13 @@ def drawable(value):
 @pytest.mark.parametrize("case", RACES)
 def test_plotly_knows_every_property(case):
     race = RACES[case]
-    for picture in (canyon(race), same_and_tuned(race), training_curves(race), plane_picture(race)):
+    for picture in (
+        canyon(race),
+        same_and_tuned(race),
+        training_curves(race),
+        plane_picture(race),
+        *why_pictures(race),
+    ):
         for view in picture.views:
             traces = view.traces or picture.styles
             go.Figure({"data": drawable(traces), "layout": drawable({**picture.layout, **(view.layout or {})})})
@@ -498,6 +507,36 @@ def test_the_walks_make_the_page_little_larger():
 
 
 # Paper, screen readers and long names
+
+
+def test_why_is_there_for_those_who_asked(pages):
+    assert '<section id="why"' not in pages["finished"]
+    race, page = RACES["explained"], Page(pages["explained"])
+    said = " ".join(text for _, _, text in page.cells)
+    for sentence in (race.why.on_limits, race.why.on_noise, race.why.on_updates):
+        assert sentence in json.dumps(page.script("pictures"), ensure_ascii=False)
+    assert pages["explained"].count("<li>") == len(race.rules)
+    assert "Where every rule" in said
+    stopped = dataclasses.replace(race, why=dataclasses.replace(race.why, rules=(), on_limits="It was stopped."))
+    assert "It was stopped." in report_page(stopped)
+    assert why_pictures(stopped) == ()
+
+
+def test_cliffs_are_drawn_where_they_were_seen_and_expected():
+    race = RACES["explained"]
+    cliffs, limits_, steps = why_pictures(race)
+    for one in race.why.rules:
+        seen, *expected = traces_of(cliffs.views[0], one.rule)
+        assert seen["x"] == [lr for lr in one.cliff.seen if lr is not None]
+        assert [trace["x"] for trace in expected] == [[pytest.approx(one.cliff.expected, rel=1e-4)]]
+        (curve,) = traces_of(limits_.views[0], one.rule)
+        assert curve["y"] == pytest.approx([one.sharpness(at, one.best_lr) for at in one.best], rel=1e-4)
+        noise, first_layer, second_layer = (traces_of(view, one.rule)[0]["y"] for view in steps.views)
+        assert noise == pytest.approx([at.noise_scale for at in one.best], rel=1e-4)
+        assert first_layer == pytest.approx([at.update_ratios[0] for at in one.best], rel=1e-4)
+        assert second_layer == pytest.approx([at.update_ratios[1] for at in one.best], rel=1e-4)
+    marks = [trace for trace in canyon(race).views[0].traces if trace.get("cliponaxis") is False]
+    assert {trace["name"] for trace in marks} == {one.rule for one in race.why.rules if one.cliff.expected <= 10}
 
 
 def test_the_slider_says_its_learning_rate(pages):
