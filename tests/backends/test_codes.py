@@ -195,3 +195,27 @@ def test_a_decaying_average_decays_and_a_growing_one_grows():
         kernel.update(*whereabouts(slots), address(coefficients), 0, count, 0)
     found = decode(codes, scale)[1:]
     assert found.mean() == pytest.approx(0.999**steps, rel=0.1)
+
+
+def test_a_rule_may_use_the_names_that_the_kernel_does():
+    @downslope.rule
+    def awkward(x, dx, scale=0, load=0, *, peak, magnitude, inverse, held=0.5, noise=1.0, number_=1.0, size_load_=1.0):
+        scale = held * scale + noise * dx
+        load = load + dx**2 * number_ * size_load_
+        return x - peak * magnitude * inverse * scale / (1 + load), scale, load
+
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal(300).astype(np.float32) for _ in range(4)]
+    arrays[3] **= 2
+    numbers = {
+        "peak": 0.1,
+        "magnitude": 1.0,
+        "inverse": 1.0,
+        "held": 0.5,
+        "noise": 1.0,
+        "number_": 1.0,
+        "size_load_": 1.0,
+    }
+    kinds = ["float32", "float32", "int8", "uint8"]
+    program, before, after, _ = launched(awkward, kinds, arrays, numbers)
+    np.testing.assert_allclose(after["x"], interpret(program, before, numbers)["x"], rtol=1e-5, atol=1e-6)
