@@ -82,7 +82,9 @@ class OnDevice:
         self._numbers = self._rows.words.view(self.dtype)
         self._coefficients = memory.floats(self._rows.copy, self.dtype.name, count * self.width)
         self._slots = memory.page(count * len(self._columns))
-        self._sent = self._slots.words.copy()
+        self._sent = self._slots.words.tobytes()
+        self._taken_columns = np.array(self._columns)
+        self._taken_words = self._slots.words.reshape(count, len(self._columns))
         given = self._slots.copy, self._coefficients
         with memory.here():  # where the slots have no weights yet
             self._launches = [
@@ -93,11 +95,11 @@ class OnDevice:
 
     def _taken(self) -> None:
         """Let the device have the addresses that have just been taken."""
-        words = self._slots.words
-        np.take(self._table.slots, self._columns, axis=1, out=words.reshape(-1, len(self._columns)), mode="clip")
-        if not np.array_equal(words, self._sent):
+        self._table.slots.take(self._taken_columns, 1, self._taken_words, "clip")  # "clip" spares a copy
+        words = self._taken_words.tobytes()
+        if words != self._sent:
             self._slots.send()
-            self._sent[:] = words
+            self._sent = words
 
     def update(self, coefficients: Array, workers: int, done: ctypes.c_int64) -> None:
         """Have the device update all weights and states of the slots that take part."""

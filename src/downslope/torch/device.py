@@ -85,7 +85,7 @@ class Page:
     def __init__(self, device: torch.device, count: int):
         self.words = np.zeros(count, np.int64)
         self.copy = torch.zeros(count, dtype=torch.int64, device=device)
-        self._device, self._turn = device, 0
+        self._device, self._turn, self._text = device, 0, torch.from_numpy(self.words)
         if device.type != "cpu":
             self._pieces = [torch.empty(count, dtype=torch.int64, pin_memory=True) for _ in range(AHEAD)]
             self._texts = [piece.numpy() for piece in self._pieces]
@@ -95,7 +95,7 @@ class Page:
     def send(self) -> None:
         """Bring the copy up to date."""
         if self._device.type == "cpu":
-            self.copy.copy_(torch.from_numpy(self.words))
+            self.copy.copy_(self._text)
             return
         refuse_capture(self._device)
         self._turn = k = (self._turn + 1) % AHEAD
