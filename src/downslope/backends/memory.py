@@ -218,3 +218,26 @@ def alongside(weights: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray
     memory = np.empty(weights.size * dtype.itemsize + PAGE, np.uint8)
     first = (address(weights) - address(memory)) % PAGE
     return memory[first : first + memory.size - PAGE].view(dtype).reshape(weights.shape)
+
+
+def joined(spans: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int]], bool]:
+    """Stretches of memory in ascending order, and whether weights overlap.
+
+    Args:
+        spans: The first and last byte of everything that is held, and its column, 0 for weights.
+
+    Raises:
+        ValueError: A state overlaps something.
+    """
+    found: list[tuple[int, int]] = []
+    shared, furthest = False, 0  # furthest: the column whose tensor reaches furthest so far
+    for begin, end, column in sorted(spans):
+        if found and begin < found[-1][1]:
+            if column or furthest:
+                raise ValueError("a state shares memory with weights or another state; give each a tensor of its own")
+            shared = True
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((begin, end))
+            furthest = column
+    return found, shared

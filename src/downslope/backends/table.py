@@ -30,7 +30,7 @@ from downslope.backends.describe import (
     kind_word,
 )
 from downslope.backends.machine import Library
-from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH, ROW, SIZE, START, address
+from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH, ROW, SIZE, START, address, joined
 from downslope.backends.survey import survey
 from downslope.targets.codes import BLOCK
 
@@ -415,13 +415,13 @@ class SlotTable:
                     slot[SIZE] = size
                 if size:
                     spans.append((begin, begin + size * sizes[column], column))
-        joined, self.shared = _joined(spans)
+        stretches, self.shared = joined(spans)
         slots[:, START] = np.cumsum(slots[:, SIZE]) - slots[:, SIZE]
         self.slots[:] = slots
         self.total = self.head.total = int(slots[:, SIZE].sum())
-        self.head.intervals = len(joined)
+        self.head.intervals = len(stretches)
         first = self.head.spans
-        self._book[first : first + 2 * len(joined)] = np.array(joined, np.int64).reshape(-1)
+        self._book[first : first + 2 * len(stretches)] = np.array(stretches, np.int64).reshape(-1)
 
     def group_rows(self, rows: Sequence[int], clocks: Any) -> None:
         """Assign every slot to a row of coefficients, whose clocks are these."""
@@ -434,26 +434,3 @@ class SlotTable:
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients whose addresses have just been taken, and how many are not finite: see `survey`."""
         return survey(self.slots, self.total, self.storages[1], workers)
-
-
-def _joined(spans: list[tuple[int, int, int]]) -> tuple[list[tuple[int, int]], bool]:
-    """Stretches of memory in ascending order, and whether weights overlap.
-
-    Args:
-        spans: The first and last byte of everything that is held, and its column, 0 for weights.
-
-    Raises:
-        ValueError: A state overlaps something.
-    """
-    joined: list[tuple[int, int]] = []
-    shared, furthest = False, 0  # furthest: the column whose tensor reaches furthest so far
-    for begin, end, column in sorted(spans):
-        if joined and begin < joined[-1][1]:
-            if column or furthest:
-                raise ValueError("a state shares memory with weights or another state; give each a tensor of its own")
-            shared = True
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((begin, end))
-            furthest = column
-    return joined, shared
