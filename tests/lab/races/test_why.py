@@ -161,16 +161,20 @@ def explained():
     def mine(x, dx, *, lr=0.1):
         return x - lr * downslope.sign(dx)
 
+    @rule
+    def still(x, dx, *, lr=0.1):
+        return x - lr * 1e-30 * dx
+
     problem = dataclasses.replace(downslope.lab.load_problem("parabola"), epochs=4)
     rates = [0.1, 0.464, 2.15, 10.0]
-    entrants = {"sgd": downslope.sgd, "mine": mine}
+    entrants = {"sgd": downslope.sgd, "mine": mine, "still": still}
     return downslope.lab.race(
         problem, entrants, learning_rates=rates, tuning_seeds=1, confirming_seeds=0, verdict_seeds=2, why=True
     )
 
 
 def test_a_race_explains_its_rules_and_keeps_each_run_once(explained):
-    sgd, mine = explained.why.rules
+    sgd, mine, still = explained.why.rules
     assert sgd.limit == pytest.approx(2)
     assert sgd.comes_back == pytest.approx(4)
     assert sgd.cliff.cause == "curvature"
@@ -179,7 +183,10 @@ def test_a_race_explains_its_rules_and_keeps_each_run_once(explained):
     assert mine.limit is None
     assert mine.cliff.cause == "length"
     assert 1 < mine.cliff.expected < 10
-    for one, result in zip(explained.why.rules, explained.rules, strict=True):
+    assert still.cliff.learns_at is None
+    assert still.edge == ()
+    assert still.sentence.startswith("still learns nothing at every learning rate tried, down to 0.001.")
+    for one, result in zip(explained.why.rules[:2], explained.rules, strict=True):
         assert [at.epoch for at in one.best] == [0, 1, 2, 3, 4]
         assert one.best[0].noise_scale > 0
         keys = [(run.lr, run.seed) for run in result.tuning]

@@ -34,7 +34,7 @@ def edges(problem: Problem, tuning: Tuning) -> list[Entry]:
     found = []
     for name in tuning.plan.entrants:
         runs = _by_rate(tuning, name)
-        learns_at, _ = _learns(runs, tuning.best.get(name), constant)
+        learns_at, _ = _learns(runs, constant)
         if learns_at is not None:
             first = next(run for run in runs[learns_at] if _learned(run, constant))
             found.append(Entry(name, learns_at, first.seed, "tuning", observed=True))
@@ -86,26 +86,20 @@ def _learned(run: Run, constant: Mapping[int, float]) -> bool:
     return run.diverged_at is None and run.train_loss[-1] < constant[run.seed]
 
 
-def _learns(
-    runs: Mapping[float, Sequence[Run]], best: float | None, constant: Mapping[int, float]
-) -> tuple[float | None, float | None]:
-    """The highest learning rate at which most runs learn, and the next one; the best lr counts as one of them."""
-    rates = list(runs)
-    good = [lr for lr in rates if lr == best or _most(_learned(run, constant) for run in runs[lr])]
-    if not good:
-        return None, rates[0] if rates else None
-    beyond = rates[rates.index(good[-1]) + 1 :]
-    return good[-1], beyond[0] if beyond else None
+def _learns(runs: Mapping[float, Sequence[Run]], constant: Mapping[int, float]) -> tuple[float | None, float | None]:
+    """The highest learning rate at which most runs learn, and the next one."""
+    return _highest([lr for lr in runs if _most(_learned(run, constant) for run in runs[lr])], list(runs))
 
 
 def _holds(runs: Mapping[float, Sequence[Run]]) -> tuple[float | None, float | None]:
     """The highest learning rate at which most runs do not diverge, and the next one."""
-    rates = list(runs)
-    good = [lr for lr in rates if not _most(run.diverged_at is not None for run in runs[lr])]
-    if not good:
-        return None, rates[0] if rates else None
-    beyond = rates[rates.index(good[-1]) + 1 :]
-    return good[-1], beyond[0] if beyond else None
+    return _highest([lr for lr in runs if not _most(run.diverged_at is not None for run in runs[lr])], list(runs))
+
+
+def _highest(good: Sequence[float], rates: Sequence[float]) -> tuple[float | None, float | None]:
+    """The last of the good learning rates, and the one after it; None where there is none."""
+    beyond = rates[rates.index(good[-1]) + 1 :] if good else rates
+    return good[-1] if good else None, beyond[0] if beyond else None
 
 
 def _most(answers: Iterable[bool]) -> bool:
@@ -119,7 +113,7 @@ def _most(answers: Iterable[bool]) -> bool:
 def _rule(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, float]) -> RuleWhy:
     plan, engine = tuning.plan, tuning.engine
     entrant, runs = plan.entrants[name], _by_rate(tuning, name)
-    learns_at, fails_from = _learns(runs, tuning.best.get(name), constant)
+    learns_at, fails_from = _learns(runs, constant)
     holds_at, diverges_from = _holds(runs)
     lr = fails_from or max(runs)  # for what depends on it, as some weight decays do
     (read,) = limits(entrant.settings.program, {**entrant.numbers, "lr": lr}, [lr])
