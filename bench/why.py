@@ -16,6 +16,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 COLUMNS = ("problem", "rule", "expected from", "by", "learns at / fails from", "holds at / diverges from")
@@ -56,9 +57,10 @@ def cost(problem: str, pairs: int) -> None:
 
 def _timed(problem: str, *, why: bool) -> tuple[float, float]:
     """Seconds of the processor and of the clock that a whole command takes."""
-    command = [sys.executable, "-c", SCRIPT, "race", problem, "--out", os.devnull, *["--why"] * why]
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", SCRIPT, "race", problem, "--out", f"{folder}/report.html", *["--why"] * why]
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return spent, time.perf_counter() - start

@@ -186,7 +186,7 @@ def test_a_race_explains_its_rules_and_keeps_each_run_once(explained):
     assert still.cliff.learns_at is None
     assert still.edge == ()
     assert still.sentence.startswith("still learns nothing at every learning rate tried, down to 0.001.")
-    for one, result in zip(explained.why.rules[:2], explained.rules, strict=True):
+    for one, result in zip((sgd, mine), explained.rules[:2], strict=True):
         assert [at.epoch for at in one.best] == [0, 1, 2, 3, 4]
         assert one.best[0].noise_scale > 0
         keys = [(run.lr, run.seed) for run in result.tuning]
