@@ -17,8 +17,8 @@ from downslope.targets.codes import (
     MAGNITUDE,
     MIXED,
     MOST,
-    SHIFT,
     TABLE,
+    Code,
 )
 
 
@@ -31,10 +31,10 @@ def reading(kind: str, which: int) -> Word:
         new = writer.new
         byte = new("i8", f"load i8, {writer.pointer(address, 'i8', i)}{mark(writer, which)}")
         wide = new("i32", f"{'sext' if code.signed else 'zext'} {byte} to i32")
-        moved = new("i32", f"shl {wide}, {SHIFT}")
+        moved = new("i32", f"shl {wide}, {code.shift}")
         offset = number(code.offset, "i32")
         if code.signed:  # the sign has come to stand in front, and all between it and the magnitude is taken away
-            kept = new("i32", f"and {moved}, {-0x80000000 | code.magnitudes << SHIFT}")
+            kept = new("i32", f"and {moved}, {-0x80000000 | code.magnitudes << code.shift}")
             sign = new("i32", f"and {kept}, {-0x80000000}")
             z = new("i32", f"or {kept}, {offset.text}")
             offset = new("i32", f"or {sign}, {offset.text}")
@@ -108,12 +108,14 @@ inverse = Word(_inverse)
 
 def _make_noise(writer: Writer, arguments: Sequence[Value]) -> None:
     n = writer.new("i32", f"trunc {arguments[0]} to i32")
-    value = writer.new("i32", f"lshr {writer.new('i32', f'mul {n}, {GOLDEN}')}, {32 - SHIFT}")
-    writer.put(f"store {value}, {_noise_at(writer, arguments[0])}")
+    bits = writer.new("i32", f"mul {n}, {GOLDEN}")
+    for code in CODES.values():
+        value = writer.new("i32", f"lshr {bits}, {32 - code.shift}")
+        writer.put(f"store {value}, {_noise_at(writer, arguments[0], code)}")
 
 
-def _noise_at(writer: Writer, n: Value) -> str:
-    room = writer.room("noise", "i32", TABLE + BLOCK)
+def _noise_at(writer: Writer, n: Value, code: Code) -> str:
+    room = writer.room(f"noise {code.shift}", "i32", TABLE + BLOCK)
     return str(writer.new("ptr", f"getelementptr inbounds i32, {room}, {n}"))
 
 
@@ -148,19 +150,19 @@ def writing(kind: str, which: int) -> Word:
     def store(writer: Writer, arguments: Sequence[Value]) -> None:
         address, i, value, inverse, n = arguments
         new = writer.new
-        noise = new("i32", f"load i32, {_noise_at(writer, n)}")
+        noise = new("i32", f"load i32, {_noise_at(writer, n, code)}")
         bits = new("i32", f"bitcast {value} to i32")
         magnitude = new("i32", f"and {bits}, {MAGNITUDE}") if code.signed else bits
         scaled = new("float", f"fmul {new('float', f'bitcast {magnitude} to float')}, {inverse.text}")
         offset = new("float", f"bitcast i32 {code.offset} to float")
         z = new("i32", f"bitcast {new('float', f'fadd {scaled}, {offset.text}')} to i32")
-        found = new("i32", f"lshr {new('i32', f'add {z}, {noise.text}')}, {SHIFT}")
+        found = new("i32", f"lshr {new('i32', f'add {z}, {noise.text}')}, {code.shift}")
         if code.signed:  # in bytes, of which there are more in a register
             kept = new("i8", f"and {new('i8', f'trunc {found} to i8')}, {code.magnitudes}")
             below = new("i8", f"trunc {new('i32', f'ashr {bits}, 31')} to i8")
             byte = new("i8", f"or {kept}, {new('i8', f'and {below}, {~code.magnitudes}').text}")
         else:  # what is not zero has no code below 1
-            least = new("i32", f"or {_smaller(writer, bits, number(1, 'i32'))}, {code.offset >> SHIFT}")
+            least = new("i32", f"or {_smaller(writer, bits, number(1, 'i32'))}, {code.offset >> code.shift}")
             byte = new("i8", f"trunc {_larger(writer, found, least)} to i8")
         writer.put(f"store {byte}, {writer.pointer(address, 'i8', i)}{mark(writer, which)}")
 

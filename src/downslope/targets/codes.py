@@ -1,13 +1,15 @@
 """States in eight bits: what a code means.
 
 The weights of a tensor, in their order, are in blocks of `BLOCK`. A block has a scale `a`, a power of two, and each of
-its values a code: the leading bits of `z = |value| / a + c`, which lies between `c` and 2. There are 32 codes from each
-power of two to the next, so that `z` is known to one part in 32 and values that are small beside `c` are evenly spaced.
+its values a code: the leading bits of `z = |value| / a + c`, which lies between `c` and 2. There are as many codes from
+each power of two to the next, so that `z` is known to one part in so many; what is small beside `c` is evenly spaced.
 
-| code    | values                 | c     | between a value s and what is kept of it, in a block up to M |
-|---------|------------------------|-------|--------------------------------------------------------------|
-| `uint8` | that are not negative  | 1/128 | less than s / 32 + M / 4015                                  |
-| `int8`  | of either sign         | 1/8   | less than abs(s) / 32 + M / 236                              |
+| code    | values                | c        | codes | between a value s and what is kept of it, in a block up to M |
+|---------|-----------------------|----------|-------|--------------------------------------------------------------|
+| `uint8` | that are not negative | 2**-15   | 16    | less than s / 16 + M / 507000                                |
+| `int8`  | of either sign        | 2**-3    | 32    | less than abs(s) / 32 + M / 236                              |
+
+Squares of gradients are spread over many powers of two, and under a root and a line their error is half as large.
 
 What lies between two codes becomes one or the other at random, such that the mean is right, by the same keys as
 stochastic rounding: with the nearest, a moving average would stand still wherever a step changes it by less than half
@@ -33,9 +35,6 @@ BLOCK = 256
 CODED, SCALES = ".codes", ".scales"
 """What is put behind the name of a state, for its codes and for their scales."""
 
-SHIFT = 18
-"""The bits of a float32 that a code leaves out."""
-
 INFINITE, MAGNITUDE = 0x7F800000, 0x7FFFFFFF
 LEAST, MOST = 1 << 23, 253 << 23
 """The smallest and the largest scale, as bits: their reciprocals are no denormal numbers."""
@@ -53,24 +52,31 @@ class Code:
 
     Attributes:
         signed: Whether one of them is a sign.
-        offset: What is added to a value before its leading bits are taken, as bits of a float32.
-        room: What carries bits of a float32 over into the exponent where the last code would be passed otherwise.
+        power: The power of two that is added to a value before its leading bits are taken.
+        shift: The bits of a float32 that are left out.
     """
 
     signed: bool
-    offset: int
-    room: int
+    power: int
+    shift: int
 
     @property
     def magnitudes(self) -> int:
         """The bits of a code that are not its sign."""
         return 0x7F if self.signed else 0xFF
 
+    @property
+    def offset(self) -> int:
+        """What is added, as bits of a float32."""
+        return (127 + self.power) << 23
 
-CODES = {
-    "int8": Code(True, 124 << 23, (5 << SHIFT) - 1),
-    "uint8": Code(False, 120 << 23, (5 << (SHIFT - 2)) - 1),
-}
+    @property
+    def room(self) -> int:
+        """What carries bits of a float32 over into the exponent where the last code would be passed otherwise."""
+        return (1 << self.shift) + (1 << 23 + self.power) - 1
+
+
+CODES = {"int8": Code(True, -3, 18), "uint8": Code(False, -15, 19)}
 """The codes, by the type of the integers that hold them."""
 
 
@@ -79,13 +85,13 @@ def blocks(size: int) -> int:
     return -(-size // BLOCK)
 
 
-def encode(values: Array, kind: str, noise: Array | int = 1 << (SHIFT - 1)) -> tuple[Array, Array]:
+def encode(values: Array, kind: str, noise: Array | int | None = None) -> tuple[Array, Array]:
     """Codes and scales of the values of a tensor.
 
     Args:
         values: The values, float32, in the order of the tensor.
         kind: The code, one of `CODES`; values are not negative where it has no sign.
-        noise: What is added to the bits below the last that is kept, from 0 to 2**18 - 1 for each value; by default a
+        noise: What is added to the bits below the last that is kept, less than `2**shift` for each value; by default a
             half, so that the nearest code is taken.
 
     Returns:
@@ -101,8 +107,9 @@ def encode(values: Array, kind: str, noise: Array | int = 1 << (SHIFT - 1)) -> t
     inverse = (np.uint32(254 << 23) - np.minimum(scale_bits, MOST)).view(np.float32)
     with np.errstate(all="ignore"):
         z = np.abs(rows) * inverse[:, None] + np.uint32(code.offset).view(np.float32)
-    flat = z.view(np.uint32).reshape(-1)[:count] + np.asarray(noise, np.uint32)
-    found = (flat >> SHIFT) & code.magnitudes
+    half = 1 << (code.shift - 1)
+    flat = z.view(np.uint32).reshape(-1)[:count] + np.asarray(half if noise is None else noise, np.uint32)
+    found = (flat >> code.shift) & code.magnitudes
     sign = (bits.reshape(-1)[:count] >> 24) & 0x80
     found = found | sign if code.signed else np.maximum(found, rows.reshape(-1)[:count] != 0)
     return found.astype(np.uint8).view(kind), scales
@@ -113,7 +120,7 @@ def decode(codes: Array, scales: Array) -> Array:
     code = CODES[str(codes.dtype)]
     byte = codes.reshape(-1).view(np.uint8).astype(np.uint32)
     offset = np.uint32(code.offset)
-    z = (((byte & code.magnitudes) << SHIFT) + offset).view(np.float32) - offset.view(np.float32)
+    z = (((byte & code.magnitudes) << code.shift) + offset).view(np.float32) - offset.view(np.float32)
     signed = np.where(byte & ~np.uint32(code.magnitudes), -z, z)
     return np.asarray(signed * np.repeat(scales, BLOCK)[: byte.size], np.float32)
 
@@ -133,8 +140,8 @@ def check_scales(scales: Array) -> None:
         )
 
 
-def noise(key: int, which: int, count: int) -> Array:
-    """What a kernel adds to the bits of the values number 0 to `count` of the state number `which` of a slot."""
-    table = (np.arange(TABLE + BLOCK, dtype=np.uint32) * np.uint32(GOLDEN)) >> np.uint32(32 - SHIFT)
+def noise(key: int, which: int, count: int, kind: str) -> Array:
+    """What a kernel adds to the bits of the values number 0 to `count` of the coded state number `which` of a slot."""
+    table = (np.arange(TABLE + BLOCK, dtype=np.uint32) * np.uint32(GOLDEN)) >> np.uint32(32 - CODES[kind].shift)
     starts = ((key * (MIXED * (2 * which + 1)) >> 40) % TABLE + np.arange(blocks(count)) * FURTHER) % TABLE
     return np.asarray(table[starts[:, None] + np.arange(BLOCK)].reshape(-1)[:count])
