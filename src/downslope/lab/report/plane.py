@@ -29,6 +29,7 @@ def plane_picture(race: Race) -> Picture:
     if race.walks is None:
         return Picture("plane", {}, ())
     layout = {
+        "margin": {"l": 56, "r": 12, "t": 18, "b": 52},
         "yaxis": {"scaleanchor": "x"},
         "coloraxis": _loss_scale(race),
         "annotations": [_start()],
@@ -97,7 +98,8 @@ def _axes(race: Race, plane: Plane) -> dict[str, Any]:
     finished = [walk for walk in plane.walks if walk not in lost]
     return {
         "xaxis": {
-            "title": {"text": f"first direction, {_percent(plane.shown[0])}"},
+            # Without a standoff, which Plotly takes from where the ticks were before it made both axes of one scale.
+            "title": {"text": f"first direction, {_percent(plane.shown[0])}", "standoff": None},
             "range": _edges([walk.x for walk in finished], [walk.x for walk in lost]),
         },
         "yaxis": {
