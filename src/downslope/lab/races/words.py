@@ -157,4 +157,6 @@ def on_updates(rules: Sequence[RuleWhy]) -> str:
 
 
 def _n(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.3g}"
+    if value is None:
+        return "nothing"
+    return f"{value:,.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"

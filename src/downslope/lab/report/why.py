@@ -28,6 +28,9 @@ from downslope.lab.report.tables import rule_name
 
 ROW = 34  # pixels for a rule in the picture of the cliffs
 
+HIGHEST = 30.0
+"""Times the limit at which all is drawn that is higher: at the start, what is divided by is still next to nothing."""
+
 
 def why_pictures(race: Race) -> tuple[Picture, ...]:
     """The pictures that belong to the sentences; none if nobody asked why, or the race was stopped before."""
@@ -46,7 +49,8 @@ def why_section(race: Race, look: dict[str, Look], pictures: Mapping[str, Pictur
     if not why.rules:
         return section("why", title, html.escape(why.on_limits), "")
     sentences = "".join(
-        f"<li>{rule_name(one.rule, look[one.rule])}: {html.escape(one.sentence)}</li>\n" for one in why.rules
+        f"<li>{rule_name(one.rule, look[one.rule])}{html.escape(one.sentence.removeprefix(one.rule))}</li>\n"
+        for one in why.rules
     )
     rows = f"{why.seen_rows:,} of the {why.train_rows:,}" if why.seen_rows < why.train_rows else "the"
     lead = (
@@ -198,7 +202,8 @@ def _limit_view(
         sizes = {at.epoch: None if lr is None else one.sharpness(at, lr) for at in around}
         if any(sizes.values()):
             notes = [f"{number(size)} of its limit, {number(one.limit)}" for size in sizes.values()]
-            traces.append(line(one.rule, look[one.rule], list(sizes), list(sizes.values()), notes, markers=None))
+            drawn = [None if size is None else min(size, HIGHEST) for size in sizes.values()]
+            traces.append(line(one.rule, look[one.rule], list(sizes), drawn, notes, markers=None))
     return View(key, label, tuple(traces), note)
 
 
