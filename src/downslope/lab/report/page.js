@@ -91,8 +91,8 @@
     const plane = planes.find(({ seed }) => String(seed) === view.key);
     return picture.styles.flatMap((style) => {
       const walk = plane.walks.find(({ rule }) => rule === style.name);
-      if (!walk) return [];
       const run = race.rules.find(({ rule }) => rule === style.name).verdict.find(({ seed }) => seed === plane.seed);
+      if (!walk || !run) return []; // not run to an end
       const known = epochs.slice(0, Math.min(last + 1, walk.x.length));
       const end = known.length - 1;
       const lost = run.diverged_at !== null && last > end;

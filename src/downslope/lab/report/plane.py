@@ -65,7 +65,7 @@ def about(race: Race, plane: Plane) -> str:
         sentences.append(f"Less than half is seen of {', '.join(hardly)}.")
     if still := [walk.rule for walk in plane.walks if walk.shown is None and walk.rule not in lost]:
         sentences.append(f"Did not move: {', '.join(still)}.")
-    walked = {walk.rule for walk in plane.walks}
+    walked = {walk.rule for walk in plane.walks} & _runs(race, plane).keys()
     if missing := [result.rule for result in race.rules if result.rule not in walked]:
         sentences.append(f"Not run to an end on this seed: {', '.join(missing)}.")
     return " ".join(sentences)
@@ -94,8 +94,9 @@ def _runs(race: Race, plane: Plane) -> dict[str, Run]:
 
 def _axes(race: Race, plane: Plane) -> dict[str, Any]:
     runs = _runs(race, plane)
-    lost = [walk for walk in plane.walks if runs[walk.rule].diverged_at is not None]
-    finished = [walk for walk in plane.walks if walk not in lost]
+    walks = [walk for walk in plane.walks if walk.rule in runs]
+    lost = [walk for walk in walks if runs[walk.rule].diverged_at is not None]
+    finished = [walk for walk in walks if walk not in lost]
     return {
         "xaxis": {
             # Without a standoff, which Plotly takes from where the ticks were before it made both axes of one scale.
