@@ -73,7 +73,7 @@ def race(
         threads: Trainings at a time; by default one per processor.
         why: Whether to look around in one run of each rule at its best learning rate and in one at the highest that it
             learns at: curvature, gradient noise, updates; and to say where each rule's learning rates were expected to
-            stop working, in `Race.why`. It takes a fifth longer; the runs are the same.
+            stop working, in `Race.why`. It takes 10 to 20 % longer; the runs are the same.
         watch: Called with a `Stage` when a part of the race begins, and with the engine's progress after every epoch.
 
     Returns:
