@@ -11,7 +11,7 @@ from downslope.lab.engines.protocol import Progress
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.races.forecast import Forecast
 from downslope.lab.races.tuning import Stage
-from race_fixture import RULES, interrupt, make_race
+from race_fixture import RULES, interrupt, make_race, with_why
 
 NAMES = ("sgd", "r" * 64, "価格最適化の規則", "🙂_rule", "e\x1b[31m_\u202erule")
 
@@ -127,3 +127,13 @@ def test_runs_to_come_diverge_as_those_before_did():
     for _ in range(21):
         forecast.add(Progress("a", 10, 10, (), 1.0))  # half of the epochs are not trained
     assert forecast.left(21.0) == pytest.approx((800 - 21 * 20) / 2 / 10)
+
+
+def test_what_explains_a_race_stands_below_its_verdict(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    race, out = with_why(make_race(("sgd", "adam"))), io.StringIO()
+    screen = Screen(load_problem("parabola"), ["sgd", "adam"], Console(file=out, width=80, highlight=False), later={})
+    screen.show(race)
+    shown = out.getvalue()
+    places = [shown.index(sentence) for sentence in (race.verdict, *race.why.sentences, " in all.")]
+    assert places == sorted(places)
