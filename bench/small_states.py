@@ -165,8 +165,9 @@ def smooth(losses: list[float]) -> list[float]:
     return [math.log10(mean) for mean in means]
 
 
-def panel(task: str, runs: dict[str, list[dict[str, Any]]], steps: int, x0: int) -> list[str]:
+def panel(task: str, runs: dict[str, list[dict[str, Any]]], x0: int) -> list[str]:
     """The losses of one task."""
+    steps = len(runs["float32"][0]["losses"])
     curves = {kind: [smooth(run["losses"]) for run in found] for kind, found in runs.items()}
     every = [value for found in curves.values() for curve in found for value in curve]
     low, high = math.floor(min(every)), math.ceil(max(every))
@@ -197,7 +198,7 @@ def picture(results: dict[str, Any]) -> str:
     """All tasks side by side, as an SVG that follows the reader's choice of dark or light."""
     tasks = [task for task in TASKS if task in results]
     width, height = WIDTH * len(tasks), TOP + HEIGHT + 52
-    parts = [part for n, task in enumerate(tasks) for part in panel(task, results[task], results["steps"], n * WIDTH)]
+    parts = [part for n, task in enumerate(tasks) for part in panel(task, results[task], n * WIDTH)]
     styles = []
     for shade in (0, 1):
         ink, rule = (("#222", "#ddd"), ("#ddd", "#444"))[shade]
