@@ -17,6 +17,9 @@ from downslope.targets.codes import BLOCK, CODES, blocks, decode, encode, noise
 PART, ABOVE = {"int8": 32, "uint8": 16}, {"int8": 236, "uint8": 507_000}
 """What is kept may be off by a value over the first and its block's largest magnitude over the second, together."""
 
+ANY_NAN = [0x7FFFFFFF, 0xFFFFFFFF, 0x7FFF0000, 0x7FC00000, 0xFFC00000, 0x7F800001]
+"""Bits of numbers that are none; the first is what CUDA gives, the third that as bfloat16."""
+
 
 def values(kind, seed, count, spread):
     """Values whose magnitudes are spread over so many powers of ten, some of them zero."""
@@ -80,6 +83,16 @@ def test_what_is_no_number_is_not_hidden(bad):
         assert np.isnan(kept[BLOCK : 2 * BLOCK]).all()
         assert np.isfinite(kept[:BLOCK]).all()
         assert np.isfinite(kept[2 * BLOCK :]).all()
+
+
+@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("bits", ANY_NAN)
+def test_a_nan_of_any_bits_is_not_hidden(kind, bits):
+    true = np.ones(2 * BLOCK, np.float32)
+    true.view(np.uint32)[3] = bits
+    kept = decode(*encode(true, kind))
+    assert np.isnan(kept[:BLOCK]).all()
+    assert np.isfinite(kept[BLOCK:]).all()
 
 
 def test_the_smallest_numbers_do_not_become_zero():
@@ -150,10 +163,11 @@ def test_it_does_not_matter_who_does_which_part():
         np.testing.assert_array_equal(scales, scales_of_parts)
 
 
-def test_a_gradient_that_is_no_number_shows_at_once_and_from_then_on():
+@pytest.mark.parametrize("bits", ANY_NAN)
+def test_a_gradient_that_is_no_number_shows_at_once_and_from_then_on(bits):
     count = 2 * BLOCK
     arrays = [np.ones(count, np.float32) for _ in range(4)]
-    arrays[1][3] = np.nan
+    arrays[1].view(np.uint32)[3] = bits
     _, _, after, scales = launched(downslope.adam, ["float32", "float32", "int8", "uint8"], arrays, ADAM)
     assert np.isnan(after["x"][3])
     assert np.isfinite(after["x"][4:]).all()

@@ -252,6 +252,47 @@ def test_states_go_from_eight_bits_to_single_precision_exactly_and_back_to_the_s
     again.run(1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("state_dtype", [None, torch.bfloat16])
+def test_states_that_were_codes_are_kept_and_saved_in_their_new_dtype(dtype, state_dtype, tmp_path):
+    def adam(**more):
+        model = torch.nn.Linear(20, 15).to(dtype)
+        optimizer = downslope.torch.Optimizer(model.parameters(), downslope.adam, lr=0.01, **more)
+        steps(optimizer, list(model.parameters()), 1)
+        return model, optimizer
+
+    (eight, before), (model, optimizer), (again, other) = (
+        adam(state_dtype=each) for each in (torch.uint8, state_dtype, state_dtype)
+    )
+    optimizer.load_state_dict(before.state_dict())
+    for name in ("m", "v"):
+        state = optimizer.state[model.weight][name]
+        due = torch.from_numpy(numbers(before.state[eight.weight], name))
+        assert torch.equal(state, due.to(state_dtype or dtype))
+        assert state.dtype == (state_dtype or dtype)
+    optimizer.save(tmp_path / "file", model)
+    other.load(tmp_path / "file", again)
+    for p, q in zip(model.parameters(), again.parameters(), strict=True):
+        mine, yours = optimizer.state[p], other.state[q]
+        assert mine.keys() == yours.keys()
+        assert all(torch.equal(mine[name], yours[name]) for name in mine)
+
+
+def test_the_default_device_is_not_asked():
+    ends = []
+    for device in ("cpu", "meta"):
+        params = parameters()
+        optimizer = downslope.torch.Adam(params, state_dtype=torch.uint8)
+        give(params, 0)
+        try:
+            torch.set_default_device(device)
+            optimizer.step()
+        finally:
+            torch.set_default_device(None)
+        ends.append([*params, *(v for p in params for v in optimizer.state[p].values())])
+    assert all(map(torch.equal, *ends))
+
+
 def test_a_file_of_codes_goes_on_with_numpy_arrays(tmp_path):
     model = torch.nn.Linear(20, 15)
     optimizer = downslope.torch.Optimizer(model.parameters(), downslope.adam, lr=0.01, state_dtype=torch.uint8)

@@ -89,7 +89,8 @@ def scaling(kind: str) -> Word:
 
     def scale(writer: Writer, arguments: Sequence[Value]) -> Value:
         new = writer.new
-        up = new("i32", f"add {arguments[0]}, {code.room}")
+        least = _smaller(writer, arguments[0], number(INFINITE, "i32"))  # with a nan's bits the sum may be negative
+        up = new("i32", f"add {least}, {code.room}")
         bits = _larger(writer, new("i32", f"and {up}, {INFINITE}"), number(LEAST, "i32"))
         too_large = new("i1", f"icmp ugt {bits}, {MOST}")
         return writer.select(too_large, number(float("nan"), "float"), new("float", f"bitcast {bits} to float"))

@@ -102,7 +102,7 @@ def encode(values: Array, kind: str, noise: Array | int | None = None) -> tuple[
     rows.reshape(-1)[:count] = values.reshape(-1)
     bits = rows.view(np.uint32)
     peak = (bits & MAGNITUDE).max(axis=1, initial=0)
-    scale_bits = np.clip((peak + code.room) & INFINITE, LEAST, None)
+    scale_bits = np.clip((np.minimum(peak, INFINITE) + code.room) & INFINITE, LEAST, None)
     scales = np.where(scale_bits > MOST, np.nan, scale_bits.view(np.float32)).astype(np.float32)
     inverse = (np.uint32(254 << 23) - np.minimum(scale_bits, MOST)).view(np.float32)
     with np.errstate(all="ignore"):

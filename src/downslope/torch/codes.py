@@ -141,8 +141,8 @@ def decoded(codes: Tensor, scales: Tensor) -> Tensor:
 
 def begun(p: Tensor, start: float, kind: str) -> tuple[Tensor, Tensor]:
     """Codes and scales of a state at its initial value."""
-    codes, scales = encoded("", torch.tensor([start]), kind)
+    codes, scales = encoded("", torch.tensor([start], device="cpu"), kind)
     return (
         torch.full_like(p.detach(), codes.item(), dtype=codes.dtype, memory_format=torch.contiguous_format),
-        torch.full((blocks(p.numel()),), scales.item(), dtype=torch.float32),
+        torch.full((blocks(p.numel()),), scales.item(), dtype=torch.float32, device=p.device),
     )

@@ -314,6 +314,7 @@ def _loaded_state(
         for name, value in saved.items()
         if value is not None
     }
+    own = coding.recoded(own, settings.program.states, coded(settings, storage))
     arrays = [name for name in settings.program.states if name in own or name + CODED in own]
     for name, value in own.items():
         if name.endswith((CODED, SCALES)):
