@@ -288,6 +288,22 @@ def test_a_device_that_takes_no_kernel_goes_on_operation_by_operation_and_says_s
         rounded.step()
 
 
+@pytest.mark.parametrize("options", [{}, {"max_norm": 1.0}, {"nonfinite": "skip"}])
+def test_a_first_step_in_inference_mode_breaks_no_later_one(options, where, on_gpu):
+    def walk(training):
+        with torch.inference_mode():
+            training.step()
+        for k in range(2):
+            training.optimizer.param_groups[0]["lr"] = 0.1 + k
+            training.step()
+
+    ours, due = both(where, on_gpu, downslope.adam, walk, **options)
+    assert ours.kinds() == {Compiled}
+    assert ours.steps == 3
+    for mine, yours in zip(ours.params, due.params, strict=True):
+        torch.testing.assert_close(mine.detach().cpu(), yours.detach(), rtol=1e-6, atol=1e-7)
+
+
 def test_a_step_is_no_part_of_a_graph(where, on_gpu, monkeypatch):
     """On the CPU, where no stream is captured, a device is only said to be another one."""
     with on_gpu():

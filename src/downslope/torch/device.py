@@ -19,8 +19,8 @@ from downslope.torch.settings import outside
 AHEAD = 4
 """How many steps the host may be ahead of the device before it waits: each has a page of its own."""
 
-GPU = 2
-"""The number of CUDA's devices in descriptions; PyTorch gives AMD's the same name and number."""
+GPU = 10 if torch.version.hip else 2
+"""The number of these devices in descriptions: PyTorch calls AMD's "cuda" too, but DLPack has a number for each."""
 
 
 def described(device: torch.device) -> int:
@@ -59,15 +59,18 @@ class DeviceMemory:
 
     def hold(self, words: np.ndarray[Any, Any]) -> torch.Tensor:
         """A tensor with these integers of 64 bits."""
-        return torch.from_numpy(words.astype(np.int64)).to(self._device)
+        with torch.inference_mode(False):  # what a first step makes in that mode could not be written to outside of it
+            return torch.from_numpy(words.astype(np.int64)).to(self._device)
 
     def page(self, count: int) -> Page:
         """So many words, all of them 0."""
-        return Page(self._device, count)
+        with torch.inference_mode(False):
+            return Page(self._device, count)
 
     def floats(self, words: torch.Tensor, dtype: str, count: int) -> torch.Tensor:
         """The beginning of a tensor of words as so many numbers of this dtype."""
-        numbers: torch.Tensor = words.view(getattr(torch, dtype))[:count]
+        with torch.inference_mode(False):
+            numbers: torch.Tensor = words.view(getattr(torch, dtype))[:count]
         return numbers
 
     def here(self) -> AbstractContextManager[Any]:
@@ -87,7 +90,7 @@ class Page:
         self.copy = torch.zeros(count, dtype=torch.int64, device=device)
         self._device, self._turn, self._text = device, 0, torch.from_numpy(self.words)
         if device.type != "cpu":
-            self._pieces = [torch.empty(count, dtype=torch.int64, pin_memory=True) for _ in range(AHEAD)]
+            self._pieces = [torch.empty(count, dtype=torch.int64, device="cpu", pin_memory=True) for _ in range(AHEAD)]
             self._texts = [piece.numpy() for piece in self._pieces]
             event: Any = torch.cuda.Event
             self._taken = [event() for _ in range(AHEAD)]
