@@ -6,6 +6,7 @@ Without a GPU the kernels are run by Triton's interpreter, on tensors of the CPU
 import contextlib
 import importlib.util
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 import downslope
 import downslope.torch
 from downslope.torch import device as devices
-from downslope.torch import launch
+from downslope.torch import gradients, launch
 from downslope.torch.launch import Compiled, Interpreted
 from downslope.training.groups import NonFiniteGradientError
 
@@ -302,6 +303,27 @@ def test_a_first_step_in_inference_mode_breaks_no_later_one(options, where, on_g
     assert ours.steps == 3
     for mine, yours in zip(ours.params, due.params, strict=True):
         torch.testing.assert_close(mine.detach().cpu(), yours.detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_sums_are_taken_on_the_devices_of_the_gradients(monkeypatch):
+    """NCCL takes no tensors of the host: here the devices that tensors are asked for on, and stand-ins on the CPU."""
+    dist = pytest.importorskip("torch.distributed")
+    if not dist.is_available():
+        pytest.skip("this PyTorch has no processes")
+    places, asked = [torch.device("cuda", 1), torch.device("cpu")], []
+
+    def tensor(numbers, *, dtype, device):
+        asked.append(device)
+        return torch.tensor(numbers, dtype=dtype)
+
+    def all_reduce(found, op=None, *, group):
+        found *= 1 if op == dist.ReduceOp.MAX else group
+
+    monkeypatch.setattr(gradients, "torch", SimpleNamespace(tensor=tensor, float64=torch.float64))
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    launches = [SimpleNamespace(device=device, mesh=(4,), survey=lambda workers: (3.0, 1.0, 0)) for device in places]
+    assert gradients.norm_and_nonfinite(launches, 1) == (pytest.approx(72**0.5), 0)
+    assert asked == [places[0]] * 2 + [places[1]] * 2
 
 
 def test_a_step_is_no_part_of_a_graph(where, on_gpu, monkeypatch):

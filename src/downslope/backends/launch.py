@@ -28,6 +28,7 @@ class Launch(Protocol):
         program: What is computed.
         which: The number of each slot's tensor among those of the optimizer.
         held: Per slot its tensors: weights, states, then one tensor for the step count and one for each scalar state.
+        device: Where they are, as the framework says it.
         mesh: The process groups over which these tensors are shared out, so that sums have to be taken over them.
     """
 
@@ -35,6 +36,7 @@ class Launch(Protocol):
     program: Program
     which: list[int]
     held: list[list[Any]]
+    device: Any
     mesh: tuple[Any, ...]
 
     def settle(self, settings: Sequence[Numbered], scale: float) -> None:

@@ -73,11 +73,11 @@ def _over_processes(launches: Sequence[Launch], norms: list[float], bad: int) ->
 
     found = []
     for launch, norm in zip(launches, norms, strict=True):
-        largest = torch.tensor([norm], dtype=torch.float64, device="cpu")
+        largest = torch.tensor([norm], dtype=torch.float64, device=launch.device)  # or NCCL would refuse
         for group in launch.mesh:
             dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
         unit = largest.item() if 0 < largest.item() < math.inf else 1.0  # or squares would overflow or vanish
-        sums = torch.tensor([(norm / unit) ** 2, float(bad)], dtype=torch.float64, device="cpu")
+        sums = torch.tensor([(norm / unit) ** 2, float(bad)], dtype=torch.float64, device=launch.device)
         for group in launch.mesh:
             dist.all_reduce(sums, group=group)
         found.append(math.sqrt(sums[0].item()) * unit)

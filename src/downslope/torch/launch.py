@@ -100,7 +100,7 @@ class Compiled:
         """
         program, storages = together.program, together.storages
         self.program, self.mesh, self.which, self.held = program, together.mesh, members.which, members.held
-        self._groups = members.groups
+        self.device, self._groups = together.device, members.groups
         self._names = [name.removesuffix(" next") for name in program.scalars]  # at the next step they are as now
         scales = ["float32" for stored in storages if stored in CODES]
         kept = [*storages, *([storages[0]] if storage.rounding == "compensated" else []), *scales]
@@ -204,7 +204,7 @@ class Interpreted:
 
     def __init__(self, together: Together, members: Members, storage: Storage, first: int):
         """Note the tensors; the arguments are those of `Compiled`."""
-        self.program, self.mesh = together.program, together.mesh
+        self.program, self.device, self.mesh = together.program, together.device, together.mesh
         self.which, self.held, self._groups = members.which, members.held, members.groups
         self._settings: Sequence[Numbered] = ()
         self._scale = 1.0
