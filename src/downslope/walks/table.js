@@ -103,7 +103,7 @@ function fillNow() {
     cells.loss.textContent = short(walker.losses[now.step]);
     const sharpness = walker.sharpness(now.step);
     const beyond = limit && sharpness >= limit.limit;
-    if (limit) cells.limit.text.textContent = `${short(sharpness)} ${beyond ? ">" : "<"} ${short(limit.limit)}${walker.held ? "*" : ""}`;
+    if (limit) cells.limit.text.textContent = `${short(sharpness)} ${Number.isNaN(sharpness) ? "of" : beyond ? ">" : "<"} ${short(limit.limit)}${walker.held ? "*" : ""}`;
     else cells.limit.text.textContent = "no limit";
     cells.limit.cell.className = `number ${limit ? "" : "limitless"} ${beyond ? "beyond" : ""}`;
     cells.limit.fill.style.width = `${80 * Math.max(0, Math.min(1.25, sharpness / limit?.limit || 0))}%`;

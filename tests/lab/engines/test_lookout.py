@@ -132,3 +132,29 @@ def test_of_many_rows_some_are_looked_at(watched, monkeypatch):
     assert engine.seen_rows(0) == (count, count)
     monkeypatch.setattr(terrain, "MOST_ROWS", 20)
     assert engine.seen_rows(0) == (20, count)
+
+
+def test_of_some_rows_the_noise_scale_does_not_take_their_own_noise_for_gradient(watched, monkeypatch):
+    """The mean, over many choices of rows, of what is divided by is that of all rows, and so is that of the noise."""
+    engine, runs = watched
+    weights = runs["nesterov"][-1].weights
+    x, y = rows_of(engine, 1)
+    rows = np.stack([flat(gradient_of(weights, x[k : k + 1], y[k : k + 1], "classification")) for k in range(len(x))])
+    place = {row: k for k, row in enumerate(engine.problem.split(0, engine.split_number(1)).train)}
+    monkeypatch.setattr(terrain, "MOST_ROWS", 40)
+    known = engine._lookout.terrain
+    ground = terrain.Terrain(known.data, known.network)
+    seen = rows[[place[row] for row in ground.rows(1)]]
+    noise = seen.var(axis=0, ddof=1).sum()
+    square = (seen.mean(axis=0) ** 2).sum() - noise * (1 / 40 - 1 / len(rows))
+    assert ground.noise_scale(1, weights) == pytest.approx(noise / square if square > 0 else np.inf, rel=1e-3)
+    generator = np.random.default_rng(0)
+    some = [rows[generator.choice(len(rows), 40, replace=False)] for _ in range(4000)]
+    squares = [(s.mean(axis=0) ** 2).sum() - s.var(axis=0, ddof=1).sum() * (1 / 40 - 1 / len(rows)) for s in some]
+    assert np.mean(squares) == pytest.approx((rows.mean(axis=0) ** 2).sum(), rel=0.05)
+
+
+def test_a_layer_of_zeros_has_a_ratio_all_the_same(regression):
+    begun = regression.begin(Entry("sgd", 0.1, 0))
+    empty = dataclasses.replace(begun, weights=tuple(np.zeros_like(w) for w in begun.weights), steps=1)
+    assert all(ratio == 0 or np.isinf(ratio) for ratio in regression.look_around(empty).update_ratios)

@@ -10,10 +10,11 @@ import downslope.dialects
 import downslope.lab
 from downslope import rule
 from downslope.lab.engines.protocol import Entrant, Surroundings
-from downslope.lab.races.reasons import STOPPED, growth
+from downslope.lab.races.reasons import STOPPED, _beyond_its_own, growth
 from downslope.lab.races.results import Race
 from downslope.lab.races.why import Cliff, RuleWhy
-from downslope.lab.races.words import on_limits, on_noise, sentence
+from downslope.lab.races.words import on_limits, on_noise, on_updates, sentence
+from downslope.targets.catapult import catapult
 from race_fixture import make_race, with_why
 
 
@@ -93,6 +94,16 @@ def test_a_run_that_came_back_is_told():
             False,
         ),
         (
+            Cliff(None, 0.1, 0.1, None, "curvature", 0.05),
+            "momentum diverges at every learning rate tried, down to 0.1",
+            True,
+        ),
+        (
+            Cliff(None, 0.1, 0.1, None, "length", 0.05),
+            "momentum diverges at every learning rate tried, down to 0.1",
+            True,
+        ),
+        (
             Cliff(1.0, None, None, 1.0, "length", 3.0),
             "momentum does not diverge at any learning rate tried, up to 1.",
             True,
@@ -106,6 +117,33 @@ def test_what_is_said_of_a_cliff(cliff, begins, explained):
     assert said.startswith(begins)
     assert ("not explained" not in said) == explained
     assert said.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "cliff", [Cliff(0.464, 1.0, 1.0, 0.464, "curvature", math.inf), Cliff(1.0, *[None] * 2, 1.0, "curvature", math.inf)]
+)
+def test_a_rule_that_always_comes_back_is_not_expected_at_infinity(cliff):
+    said = sentence(why(cliff, comes_back=math.inf), GRID)
+    assert "wherever it was let begin, up to 8 times the limit" in said
+    assert "inf" not in said
+
+
+def test_where_a_limit_depends_on_the_learning_rate_the_one_that_fits_is_expected():
+    decaying = Entrant.of("sgd", downslope.dialects.torch.sgd, {"weight_decay": 0.1})
+    found, product = _beyond_its_own(decaying, 20.0, 1e-3)
+    fits = catapult(decaying.settings.program, {**decaying.numbers, "lr": found})
+    assert product / 20.0 == pytest.approx(found, rel=2e-3)
+    assert fits == pytest.approx(product, rel=0.03)
+    assert found > 4 / 20
+
+
+def test_a_state_may_begin_as_the_learning_rate():
+    @rule
+    def mine(x, dx, d="lr", *, lr=0.1):
+        d = 0.99 * d
+        return x - d * dx, d
+
+    assert growth(Entrant.of("mine", mine, {}), 0.1) == 1
 
 
 @pytest.mark.parametrize(
@@ -134,6 +172,9 @@ def test_training_in_words():
         "The gradient noise scale is 8 rows at the start and 64 at the end of the best runs: with batches of 64, 11% "
         "of a gradient's square is noise at first and 50% at the end."
     )
+    lost = why(Cliff(None, None, None, None, None, None), best=(around(0, 20.0, 8.0), around(1, 1e9, 1e9, (900.0,))))
+    assert on_noise([one, lost], 64) == on_noise([one], 64)
+    assert on_updates([one, lost]) == on_updates([one])
     assert "No rule" in on_limits([why(Cliff(None, None, None, None, None, None), limit=None)])
 
 

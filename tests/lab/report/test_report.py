@@ -522,6 +522,14 @@ def test_why_is_there_for_those_who_asked(pages):
     assert why_pictures(stopped) == ()
 
 
+def test_why_speaks_of_the_rules_and_runs_that_are_there():
+    race = RACES["explained"]
+    bare = dataclasses.replace(race, rules=tuple(dataclasses.replace(one, tuning=()) for one in race.rules))
+    assert '<section id="why"' in report_page(bare)
+    fewer = dataclasses.replace(race, rules=race.rules[:1])
+    assert [trace["name"] for view in why_pictures(fewer)[1].views for trace in view.traces if trace["name"]] != []
+
+
 def test_cliffs_are_drawn_where_they_were_seen_and_expected():
     race = RACES["explained"]
     cliffs, limits_, steps = why_pictures(race)

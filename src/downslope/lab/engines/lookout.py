@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Lookout:
             preconditioned=None if root is None else self.terrain.curvature(seed, weights, root),
             noise_scale=noise_scale,
             update_ratios=tuple(
-                _length([after - before for before, after in layer]) / _length([before for before, _ in layer])
+                _ratio(_length([after - before for before, after in layer]), _length([before for before, _ in layer]))
                 for layer in layers
             ),
         )
@@ -120,6 +121,11 @@ class _Step:
     numbers: dict[str, float]
     before: Sequence[Mapping[str, Any]]
     after: Sequence[Mapping[str, Any]]
+
+
+def _ratio(moved: float, size: float) -> float:
+    """One length over another, which may be 0."""
+    return moved / size if size else math.inf if moved else 0.0
 
 
 def _length(arrays: Sequence[NDArray[Any]]) -> float:

@@ -111,7 +111,8 @@ class Terrain:
     def noise_scale(self, seed: int, weights: Weights) -> float:
         """The simple noise scale: the trace of the covariance of the rows' gradients over the square of their mean.
 
-        Of the square of a gradient over so many rows one half is noise.
+        Of the square of a gradient over so many rows one half is noise. Infinite where the gradient of all rows does
+        not stand out from the noise of those that are looked at.
 
         Source: McCandlish et al., "An empirical model of large-batch training", 2018, equation 2.9.
         """
@@ -121,7 +122,10 @@ class Terrain:
         mean = np.asarray(self._directed(point, np.zeros_like(point), *taking)[0], np.float64)
         square = float(mean @ mean)
         covariance = (float(self._squares(tuple(weights), *taking)) - square) * len(rows) / max(len(rows) - 1, 1)
-        return max(covariance, 0.0) / square if square else math.inf  # a little below 0 by rounding
+        covariance = max(covariance, 0.0)  # a little below 0 by rounding
+        train = len(self.data.split(seed).parts.train)
+        square -= covariance * (1 / len(rows) - 1 / train)  # the noise of looking at some of the rows only
+        return covariance / square if square > 0 else math.inf
 
     def _taking(self, seed: int, rows: NDArray[np.int32]) -> tuple[Any, ...]:
         """What `taken` needs to take rows as a seed does."""

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Engine, Entrant, Entry, Phase, Run, Surroundings
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Engine, Entrant, Entry, Phase, Run, Snapshot, Surroundings
 from downslope.lab.problems.baseline import baseline_on
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.plan import Plan
 from downslope.lab.races.tuning import Tuning
-from downslope.lab.races.why import Cause, Cliff, RuleWhy, Why, Witness
+from downslope.lab.races.why import BEYOND, Cause, Cliff, RuleWhy, Why, Witness
 from downslope.lab.races.words import on_limits, on_noise, on_updates, sentence
 from downslope.targets.arrays import interpret
 from downslope.targets.catapult import catapult
@@ -25,7 +25,8 @@ STOPPED = "The race was stopped before it could be explained."
 
 COARSE = 2  # learning rates per decade among which a first step that goes too far is looked for first
 FINE = 7  # and then between two of these
-BEYOND = 1000.0  # how far above the highest learning rate that was tried
+SETTLED = 1e-3  # of a learning rate that its own limit is to be found for, relative
+ROUNDS = 30
 
 
 def edges(problem: Problem, tuning: Tuning) -> list[Entry]:
@@ -111,21 +112,29 @@ def _most(answers: Iterable[bool]) -> bool:
 
 
 def _rule(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, float]) -> RuleWhy:
+    """What is known of a rule; a formula of which nothing can be said must not cost anybody a race."""
+    try:
+        return _known(tuning, name, witness, constant)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        nothing = Cliff(None, None, None, None, None, None)
+        said = f"{name} could not be explained ({type(error).__name__}: {error})."
+        return RuleWhy(name, None, (), str(error), None, None, nothing, tuning.best.get(name), (), (), said)
+
+
+def _known(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, float]) -> RuleWhy:
     plan, engine = tuning.plan, tuning.engine
     entrant, runs = plan.entrants[name], _by_rate(tuning, name)
     learns_at, fails_from = _learns(runs, constant)
     holds_at, diverges_from = _holds(runs)
-    lr = fails_from or max(runs)  # for what depends on it, as some weight decays do
+    lr = fails_from or max(runs)  # for what is said of the cliff, where it depends on it
     (read,) = limits(entrant.settings.program, {**entrant.numbers, "lr": lr}, [lr])
     grows = growth(entrant, lr)
     curvatures: list[float] = []
     comes_back = expected = None
     if grows == 1 and read.limit:
         curvatures = _at_start(engine, plan, name, lr, preconditioned=bool(read.held))
-        comes_back = catapult(entrant.settings.program, {**entrant.numbers, "lr": lr})
     if curvatures and read.limit:
-        product = read.limit if comes_back is None else comes_back
-        expected = statistics.median(product / one if one > 0 else math.inf for one in curvatures)
+        expected, comes_back = _beyond_its_own(entrant, statistics.median(curvatures), min(runs))
     elif grows == 0:
         expected = statistics.median(_too_long(engine, name, seed, runs) for seed in plan.tuning_seeds)
     cause: Cause | None = None if expected is None else "curvature" if grows == 1 else "length"
@@ -138,11 +147,28 @@ def _rule(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, fl
         curvature=statistics.median(curvatures) if curvatures else None,
         cliff=Cliff(learns_at, fails_from, diverges_from, holds_at, cause, expected),
         best_lr=tuning.best.get(name),
-        best=_along(engine, witness, name, "verdict"),
-        edge=_along(engine, witness, name, "tuning"),
+        best=_along(tuning, witness, name, "verdict"),
+        edge=_along(tuning, witness, name, "tuning"),
         sentence="",
     )
     return replace(found, sentence=sentence(found, list(runs)))
+
+
+def _beyond_its_own(entrant: Entrant, curvature: float, lowest: float) -> tuple[float, float | None]:
+    """The learning rate from which on a rule does not come back, and what its product with the curvature then is.
+
+    Where that product depends on the learning rate itself, the one is found that fits, from below.
+    """
+    program, lr, product = entrant.settings.program, lowest, None
+    for _ in range(ROUNDS):
+        numbers = {**entrant.numbers, "lr": lr}
+        product = catapult(program, numbers)
+        bound = limits(program, numbers, [lr])[0].limit if product is None else product
+        new = (bound or 0.0) / curvature if curvature > 0 else math.inf
+        if not 0 < new < math.inf or math.isclose(new, lr, rel_tol=SETTLED):
+            return new, product
+        lr = new
+    return lr, product
 
 
 def growth(entrant: Entrant, lr: float) -> float | None:
@@ -158,7 +184,7 @@ def growth(entrant: Entrant, lr: float) -> float | None:
     for dx in (1.0, 2.0, 4.0):
         numbers = {**entrant.numbers, "lr": lr, "t": 1.0, **program.scalar_states}
         arrays = {"x": np.zeros(1), "dx": np.full(1, dx)}
-        starts = {name: program.initial(name, entrant.numbers) for name in program.states}
+        starts = {name: program.initial(name, {**entrant.numbers, "lr": lr}) for name in program.states}
         arrays |= {name: np.full(1, value or 0.0) for name, value in starts.items()}
         lengths.append(float(np.abs(interpret(program, arrays, numbers)["x"][0])))
     if not all(0 < length < math.inf for length in lengths):
@@ -192,6 +218,13 @@ def _too_long(engine: Engine, name: str, seed: int, runs: Mapping[float, Sequenc
     return math.sqrt(low * high)
 
 
-def _along(engine: Engine, witness: Witness, name: str, phase: Phase) -> tuple[Surroundings, ...]:
-    around = (engine.look_around(snapshot) for snapshot in witness.of(name, phase))
+def _along(tuning: Tuning, witness: Witness, name: str, phase: Phase) -> tuple[Surroundings, ...]:
+    """What there was around a run, until it diverged."""
+    ends = {(run.lr, run.seed): run.diverged_at for run in tuning.of(name, phase)}
+    whole = [each for each in witness.of(name, phase) if not _is_lost(each, ends.get((each.entry.lr, each.entry.seed)))]
+    around = map(tuning.engine.look_around, whole)
     return tuple(one for one in around if one is not None)
+
+
+def _is_lost(snapshot: Snapshot, diverged_at: int | None) -> bool:
+    return diverged_at is not None and snapshot.epoch >= diverged_at

@@ -12,8 +12,9 @@ faint gradient as for a steep one, so that no curvature bounds it from above: wh
 by. It is expected to diverge from the learning rate on at which its first step alone raises the mean loss of the first
 epoch to where a run counts as diverged.
 
-Nothing is fitted, and no run is looked at for it. Beside it stands what was seen, and what does not agree is said to be
-unexplained.
+Nothing is fitted, and no run is looked at for it. Where the limit depends on the learning rate, as with some weight
+decays, it is the lowest learning rate that is beyond its own. Beside it stands what was seen, and what does not agree
+is said to be unexplained.
 
 Source: Lewkowycz et al., "The large learning rate phase of deep learning", 2020; Cohen et al., "Gradient descent on
 neural networks typically occurs at the edge of stability", 2021, and "Adaptive gradient methods at the edge of
@@ -37,6 +38,9 @@ STOPS = 4
 
 MOST_NUMBERS = 2**27
 """What the snapshots of a race may hold, in 32-bit floats, half a gibibyte; beyond, runs are looked at less often."""
+
+BEYOND = 1000.0
+"""How far above the highest learning rate that was tried a first step that goes too far is looked for."""
 
 FACTOR = 2.0
 """A cliff is explained where it is expected within this factor of the middle between two learning rates."""
@@ -85,6 +89,16 @@ class Cliff:
     def explained(self) -> bool | None:
         """Whether it is within `FACTOR`; None if there is nothing to compare."""
         return None if self.off_by is None else 1 / FACTOR <= self.off_by <= FACTOR
+
+    @property
+    def agrees(self) -> bool | None:
+        """Whether what is seen is what was expected, on a side of the grid too; None where nothing was expected."""
+        below, beyond = self.seen
+        if self.expected is None:
+            return None
+        if beyond is None:
+            return self.expected > (below or 0.0)
+        return self.expected <= beyond if below is None else self.explained
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from downslope.lab.engines.protocol import DIVERGENCE_FACTOR
-from downslope.lab.races.why import RuleWhy
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Surroundings
+from downslope.lab.races.why import BEYOND, RuleWhy
 
 
 def sentence(why: RuleWhy, tried: Sequence[float]) -> str:
@@ -43,24 +43,27 @@ def _by_curvature(why: RuleWhy) -> str:
     assert why.limit is not None
     assert cliff.expected is not None
     kind = "preconditioned curvature" if why.held else "curvature"
-    below, beyond = cliff.seen
+    _, beyond = cliff.seen
+    if beyond is None and cliff.expected == math.inf:
+        return f". {_expected(why)}."
     if beyond is None:
-        agrees = cliff.expected > (below or 0.0)
         return (
             f". By the {kind} at the start, {_n(why.curvature)}, it is expected to fail from {_n(cliff.expected)} on"
-            + (", beyond all of these." if agrees else ": this is not explained.")
+            + (", beyond all of these." if cliff.agrees else ": this is not explained.")
         )
     at_cliff = (
         f": there its limit {_n(why.limit)}/lr is {_n(why.limit / beyond)}, and the {kind} at the start is "
         f"{_n(why.curvature)}"
     )
-    if not cliff.explained:
+    if not cliff.agrees:
         return f"{at_cliff}. {_expected(why)}: this is not explained.{_survived(why)}"
     return f"{at_cliff}. {_expected(why)}.{_survived(why)}"
 
 
 def _expected(why: RuleWhy) -> str:
     assert why.limit is not None
+    if why.comes_back == math.inf:
+        return "The simplest network comes back from wherever it was let begin, up to 8 times the limit"
     if why.comes_back is None:
         return f"Expected from {_n(why.cliff.expected)} on"
     return (
@@ -89,18 +92,13 @@ def _survived(why: RuleWhy) -> str:
 
 def _by_length(why: RuleWhy) -> str:
     cliff = why.cliff
-    below, beyond = cliff.seen
     alone = (
         f"at the latest from lr {_n(cliff.expected)} on, where its first step alone lifts the mean loss of the first "
         f"epoch above {DIVERGENCE_FACTOR:g} times that of the untrained network"
     )
     if cliff.expected == math.inf:
-        alone = "never, since no first step lifts the loss that far"
-    if beyond is None:
-        agrees = cliff.expected is not None and cliff.expected > (below or 0.0)
-        end = "." if agrees else ": this is not explained."
-    else:
-        end = "." if cliff.explained else ": this is not explained."
+        alone = f"not below {BEYOND:,g} times the highest of these: no first step up to there lifts the loss that far"
+    end = "." if cliff.agrees else ": this is not explained."
     return f". Its steps are as long however faint the gradient; expected {alone}{end}"
 
 
@@ -131,11 +129,11 @@ def on_limits(rules: Sequence[RuleWhy]) -> str:
 
 def on_noise(rules: Sequence[RuleWhy], batch_size: int) -> str:
     """What part of a batch's gradient is noise, at the start and at the end of the best runs."""
-    runs = [why.best for why in rules if len(why.best) > 1]
+    runs = [run for run in _whole(rules) if len(run) > 1]
     ends = sorted(run[-1].noise_scale for run in runs if math.isfinite(run[-1].noise_scale))
-    if not ends:
+    start = runs[0][0].noise_scale if runs else math.inf
+    if not ends or not math.isfinite(start):
         return ""
-    start = runs[0][0].noise_scale
     shares = [f"{size / (size + batch_size):.0%}" for size in (start, ends[0], ends[-1])]
     many = f"{_n(ends[0])} to {_n(ends[-1])}" if len(ends) > 1 else _n(ends[0])
     late = f"{shares[1]} to {shares[2]}" if shares[1] != shares[2] else shares[1]
@@ -147,13 +145,19 @@ def on_noise(rules: Sequence[RuleWhy], batch_size: int) -> str:
 
 def on_updates(rules: Sequence[RuleWhy]) -> str:
     """How far a step moves the weights of a layer, at the end of the best runs."""
-    ratios = sorted(ratio for why in rules if why.best for ratio in why.best[-1].update_ratios)
+    ratios = sorted(ratio for run in _whole(rules) for ratio in run[-1].update_ratios if math.isfinite(ratio))
     if not ratios:
         return ""
     return (
         f"At the end of the best runs a step moves the weights of a layer by {_n(ratios[0])} to {_n(ratios[-1])} of "
         "their length; 0.001 is a usual guide."
     )
+
+
+def _whole(rules: Sequence[RuleWhy]) -> list[Sequence[Surroundings]]:
+    """The best runs that have been seen to their ends: those that diverged have not."""
+    last = max((why.best[-1].epoch for why in rules if why.best), default=0)
+    return [why.best for why in rules if why.best and why.best[-1].epoch == last]
 
 
 def _n(value: float | None) -> str:

@@ -37,7 +37,8 @@ def why_pictures(race: Race) -> tuple[Picture, ...]:
     if race.why is None or not race.why.rules:
         return ()
     look = looks(race)
-    return _cliffs(race, race.why.rules, look), _limits(race, race.why.rules, look), _steps(race, race.why.rules, look)
+    rules = _shown(race, look)
+    return _cliffs(race, rules, look), _limits(race, rules, look), _steps(race, rules, look)
 
 
 def why_section(race: Race, look: dict[str, Look], pictures: Mapping[str, Picture]) -> str:
@@ -50,7 +51,7 @@ def why_section(race: Race, look: dict[str, Look], pictures: Mapping[str, Pictur
         return section("why", title, html.escape(why.on_limits), "")
     sentences = "".join(
         f"<li>{rule_name(one.rule, look[one.rule])}{html.escape(one.sentence.removeprefix(one.rule))}</li>\n"
-        for one in why.rules
+        for one in _shown(race, look)
     )
     rows = f"{why.seen_rows:,} of the {why.train_rows:,}" if why.seen_rows < why.train_rows else "the"
     lead = (
@@ -88,13 +89,18 @@ def expected_marks(race: Race, look: dict[str, Look], top: float) -> list[dict[s
             cliponaxis=False,
             hovertemplate=f"{html.escape(one.rule)} is expected to fail from %{{x}} on<extra></extra>",
         )
-        for one in race.why.rules
+        for one in _shown(race, look)
         if one.cliff.expected is not None and one.cliff.expected <= _highest(race)
     ]
 
 
+def _shown(race: Race, look: Mapping[str, Look]) -> list[RuleWhy]:
+    """What is known of the rules that the page shows."""
+    return [one for one in race.why.rules if one.rule in look] if race.why else []
+
+
 def _highest(race: Race) -> float:
-    return max(run.lr for result in race.rules for run in result.tuning)
+    return max((run.lr for result in race.rules for run in result.tuning), default=0.0)
 
 
 def _controls(name: str, pictures: Mapping[str, Picture]) -> str:
