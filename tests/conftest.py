@@ -1,9 +1,13 @@
+import contextlib
 import os
 import re
 import shutil
 import tempfile
 
 import pytest
+
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
 
 _KERNELS = pytest.StashKey[tempfile.TemporaryDirectory]()
 

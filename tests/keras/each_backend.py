@@ -4,6 +4,7 @@ A process chooses Keras's backend once, before it imports Keras. So a test is co
 for each backend, and runs in a process that has chosen it, which many tests share.
 """
 
+import contextlib
 import multiprocessing
 import os
 from pathlib import Path
@@ -124,6 +125,8 @@ def _serve(connection, backend, printed):
             os.dup2(file.fileno(), standard)
     os.environ |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     if backend == "tensorflow":  # before anything runs on a device
+        with contextlib.suppress(ImportError):
+            import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
         import tensorflow as tf
 
         two = [tf.config.LogicalDeviceConfiguration()] * 2
