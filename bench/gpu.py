@@ -39,6 +39,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX, wherever
 
 import numpy as np
 import torch
+from networks import Shapes, gpt2, resnet50
 
 import downslope
 import downslope.torch
@@ -53,7 +54,6 @@ LR = 1e-3
 STEPS = 4  # that are given out together
 assert STEPS <= AHEAD  # or the host would wait for the first of them
 CYCLES = 2e9  # of a device in a second, at the most
-Shapes = list[tuple[int, ...]]
 Step = Callable[[], object]
 Make = Callable[[list[torch.nn.Parameter]], Step]
 
@@ -77,38 +77,9 @@ RULES: dict[str, tuple[Rule, str, tuple[str, ...]]] = {
 }
 
 
-def resnet50(channels: float = 0.99) -> Shapes:
-    """ResNet-50 for 1,000 classes, its batch normalisations included."""
-    shapes: Shapes = []
-
-    def convolution(into: int, out: int, size: int) -> None:
-        shapes.extend([(out, into, size, size), (out,), (out,)])
-
-    width = int(64 * channels)
-    convolution(3, width, 7)
-    into = width
-    for stage, count in enumerate((3, 4, 6, 3)):
-        inner = width * 2**stage
-        for block in range(count):
-            convolution(into, inner, 1)
-            convolution(inner, inner, 3)
-            convolution(inner, 4 * inner, 1)
-            if block == 0:
-                convolution(into, 4 * inner, 1)
-            into = 4 * inner
-    return [*shapes, (1000, into), (1000,)]
-
-
-def gpt2() -> Shapes:
-    """GPT-2 small; its output layer is the embedding."""
-    d = 768
-    layer = [(d,), (d,), (d, 3 * d), (3 * d,), (d, d), (d,), (d,), (d,), (d, 4 * d), (4 * d,), (4 * d, d), (d,)]
-    return [(50257, d), (1024, d), *12 * layer, (d,), (d,)]
-
-
 MODELS: dict[str, tuple[str, Shapes]] = {
     "few": ("perceptron 64-32-10", [(32, 64), (32,), (10, 32), (10,)]),
-    "convnet": ("ResNet-50", resnet50()),
+    "convnet": ("ResNet-50", resnet50(0.99)),
     "gpt2": ("GPT-2 small", gpt2()),
     "billion": ("300 tensors", [(2048, 3255)] * 150 + [(2048,)] * 150),
 }

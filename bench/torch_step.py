@@ -40,6 +40,7 @@ from typing import Any
 import jax
 import optax
 import torch
+from networks import Shapes, gpt2, resnet50
 from torch.nn.utils import clip_grad_norm_
 
 import downslope
@@ -51,7 +52,6 @@ THREADS = torch.get_num_threads()
 FEW = 1_000_000  # below so many weights one thread may be faster than several
 ALONE = ", 1 thread"
 EIGHT_BITS = "8-bit states"
-Shapes = list[tuple[int, ...]]
 Step = Callable[[], object]
 Make = Callable[[list[torch.nn.Parameter]], Step]
 Rows = dict[str, dict[str, Any]]
@@ -77,39 +77,10 @@ def perceptron(*sizes: int) -> Shapes:
     return [shape for n, m in pairwise(sizes) for shape in ((m, n), (m,))]
 
 
-def resnet50(channels: float = 0.75) -> Shapes:
-    """ResNet-50 with three quarters of the channels in every layer, for 1,000 classes."""
-    shapes: Shapes = []
-
-    def convolution(into: int, out: int, size: int) -> None:
-        shapes.extend([(out, into, size, size), (out,), (out,)])  # its batch normalisation after it
-
-    width = int(64 * channels)
-    convolution(3, width, 7)
-    into = width
-    for stage, blocks in enumerate((3, 4, 6, 3)):
-        inner = width * 2**stage
-        for block in range(blocks):
-            convolution(into, inner, 1)
-            convolution(inner, inner, 3)
-            convolution(inner, 4 * inner, 1)
-            if block == 0:
-                convolution(into, 4 * inner, 1)
-            into = 4 * inner
-    return [*shapes, (1000, into), (1000,)]
-
-
-def gpt2() -> Shapes:
-    """GPT-2 small; its output layer is the embedding."""
-    d = 768
-    layer = [(d,), (d,), (d, 3 * d), (3 * d,), (d, d), (d,), (d,), (d,), (d, 4 * d), (4 * d,), (4 * d, d), (d,)]
-    return [(50257, d), (1024, d), *12 * layer, (d,), (d,)]
-
-
 MODELS: dict[str, tuple[str, Shapes]] = {
     "small": ("multilayer perceptron 64-32-10", perceptron(64, 32, 10)),
     "medium": ("multilayer perceptron 784-256-128-10", perceptron(784, 256, 128, 10)),
-    "convnet": ("ResNet-50 with 3/4 of the channels", resnet50()),
+    "convnet": ("ResNet-50 with 3/4 of the channels", resnet50(0.75)),
     "gpt2": ("GPT-2 small", gpt2()),
 }
 
