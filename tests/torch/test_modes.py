@@ -21,13 +21,6 @@ AHEAD = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_hooks_left():
-    """Hooks that look for modules are global until a first step; those of optimizers that are garbage go with them."""
-    yield
-    gc.collect()
-
-
 def made(case, **options):
     model = network()
     rule, settings = AHEAD[case]
@@ -242,6 +235,49 @@ def test_a_model_saved_between_steps_that_train_comes_before_is_the_weights():
     model.state_dict()  # between the forward pass and the step nothing moves
     assert torch.equal(weights(model), before)
     optimizer.step()
+
+
+def test_a_compiled_model_saved_between_steps_is_the_weights_and_nothing_warns():
+    """Hooks on all modules, instead of those that are trained, would make `torch.compile` warn whoever compiles one."""
+    model, optimizer = made("schedule-free AdamW")
+    plain, reference = made("schedule-free AdamW")
+    compiled = torch.compile(model, backend="eager")
+    for t in range(4):
+        for trained, its in ((compiled, optimizer), (plain, reference)):
+            its.train()
+            step(trained, its, t)
+    saved = torch.cat([value.reshape(-1) for value in compiled.state_dict().values()])
+    with reference.at_weights():
+        torch.testing.assert_close(saved, weights(plain), rtol=0, atol=1e-13)
+
+
+def test_what_is_trained_by_two_optimizers_is_saved_as_the_weights_of_both():
+    model = network()
+    rule, settings = AHEAD["schedule-free SGD"]
+    parts = list(model.parameters())
+    first, second = (downslope.torch.Optimizer(part, rule, **settings) for part in (parts[::2], parts[1::2]))
+    for t in range(4):
+        first.train()
+        second.train()
+        loss_of(model, t).backward()
+        first.step()
+        second.step()
+        model.zero_grad()
+    saved = torch.cat([value.reshape(-1) for value in model.state_dict().values()])
+    with first.at_weights(), second.at_weights():
+        assert torch.equal(weights(model), saved)
+    first.train()
+    assert (weights(model) - saved).abs().max() > 1e-6
+
+
+def test_a_model_outlives_the_optimizer_that_looked_at_it():
+    model, optimizer = made("schedule-free SGD")
+    optimizer.train()
+    hooked = [module for module in model.modules() if module._state_dict_pre_hooks]
+    assert len(hooked) == 3
+    del optimizer
+    gc.collect()
+    assert not any(module._state_dict_pre_hooks or module._load_state_dict_pre_hooks for module in hooked)
 
 
 def test_a_model_saved_where_train_may_not_come_again_is_left_alone():
