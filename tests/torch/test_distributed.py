@@ -81,6 +81,25 @@ def test_a_network_trains_as_in_one_process(world, how):
     assert_same(run_on(world, trainings.networks, how, *job), expected, 1e-10)
 
 
+AHEAD = [
+    ("nesterov", {}),
+    ("schedule_free_adamw", {"averaging": 0.9}),
+    ("adam", {"averaging": 0.9, **CLIP}),
+    ("lion", {"cautious": True}),
+]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+@pytest.mark.parametrize("kernels", ["", "interpreted"])
+def test_points_ahead_and_kernels_of_a_gpu_are_sharded(kernels):
+    """The norm is exact too, so that whoever sums it gets the same; on two processes all but one weight are shared."""
+    if kernels:
+        pytest.importorskip("triton")
+    expected = trainings.looking_ahead("single", AHEAD, 4, kernels)
+    assert_same(run_on(2, trainings.looking_ahead, "fsdp", AHEAD, 4, kernels), expected)
+    assert {"launches: OnDevice" if kernels else "launches: OnHost"} < set.intersection(*map(set, expected))
+
+
 def test_processes_without_any_weights_take_part():
     """Of four processes two hold nothing, but the norm and the verdict on non-finite gradients are everybody's."""
     cases = [("SGD", {"max_norm": 0.5, "nonfinite": "skip"}, torch.float64)]

@@ -15,7 +15,7 @@ import torch
 import downslope
 import downslope.torch
 from downslope.torch import device as devices
-from downslope.torch import gradients, launch
+from downslope.torch import gradients, launch, layout
 from downslope.torch.launch import Compiled, Interpreted
 from downslope.training.groups import NonFiniteGradientError
 
@@ -305,25 +305,78 @@ def test_a_first_step_in_inference_mode_breaks_no_later_one(options, where, on_g
         torch.testing.assert_close(mine.detach().cpu(), yours.detach(), rtol=1e-6, atol=1e-7)
 
 
-def test_sums_are_taken_on_the_devices_of_the_gradients(monkeypatch):
-    """NCCL takes no tensors of the host: here the devices that tensors are asked for on, and stand-ins on the CPU."""
+class Processes:
+    """A process group: as many processes with the same gradients, which take tensors of these devices."""
+
+    def __init__(self, count, kinds):
+        self.count, self._device_types = count, [torch.device(kind) for kind in kinds]
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Sums over groups of `Processes`; the devices on which numbers are asked for are noted, and are the CPU."""
     dist = pytest.importorskip("torch.distributed")
     if not dist.is_available():
         pytest.skip("this PyTorch has no processes")
-    places, asked = [torch.device("cuda", 1), torch.device("cpu")], []
+    asked = []
 
     def tensor(numbers, *, dtype, device):
         asked.append(device)
         return torch.tensor(numbers, dtype=dtype)
 
-    def all_reduce(found, op=None, *, group):
-        found *= 1 if op == dist.ReduceOp.MAX else group
+    def all_reduce(found, op=dist.ReduceOp.SUM, *, group):
+        found *= 1 if op == dist.ReduceOp.MAX else group.count
 
-    monkeypatch.setattr(gradients, "torch", SimpleNamespace(tensor=tensor, float64=torch.float64))
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    launches = [SimpleNamespace(device=device, mesh=(4,), survey=lambda workers: (3.0, 1.0, 0)) for device in places]
-    assert gradients.norm_and_nonfinite(launches, 1) == (pytest.approx(72**0.5), 0)
-    assert asked == [places[0]] * 2 + [places[1]] * 2
+    stand_in = SimpleNamespace(**{**vars(torch), "tensor": tensor})
+    monkeypatch.setattr(gradients, "torch", stand_in)
+    return asked
+
+
+def surveyed(device, *mesh):
+    return SimpleNamespace(device=torch.device(device), mesh=mesh, survey=lambda workers: (3.0, 1.0, 0))
+
+
+def test_sums_are_taken_on_the_devices_of_the_gradients(processes):
+    """NCCL takes no tensors of the host, not even where that is where the shards are, and then its own device does."""
+    both, nccl = Processes(4, ["cpu", "cuda"]), Processes(4, ["cuda"])
+    places = [("cuda:1", both), ("cuda:1", nccl), ("cpu", both), ("cpu", nccl)]
+    launches = [surveyed(*place) for place in places]
+    assert gradients.norm_and_nonfinite(launches, 1) == (pytest.approx(144**0.5), 0)
+    due = [torch.device(kind) for kind in ("cuda:1", "cuda:1", "cpu", "cuda")]
+    assert processes == [device for device in due for _ in ("largest", "sums")]
+
+
+def test_nobody_waits_for_the_norm_of_shards(processes, monkeypatch):
+    """Two launches over 4 processes, one over 2 × 3, one that every process has whole."""
+    four, two, three = (Processes(count, ["cuda"]) for count in (4, 2, 3))
+    squares = {(four,): 2, (two, three): 1, (): 1}
+    launches = [
+        SimpleNamespace(mesh=mesh, squares=lambda: torch.tensor(4.0, dtype=torch.float64))
+        for mesh, count in squares.items()
+        for _ in range(count)
+    ]
+    for name in ("item", "tolist", "__float__", "__bool__", "cpu", "nonzero"):
+        monkeypatch.setattr(torch.Tensor, name, None, raising=False)
+    factor = gradients.factor_on_device(launches, 3.0, 0.5)
+    loose = gradients.factor_on_device(launches, 100.0, 0.5)
+    monkeypatch.undo()
+    assert factor.item() == pytest.approx(3.0 / (2 * 4 * 4 + 6 * 4 + 4) ** 0.5)
+    assert loose.item() == 0.5
+
+
+def test_without_a_kernel_a_device_is_not_waited_for_either(monkeypatch):
+    """Operation by operation: a CPU's tensors, taken for those of a device that does its work later."""
+    monkeypatch.setattr(launch, "runs_behind", lambda device: True)
+    monkeypatch.setattr(layout, "has_kernels", lambda device: False)
+    ours, due = (Training(torch.device("cpu"), downslope.adam, max_norm=0.5, weight_decay=0.1) for _ in range(2))
+    for training, kind in ((ours, Interpreted), (due, Compiled)):
+        for scale in (1.0, 100.0, 1e-3):
+            training.step(scale=scale)
+        assert training.kinds() == {kind}
+        monkeypatch.undo()
+    for a, b in zip(ours.params, due.params, strict=True):
+        torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-6, atol=1e-7)
 
 
 def test_a_step_is_no_part_of_a_graph(where, on_gpu, monkeypatch):

@@ -3,6 +3,7 @@
 A function here runs in every process of a group, or in a single one, and returns NumPy arrays.
 """
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -20,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import downslope
 import downslope.torch
+from downslope.torch import device as devices
+from downslope.torch import launch
 
 BATCH = 8
 # Rows that neither 2 nor 4 processes can share evenly, and parameters with fewer rows than processes.
@@ -153,6 +156,36 @@ def readouts(how, cases, steps, shapes=SHAPES):
         training.run(range(steps))
         results.append(training.everything())
     return results
+
+
+def looking_ahead(how, cases, steps, kernels=""):
+    """Weights at the end of trainings, by rule and options, and what `eval`, `at_weights` and `at_average` show.
+
+    With `kernels="interpreted"` those of a GPU update the parameters, on tensors of the CPU.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if kernels:
+            patch.setenv("TRITON_INTERPRET", "1")
+            patch.setattr(launch, "memory_of", devices.DeviceMemory)
+        return [_looked_ahead(how, name, options, steps) for name, options in cases]
+
+
+def _looked_ahead(how, name, options, steps):
+    training = Training(how, Readout(SHAPES, torch.float32), "Optimizer", {"rule": getattr(downslope, name), **options})
+    optimizer, found = training.optimizer, {}
+    training.run(range(steps - 1))
+    found["eval"] = (optimizer.eval(), training.weights())[1]
+    optimizer.train()
+    training.run(range(steps - 1, steps))
+    with optimizer.at_weights():
+        found["at_weights"] = training.weights()
+    if "averaging" in options:
+        with optimizer.at_average():
+            found["at_average"] = training.weights()
+    found["end"] = training.everything()
+    [layout] = optimizer._progress.layouts.values()
+    found["launches"] = {type(each._stepper.place).__name__: 1 for each in layout.launches}
+    return {f"{where}: {name}": value for where, values in found.items() for name, value in values.items()}
 
 
 def networks(how, cases, steps):

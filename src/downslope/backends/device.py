@@ -71,7 +71,7 @@ class OnDevice:
         storages = table.storages[: len(program.arrays)]
         self.dtype, self.width = np.dtype(body_scalar(storages)), len(program.coefficients)
         self._table, self._memory, self._columns = table, memory, slot_columns(len(table.storages), rounding)
-        self._factor, self._scaled_by = None, scale_column(program)
+        self._factor, self._program, self._scaled_by = None, program, scale_column(program)
         module = load(program, storages, rounding)
         self.work_out_at = module.work_out.address
         count, self._listed = len(table.slots), blocks(table.slots[:, SIZE])
@@ -128,12 +128,8 @@ class OnDevice:
             return self._survey.norm()
 
     def squares(self) -> Any:
-        """The sum of squares of all gradients, on the device.
-
-        None for gradients in double precision, whose squares may overflow, and for a program that does more with the
-        scale than to multiply gradients by it.
-        """
-        if self._scaled_by < 0 or self._table.storages[1] == "float64":
+        """The sum of squares of all gradients, on the device; None where `scaled_by_one` says so."""
+        if not scaled_by_one(self._program, self._table.storages[1]):
             return None
         with self._memory.here():
             self._taken()
@@ -147,3 +143,16 @@ def scale_column(program: Program) -> int:
     if any(e.value == "grad_scale" for e in in_order([*others, *program.scalar_outputs.values()])):
         return -1
     return named.index(True) if True in named else -1
+
+
+def scaled_by_one(program: Program, gradient: str) -> bool:
+    """Whether gradients can be scaled by a number that the host does not know.
+
+    Not where they are in double precision, so that their squares may overflow, nor by a program that does more with the
+    scale than to multiply gradients by it.
+
+    Args:
+        program: What a step computes.
+        gradient: What gradients are stored as.
+    """
+    return gradient != "float64" and scale_column(program) >= 0

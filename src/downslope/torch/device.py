@@ -33,6 +33,11 @@ def has_addresses(device: torch.device) -> bool:
     return device.type in ("cpu", "cuda")
 
 
+def runs_behind(device: torch.device) -> bool:
+    """Whether a device does what it is given to do later, so that to ask it for a number is to wait."""
+    return device.type == "cuda"
+
+
 def memory_of(device: torch.device) -> DeviceMemory | None:
     """The memory of a device; None for that of the host."""
     return None if device.type == "cpu" else DeviceMemory(device)

@@ -35,21 +35,32 @@ def norm_and_nonfinite(launches: Sequence[Launch], workers: int) -> tuple[float,
 def factor_on_device(launches: Sequence[Launch], limit: float, scale: float) -> torch.Tensor | None:
     """What to multiply gradients with so that their norm is within a limit, as a number that stays on their device.
 
+    Gradients that are shared out over processes count as a whole: every process must call this, and gets the same.
+
     Args:
         launches: Those of a step, which have just taken the gradients.
         limit: The largest norm that is left as it is.
         scale: What gradients are multiplied by in any case.
 
     Returns:
-        A tensor for which nobody has waited; None where gradients are on several devices or shared out over processes,
-        or where a launch has to be asked for the norm itself.
+        A tensor for which nobody has waited; None where gradients are on several devices, or where a launch has to be
+        asked for the norm itself. Devices, dtypes and programs decide, so that all processes do the same.
     """
-    if any(launch.mesh for launch in launches):
+    found: dict[tuple[Any, ...], list[torch.Tensor]] = {}
+    for launch in launches:
+        squares = launch.squares()
+        if squares is None:
+            return None
+        found.setdefault(launch.mesh, []).append(squares)
+    if len({squares.device for each in found.values() for squares in each}) != 1:
         return None
-    found = [launch.squares() for launch in launches]
-    if not found or any(each is None for each in found) or len({each.device for each in found}) > 1:
-        return None
-    norm = (found[0] if len(found) == 1 else torch.stack(found).sum()).sqrt()
+    sums = []
+    for mesh, each in found.items():
+        total = each[0] if len(each) == 1 else torch.stack(each).sum()
+        for group in mesh:
+            torch.distributed.all_reduce(total, group=group)
+        sums.append(total)
+    norm = (sums[0] if len(sums) == 1 else torch.stack(sums).sum()).sqrt()
     return torch.where(norm * scale <= limit, scale, limit / norm)
 
 
@@ -73,16 +84,27 @@ def _over_processes(launches: Sequence[Launch], norms: list[float], bad: int) ->
 
     found = []
     for launch, norm in zip(launches, norms, strict=True):
-        largest = torch.tensor([norm], dtype=torch.float64, device=launch.device)  # or NCCL would refuse
-        for group in launch.mesh:
-            dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
-        unit = largest.item() if 0 < largest.item() < math.inf else 1.0  # or squares would overflow or vanish
-        sums = torch.tensor([(norm / unit) ** 2, float(bad)], dtype=torch.float64, device=launch.device)
-        for group in launch.mesh:
-            dist.all_reduce(sums, group=group)
-        found.append(math.sqrt(sums[0].item()) * unit)
-        bad = max(bad, math.ceil(sums[1].item()))
+        largest = _over(launch, [norm], dist.ReduceOp.MAX)[0]
+        unit = largest if 0 < largest < math.inf else 1.0  # or squares would overflow or vanish
+        squares, many = _over(launch, [(norm / unit) ** 2, float(bad)], dist.ReduceOp.SUM)
+        found.append(math.sqrt(squares) * unit)
+        bad = max(bad, math.ceil(many))
     return found, bad
+
+
+def _over(launch: Launch, numbers: list[float], how: Any) -> list[float]:
+    """Numbers taken together over the processes that share out a launch's tensors."""
+    for group in launch.mesh:
+        sent = torch.tensor(numbers, dtype=torch.float64, device=_reached(group, launch.device))
+        torch.distributed.all_reduce(sent, how, group=group)
+        numbers = sent.tolist()
+    return numbers
+
+
+def _reached(group: Any, device: torch.device) -> torch.device:
+    """This device, or if a process group takes no tensors of such a one, its own: NCCL's shards may be on the host."""
+    kinds = [each.type for each in group._device_types]
+    return device if device.type in kinds else torch.device(kinds[0])
 
 
 def refuse_a_share(max_norm: float | None, nonfinite: str) -> None:

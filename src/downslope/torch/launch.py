@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from downslope.backends.describe import of_tensors
+from downslope.backends.device import scaled_by_one
 from downslope.backends.launch import Numbered
 from downslope.backends.stepping import Stepper
 from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
 from downslope.targets.codes import CODES
-from downslope.torch.device import described, memory_of, refuse_capture
+from downslope.torch.device import described, memory_of, refuse_capture, runs_behind
 
 STORAGES = {
     torch.float64: ("float64", False),
@@ -209,6 +210,7 @@ class Interpreted:
         self._settings: Sequence[Numbered] = ()
         self._scale = 1.0
         self._gradients: Sequence[Any] = ()
+        self._scaled_there = runs_behind(self.device) and scaled_by_one(self.program, together.storages[1])
 
     def settle(self, settings: Sequence[Numbered], scale: float) -> None:
         """Take over the settings of all groups."""
@@ -238,13 +240,13 @@ class Interpreted:
         code = self.take(gradients)
         if code != ALL:
             return code
-        program = self.program
+        program, by = self.program, self._scale if isinstance(self._scale, torch.Tensor) else None
         names = ("x", *program.states)
         for group, gradient, tensors in zip(self._groups, self._gradients, self.held, strict=True):
             if gradient is None:
                 continue
             clocks = dict(zip(("t", *program.scalar_states), tensors[len(names) :], strict=True))
-            scalars = {**self._settings[group].numbers, "grad_scale": self._scale}
+            scalars = {**self._settings[group].numbers, "grad_scale": self._scale if by is None else 1.0}
             scalars |= {name: clock.item() + (name == "t") for name, clock in clocks.items()}
             scalars |= {name: scalars[name.removesuffix(" next")] for name in program.scalars if name.endswith(" next")}
             arrays = dict(zip(names, tensors, strict=False))
@@ -252,7 +254,10 @@ class Interpreted:
                 name: torch.view_as_real(a) if a.is_complex() else a for name, a in (*arrays.items(), ("dx", gradient))
             }
             body = torch.float64 if real["x"].dtype == torch.float64 else torch.float32
-            new = interpret(program, {name: array.to(body) for name, array in real.items()}, scalars, torch)
+            arrays = {name: array.to(body) for name, array in real.items()}
+            if by is not None:
+                arrays["dx"] = arrays["dx"] * by
+            new = interpret(program, arrays, scalars, torch)
             for name in names:
                 if name in new:
                     real[name].copy_(new[name])
@@ -269,8 +274,15 @@ class Interpreted:
         return math.hypot(*(float(norm) for norm in norms)), 1.0, bad
 
     def squares(self) -> Any:
-        """The host has to know."""
-        return None
+        """The sum of squares of the gradients just taken, where that is the device's: see `device.scaled_by_one`."""
+        if not self._scaled_there:
+            return None
+        found = torch.zeros((), dtype=torch.float64, device=self.device)
+        for gradient in self._gradients:
+            if gradient is not None:
+                real = torch.view_as_real(gradient) if gradient.is_complex() else gradient
+                found += torch.linalg.vector_norm(real, dtype=torch.float64).square()
+        return found
 
 
 Kind = type[Compiled] | type[Interpreted]
