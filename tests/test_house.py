@@ -23,6 +23,7 @@ BELOW = {
     "training": {"language", "targets", "rule", "training", "files", "version"},
     "pages": {"pages"},
     "walks": {"language", "targets", "rule", "rules", "recipes", "walks", "pages", "files", "extras", "version"},
+    "play": {"language", "targets", "rule", "dialects", "recipes", "walks", "pages", "play", "version"},
     "lab.problems": {"lab.problems", "files", "extras", "printable"},
     "lab.engines": {"lab.problems", "lab.engines", "targets", "rule", "training", "backends"},
     "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "dialects", "version"},

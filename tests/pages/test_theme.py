@@ -5,7 +5,8 @@ import pytest
 
 from downslope.pages import asset, theme
 
-MAP = asset("downslope.walks", "film.css")
+MAP = asset("downslope.walks", "ground.css")
+STYLES = [("downslope.walks", "film.css"), ("downslope.play", "page.css"), ("downslope.lab.report", "page.css")]
 
 
 def luminance(colour):
@@ -37,7 +38,7 @@ def test_colours_stand_out(ground, dark):
     assert contrast("muted") >= 4.5
 
 
-@pytest.mark.parametrize("style", [theme(), MAP, asset("downslope.lab.report", "page.css")])
+@pytest.mark.parametrize("style", [theme(), MAP, *(asset(*each) for each in STYLES)])
 def test_the_dark_colours_are_for_screens_only(style):
     assert "@media (prefers-color-scheme" not in style
 

@@ -180,6 +180,44 @@ def effective(program: Program, before: Mapping[str, Any], after: Mapping[str, A
     return np.array(np.broadcast_to(value, np.shape(before["dx"])))
 
 
+def recurrence(program: Program) -> tuple[tuple[str, ...], int, tuple[Expression, ...]]:
+    """A program on a quadratic as a linear recurrence, for targets that work out limits by themselves.
+
+    Args:
+        program: What a step computes.
+
+    Returns:
+        The states that are held still; how many values move, the weight first; and expressions of the program's
+        numbers: for each of these values, how its new one depends on the old ones and on the gradient, and at last how
+        the place of the gradient depends on the values. A factor made of what is held still is 1.
+
+    Raises:
+        ValueError: It is none with the defaults of its hyperparameters; the message says why.
+
+    Example:
+        >>> import downslope
+        >>> from downslope.language.options import compose
+        >>> from downslope.targets.formula import text
+        >>> held, size, roots = recurrence(compose(downslope.momentum))
+        >>> held, size, [text(e) for e in roots]
+        ((), 2, ['1', 'mu', '-lr', '0', 'mu', '-lr', '1', '0'])
+    """
+    settings = {name: 1.0 if value is None else value for name, value in program.hyperparameters.items()}
+    try:
+        _recurrence(program, settings)
+        held, size, roots = _derivatives(program)
+    except _NotLinear as why:
+        raise ValueError(str(why)) from None
+    one = Expression("constant", value=1.0)
+    new: dict[Expression, Expression] = {}
+    for e in in_order(roots):
+        if e.args:
+            new[e] = Expression(e.op, tuple(new[arg] for arg in e.args), e.value)
+        else:
+            new[e] = one if str(e.value).startswith("factor ") else e
+    return held, size, tuple(new[e] for e in roots)
+
+
 # Which states are held still
 
 

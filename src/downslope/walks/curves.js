@@ -2,7 +2,8 @@
 
 const MARGIN = { left: 52, right: 10, top: 10, bottom: 24 };
 
-function drawLosses() {
+function drawLosses(canvas, scene) {
+  const { surface, walkers, goal } = scene;
   const log = !surface.bottomless;
   const lowest = log ? surface.lowest : 0;
   const first = walkers[0].losses[0] - lowest;
@@ -13,12 +14,13 @@ function drawLosses() {
   const depth = Math.abs(walkers[0].losses[0] - surface.lowest);
   const high = log ? 4 * first : first + 0.4 * depth;
   low = log ? Math.max(low / 2, first * 1e-12) : Math.max(low, surface.lowest - 1.4 * depth);
-  drawCurves(curves, { low, high, log, mark: goal - lowest, every: 1, value: (walker, t) => walker.losses[t] - lowest });
+  drawCurves(canvas, scene, { low, high, log, mark: goal - lowest, every: 1, value: (walker, t) => walker.losses[t] - lowest });
 }
 
 // Learning rate times curvature, over the limit.
-function drawNearness() {
-  const value = (walker, t) => (t % EVERY ? walker.sharpness(t) : walker.sharp[t / EVERY]) / walker.limit?.limit;
+function drawNearness(canvas, scene) {
+  const { walkers, every } = scene;
+  const value = (walker, t) => (t % every ? walker.sharpness(t) : walker.sharp[t / every]) / walker.limit?.limit;
   let [low, high] = [0.3, 2];
   for (const { sharp, limit } of walkers.filter((walker) => walker.shown && walker.limit)) {
     for (const each of sharp) {
@@ -27,16 +29,16 @@ function drawNearness() {
     }
   }
   low = Math.max(low / 1.5, 1e-4); // farther from the limit it does not matter how far
-  drawCurves(nearness, { low, high: Math.min(high * 1.5, 1e3), log: true, mark: 1, every: EVERY, value });
+  drawCurves(canvas, scene, { low, high: Math.min(high * 1.5, 1e3), log: true, mark: 1, every, value });
 }
 
 // Curves of all rules that are shown, with a line at a mark.
-function drawCurves(canvas, { low, high, log, mark, every, value }) {
+function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log, mark, every, value }) {
   const { context, width, height } = fitted(canvas);
   const { left, right, top, bottom } = MARGIN;
   const scale = log ? (size) => Math.log10(Math.max(size, low)) : (size) => size;
   const [bottomValue, topValue] = [scale(low), scale(high)];
-  const x = (t) => left + ((width - left - right) * t) / film.steps;
+  const x = (t) => left + ((width - left - right) * t) / steps;
   const y = (size) => top + ((height - top - bottom) * (topValue - scale(size))) / (topValue - bottomValue);
   context.font = "11px system-ui, sans-serif";
   context.lineWidth = 1;
@@ -49,7 +51,7 @@ function drawCurves(canvas, { low, high, log, mark, every, value }) {
     context.fillText(short(line), left - 6, y(line) + 4);
   }
   context.textAlign = "center";
-  for (const t of ticks(0, film.steps, width / 90)) context.fillText(short(t), x(t), height - 6);
+  for (const t of ticks(0, steps, width / 90)) context.fillText(short(t), x(t), height - 6);
   context.setLineDash([2, 4]);
   context.strokeStyle = colour("ink");
   context.strokeRect(left, y(mark), width - left - right, 0);
@@ -60,11 +62,11 @@ function drawCurves(canvas, { low, high, log, mark, every, value }) {
   context.clip();
   const shown = walkers.filter((walker) => walker.shown);
   for (const walker of shown) {
-    const faint = now.pointed && now.pointed !== walker;
+    const faint = pointed && pointed !== walker;
     context.strokeStyle = colour(walker.colour);
     context.setLineDash(walker.dash);
-    context.lineWidth = walker === now.pointed ? 3 : 1.8;
-    for (const [from, to, opacity] of [[0, now.step, 1], [now.step, film.steps, 0.25]]) {
+    context.lineWidth = walker === pointed ? 3 : 1.8;
+    for (const [from, to, opacity] of [[0, step, 1], [step, steps, 0.25]]) {
       context.globalAlpha = faint ? 0.12 : opacity;
       const on = begun(context);
       for (let t = from; t <= to; t = t < to ? Math.min(to, t + every - (t % every)) : to + 1) {
@@ -78,12 +80,12 @@ function drawCurves(canvas, { low, high, log, mark, every, value }) {
   }
   context.restore();
   context.strokeStyle = colour("muted");
-  context.strokeRect(x(now.step), top, 0, height - top - bottom);
+  context.strokeRect(x(step), top, 0, height - top - bottom);
   for (const walker of shown) {
-    const size = value(walker, now.step);
+    const size = value(walker, step);
     if (!Number.isFinite(size) || y(size) < top) continue;
-    if (now.pointed && now.pointed !== walker) continue;
-    marker(context, walker.shape, x(now.step), Math.min(y(size), height - bottom), colour(walker.colour), colour("page"), 0.9);
+    if (pointed && pointed !== walker) continue;
+    marker(context, walker.shape, x(step), Math.min(y(size), height - bottom), colour(walker.colour), colour("page"), 0.9);
   }
 }
 

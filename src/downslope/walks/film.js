@@ -29,7 +29,6 @@ const handle = find("start");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const chosen = { start: [...film.start], rates: film.rates.kind, shared: film.rates.shared, speed: 1 };
 const now = { step: 0, playing: false, since: 0, from: 0, pointed: null };
-let map = null;
 let goal = 0;
 let asked = false;
 
@@ -73,9 +72,10 @@ function ask() {
 }
 
 function draw() {
-  drawGround();
-  drawLosses();
-  drawNearness();
+  const scene = { surface, walkers, steps: film.steps, every: EVERY, goal, ...now };
+  placeHandle(handle, surface, chosen.start, drawGround(ground, scene));
+  drawLosses(curves, scene);
+  drawNearness(nearness, scene);
   fillNow();
   scrubber.value = now.step;
   scrubber.setAttribute("aria-valuetext", `step ${now.step} of ${film.steps}`);
@@ -223,7 +223,6 @@ function listen() {
   }).observe(ground);
   for (const query of ["(prefers-color-scheme: dark)", "print"]) {
     matchMedia(query).addEventListener("change", () => {
-      map = null;
       drawKeys();
       draw();
     });

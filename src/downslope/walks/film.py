@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import json
 import math
@@ -13,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from downslope.language.program import Program, in_order
-from downslope.pages import asset, theme
+from downslope.pages import asset, data_in_page, policy, theme
 from downslope.pages.mathml import mathml
 from downslope.recipes.recipe import Recipe, literal
-from downslope.targets.javascript import LIBRARY, function, javascript
-from downslope.targets.stability import Stability, limits, response
+from downslope.targets.javascript import LIBRARY, javascript
+from downslope.targets.stability import Stability, limits
 from downslope.version import __version__
+from downslope.walks.emitted import height, response_code, second, tall
 from downslope.walks.paths import Path, Walk
 from downslope.walks.surface import Surface
 from downslope.walks.walking import CLOSE, HALF_WAY, RATES, noises
@@ -38,10 +37,10 @@ def film(walk: Walk) -> str:
     surface, data = walk.surface, _data(walk)
     parts = [asset("downslope.walks", name) for name in SCRIPTS]
     script = "\n".join(["'use strict';", LIBRARY, _codes(walk), *parts])
-    style = f"{theme()}\n:root {{ --shape: {_shape(surface):.4f}; }}\n{asset('downslope.walks', 'film.css')}"
-    policy = f"default-src 'none'; style-src 'sha256-{_hash(style)}'; script-src 'sha256-{_hash(script)}'"
+    styles = [theme(), asset("downslope.walks", "ground.css"), asset("downslope.walks", "film.css")]
+    style = "\n".join([*styles, f":root {{ --shape: {_shape(surface):.4f}; }}"])
     texts = {
-        "policy": policy,
+        "policy": policy(style, script),
         "title": f"{', '.join(path.name for path in walk.paths)} on {title_of(surface)}",
         "surface": title_of(surface),
         "teaches": f"{surface.teaches}{_noisy(walk)}",
@@ -64,7 +63,7 @@ def film(walk: Walk) -> str:
         formula=mathml(surface.latex()),
         style=style,
         script=script,
-        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
+        data=data_in_page(data),
     )
 
 
@@ -84,31 +83,14 @@ def title_of(surface: Surface) -> str:
 def _codes(walk: Walk) -> str:
     """The surface and the rules in JavaScript, and what a step of each moves per unit of its gradient."""
     programs = [path.recipe.program for path in walk.paths]
-    rules, responses = (",\n".join(map(write, programs)) for write in (javascript, _response))
+    rules, responses = (",\n".join(map(write, programs)) for write in (javascript, response_code))
+    numbers = json.dumps(dict(walk.surface.parameters))
     return (
-        f"const HEIGHT = {_at_a_point(walk.surface, walk.surface.program)};\n"
-        f"const SECOND = {_at_a_point(walk.surface, walk.surface.second)};\n"
+        f"const HEIGHT = ({height(walk.surface)})({numbers});\n"
+        f"const SECOND = ({second(walk.surface)})({numbers});\n"
         f"const RULES = [\n{rules},\n];\n"
         f"const RESPONSES = [\n{responses},\n];"
     )
-
-
-def _at_a_point(surface: Surface, program: Program) -> str:
-    """A function of a point that fills an array with what a program of the surface puts out."""
-    of_numbers = function("", [*surface.variables, *surface.parameters], list(program.outputs.values()))
-    place = [f"point[{k}]" for k in range(len(surface.variables))]
-    known = [literal(float(value)) for value in surface.parameters.values()]
-    return f"((of) => (point, out) => of({', '.join([*place, *known])}, out))({of_numbers})"
-
-
-def _response(program: Program) -> str:
-    """How far a step moves a weight per unit of its gradient: a function, and the names of what it takes."""
-    found = response(program)
-    if found is None:
-        return "null"
-    inputs = [str(part.value) for part in in_order([found[0]]) if part.op == "input"]
-    names = json.dumps(inputs).replace("<", "\\u003c")
-    return f"{{ inputs: {names}, value: {function('', inputs, found[0])} }}"
 
 
 def _data(walk: Walk) -> dict[str, Any]:
@@ -120,7 +102,7 @@ def _data(walk: Walk) -> dict[str, Any]:
             "name": surface.name,
             "variables": list(surface.variables),
             "ranges": [list(surface.ranges[name]) for name in surface.variables],
-            "tall": _tall(surface),
+            "tall": tall(surface),
             "minima": [list(minimum) for minimum in walk.minima],
             "lowest": walk.lowest,
             "bottomless": not walk.minima,
@@ -171,15 +153,6 @@ def _in_python(recipe: Recipe) -> str:
     return f"downslope.{recipe!r}".replace("(rules.", "(downslope.rules.").replace("(dialects.", "(downslope.dialects.")
 
 
-def _tall(surface: Surface) -> list[float]:
-    """The heights between which a surface of one variable is drawn."""
-    if len(surface.variables) > 1:
-        return [0.0, 0.0]
-    values = surface(np.linspace(*surface.ranges["x"], 401))
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    return [low - 0.1 * (high - low), high + 0.05 * (high - low)]
-
-
 def _left_at_goal(walk: Walk) -> dict[str, float | None]:
     """The goal, as a part of the start's height that is left where it is of the usual kind: it moves with the start."""
     part = CLOSE if walk.minima else HALF_WAY
@@ -217,7 +190,3 @@ def _shape(surface: Surface) -> float:
         return 1.6
     (left, right), (bottom, top) = surface.ranges.values()
     return min(1.8, max(1.0, (right - left) / (top - bottom)))
-
-
-def _hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

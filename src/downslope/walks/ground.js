@@ -1,22 +1,19 @@
 // The surface from above, or from the side if it has one variable, and the ways on it.
 
 // Where a point is on the ground's canvas.
-function placed(width, height) {
+function placed(surface, width, height) {
   const [[x0, x1], [y0, y1]] = surface.flat ? surface.ranges : [surface.ranges[0], surface.tall];
   return (x, y) => [((x - x0) / (x1 - x0)) * width, ((y1 - y) / (y1 - y0)) * height];
 }
 
-function drawGround() {
-  const { context, width, height, ratio } = fitted(ground);
-  if (surface.flat) {
-    if (!map || map.width !== Math.round(width * ratio) || map.theme !== colour("page")) {
-      map = mapped(surface, width, height, ratio);
-      map.theme = colour("page");
-    }
-    context.drawImage(map, 0, 0, width, height);
-  } else drawHill(context, width, height);
-  const place = placed(width, height);
-  drawScale(context, width, height, place);
+// Draws a scene: a surface, walkers on it that are at a step of so many, and perhaps one that is pointed at.
+function drawGround(canvas, scene) {
+  const { context, width, height, ratio } = fitted(canvas);
+  const { surface } = scene;
+  const place = placed(surface, width, height);
+  if (surface.flat) context.drawImage(mapOf(surface, width, height, ratio), 0, 0, width, height);
+  else drawHill(context, surface, place, width, height);
+  drawScale(context, surface, place, width, height);
   context.strokeStyle = colour("ink");
   context.lineWidth = 1.6;
   for (const minimum of surface.minima) {
@@ -28,18 +25,29 @@ function drawGround() {
     context.lineTo(x, y + 5);
     context.stroke();
   }
-  const points = walkers.filter((walker) => walker.shown);
-  const front = points.filter((walker) => walker === now.pointed);
-  for (const walker of [...points.filter((other) => other !== now.pointed), ...front]) {
-    drawWay(context, walker, place, width, height);
+  const { walkers, pointed } = scene;
+  const shown = walkers.filter((walker) => walker.shown);
+  for (const walker of [...shown.filter((other) => other !== pointed), ...shown.filter((other) => other === pointed)]) {
+    drawWay(context, scene, walker, place, width, height);
   }
-  const [x, y] = place(chosen.start[0], surface.flat ? chosen.start[1] : walkers[0].losses[0]);
+  return { context, width, height, place };
+}
+
+// Puts the handle of the start where it is.
+function placeHandle(handle, surface, start, { width, height, place }) {
+  const [x, y] = place(start[0], surface.flat ? start[1] : surface.height(start, new Float64Array(2))[0]);
   handle.style.transform = `translate(${Math.min(width, Math.max(0, x))}px, ${Math.min(height, Math.max(0, y))}px)`;
 }
 
-function drawHill(context, width, height) {
+// The map of a surface, drawn anew if the canvas or the colours have changed.
+function mapOf(surface, width, height, ratio) {
+  const wanted = `${Math.round(width * ratio)} ${Math.round(height * ratio)} ${colour("page")}`;
+  if (surface.mapKey !== wanted) Object.assign(surface, { map: mapped(surface, width, height, ratio), mapKey: wanted });
+  return surface.map;
+}
+
+function drawHill(context, surface, place, width, height) {
   const [x0, x1] = surface.ranges[0];
-  const place = placed(width, height);
   const out = new Float64Array(2);
   context.beginPath();
   for (let i = 0; i <= 400; i++) {
@@ -55,7 +63,7 @@ function drawHill(context, width, height) {
   context.fill();
 }
 
-function drawScale(context, width, height, place) {
+function drawScale(context, surface, place, width, height) {
   const [xs, ys] = surface.flat ? surface.ranges : [surface.ranges[0], surface.tall];
   context.fillStyle = colour("muted");
   context.font = "11px system-ui, sans-serif";
@@ -71,18 +79,19 @@ function drawScale(context, width, height, place) {
   }
 }
 
-function drawWay(context, walker, place, width, height) {
-  const faint = now.pointed && now.pointed !== walker;
+function drawWay(context, { surface, steps, step, pointed }, walker, place, width, height) {
+  const faint = pointed && pointed !== walker;
+  const size = surface.variables.length;
   const at = (t) => place(walker.points[t * size], surface.flat ? walker.points[t * size + 1] : walker.losses[t]);
-  let last = now.step;
+  let last = step;
   while (last > 0 && !at(last).every(Number.isFinite)) last--;
-  const tail = Math.max(0, last - Math.max(12, Math.round(film.steps / 12)));
+  const tail = Math.max(0, last - Math.max(12, Math.round(steps / 12)));
   context.strokeStyle = colour(walker.colour);
   context.lineJoin = "round";
   context.setLineDash(walker.dash);
   for (const [from, to, opacity] of [[0, tail, 0.45], [tail, last, 1]]) {
     context.globalAlpha = faint ? 0.15 : opacity;
-    context.lineWidth = walker === now.pointed ? 3 : 2;
+    context.lineWidth = walker === pointed ? 3 : 2;
     const on = begun(context);
     for (let t = from; t <= to; t++) {
       const [x, y] = at(t);
@@ -93,7 +102,7 @@ function drawWay(context, walker, place, width, height) {
   context.setLineDash([]);
   context.globalAlpha = faint ? 0.25 : 1;
   const [x, y] = at(last);
-  const inside = x >= 0 && x <= width && y >= 0 && y <= height && last === now.step;
+  const inside = x >= 0 && x <= width && y >= 0 && y <= height && last === step;
   const edge = inside ? colour("page") : colour(walker.colour);
   const fill = inside ? colour(walker.colour) : colour("page");
   marker(context, walker.shape, Math.max(7, Math.min(width - 7, x)), Math.max(7, Math.min(height - 7, y)), fill, edge);

@@ -113,23 +113,31 @@ function leaves(points, ranges, start, before) {
   return false;
 }
 
+// How a rule does at a learning rate: whether it leaves the map, when it is at the goal to stay, and the highest loss in the
+// last tenth of the steps. Of two, the better one is less at the first place where they differ.
+function outcome(rule, numbers, surface, start, noise, rate, goal, way) {
+  const { points, losses } = walked(rule, { ...numbers, lr: rate }, surface, start, noise, way);
+  let end = -Infinity;
+  for (let t = losses.length - Math.max(1, Math.floor(losses.length / 10)); t < losses.length; t++) {
+    end = losses[t] <= end ? end : losses[t];
+  }
+  const arrived = arrival(losses, goal, surface.bottomless);
+  const off = leaves(points, surface.ranges, start, surface.bottomless ? Math.min(arrived + 1, losses.length) : losses.length);
+  return [Number(off), arrived, Number.isNaN(end) ? Infinity : end];
+}
+
+// The place of the best outcome, the first of several.
+function bestOf(outcomes) {
+  return outcomes.reduce((best, found, k) => {
+    const first = found.findIndex((value, i) => value !== outcomes[best][i]);
+    return first >= 0 && found[first] < outcomes[best][first] ? k : best;
+  }, 0);
+}
+
 // The learning rate with which a rule is soonest at the goal and stays there, or ends lowest, without leaving the map.
 function bestRate(rule, numbers, surface, start, steps, noise, rates, goal) {
-  let best = null;
   const way = roomFor(rule, numbers, start.length, steps, false);
-  for (const rate of rates) {
-    const { points, losses } = walked(rule, { ...numbers, lr: rate }, surface, start, noise, way);
-    let end = -Infinity;
-    for (let t = losses.length - Math.max(1, Math.floor(losses.length / 10)); t < losses.length; t++) {
-      end = losses[t] <= end ? end : losses[t];
-    }
-    const arrived = arrival(losses, goal, surface.bottomless);
-    const off = leaves(points, surface.ranges, start, surface.bottomless ? Math.min(arrived + 1, losses.length) : losses.length);
-    const found = [Number(off), arrived, Number.isNaN(end) ? Infinity : end];
-    const first = best && found.findIndex((value, k) => value !== best.found[k]);
-    if (!best || (first >= 0 && found[first] < best.found[first])) best = { rate, found };
-  }
-  return best.rate;
+  return rates[bestOf(rates.map((rate) => outcome(rule, numbers, surface, start, noise, rate, goal, way)))];
 }
 
 // Length of the way to the goal or the end, distance of it from the start, how often a step turned back along an axis.

@@ -1,0 +1,95 @@
+"""The playground as a self-contained HTML page, assembled from package data and JavaScript made from formulas."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Mapping
+from string import Template
+from typing import Any
+
+from downslope.pages import asset, data_in_page, policy, theme
+from downslope.play.rules import every_rule, rules_code, sentence
+from downslope.rule import Rule
+from downslope.targets.javascript import LIBRARY
+from downslope.targets.typed import reader
+from downslope.version import __version__
+from downslope.walks.emitted import height, second, tall
+from downslope.walks.surface import Surface
+from downslope.walks.surfaces import SURFACES
+from downslope.walks.walking import CLOSE, HALF_WAY, RATES, lowest_places
+
+LANGUAGES = ("en", "zh")
+SHARED = ("walking.js", "drawing.js", "map.js", "ground.js", "curves.js")
+"""What the film of a walk is made of, too."""
+
+SCRIPTS = ("words.js", "state.js", "stability.js", "walkers.js", "transport.js", "play.js")
+"""In the order in which they need each other; what is mounted into the page stands before the last."""
+
+
+def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
+    """The playground.
+
+    Args:
+        own: Rules besides downslope's, by the names that they are to have.
+        link: The state in which it opens, as in its link: `surface=valley&rules=sgd,adam`.
+
+    Example:
+        >>> from downslope.play.page import page
+        >>> page()[:15]
+        '<!doctype html>'
+    """
+    rules = {**every_rule(), **(own or {})}
+    words = {language: _words(language, rules) for language in LANGUAGES}
+    parts = [asset("downslope.walks", name) for name in SHARED] + [asset("downslope.play", name) for name in SCRIPTS]
+    codes = f"const RULES = {rules_code(rules)};\nconst SURFACES = {_surfaces()};\nconst READER = {reader()};"
+    script = "\n".join(["'use strict';", LIBRARY, re.sub(r"\n +", "\n", codes), *parts])
+    style = f"{theme()}\n{asset('downslope.walks', 'ground.css')}\n{asset('downslope.play', 'page.css')}"
+    data = {
+        "words": words,
+        "rates": list(RATES),
+        "close": CLOSE,
+        "half": HALF_WAY,
+        "own": list(own or {}),
+        "link": link,
+        "version": __version__,
+    }
+    text = Template(asset("downslope.play", "page.html")).substitute(
+        policy=html.escape(policy(style, script)),
+        style=style,
+        script=script,
+        data=data_in_page(data),
+        version=__version__,
+    )
+    return re.sub(r'(data-say="([^"]+)"[^>]*>)(?=<)', lambda found: found[1] + html.escape(words["en"][found[2]]), text)
+
+
+def _words(language: str, rules: Mapping[str, Rule]) -> dict[str, str]:
+    """Every sentence of the page in a language; in English what rules and surfaces say is their own."""
+    known: dict[str, str] = json.loads(asset("downslope.play", f"words/{language}.json"))
+    if language == "en":
+        known |= {f"rule.{name}": sentence(rule) for name, rule in rules.items()}
+        known |= {f"surface.{surface.name}.teaches": surface.teaches for surface in SURFACES}
+    return known
+
+
+def _surfaces() -> str:
+    return "{\n" + ",\n".join(f"{json.dumps(each.name)}: {_surface(each)}" for each in SURFACES) + "\n}"
+
+
+def _surface(surface: Surface) -> str:
+    minima, lowest = lowest_places(surface)
+    told: dict[str, Any] = {
+        "name": surface.name,
+        "variables": list(surface.variables),
+        "parameters": dict(surface.parameters),
+        "ranges": [list(surface.ranges[name]) for name in surface.variables],
+        "start": list(surface.start),
+        "tall": tall(surface),
+        "minima": [list(minimum) for minimum in minima],
+        "lowest": lowest,
+        "bottomless": not minima,
+        "source": surface.source,
+    }
+    return f"{{ ...{data_in_page(told)}, height: {height(surface)}, second: {second(surface)} }}"

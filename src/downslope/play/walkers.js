@@ -1,0 +1,93 @@
+// The walkers that follow from the state: where each of them is after every step, and what is measured of that.
+
+const DASHES = [[], [10, 3], [3, 3], [12, 3, 3, 3], [6, 2], [16, 4], [2, 2]];
+let surface = null;
+let walkers = [];
+let goal = 0;
+let every = 1;
+const now = { step: 0, playing: false, since: 0, from: 0, pointed: null, lit: "" };
+
+const made = new Map(); // surfaces by what they are made of
+
+// The surface of a name, or of a formula that was typed.
+function surfaceNamed(name) {
+  return has(SURFACES, name) ? SURFACES[name] : surfaceTyped(name);
+}
+
+function surfaceTyped(text) {
+  throw new Left(say("left.surface", { name: text.slice(0, 40) }));
+}
+
+// The surface of the state, with what of it is worked out once.
+function surfaceNow() {
+  const key = JSON.stringify([state.surface, state.shape]);
+  if (!made.has(key)) {
+    const base = surfaceNamed(state.surface);
+    const shape = { ...base.parameters, ...state.shape };
+    if (made.size > 20) made.clear();
+    made.set(key, { ...base, flat: base.variables.length === 2, height: base.height(shape), second: base.second(shape) });
+  }
+  return made.get(key);
+}
+
+// The flags that are on, as the programs of a rule are called by.
+const flagsKey = (flags) => Object.keys(flags).filter((name) => flags[name]).join(" ");
+
+// A rule as it is to walk: its program, its numbers.
+function chosenRule(id) {
+  const rule = RULES[ruleOf(id)];
+  const settings = state.settings[id] ?? {};
+  const pick = (usual) => Object.fromEntries(Object.entries(usual).map(([name, value]) => [name, settings[name] ?? value]));
+  const flags = pick(rule.flags);
+  const form = rule.forms[flagsKey(flags)];
+  return { rule, flags, form, numbers: pick(rule.numbers), code: { ...form.code, response: form.response } };
+}
+
+// Makes the walkers of the rules that there are; those that were there keep their room.
+function gather() {
+  const before = new Map(walkers.map((walker) => [walker.id, walker]));
+  walkers = state.rules.map((id, k) => {
+    const chosen = chosenRule(id);
+    const old = before.get(id);
+    const size = surface.variables.length;
+    const fits = old && old.form === chosen.form && old.losses.length === state.steps + 1 && old.points.length === (state.steps + 1) * size;
+    return {
+      ...(fits ? old : {}),
+      ...chosen,
+      id,
+      name: id,
+      room: fits ? old.room : roomFor(chosen.code, chosen.numbers, size, state.steps, true),
+      colour: `c${k % 7}`,
+      dash: DASHES[(k + (k >= 7 ? 3 : 0)) % DASHES.length],
+      shape: SHAPE_NAMES[k % SHAPE_NAMES.length],
+      shown: !state.off.includes(id),
+    };
+  });
+}
+
+// Works out everything anew.
+function recompute() {
+  surface = surfaceNow();
+  gather();
+  every = Math.ceil(state.steps / 600);
+  const size = surface.variables.length;
+  const first = surface.height(Float64Array.from(state.start), new Float64Array(1 + size))[0];
+  goal = surface.lowest + (surface.bottomless ? PLAY.half : PLAY.close) * (first - surface.lowest);
+  for (const walker of walkers) {
+    if (!("lr" in walker.numbers)) walker.lr = NaN;
+    else if (state.lr === "best") {
+      walker.lr = bestRate(walker.code, walker.numbers, surface, state.start, state.steps, null, PLAY.rates, goal);
+    } else walker.lr = state.lr === "own" ? walker.numbers.lr : state.lr;
+    const numbers = { ...walker.numbers, lr: walker.lr };
+    const way = walked(walker.code, numbers, surface, state.start, null, walker.room);
+    Object.assign(walker, way, { limit: limitOf(walker.form, numbers), effective: effectiveSteps(way, walker.code, numbers, size) });
+    walker.sharpness = sharpnesses(way, walker.code, numbers, surface, walker.limit);
+    walker.arrived = arrival(walker.losses, goal, surface.bottomless);
+    Object.assign(walker, measured(walker.points, size, Math.min(walker.arrived, state.steps)));
+  }
+  now.step = Math.min(now.step, state.steps);
+  now.pointed = walkers.find((walker) => walker.id === now.pointed?.id) ?? null;
+}
+
+// What is drawn.
+const scene = () => ({ surface, walkers, goal, steps: state.steps, every, ...now });

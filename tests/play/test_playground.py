@@ -1,0 +1,168 @@
+"""The playground in a browser: it walks where Python walks, answers to mouse and keyboard, and its link says all."""
+
+import json
+
+import numpy as np
+import pytest
+
+import downslope
+from downslope.pages import asset
+from downslope.play import page as written
+from downslope.play.page import LANGUAGES
+from downslope.play.rules import every_rule
+
+expect = pytest.importorskip("playwright.sync_api").expect
+
+PATHS = "walkers.map(w => [w.id, w.lr, [...w.points], [...w.losses], w.arrived, w.length, w.turns])"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """The page, written once."""
+    target = tmp_path_factory.mktemp("play") / "play.html"
+    target.write_text(written.page())
+    return target
+
+
+@pytest.fixture(scope="module")
+def playground(page, file):
+    """The page, opened once; nothing moves by itself."""
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(file.as_uri())
+    return page
+
+
+def opened(playground, link):
+    """The same page in the state of a link; what the link says besides is given back."""
+    playground.evaluate("link => openLink(link)", link)
+    return playground.locator("#left-list").inner_text()
+
+
+def check_paths(playground, walk, names):
+    found = playground.evaluate(PATHS)
+    assert [name for name, *_ in found] == names
+    for path, (_, lr, points, losses, arrived, length, turns) in zip(walk.paths, found, strict=True):
+        assert lr == path.lr
+        theirs = np.array(points, float).reshape(path.points.shape)
+        np.testing.assert_allclose(theirs, path.points, rtol=1e-9, atol=1e-9 * abs(path.points).max())
+        np.testing.assert_allclose(np.array(losses, float), path.losses, rtol=1e-8, atol=1e-10 * abs(path.losses[0]))
+        assert arrived == (walk.steps + 1 if path.arrival is None else path.arrival)
+        assert length == pytest.approx(path.length)
+        assert turns == sum(path.sign_changes)
+
+
+@pytest.mark.parametrize(
+    ("link", "surface", "given"),
+    [
+        ("surface=valley&lr=0.1&start=-9,1.5", "valley", {"lr": 0.1, "start": (-9, 1.5)}),
+        ("surface=double_well&lr=best", "double_well", {"lr": "best"}),
+        ("surface=valley&valley.kappa=10&lr=own", downslope.surfaces.valley.given(kappa=10), {"lr": "own"}),
+    ],
+)
+def test_it_walks_where_python_walks(playground, link, surface, given):
+    rules = ["sgd", "momentum", "keras.adam", "rmsprop"]
+    assert opened(playground, f"{link}&steps=100&rules={','.join(rules)}") == ""
+    check_paths(playground, downslope.walk(surface, rules, steps=100, **given), rules)
+
+
+def test_settings_and_flags_of_one_rule_as_two_walkers(playground):
+    link = "surface=valley&lr=own&steps=40&rules=adam,adam.2&adam.lr=0.1&adam.2.lr=0.1&adam.beta1=0.5"
+    link += "&adam.2.bias_correction=0"
+    assert opened(playground, link) == ""
+    two = [
+        downslope.Recipe(downslope.adam, lr=0.1, beta1=0.5),
+        downslope.Recipe(downslope.adam, lr=0.1, bias_correction=False),
+    ]
+    check_paths(playground, downslope.walk("valley", two, steps=40, lr="own"), ["adam", "adam.2"])
+
+
+def test_the_limit_of_every_rule_is_pythons(playground):
+    """Worked out in the page from the coefficients of the recurrence, for settings that Python was not asked for."""
+    for changed in ({}, {"mu": 0.5, "beta1": 0.8, "momentum": 0.95}):
+        for name, rule in every_rule().items():
+            settings = {key: value for key, value in changed.items() if key in rule.hyperparameters}
+            if changed and not settings:
+                continue
+            settings |= {key: 0.9 for key, value in rule.hyperparameters.items() if value is None and key != "lr"}
+            theirs = playground.evaluate(
+                """([name, settings]) => { const rule = RULES[name];
+                const numbers = { ...rule.numbers, ...settings, lr: settings.lr ?? rule.numbers.lr };
+                const found = limitOf(rule.forms[flagsKey(rule.flags)], numbers);
+                return found && String(found.limit); }""",
+                [name, settings],
+            )
+            ours = rule.stability(**settings).limit
+            assert (theirs is None) == (ours is None), name
+            if ours is not None:
+                assert float(theirs.replace("Infinity", "inf")) == pytest.approx(ours, rel=1e-6), name
+
+
+def test_moving_the_start_makes_the_walk_from_there(playground):
+    opened(playground, "surface=valley&steps=80&lr=0.1")
+    playground.locator("#start").press("ArrowRight")
+    playground.locator("#start").press("ArrowUp")
+    assert playground.evaluate("state.start") == [-8.8, 1.56]
+    rules = ["sgd", "momentum", "adam"]
+    check_paths(playground, downslope.walk("valley", rules, start=(-8.8, 1.56), steps=80, lr=0.1), rules)
+    box = playground.locator("#ground").bounding_box()
+    playground.locator("#start").hover()
+    playground.mouse.down()
+    playground.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
+    playground.mouse.up()
+    assert playground.evaluate("state.start") == pytest.approx([-5, 1.5], abs=0.05)
+
+
+def test_steps_are_looked_up(playground):
+    opened(playground, "surface=valley&steps=80&t=80")
+    assert playground.locator("#step").inner_text() == "80"
+    playground.get_by_label("One step back").click()
+    expect(playground.locator("#step")).to_have_text("79")
+    playground.locator("#scrubber").fill("10")
+    expect(playground.locator("#step")).to_have_text("10")
+    assert playground.locator("#said").inner_text().startswith("Step 10 of 80. sgd: loss ")
+
+
+@pytest.mark.parametrize(
+    ("link", "left"),
+    [
+        ("surface=valley&speling=3", "speling"),
+        ("surface=nowhere", "surface"),
+        ("steps=1e9", "steps"),
+        ("steps=-1", "steps"),
+        ("adam.lr=nan", "adam.lr"),
+        ("adam.__proto__=1", "adam.__proto__"),
+        ("__proto__=1", "__proto__"),
+        ("constructor.constructor=alert(1)", "constructor.constructor"),
+        ("rules=sgd,<img src=x>", "rules"),
+        ("rules=toString", "rules"),
+        ("start=1,2,3", "start"),
+        ("lang=xx", "lang"),
+        ("%E0%A4%A", "%E0%A4%A"),
+        ("v=99", "v"),
+        ("a" * 9000, ""),
+    ],
+)
+def test_what_a_link_cannot_say_is_left_out_and_named(playground, link, left):
+    said = opened(playground, link)
+    assert said.startswith(left)
+    assert len(said) > len(left)
+    assert playground.evaluate("walkers.length") == 3
+
+
+def test_a_link_says_the_state_and_nothing_more(playground):
+    link = "#v=1&surface=valley&rules=sgd,adam&start=-5,1&lr=own&t=7&lang=zh&valley.kappa=10&adam.lr=0.1"
+    assert opened(playground, link) == ""
+    assert playground.evaluate("writeLink()") == link.replace("&lr=own", "")
+
+
+def test_words_are_there_in_every_language(playground):
+    words = playground.evaluate("PLAY.words")
+    plain = {name: json.loads(asset("downslope.play", f"words/{name}.json")) for name in LANGUAGES}
+    ours = ("rule.", "surface.")  # in English they are Python's own
+    keys = [{key for key in each if not key.startswith(ours)} for each in plain.values()]
+    assert all(each == keys[0] for each in keys)
+    assert all(text.strip() for each in words.values() for text in each.values())
+
+
+def test_it_is_small():
+    assert len(written.page().encode()) < 400_000
