@@ -24,7 +24,15 @@ from downslope.torch.layout import Layout
 from downslope.torch.points import at_weights, elsewhere, follow, move, refuse_another_place, refuse_at_weights
 from downslope.torch.progress import Progress
 from downslope.torch.quick import quick_step
-from downslope.torch.settings import Group, GroupSettings, Shared, check_carried, settle, warn_of_misspelt
+from downslope.torch.settings import (
+    Group,
+    GroupSettings,
+    Shared,
+    check_carried,
+    refuse_recording,
+    settle,
+    warn_of_misspelt,
+)
 from downslope.torch.state import check_members, loaded, merged_groups
 from downslope.torch.step import Step
 from downslope.training.arguments import every_option, keywords, takes
@@ -134,6 +142,7 @@ class Optimizer(torch.optim.Optimizer):
         """The rule of a group."""
         return self.rule
 
+    @_disable_dynamo
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with settings of their own; see `torch.optim.Optimizer.add_param_group`.
 
@@ -150,6 +159,8 @@ class Optimizer(torch.optim.Optimizer):
             if self._aliases:
                 param_group = AliasedGroup(param_group, self._aliases)
             trial = {**self.defaults, **param_group}
+            if trial.get("capturable"):
+                refuse_recording("capturable")
             self._check_group(trial, admitted)
             check_members(param_group, self._storage)
             self._admit(admitted)
@@ -269,6 +280,7 @@ class Optimizer(torch.optim.Optimizer):
         )
         return step.take(key, groups, state)
 
+    @_disable_dynamo
     def step_in_backward(self) -> contextlib.ExitStack:  # noqa: D102
         return backward.step_in_backward(self, self._surveys, self._update_one)
 
@@ -292,6 +304,7 @@ class Optimizer(torch.optim.Optimizer):
                 for group, settings in self._settled(groups):
                     follow(group, self.state, settings)
 
+    @_disable_dynamo
     @contextlib.contextmanager
     def at_weights(self) -> Iterator[None]:
         """Inside this block the parameters hold the weights themselves, for evaluation and saving.
@@ -314,6 +327,7 @@ class Optimizer(torch.optim.Optimizer):
         with self._progress.moved("at_weights", elsewhere(groups, self.state, stored=True)):
             yield
 
+    @_disable_dynamo
     @contextlib.contextmanager
     def at_lookahead(self) -> Iterator[None]:
         """Inside this block parameters hold the point where the gradient is to be taken (`lookahead="explicit"`)."""
@@ -321,6 +335,7 @@ class Optimizer(torch.optim.Optimizer):
         with self._progress.moved("at_lookahead", elsewhere(groups, self.state, stored=False)):
             yield
 
+    @_disable_dynamo
     def eval(self) -> None:
         """Move the parameters to the weights themselves, for evaluation and saving, until `train` is called.
 
@@ -350,6 +365,7 @@ class Optimizer(torch.optim.Optimizer):
         """
         self._move("eval", to_weights=True)
 
+    @_disable_dynamo
     def train(self) -> None:
         """Move the parameters to where gradients are to be taken: the way back from `eval`.
 
@@ -368,14 +384,17 @@ class Optimizer(torch.optim.Optimizer):
             self._progress.quick_step = None
             move(self._settled(groups), self.state, to_weights=to_weights)
 
+    @_disable_dynamo
     def _groups_ahead(self, *, stored: bool = True) -> list[Group]:
         """The groups of rules with a look-ahead, if in training their parameters hold the points ahead, or do not."""
         groups = self.param_groups if self._options.stored_ahead is stored else ()
         return [group for group in groups if self._choose(group).ahead is not None]
 
+    @_disable_dynamo
     def _settled(self, groups: Iterable[Group]) -> list[tuple[Group, GroupSettings]]:
         return [(group, self._check_group(group)) for group in groups]
 
+    @_disable_dynamo
     @contextlib.contextmanager
     def at_average(self) -> Iterator[None]:
         """Inside this block the parameters hold the moving average of the weights, for evaluation and saving.
@@ -401,6 +420,7 @@ class Optimizer(torch.optim.Optimizer):
         self._progress.refuse_elsewhere("state_dict")
         return super().state_dict()
 
+    @_disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the state of an optimizer of downslope or of `torch.optim`, whatever its version.
 
@@ -431,10 +451,12 @@ class Optimizer(torch.optim.Optimizer):
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
+    @_disable_dynamo
     def save(self, path: str | Path, model: torch.nn.Module) -> None:  # noqa: D102
         with self._progress.alone("save"):
             training.save(self._training(model), path)
 
+    @_disable_dynamo
     def load(self, path: str | Path, model: torch.nn.Module) -> None:  # noqa: D102
         with self._progress.alone("load"):
             loaded = training.load(self._training(model), path)

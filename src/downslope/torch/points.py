@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 
 from downslope.torch.settings import PLACED, Group, GroupSettings
 
@@ -56,6 +57,7 @@ def refuse_another_place(group: Group, settings: GroupSettings) -> None:
         )
 
 
+@_disable_dynamo
 def elsewhere(
     groups: Iterable[tuple[Group, GroupSettings]], state: Mapping[Tensor, Mapping[str, Any]], *, stored: bool
 ) -> dict[Tensor, Tensor]:

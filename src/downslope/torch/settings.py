@@ -148,16 +148,27 @@ def check_carried(group: Group, rule: Rule) -> None:
     for name, value in group.items():
         if value is torch_optimizer.required:
             raise TypeError(f"{rule.name} has no default for {name}; give {name}=...")
-    for name in ("capturable", "differentiable"):
-        if group.get(name):
-            raise ValueError(
-                f"{name}=True is not possible: the step is compiled code outside of PyTorch's graphs; leave it out"
-            )
+    if group.get("differentiable"):
+        refuse_recording("differentiable")
     for name in ("foreach", "fused"):
         if not isinstance(group.get(name), (bool, NoneType)):
             raise TypeError(f"{name}={group[name]!r}: give True, False or None")
     if group.get("foreach") and group.get("fused"):
         raise ValueError("foreach=True and fused=True exclude each other in torch.optim; give one or neither")
+
+
+def refuse_recording(name: str) -> None:
+    """Refuse an option that asks PyTorch to record what a step does.
+
+    `capturable` is refused where a group is given: `torch.compile` itself writes it into groups that are written to in
+    code it has compiled.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(
+        f"{name}=True is not possible: the step is compiled code outside of PyTorch's graphs; leave it out"
+    )
 
 
 def settle(group: Group, rule: Rule, options: Shared, scaled: bool) -> GroupSettings:
