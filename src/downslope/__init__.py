@@ -9,7 +9,7 @@ from downslope.language.formula import scalar
 from downslope.language.operations import *
 from downslope.language.operations import FormulaError
 from downslope.language.options import Options
-from downslope.rule import Rule, rule
+from downslope.rule import Rule, read_rule, rule
 from downslope.rules import *
 from downslope.version import __version__ as __version__
 
@@ -57,6 +57,7 @@ __all__ = [
     "convert",
     "convert_file",
     "equivalent",
+    "read_rule",
     "rule",
     "scalar",
     "surface",

@@ -12,10 +12,14 @@ from typing import Any, overload
 
 import numpy as np
 
+from downslope.language.expression import Expression, apply
 from downslope.language.formula import Formula
-from downslope.language.operations import FormulaError
+from downslope.language.lines import parse_lines
+from downslope.language.operations import FormulaError, namespace
 from downslope.language.options import FIXED, compose
 from downslope.language.program import Cost
+from downslope.targets.arrays import compute
+from downslope.targets.evaluate import evaluate
 from downslope.targets.latex import latex
 from downslope.targets.stability import Stability, stability
 
@@ -202,3 +206,51 @@ def rule(
     if function is None:
         return lambda decorated: Rule.of(decorated, ranges or {}, FIXED)
     return Rule.of(function, ranges or {}, FIXED)
+
+
+def read_rule(text: str, name: str = "own") -> Rule:
+    """Read a rule from text: a few lines as they stand in a rule's function. The text is never run.
+
+    The new weights are what `x` is in the end, or what the last line returns. A name that is used before a line sets it
+    is a state, 0 at first. A line such as `mu = 0.5` makes a hyperparameter with this default; the usual ones need no
+    such line.
+
+    Args:
+        text: At most 500 characters; `;` ends a line too.
+        name: What the rule is called.
+
+    Raises:
+        GrammarError: The text is no rule; the message points at the place.
+        FormulaError: The name is not one that a function could have.
+
+    Example:
+        >>> heavy_ball = read_rule("v = mu*v - lr*dx; x += v")
+        >>> heavy_ball.states, heavy_ball.hyperparameters["mu"]
+        (mappingproxy({'v': 0.0}), 0.9)
+        >>> tuple(map(float, heavy_ball(1.0, 2.0, lr=0.1)))
+        (0.8, -0.2)
+    """
+    if not name.isidentifier():
+        raise FormulaError(f"name={name!r} is not the name of a function; give one such as 'own'")
+    read = parse_lines(text)
+
+    def own(*given: Any, **numbers: Any) -> Any:
+        known = dict(zip(("x", "dx", *read.states), given, strict=True)) | numbers
+
+        def computed(e: Expression, args: list[Any]) -> Any:
+            symbols = any(isinstance(arg, Expression) for arg in args)
+            return apply(e.op, *args) if symbols else compute(e.op, args, namespace(args))
+
+        values = evaluate(
+            read.outputs.values(), lambda e: e.value if e.op == "constant" else known[str(e.value)], computed
+        )
+        new = [values[e] for e in read.outputs.values()]
+        return tuple(new) if read.states else new[0]
+
+    arrays = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD) for key in ("x", "dx")]
+    states = [arrays[0].replace(name=key, default=0.0) for key in read.states]
+    numbers = {**({"t": inspect.Parameter.empty} if read.uses_t else {}), **read.hyperparameters}
+    settings = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in numbers.items()]
+    own.__name__ = own.__qualname__ = name
+    own.__signature__ = inspect.Signature([*arrays, *states, *settings])  # type: ignore[attr-defined]
+    return rule(own)

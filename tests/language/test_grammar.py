@@ -211,8 +211,9 @@ def test_what_is_wrong_is_said_and_shown(text):
     assert (caught.value.text, caught.value.place, caught.value.problem) == (text, place, problem)
     said, shown, pointer = str(caught.value).split("\n")
     assert said == problem
-    assert len(shown) == len(text) + 2
-    assert pointer == f"{' ' * (place + 2)}^"
+    before, after = text[:place].rpartition("\n")[2], text[place:].partition("\n")[0]
+    assert len(shown) == 2 + len(before + after)
+    assert pointer == f"{' ' * (2 + len(before))}^"
     assert shown.isprintable()
 
 

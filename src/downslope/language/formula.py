@@ -72,18 +72,24 @@ class Range:
         return f"a number from {self.low:g} to {'' if self.closed else 'below '}{self.high:g}"
 
 
-_FRACTION = Range(0.0, 1.0, closed=False)
-_POSITIVE = Range(0.0, math.inf)
-_ANY = Range(-math.inf, math.inf)
+FRACTION = Range(0.0, 1.0, closed=False)
+"""What a hyperparameter may be whose name begins with "beta"."""
+
+ANY = Range(-math.inf, math.inf)
+"""What one of any other name may be."""
+
+USUAL = {
+    **dict.fromkeys(("mu", "momentum", "rho", "decay_rate", "averaging"), FRACTION),
+    **dict.fromkeys(("lr", "eps", "weight_decay", "max_norm"), Range(0.0, math.inf)),
+}
+"""What hyperparameters of the literature's other names may be."""
 
 
 def usual_range(name: str) -> Range:
     """The range that a hyperparameter of this name has throughout the literature."""
-    if name in ("mu", "momentum", "rho", "decay_rate", "averaging") or name.startswith("beta"):
-        return _FRACTION
-    if name in ("lr", "eps", "weight_decay", "max_norm"):
-        return _POSITIVE
-    return _ANY
+    if name in USUAL:
+        return USUAL[name]
+    return FRACTION if name.startswith("beta") else ANY
 
 
 @dataclass(frozen=True, eq=False)

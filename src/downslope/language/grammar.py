@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -59,11 +59,15 @@ BINARY = {
 CALLED = ("abs", *WORDS)
 """The words that are followed by values in brackets."""
 
-_TOKEN = re.compile(
-    r"(?P<blank>[ \t\r\n]+)"
+SIGNS = r"\*\*|[<>=!]=|[-+*/^<>&|~(),]"
+"""The signs of a formula, as a pattern."""
+
+_PARTS = (
+    r"(?P<blank>[ \t\r]+)"
+    r"|(?P<line>\n)"
     r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
-    r"|(?P<sign>\*\*|[<>=!]=|[-+*/^<>&|~(),])"
+    r"|(?P<sign>%s)"
 )
 
 
@@ -77,8 +81,10 @@ class GrammarError(ValueError):
     """
 
     def __init__(self, text: str, place: int, problem: str):
-        shown = "".join(c if c.isprintable() else " " for c in text[: LONGEST + 1])
-        super().__init__(f"{problem}\n  {shown}\n  {' ' * place}^")
+        first = text.rfind("\n", 0, place) + 1
+        line = text[first : first + LONGEST + 1].partition("\n")[0]
+        shown = "".join(c if c.isprintable() else " " for c in line)
+        super().__init__(f"{problem}\n  {shown}\n  {' ' * (place - first)}^")
         self.text, self.place, self.problem = text, place, problem
 
 
@@ -105,49 +111,57 @@ def parse(text: str, variables: Sequence[str] = ("x", "y")) -> Expression:
         raise TypeError(f"text={text!r} is a {type(text).__name__}; expected a formula such as 'x**2 + y**2'")
     if len(text) > LONGEST:
         raise GrammarError(text, LONGEST, f"the formula has {len(text)} characters; at most {LONGEST} are read")
-    return _Reader(text, variables).whole()
+    one_line = (token for token in tokens(text) if token.kind != "line")
+    return Reader(text, {name: array(name) for name in variables}, one_line).whole()
 
 
-class _Token(NamedTuple):
-    """A number, a name, a sign or the end, and where in the text it begins."""
+class Token(NamedTuple):
+    """A number, a name, a sign, the end of a line or of the text, and where in the text it begins."""
 
     kind: str
     text: str
     place: int
 
 
-def _tokens(text: str) -> Iterator[_Token]:
-    place = 0
+def tokens(text: str, signs: str = SIGNS) -> Iterator[Token]:
+    """What a text is made of besides blanks, and its end.
+
+    Args:
+        text: What somebody typed.
+        signs: The signs that may be in it, as a pattern.
+    """
+    pattern, place = re.compile(_PARTS % signs), 0
     while place < len(text):
-        found = _TOKEN.match(text, place)
+        found = pattern.match(text, place)
         if found is None:
             raise GrammarError(text, place, f"unexpected '{text[place]}'")
         if found.lastgroup != "blank":
-            yield _Token(str(found.lastgroup), "**" if found[0] == "^" else found[0], place)
+            yield Token(str(found.lastgroup), "**" if found[0] == "^" else found[0], place)
         place = found.end()
-    yield _Token("end", "", len(text))
+    yield Token("end", "", len(text))
 
 
-class _Reader:
+class Reader:
     """Reads one text from left to right; what is read is worked out like a function that is called with symbols."""
 
-    def __init__(self, text: str, variables: Sequence[str]):
+    def __init__(self, text: str, variables: Mapping[str, Any], tokens: Iterable[Token]):
         self.text = text
-        self.names: dict[str, Any] = {"pi": np.float64(math.pi)} | {name: array(name) for name in variables}
-        self.tokens = list(_tokens(text))
+        self.names: dict[str, Any] = {"pi": np.float64(math.pi), **variables}
+        self.tokens = list(tokens)
         self.index = 0
 
     @property
-    def token(self) -> _Token:
+    def token(self) -> Token:
         """What comes next."""
         return self.tokens[self.index]
 
-    def take(self) -> _Token:
+    def take(self) -> Token:
         """What comes next, and go on behind it."""
         self.index += 1
         return self.tokens[self.index - 1]
 
     def fail(self, problem: str, place: int | None = None) -> NoReturn:
+        """Refuse the text, at what comes next or at a place."""
         raise GrammarError(self.text, self.token.place if place is None else place, problem)
 
     def whole(self) -> Expression:
@@ -157,7 +171,7 @@ class _Reader:
         value = self.operation(1, 0)
         if self.token.kind != "end":
             self.fail("expected an operator")
-        if _is_truth(value):
+        if is_truth(value):
             self.fail("the formula is a truth value, not a number", 0)
         return expression(value)
 
@@ -200,11 +214,13 @@ class _Reader:
             return value
         if token.text in self.names:
             return self.names[token.text]
-        if token.text not in CALLED:
-            self.fail(f"there is no '{token.text}'; there are {', '.join([*self.names, *CALLED])}", token.place)
-        return self.call(token, depth)
+        return self.call(token, depth) if token.text in CALLED else self.unknown(token)
 
-    def call(self, word: _Token, depth: int) -> Any:
+    def unknown(self, name: Token) -> Any:
+        """What a name stands for that is neither a word nor known."""
+        self.fail(f"there is no '{name.text}'; there are {', '.join([*self.names, *CALLED])}", name.place)
+
+    def call(self, word: Token, depth: int) -> Any:
         """The values in brackets behind a word."""
         self.close("(")
         values = [self.operation(1, depth + 1)]
@@ -226,7 +242,7 @@ class _Reader:
     def applied(self, op: str, place: int, *values: Any) -> Any:
         """The operation on numbers, truth values and expressions."""
         for value, kind in zip(values, OPERATIONS[op].takes, strict=True):
-            if _is_truth(value) != (kind == "truth"):
+            if is_truth(value) != (kind == "truth"):
                 found, needed = ("number", "truth value") if kind == "truth" else ("truth value", "number")
                 self.fail(f"a {found} where a {needed} is needed", place)
         if any(isinstance(value, Expression) for value in values):
@@ -243,5 +259,6 @@ class _Reader:
         return value
 
 
-def _is_truth(value: Any) -> bool:
+def is_truth(value: Any) -> bool:
+    """Whether what has been read is a truth value."""
     return value.is_condition if isinstance(value, Expression) else isinstance(value, np.bool_)

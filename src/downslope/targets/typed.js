@@ -1,5 +1,5 @@
-// Reads a formula that somebody typed, by the grammar that language/grammar.py gives, with the same limits and the same
-// answers. A tree is made of { op, args } and of { op: "constant" or "input", value }.
+// Reads a formula or a rule that somebody typed, by the grammars that language/grammar.py and language/lines.py give, with
+// the same limits and the same answers. A tree is made of { op, args } and of { op: "constant" or "input", value }.
 
 class GrammarError extends Error {
   constructor(place, problem) {
@@ -10,22 +10,19 @@ class GrammarError extends Error {
 }
 
 const has = (table, key) => Object.prototype.hasOwnProperty.call(table, key);
-const TOKEN = new RegExp(
-  "([ \\t\\r\\n]+)" +
-    "|((?:[0-9]+(?:\\.[0-9]*)?|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?)" +
-    "|([A-Za-z_][A-Za-z0-9_]*)" +
-    "|(\\*\\*|[<>=!]=|[-+*/^<>&|~(),])",
-  "y",
-);
+const KINDS = ["blank", "line", "number", "name", "sign"];
+const PARTS = ["[ \\t\\r]+", "\\n", "(?:[0-9]+(?:\\.[0-9]*)?|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?", "[A-Za-z_][A-Za-z0-9_]*"];
 
-function tokens(text) {
+// What a text is made of besides blanks, and its end.
+function tokens(text, signs) {
+  const pattern = new RegExp([...PARTS, signs].map((part) => `(${part})`).join("|"), "y");
   const found = [];
   let place = 0;
   while (place < text.length) {
-    TOKEN.lastIndex = place;
-    const match = TOKEN.exec(text);
+    pattern.lastIndex = place;
+    const match = pattern.exec(text);
     if (!match) throw new GrammarError(place, `unexpected '${String.fromCodePoint(text.codePointAt(place))}'`);
-    const kind = match[1] ? "blank" : match[2] ? "number" : match[3] ? "name" : "sign";
+    const kind = KINDS.find((_, k) => match[k + 1] !== undefined);
     if (kind !== "blank") found.push({ kind, text: match[0] === "^" ? "**" : match[0], place });
     place += match[0].length;
   }
@@ -42,18 +39,16 @@ const isTruth = (tree) => tree.op === "truth" || (has(OPERATIONS, tree.op) && OP
 const settled = (tree) =>
   tree.op === "truth" ? { op: "eq", args: [constant(0), constant(tree.value ? 0 : 1)] } : tree;
 
-function parse(text, variables) {
-  const length = [...text].length;
-  if (length > LONGEST)
-    throw new GrammarError(LONGEST, `the formula has ${length} characters; at most ${LONGEST} are read`);
-  const read = tokens(text);
+// Reads pieces of a text from left to right. `names` has the tree of each name that is known, or of one that has become
+// known when it is asked for with `unknown`.
+function reading(pieces, names, unknown) {
   let index = 0;
 
-  const next = () => read[index];
+  const next = () => pieces[index];
+  const take = () => pieces[index++];
   const fail = (problem, place = next().place) => {
     throw new GrammarError(place, problem);
   };
-  const names = [...Object.keys(CONSTANTS), ...variables];
 
   function finite(tree, place) {
     if (isNumber(tree) && !Number.isFinite(tree.value)) fail("this is not a finite number", place);
@@ -78,55 +73,53 @@ function parse(text, variables) {
 
   function close(bracket) {
     if (next().text !== bracket) fail(`expected ${bracket}`);
-    index++;
+    take();
   }
 
-  function operation(least, depth) {
+  function operation(least = 1, depth = 0) {
     let value = signed(depth);
     while (has(BINARY, next().text) && BINARY[next().text][0] >= least) {
-      const { text: sign, place } = read[index++];
+      const { text: sign, place } = take();
       const [binding, op] = BINARY[sign];
       value = applied(op, place, value, operation(binding + 1, depth));
     }
     return value;
   }
 
-  function signed(depth) {
+  function signed(depth = 0) {
     if (depth > DEEPEST) fail(`the formula is nested more than ${DEEPEST} deep`);
     const { text: sign, place } = next();
     if (sign === "+" || sign === "-" || sign === "~") {
-      index++;
+      take();
       const value = signed(depth + 1);
       const negative = applied(sign === "~" ? "not" : "neg", place, value);
       return sign === "+" ? value : negative;
     }
     const value = atom(depth);
     if (next().text !== "**") return value;
-    const power = read[index++].place;
+    const power = take().place;
     return applied("pow", power, value, signed(depth + 1));
   }
 
   function atom(depth) {
     const { kind, text: word, place } = next();
     if (kind !== "number" && kind !== "name" && word !== "(") fail("expected a number, a name or (");
-    index++;
+    const name = take();
     if (kind === "number") return finite(constant(Number(word)), place);
     if (word === "(") {
       const value = operation(1, depth + 1);
       close(")");
       return value;
     }
-    if (variables.includes(word)) return { op: "input", args: [], value: word };
-    if (has(CONSTANTS, word)) return constant(CONSTANTS[word]);
-    if (!CALLED.includes(word)) fail(`there is no '${word}'; there are ${[...names, ...CALLED].join(", ")}`, place);
-    return call(word, place, depth);
+    if (names.has(word)) return names.get(word);
+    return CALLED.includes(word) ? call(word, place, depth) : unknown(name);
   }
 
   function call(word, place, depth) {
     close("(");
     const values = [operation(1, depth + 1)];
     while (next().text === ",") {
-      index++;
+      take();
       values.push(operation(1, depth + 1));
     }
     close(")");
@@ -135,26 +128,49 @@ function parse(text, variables) {
     return applied(word, place, ...values);
   }
 
+  return { next, take, fail, applied, operation, signed };
+}
+
+const input = (value) => ({ op: "input", args: [], value });
+const known = (...inputs) =>
+  new Map([...Object.entries(CONSTANTS).map(([name, value]) => [name, constant(value)]), ...inputs.map((name) => [name, input(name)])]);
+
+function checkLength(text, what, longest) {
+  const length = [...text].length;
+  if (length > longest) throw new GrammarError(longest, `the ${what} has ${length} characters; at most ${longest} are read`);
+}
+
+function parse(text, variables) {
+  checkLength(text, "formula", LONGEST);
+  const names = known(...variables);
+  const pieces = tokens(text, SIGNS).filter(({ kind }) => kind !== "line");
+  const { next, fail, operation } = reading(pieces, names, (name) =>
+    fail(`there is no '${name.text}'; there are ${[...names.keys(), ...CALLED].join(", ")}`, name.place),
+  );
   if (next().kind === "end") fail("the formula is empty");
-  const tree = operation(1, 0);
+  const tree = operation();
   if (next().kind !== "end") fail("expected an operator");
   if (isTruth(tree)) fail("the formula is a truth value, not a number", 0);
   return tree;
 }
 
-// A tree as steps on a memory: first the variables, then whatever the tree is made of, each after its arguments.
-function laidOut(tree, variables) {
-  const cells = variables.map((value) => ({ op: "input", args: [], value }));
+// Trees as steps on a memory: first the variables, then whatever the trees are made of, once each and after its arguments.
+function laidOut(trees, variables) {
+  const cells = variables.map(input);
+  const places = new Map();
   const place = (part) => {
     if (part.op === "input") return variables.indexOf(part.value);
-    return cells.push({ op: part.op, args: part.args.map(place), value: part.value }) - 1;
+    if (!places.has(part)) {
+      const args = part.args.map(place);
+      places.set(part, cells.push({ op: part.op, args, value: part.value }) - 1);
+    }
+    return places.get(part);
   };
-  const root = place(tree);
-  return { cells, root };
+  return { cells, roots: trees.map(place) };
 }
 
-const steps = (cells, memory) =>
-  cells.flatMap(({ op, args }, k) => (has(OPERATIONS, op) ? [OPERATIONS[op].value(memory, k, ...args)] : []));
+const steps = (cells, memory, wanted = () => true) =>
+  cells.flatMap(({ op, args }, k) => (has(OPERATIONS, op) && wanted(k) ? [OPERATIONS[op].value(memory, k, ...args)] : []));
 
 function begun(cells, size) {
   const memory = new Float64Array(size);
@@ -165,7 +181,8 @@ function begun(cells, size) {
 }
 
 function loss(tree, variables) {
-  const { cells, root } = laidOut(tree, variables);
+  const { cells, roots } = laidOut([tree], variables);
+  const [root] = roots;
   const memory = begun(cells, cells.length);
   const run = steps(cells, memory);
   return (...point) => {
@@ -176,7 +193,8 @@ function loss(tree, variables) {
 }
 
 function slope(tree, variables) {
-  const { cells, root } = laidOut(tree, variables);
+  const { cells, roots } = laidOut([tree], variables);
+  const [root] = roots;
   const count = cells.length;
   const memory = begun(cells, count * (1 + variables.length));
   const run = steps(cells, memory);
@@ -202,5 +220,3 @@ function slope(tree, variables) {
     return out;
   };
 }
-
-return { GrammarError, parse, loss, slope };

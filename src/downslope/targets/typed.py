@@ -1,4 +1,4 @@
-"""The JavaScript that reads formulas typed into a page: the twin of `downslope.language.grammar`.
+"""The JavaScript that reads formulas and rules typed into a page: the twin of `language.grammar` and `language.lines`.
 
 The page makes a tree of a text and works it out by looking up its operations; no text is ever run. What there is to
 look up is written from the tables of the language: the words, how tightly operators bind, what each operation is and
@@ -14,14 +14,19 @@ import math
 from collections.abc import Iterator
 from importlib import resources
 
+from downslope.language import lines
 from downslope.language.algebra import Algebra
 from downslope.language.derivative import chain
 from downslope.language.expression import Expression
-from downslope.language.grammar import BINARY, CALLED, DEEPEST, LONGEST
+from downslope.language.formula import ANY, FRACTION, USUAL, Range
+from downslope.language.grammar import BINARY, CALLED, DEEPEST, LONGEST, SIGNS
 from downslope.language.operations import OPERATIONS, POWERS
 from downslope.language.trace import number
 from downslope.targets.javascript import JAVASCRIPT
+from downslope.targets.javascript import number as number_in_javascript
 from downslope.targets.write import Scope
+
+SCRIPTS = ("typed.js", "typed_rule.js")
 
 
 @functools.cache
@@ -33,6 +38,8 @@ def reader() -> str:
     - `loss(tree, variables)` gives a function of the variables that returns the value.
     - `slope(tree, variables)` gives a function of the variables and an array `out`, which it fills with the value and
       its derivatives by each of them.
+    - `parseRule(text)` reads the lines of a rule, and throws as `parse` does. `stepping(read, name)` makes of that an
+      object with the members that `javascript.javascript` gives a rule.
     """
     tables = {
         "LONGEST": json.dumps(LONGEST),
@@ -41,11 +48,26 @@ def reader() -> str:
         "CALLED": json.dumps(CALLED),
         "POWERS": json.dumps({f"{exponent:g}": op for exponent, op in POWERS.items()}),
         "CONSTANTS": json.dumps({"pi": math.pi}),
+        "SIGNS": json.dumps(SIGNS),
+        "LONGEST_RULE": json.dumps(lines.LONGEST),
+        "RULE_SIGNS": json.dumps(lines.SIGNS),
+        "SETTING": json.dumps(lines.SETTING),
+        "TAKEN": json.dumps(lines.TAKEN),
+        "DEFAULTS": json.dumps(lines.DEFAULTS),
+        "USUAL": f"{{ {', '.join(f'{name}: {_range(allowed)}' for name, allowed in USUAL.items())} }}",
+        "FRACTION": _range(FRACTION),
+        "ANY": _range(ANY),
         "OPERATIONS": "{\n" + "".join(f"{op}: {_operation(op)},\n" for op in OPERATIONS) + "}",
     }
-    lines = "".join(f"const {name} = {text};\n" for name, text in tables.items())
-    code = resources.files("downslope.targets").joinpath("typed.js").read_text(encoding="utf-8")
-    return f"(() => {{\n{lines}{code}}})()"
+    constants = "".join(f"const {name} = {text};\n" for name, text in tables.items())
+    code = (resources.files("downslope.targets").joinpath(name).read_text("utf-8") for name in SCRIPTS)
+    return f"(() => {{\n{constants}{''.join(code)}}})()"
+
+
+def _range(allowed: Range) -> str:
+    """What a hyperparameter may be."""
+    ends = f"low: {number_in_javascript(allowed.low).text}, high: {number_in_javascript(allowed.high).text}"
+    return f"{{ {ends}, closed: {json.dumps(allowed.closed)}, words: {json.dumps(str(allowed))} }}"
 
 
 def _operation(op: str) -> str:
@@ -85,5 +107,5 @@ def _slopes(
 def _assigned(e: Expression, places: dict[Expression, str]) -> str:
     """The statements that put a value into its place."""
     scope = Scope(JAVASCRIPT, {*JAVASCRIPT.reserved, *"toabcefgr"}, dict(places))
-    lines = [f"const {name} = {text};" for name, text in scope.lines([e], {})]
-    return f"{{ {' '.join([*lines, f't[o] = {scope.text(e)};'])} }}"
+    above = [f"const {name} = {text};" for name, text in scope.lines([e], {})]
+    return f"{{ {' '.join([*above, f't[o] = {scope.text(e)};'])} }}"

@@ -1,0 +1,229 @@
+"""Rules as text: a few lines as they stand in a rule's function, read by a grammar of our own and never run.
+
+    rule   = line , { ( ";" | end of line ) , line } ;
+    line   = name , "=" , [ "+" | "-" ] , number
+           | name , ( "=" | "+=" | "-=" | "*=" | "/=" ) , formula
+           | "return" , formula , { "," , name } ;
+
+with the formulas of `grammar`, in which an end of line between brackets is a blank. `x` are the weights, `dx` the
+gradient and `t` the number of the step; the new weights are what `x` is in the end, or what the last line returns. A
+name that is used before a line sets it is a state, 0 before the first step; behind what is returned the states may
+stand, as they do in Python. A line that gives a name a number makes it a hyperparameter with this default; those in
+`DEFAULTS` need no such line.
+
+A text has at most 500 characters. It is read in one pass, and makes no more operations than it has characters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import keyword
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from downslope.language import grammar
+from downslope.language.expression import Expression, expression
+from downslope.language.formula import ARGUMENTS, RESERVED, usual_range
+from downslope.language.grammar import CALLED, GrammarError, Reader, Token, is_truth, tokens
+from downslope.language.options import FIXED
+from downslope.language.program import in_order
+from downslope.language.trace import array, number
+
+LONGEST = 500
+"""How many characters a text may have."""
+
+DEFAULTS = {
+    "lr": 0.01,
+    "mu": 0.9,
+    "momentum": 0.9,
+    "decay_rate": 0.99,
+    "rho": 0.9,
+    "beta": 0.9,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+}
+"""The hyperparameters that may be used without giving them a number, and the number they have."""
+
+SETTING = {"=": "", "+=": "add", "-=": "sub", "*=": "mul", "/=": "div"}
+"""What sets a name, and the operation on what it was and what follows."""
+
+TAKEN = (
+    *sorted((RESERVED - {"x", "dx"}) | ARGUMENTS | {*FIXED, "pi", *CALLED, *keyword.kwlist}),
+    *(
+        "constructor",
+        "hasOwnProperty",
+        "isPrototypeOf",
+        "propertyIsEnumerable",
+        "toLocaleString",
+        "toString",
+        "valueOf",
+    ),
+)
+"""The names that cannot be set: they mean something, in the language of formulas or to what computes them."""
+
+SIGNS = rf"[-+*/]=|{grammar.SIGNS}|[=;]"
+"""The signs of a rule, as a pattern."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A rule that has been read from a text.
+
+    Attributes:
+        states: The names of its states, in the order in which they are used.
+        hyperparameters: Its hyperparameters with their defaults.
+        outputs: The new weights and states, by name.
+        uses_t: Whether the number of the step is used.
+    """
+
+    states: tuple[str, ...]
+    hyperparameters: Mapping[str, float]
+    outputs: Mapping[str, Expression]
+    uses_t: bool
+
+
+def parse_lines(text: str) -> Lines:
+    r"""Read the lines of a rule that somebody typed.
+
+    Args:
+        text: Such as `v = mu*v - lr*dx; x += v`.
+
+    Raises:
+        GrammarError: The text is no rule.
+
+    Example:
+        >>> parse_lines("v = mu*v - lr*dx; x += v").outputs["v"]
+        sub(mul(mu, v), mul(lr, dx))
+        >>> parse_lines("v = mu*v - lr*dx\nx += w")
+        Traceback (most recent call last):
+        downslope.language.grammar.GrammarError: there is no 'w'; a line w = 0.5 above would make it a hyperparameter
+          x += w
+               ^
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text={text!r} is a {type(text).__name__}; expected lines such as 'v = mu*v - lr*dx; x += v'")
+    if len(text) > LONGEST:
+        raise GrammarError(text, LONGEST, f"the rule has {len(text)} characters; at most {LONGEST} are read")
+    return _Lines(text).lines()
+
+
+def _pieces(text: str) -> Iterator[Token]:
+    """What a text is made of; `;` ends a line, and an end of line between brackets does not."""
+    depth = 0
+    for token in tokens(text, SIGNS):
+        depth += (token.text == "(") - (token.text == ")")
+        if token.text == ";":
+            yield Token("line", "", token.place)
+        elif token.kind != "line" or depth <= 0:
+            yield token
+
+
+class _Lines(Reader):
+    """Reads the lines of one text in their order."""
+
+    def __init__(self, text: str):
+        known = {"x": array("x"), "dx": array("dx"), "t": number("t")}
+        super().__init__(text, known, _pieces(text))
+        self.set_to_numbers, self.set = self.settings()
+        self.states: dict[str, Expression] = {}
+        self.hyperparameters: dict[str, float] = {}
+
+    def settings(self) -> tuple[set[str], set[str]]:
+        """The names that lines set to a number, and those that they set otherwise."""
+        numbers: set[str] = set()
+        others: set[str] = set()
+        ends = ["line", "end"]
+        for k, (name, sign) in enumerate(itertools.pairwise(self.tokens)):
+            if name.kind == "name" and sign.text in SETTING and (k == 0 or self.tokens[k - 1].kind == "line"):
+                signed = self.tokens[k + 2].text in ("+", "-")
+                value = [token.kind for token in self.tokens[k + 2 + signed : k + 4 + signed]]
+                plain = sign.text == "=" and value in (["number", end] for end in ends) and name.text not in ("x", "dx")
+                (numbers if plain else others).add(name.text)
+        return numbers, others
+
+    def lines(self) -> Lines:
+        """The rule that the whole text is."""
+        start = self.names["x"]
+        while self.token.kind != "end":
+            if self.token.kind == "line":
+                self.take()
+            elif self.token.text == "return":
+                self.returned(self.take())
+            else:
+                self.line(self.take())
+        if self.names["x"] is start:
+            self.fail("x never gets a new value: end with x = ... or return ...")
+        outputs = {name: expression(self.names[name]) for name in ("x", *self.states)}
+        used = {e.value for e in in_order(outputs.values()) if e.op == "input"}
+        return Lines(tuple(self.states), self.hyperparameters, outputs, "t" in used)
+
+    def line(self, name: Token) -> None:
+        """Set a name."""
+        sign = self.take() if self.token.text in SETTING else None
+        if name.kind != "name" or sign is None:
+            self.fail("expected a line such as x = ..., or return ...", name.place)
+        if name.text in TAKEN or name.text.startswith("_"):
+            self.fail(f"'{name.text}' cannot be set; choose another name", name.place)
+        if name.text in self.set_to_numbers:
+            self.hyperparameter(name)
+        else:
+            old = self.value(name) if SETTING[sign.text] else None
+            value = self.operation(1, 0)
+            if SETTING[sign.text]:
+                value = self.applied(SETTING[sign.text], sign.place, old, value)
+            if is_truth(value) and name.text in ("x", "dx", *self.states):
+                self.fail("a truth value where a number is needed", sign.place)
+            self.names[name.text] = value
+        if self.token.kind not in ("line", "end"):
+            self.fail("expected an operator")
+
+    def hyperparameter(self, name: Token) -> None:
+        """Give a hyperparameter its default."""
+        if name.text in self.set:
+            self.fail(f"{name.text} is set to a number and otherwise too; a state is 0 at first by itself", name.place)
+        if name.text in self.names:
+            self.fail(f"{name.text} has a number already; give it one once, in a line above", name.place)
+        value = float(self.signed(0))
+        if value not in usual_range(name.text):
+            self.fail(f"{name.text} must be {usual_range(name.text)}", name.place)
+        self.hyperparameters[name.text] = value
+        self.names[name.text] = number(name.text)
+
+    def returned(self, word: Token) -> None:
+        """The new weights, and the names of all states or of none."""
+        value = self.operation(1, 0)
+        if is_truth(value):
+            self.fail("a truth value where a number is needed", word.place)
+        self.names["x"] = value
+        named = []
+        while self.token.text == ",":
+            self.take()
+            if self.token.text not in self.states:
+                self.fail("behind the new weights only the names of states are returned")
+            named.append(self.take().text)
+        if named and set(named) != {*self.states}:
+            self.fail(f"return all states or none: {', '.join(self.states)}", word.place)
+        while self.token.kind == "line":
+            self.take()
+        if self.token.kind != "end":
+            self.fail("nothing can follow what is returned")
+
+    def value(self, name: Token) -> Any:
+        """What a name stands for."""
+        return self.names[name.text] if name.text in self.names else self.unknown(name)
+
+    def unknown(self, name: Token) -> Any:
+        """A state if a line sets it later, else one of the usual hyperparameters."""
+        if name.text in self.set and name.text not in TAKEN and not name.text.startswith("_"):
+            self.states[name.text] = self.names[name.text] = array(name.text)
+        elif name.text in DEFAULTS and name.text not in self.set_to_numbers:
+            self.hyperparameters[name.text] = DEFAULTS[name.text]
+            self.names[name.text] = number(name.text)
+        elif name.text in self.set_to_numbers:
+            self.fail(f"{name.text} gets its number in a line below; put that line above", name.place)
+        else:
+            line = f"{name.text} = 0.5"
+            self.fail(f"there is no '{name.text}'; a line {line} above would make it a hyperparameter", name.place)
+        return self.names[name.text]

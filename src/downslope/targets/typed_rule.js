@@ -1,0 +1,144 @@
+// Reads a rule that somebody typed, line by line, and makes of it what targets/javascript.py writes of a rule.
+
+function rangeOf(name) {
+  if (has(USUAL, name)) return USUAL[name];
+  return name.startsWith("beta") ? FRACTION : ANY;
+}
+
+// What a text is made of; `;` ends a line, and an end of line between brackets does not.
+function pieces(text) {
+  let depth = 0;
+  return tokens(text, RULE_SIGNS).flatMap((token) => {
+    depth += (token.text === "(") - (token.text === ")");
+    if (token.text === ";") return [{ kind: "line", text: "", place: token.place }];
+    return token.kind !== "line" || depth <= 0 ? [token] : [];
+  });
+}
+
+// The names that lines set to a number, and those that they set otherwise.
+function settings(read) {
+  const [numbers, others] = [new Set(), new Set()];
+  const ends = (k) => read[k]?.kind === "number" && ["line", "end"].includes(read[k + 1]?.kind);
+  for (let k = 0; k + 1 < read.length; k++) {
+    if (read[k].kind !== "name" || !has(SETTING, read[k + 1].text) || (k > 0 && read[k - 1].kind !== "line")) continue;
+    const signed = ["+", "-"].includes(read[k + 2].text);
+    const plain = read[k + 1].text === "=" && ends(k + 2 + signed) && !["x", "dx"].includes(read[k].text);
+    (plain ? numbers : others).add(read[k].text);
+  }
+  return [numbers, others];
+}
+
+// The rule of a text: its states and hyperparameters in the order of their use, and the trees of what is new.
+function parseRule(text) {
+  checkLength(text, "rule", LONGEST_RULE);
+  const read = pieces(text);
+  const names = known("x", "dx", "t");
+  const [numbers, others] = settings(read);
+  const [states, hyperparameters] = [[], new Map()];
+  const taken = (name) => TAKEN.includes(name) || name.startsWith("_");
+  const { next, take, fail, applied, operation, signed } = reading(read, names, unknown);
+  const start = names.get("x");
+
+  // A state if a line sets it later, else one of the usual hyperparameters.
+  function unknown({ text: name, place }) {
+    if (others.has(name) && !taken(name)) states.push(name);
+    else if (has(DEFAULTS, name) && !numbers.has(name)) hyperparameters.set(name, DEFAULTS[name]);
+    else if (numbers.has(name)) fail(`${name} gets its number in a line below; put that line above`, place);
+    else fail(`there is no '${name}'; a line ${name} = 0.5 above would make it a hyperparameter`, place);
+    names.set(name, input(name));
+    return names.get(name);
+  }
+
+  function line() {
+    const { kind, text: name, place } = take();
+    const sign = has(SETTING, next().text) ? take() : null;
+    if (kind !== "name" || !sign) fail("expected a line such as x = ..., or return ...", place);
+    if (taken(name)) fail(`'${name}' cannot be set; choose another name`, place);
+    if (numbers.has(name)) hyperparameter(name, place);
+    else {
+      const op = SETTING[sign.text];
+      const old = op && (names.get(name) ?? unknown({ text: name, place }));
+      const right = operation();
+      const value = op ? applied(op, sign.place, old, right) : right;
+      if (isTruth(value) && ["x", "dx", ...states].includes(name)) fail("a truth value where a number is needed", sign.place);
+      names.set(name, value);
+    }
+    if (next().kind !== "line" && next().kind !== "end") fail("expected an operator");
+  }
+
+  function hyperparameter(name, place) {
+    if (others.has(name)) fail(`${name} is set to a number and otherwise too; a state is 0 at first by itself`, place);
+    if (names.has(name)) fail(`${name} has a number already; give it one once, in a line above`, place);
+    const { value } = signed();
+    const { low, high, closed, words } = rangeOf(name);
+    if (!(low <= value && (value < high || (closed && value === high)))) fail(`${name} must be ${words}`, place);
+    hyperparameters.set(name, value);
+    names.set(name, input(name));
+  }
+
+  // The new weights, and the names of all states or of none.
+  function returned({ place }) {
+    const value = operation();
+    if (isTruth(value)) fail("a truth value where a number is needed", place);
+    names.set("x", value);
+    const named = new Set();
+    while (next().text === ",") {
+      take();
+      if (!states.includes(next().text)) fail("behind the new weights only the names of states are returned");
+      named.add(take().text);
+    }
+    if (named.size && named.size < states.length) fail(`return all states or none: ${states.join(", ")}`, place);
+    while (next().kind === "line") take();
+    if (next().kind !== "end") fail("nothing can follow what is returned");
+  }
+
+  while (next().kind !== "end") {
+    if (next().kind === "line") take();
+    else if (next().text === "return") returned(take());
+    else line();
+  }
+  if (names.get("x") === start) fail("x never gets a new value: end with x = ... or return ...");
+  return {
+    states,
+    hyperparameters: Object.fromEntries(hyperparameters),
+    ranges: Object.fromEntries([...hyperparameters.keys()].map((name) => [name, rangeOf(name)])),
+    outputs: ["x", ...states].map((name) => names.get(name)),
+  };
+}
+
+// A rule that has been read, as the object that targets/javascript.py writes of one. What is not the same for all weights is
+// worked out for each of them, the rest once a step, all in the order of the text.
+function stepping(rule, name) {
+  const { states, hyperparameters, ranges, outputs } = rule;
+  const numbers = Object.keys(hyperparameters);
+  const variables = ["x", "dx", ...states, "t", ...numbers];
+  const { cells, roots } = laidOut(outputs, variables);
+  const memory = begun(cells, cells.length);
+  const perWeight = [];
+  cells.forEach(({ args }, k) => (perWeight[k] = k < 2 + states.length || args.some((arg) => perWeight[arg])));
+  const run = (each) => steps(cells, memory, (k) => perWeight[k] === each);
+  const [once, always] = [run(false), run(true)];
+  const clock = 2 + states.length;
+  return {
+    name,
+    hyperparameters,
+    ranges,
+    start: (x) => Object.fromEntries(states.map((state) => [state, new Float64Array(x.length)])),
+    step(x, dx, remembered, given, t) {
+      const arrays = [x, ...states.map((state) => remembered[state])];
+      memory[clock] = t;
+      for (let k = 0; k < numbers.length; k++) memory[clock + 1 + k] = given[numbers[k]];
+      for (let k = 0; k < once.length; k++) once[k]();
+      for (let i = 0; i < x.length; i++) {
+        memory[0] = x[i];
+        memory[1] = dx[i];
+        for (let k = 0; k < states.length; k++) memory[2 + k] = arrays[k + 1][i];
+        for (let k = 0; k < always.length; k++) always[k]();
+        for (let k = 0; k < roots.length; k++) arrays[k][i] = memory[roots[k]];
+      }
+    },
+    point: null,
+  };
+}
+
+return { GrammarError, parse, loss, slope, parseRule, stepping };
