@@ -6,9 +6,10 @@ Nothing is downloaded. Every part is written to the file as soon as it is measur
 not suffice is left out and named. Without a GPU it says what it could not measure.
 
 - `correct`: every rule in float32 and float64 within the bounds of its formula in double precision, in bfloat16 and
-  float16 bit for bit the formula in single precision, rounded once.
+  float16 bit for bit the formula in single precision, rounded once; with states in eight bits bit for bit what kernels
+  of the CPU do.
 - `few`, `convnet`, `gpt2`, `billion`: a step of 4 tensors, of 161 with 25 M weights, of 148 with 124 M, of 300 with
-  1,000 M, in float32 and bfloat16.
+  1,000 M, in float32 and bfloat16; weights in float32 also with states in eight bits.
 - `clip`: Adam with clipping by the norm of all gradients, which for torch.optim is a call of its own.
 
 A step is `optimizer.step()` with the gradients there. Two times are taken. The device's: between two events around some
@@ -44,9 +45,11 @@ from networks import Shapes, gpt2, resnet50
 import downslope
 import downslope.torch
 from downslope import rule, rules, sqrt
+from downslope.backends.coded import codes_of
 from downslope.language.options import compose
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
+from downslope.targets.codes import BLOCK
 from downslope.testing import Target, check_target, hard_values, on_device
 from downslope.torch.device import AHEAD
 
@@ -54,6 +57,7 @@ LR = 1e-3
 STEPS = 4  # that are given out together
 assert STEPS <= AHEAD  # or the host would wait for the first of them
 CYCLES = 2e9  # of a device in a second, at the most
+EIGHT_BITS = "8-bit states"
 Step = Callable[[], object]
 Make = Callable[[list[torch.nn.Parameter]], Step]
 
@@ -144,6 +148,23 @@ def halves(device: torch.device, each: Rule, dtype: torch.dtype) -> str:
     return f"{int(wrong.sum())} of {wrong.numel()} weights differ" if wrong.any() else ""
 
 
+def eight(device: torch.device, each: Rule) -> str:
+    """How three steps with states in eight bits differ from those on the CPU; nothing if they do not."""
+    settings = {name: LR for name, value in each.hyperparameters.items() if value is None}
+    options = {"lookahead": "explicit"} if each.ahead else {}
+    ends = []
+    for place in (torch.device("cpu"), device):
+        random_ = torch.Generator().manual_seed(0)
+        parameter = torch.nn.Parameter(torch.randn(5000, generator=random_).to(place))
+        optimizer = downslope.torch.Optimizer([parameter], each, state_dtype=torch.uint8, **settings, **options)
+        for _ in range(3):
+            parameter.grad = torch.randn(5000, generator=random_).to(place)
+            optimizer.step()
+        ends.append({"x": parameter.detach().cpu(), **{k: v.cpu() for k, v in optimizer.state[parameter].items()}})
+    wrong = [name for name, due in ends[0].items() if not torch.equal(due, ends[1][name])]
+    return f"{', '.join(wrong)} differ from the CPU's" if wrong else ""
+
+
 def correct(device: torch.device, report: Report) -> None:
     """Hold every rule to its formula."""
     for name, each in all_rules().items():
@@ -158,6 +179,8 @@ def correct(device: torch.device, report: Report) -> None:
             wrong[dtype.__name__] = "" if check.passed else check.seen
         for half in (torch.bfloat16, torch.float16):
             wrong[str(half).removeprefix("torch.")] = halves(device, each, half)
+        if codes_of(program):
+            wrong[EIGHT_BITS] = eight(device, each)
         seconds = time.perf_counter() - begun
         print(f"{name:22} {'; '.join(filter(None, wrong.values())) or 'right'}  ({seconds:.1f} s)", flush=True)
         report.put("correct", {"rule": name, "wrong": wrong, "seconds": seconds})
@@ -247,6 +270,8 @@ def copy_rate(device: torch.device) -> float:
 def contenders(name: str, shapes: Shapes, dtype: torch.dtype) -> Iterator[tuple[str, Make]]:
     each, theirs_name, forms = RULES[name]
     yield "downslope", partial(ours, each)
+    if dtype == torch.float32 and codes_of(compose(each)):
+        yield EIGHT_BITS, partial(ours, each, state_dtype=torch.uint8)
     for form in forms:
         if form == "compiled" and not (len(shapes) <= 161 and dtype == torch.float32):
             continue  # it takes a minute and more to compile
@@ -259,7 +284,7 @@ def contenders(name: str, shapes: Shapes, dtype: torch.dtype) -> Iterator[tuple[
 
 def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Shapes, setting: Any) -> None:
     """Time contenders in turn and report what was found."""
-    device, dtype, report, rounds, traffic = setting
+    device, dtype, report, rounds = setting
     label = f"{part}, {name}, {str(dtype).removeprefix('torch.')}"
     steps: dict[str, Step] = {}
     busy: dict[str, float] = {}
@@ -295,8 +320,8 @@ def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Sha
         spread = [1e6 * seconds for seconds in statistics.quantiles([first for first, _ in found], n=4)]
         row[contender] = {"device µs": 1e6 * on_device_, "quartiles µs": spread, "host µs": 1e6 * on_host}
         rate = ""
-        if contender == "downslope" and part != "few":
-            moved = traffic(name, dtype) * size(shapes)
+        if contender in ("downslope", EIGHT_BITS) and part != "few":
+            moved = bytes_per_weight(name, dtype, contender == EIGHT_BITS) * size(shapes)
             row[contender]["GB/s"] = moved / on_device_ / 1e9
             row[contender]["of a copy"] = moved / on_device_ / report.found["copy, bytes per second"]
             rate = f"  {row[contender]['GB/s']:.0f} GB/s, {row[contender]['of a copy']:.2f} of a copy"
@@ -306,10 +331,12 @@ def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Sha
     torch.cuda.empty_cache()
 
 
-def bytes_per_weight(name: str, dtype: torch.dtype) -> int:
-    """What a step has to read and write for one weight, everything in this dtype."""
-    cost = compose(RULES[name][0]).cost(np.float16 if dtype == torch.bfloat16 else np.float32)
-    return cost.read + cost.written
+def bytes_per_weight(name: str, dtype: torch.dtype, coded: bool = False) -> float:
+    """What a step has to read and write for one weight, everything in this dtype, or states in eight bits."""
+    program = compose(RULES[name][0])
+    cost = program.cost(np.float16 if dtype == torch.bfloat16 else np.float32)
+    saved = 2 * (4 - 1 - 4 / BLOCK) * len(codes_of(program)) if coded else 0
+    return cost.read + cost.written - saved
 
 
 def clip(setting: Any) -> None:
@@ -366,11 +393,11 @@ def main() -> None:
         for dtype in dtypes:
             for name in RULES:
                 if report.enough(f"{part}, {name}, {dtype}", 6):
-                    setting = device, dtype, report, chosen.rounds, bytes_per_weight
+                    setting = device, dtype, report, chosen.rounds
                     shapes = MODELS[part][1]
                     compare(part, name, contenders(name, shapes, dtype), shapes, setting)
     if "clip" in wanted:
-        clip((device, torch.float32, report, chosen.rounds, bytes_per_weight))
+        clip((device, torch.float32, report, chosen.rounds))
     if any(wrong for row in report.found.get("correct", []) for wrong in row["wrong"].values()):
         sys.exit("some numbers are wrong: see above")
 

@@ -2,6 +2,7 @@
 
 import collections
 import re
+import subprocess
 
 import pytest
 
@@ -12,6 +13,7 @@ from downslope.backends.cpu import SIZES
 from downslope.backends.triton_survey import survey_source
 from downslope.language.options import compose
 from downslope.rule import Rule
+from downslope.targets.codes import CODES
 
 tt = pytest.importorskip("triton")
 
@@ -20,6 +22,7 @@ from triton.compiler import ASTSource  # noqa: E402
 
 RULES = {name: found for name in rules.__all__ if isinstance(found := getattr(rules, name), Rule)}
 THREADS = 32 * triton.WARPS
+EIGHT = ["float32", "float32", "int8", "uint8"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,11 +34,12 @@ def compiler(tmp_path_factory):
         yield
 
 
-def compiled(function, types, constants, capability):
+def compiled(function, types, constants, capability, warps=triton.WARPS):
     """The instructions of a function in PTX and how often each stands there, and the text."""
     aligned = {(k,): [["tt.divisibility", 16]] for k in range(len(types))}
     source = ASTSource(function, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
-    text = tt.compile(source, target=GPUTarget("cuda", capability, 32), options=triton.OPTIONS).asm["ptx"]
+    options = {**triton.OPTIONS, "num_warps": warps}
+    text = tt.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"]
     return collections.Counter(re.findall(r"^\s*(?:@!?%p\d+\s+)?([a-z]\w*\.[\w.:]+)", text, re.MULTILINE)), text
 
 
@@ -43,23 +47,29 @@ def assert_sound(program, storages, rounding="nearest", capability=90):
     """Whole blocks are read and written 16 bytes at a time, from addresses of 64 bits; nothing is rounded otherwise."""
     module, numbers = triton.load(program, storages, rounding), "*fp64" if "float64" in storages else "*fp32"
     types = {"blocks_": "*i64", "slots_": "*i64", "coefficients_": numbers}
-    instructions, text = compiled(module.update, types, {"BLOCK_": triton.BLOCK}, capability)
+    block, warps = triton.shape_of(storages)
+    instructions, text = compiled(module.update, types, {"BLOCK_": block}, capability, warps)
     assert f".target sm_{capability}" in text
     stored = dict(zip(program.arrays, storages, strict=True))
     read = [e.value for e in program.expressions if e.op == "input" and e.per_weight]
     written = [name for name, e in program.outputs.items() if e.value != name]
-    pieces = {name: triton.BLOCK * SIZES[storage] // THREADS // 16 for name, storage in stored.items()}
+    each = block // (32 * warps)  # weights of a thread
+    codes = [name for name, storage in stored.items() if storage in CODES]
+    pieces = {name: each * SIZES[storage] // 16 for name, storage in stored.items()}  # none for codes: 8 of a thread
     extra = pieces["x"] if rounding == "compensated" else 0
     vector = "v2.b64" if "float64" in storages else "v4.b32"
     assert instructions[f"ld.global.{vector}"] == sum(pieces[name] for name in read) + extra
     assert instructions[f"st.global.{vector}"] == sum(pieces[name] for name in written) + extra
+    assert instructions["ld.global.v2.b32"] == len(set(codes) & set(read))
+    assert instructions["st.global.v2.b32"] == len(set(codes) & set(written))
+    assert instructions["redux.sync.max.u32"] == 2 * len(set(codes) & set(written))  # the largest of a block
     addresses = re.findall(r"(?:ld|st)\.global\..*\[\s*(%[a-z]+)", text)
     assert len(addresses) >= sum(count for name, count in instructions.items() if re.match(r"(ld|st)\.global", name))
     assert set(addresses) == {"%rd"}
     done = {e.op for e in program.body}
     inexact = {"exp", "expm1", "log", "tanh", "sin", "cos", "pow"} & done
     width = "f64" if "float64" in storages else "f32"
-    per_thread = 2 * triton.BLOCK // THREADS  # for each weight of a thread once unmasked and once masked
+    per_thread = 2 * each  # once unmasked and once masked
     for op, name in (("div", f"div.rn.{width}"), ("sqrt", f"sqrt.rn.{width}")):
         due = per_thread * sum(e.op == op for e in program.body)
         assert instructions[name] == due if not inexact else instructions[name] >= due
@@ -72,6 +82,33 @@ def assert_sound(program, storages, rounding="nearest", capability=90):
 @pytest.mark.parametrize("capability", [80, 90])
 def test_single_precision(capability):
     assert_sound(compose(downslope.adam), ["float32"] * 4, capability=capability)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_states_in_eight_bits(capability):
+    program = compose(downslope.adam)
+    assert_sound(program, EIGHT, capability=capability)
+    assert_sound(program, ["bfloat16", "bfloat16", "int8", "uint8"], "stochastic", capability)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_a_block_of_codes_waits_for_no_other_and_stays_in_registers(capability, tmp_path):
+    """In whole blocks nothing is handed over by shared memory; in masked ones it may be."""
+    module = triton.load(compose(downslope.adam), EIGHT)
+    types = {"blocks_": "*i64", "slots_": "*i64", "coefficients_": "*fp32"}
+    block, warps = triton.shape_of(EIGHT)
+    assert (block, warps) == (256, 1)
+    _, text = compiled(module.update, types, {"BLOCK_": block}, capability, warps)
+    older = re.sub(r"^\.version .*$", ".version 8.0", text, flags=re.MULTILINE)  # which any assembler reads
+    (tmp_path / "text").write_text(older)
+    target = re.search(r"^\.target (\w+)", text, re.MULTILINE)[1]
+    assembler = [tt.knobs.nvidia.ptxas.path, "-v", "--gpu-name", target, "-o", tmp_path / "code"]
+    said = subprocess.run([*assembler, tmp_path / "text"], capture_output=True, text=True, check=True).stderr
+    assert " 0 bytes spill stores, 0 bytes spill loads" in said
+    assert int(re.search(r"Used (\d+) registers", said)[1]) <= 128
+    whole = max(text.split("st.global.v2.b32")[0].split("ld.global.v4.b32"), key=len)
+    assert "div.rn.f32" in whole
+    assert not re.search(r"\bbar\.sync|shared", whole)
 
 
 def test_double_precision():

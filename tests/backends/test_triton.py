@@ -274,7 +274,7 @@ def test_a_formula_that_changes_nothing_changes_nothing():
 
 
 def test_what_a_kernel_cannot_store_is_refused():
-    with pytest.raises(ValueError, match="storage 'int8' is not one of those for a GPU: float32, float64"):
-        triton.kernel_source(compose(downslope.momentum), ["float32", "float32", "int8"])
+    with pytest.raises(ValueError, match="storage 'int16' is not one of those for a GPU: float32, float64"):
+        triton.kernel_source(compose(downslope.momentum), ["float32", "float32", "int16"])
     with pytest.raises(ValueError, match="rounding='stochastic' is for weights stored as bfloat16, not float32"):
         triton.kernel_source(compose(downslope.sgd), ["float32"] * 2, "stochastic")

@@ -65,7 +65,8 @@ class Training:
             torch.nn.Parameter(torch.randn(shape, generator=start, dtype=torch.float64).to(device, dtype))
             for shape in SHAPES
         ]
-        self.params.append(torch.nn.Parameter(torch.ones(20, 30).to(device, dtype).T))  # in another order in memory
+        if settings.get("state_dtype") is not torch.uint8:  # which is for what is in order in memory
+            self.params.append(torch.nn.Parameter(torch.ones(20, 30).to(device, dtype).T))
         listed = self.params
         if groups:
             listed = [{"params": self.params[k::2], **more} for k, more in enumerate(groups)]
@@ -90,7 +91,7 @@ class Training:
         """Parameters and states, as bytes."""
         states = [tensor for state in self.optimizer.state.values() for tensor in state.values()]
         tensors = [tensor.detach().cpu().contiguous().reshape(-1) for tensor in (*self.params, *states)]
-        return [tensor.view(torch.int16).numpy().tobytes() if tensor.numel() else b"" for tensor in tensors]
+        return [tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"" for tensor in tensors]
 
 
 def both(where, on_gpu, rule, walk, **settings):
@@ -122,6 +123,11 @@ CASES = {
         {"dtype": torch.bfloat16, "rounding": "stochastic", "seed": 3, "state_dtype": torch.float32},
     ),
     "left out": (downslope.adagrad, {"nonfinite": "skip"}),
+    "eight bits": (downslope.adam, {"state_dtype": torch.uint8, "nonfinite": "skip", "seed": 5}),
+    "eight bits, compensated": (
+        downslope.adamw,
+        {"dtype": torch.bfloat16, "rounding": "compensated", "state_dtype": torch.uint8, "averaging": 0.9},
+    ),
 }
 
 
@@ -144,13 +150,15 @@ def test_parameters_without_a_gradient_join_later(where, on_gpu):
     assert ours.bits() == due.bits()
 
 
-def test_a_saved_training_goes_on(where, on_gpu):
+@pytest.mark.parametrize("settings", [{}, {"state_dtype": torch.uint8, "max_norm": 1e6}], ids=["plain", "eight bits"])
+def test_a_saved_training_goes_on(settings, where, on_gpu):
     def walk(training):
         two_steps(training)
         training.optimizer.load_state_dict(training.optimizer.state_dict())
         training.step()
 
-    ours, due = both(where, on_gpu, downslope.adamw, walk)
+    ours, due = both(where, on_gpu, downslope.adamw, walk, **settings)
+    assert ours.kinds() == {Compiled}
     assert ours.bits() == due.bits()
 
 
@@ -284,9 +292,9 @@ def test_a_device_that_takes_no_kernel_goes_on_operation_by_operation_and_says_s
     for a, b in zip(ours.params, due.params, strict=True):
         torch.testing.assert_close(a.detach().cpu(), b.detach())
     monkeypatch.setattr(launch, "memory_of", Broken)
-    rounded = Training(where, downslope.sgd, dtype=torch.bfloat16, rounding="stochastic")
-    with pytest.raises(RuntimeError, match="sm_999"):
-        rounded.step()
+    for settings in ({"dtype": torch.bfloat16, "rounding": "stochastic"}, {"state_dtype": torch.uint8}):
+        with pytest.raises(RuntimeError, match="sm_999"):
+            Training(where, downslope.momentum, **settings).step()
 
 
 @pytest.mark.parametrize("options", [{}, {"max_norm": 1.0}, {"nonfinite": "skip"}])

@@ -13,7 +13,7 @@ import numpy as np
 from downslope.backends.cpu import body_scalar
 from downslope.backends.memory import SIZE
 from downslope.backends.table import SlotTable
-from downslope.backends.triton import BLOCK, blocks, launcher, load, slot_columns
+from downslope.backends.triton import blocks, launcher, load, shape_of, slot_columns
 from downslope.backends.triton_survey import Survey
 from downslope.language.program import Program, in_order
 
@@ -70,14 +70,15 @@ class OnDevice:
         """
         storages = table.storages[: len(program.arrays)]
         self.dtype, self.width = np.dtype(body_scalar(storages)), len(program.coefficients)
-        self._table, self._memory, self._columns = table, memory, slot_columns(len(table.storages), rounding)
+        self._table, self._memory, self._columns = table, memory, slot_columns(table.storages, rounding)
         self._factor, self._program, self._scaled_by = None, program, scale_column(program)
         module = load(program, storages, rounding)
         self.work_out_at = module.work_out.address
-        count, self._listed = len(table.slots), blocks(table.slots[:, SIZE])
-        held = memory.hold(self._listed)
-        ends_of_slots = np.searchsorted(self._listed >> 32, np.arange(count), "right")
-        parts = [0, *ends_of_slots] if table.shared else [0, len(self._listed)]  # to be done one after another
+        block, warps = shape_of(storages)
+        count, listed = len(table.slots), blocks(table.slots[:, SIZE], block)
+        held = memory.hold(listed)
+        ends_of_slots = np.searchsorted(listed >> 32, np.arange(count), "right")
+        parts = [0, *ends_of_slots] if table.shared else [0, len(listed)]  # to be done one after another
         self._rows = memory.page(-(-count * self.width * self.dtype.itemsize // 8))  # one for each slot at the most
         self._numbers = self._rows.words.view(self.dtype)
         self._coefficients = memory.floats(self._rows.copy, self.dtype.name, count * self.width)
@@ -88,7 +89,7 @@ class OnDevice:
         given = self._slots.copy, self._coefficients
         with memory.here():  # where the slots have no weights yet
             self._launches = [
-                launcher(module.update, int(end - begin), (held[begin:end], *given), {"BLOCK_": BLOCK})
+                launcher(module.update, int(end - begin), (held[begin:end], *given), {"BLOCK_": block}, warps)
                 for begin, end in pairwise(parts)
                 if begin < end
             ]
@@ -119,7 +120,9 @@ class OnDevice:
 
     @functools.cached_property
     def _survey(self) -> Survey:
-        return Survey(self._memory, self._listed, self._slots.copy, self._columns, self._table.storages[1])
+        table = self._table
+        listed = blocks(table.slots[:, SIZE])
+        return Survey(self._memory, listed, self._slots.copy, self._columns, table.storages[1])
 
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients, a scale, and how many are not finite, as soon as the device has found out."""

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from downslope.backends import source_cache
+from downslope.backends import source_cache, triton_codes
 from downslope.backends.cpu import COMPENSATION, body_scalar, described, plain
 from downslope.backends.host import host
 from downslope.backends.memory import FIRST, KEY, LENGTH, ROW
 from downslope.language.program import Program
+from downslope.targets.codes import BLOCK as OF_ONE_SCALE
+from downslope.targets.codes import CODES
 from downslope.targets.python import READABLE
 from downslope.targets.triton import LIBRARY, TARGETS
 from downslope.targets.write import body
@@ -37,7 +40,7 @@ LEAST = (3, 6)
 """The oldest version of Triton that these kernels are tested with."""
 
 BLOCK = 1024
-"""Weights that a block updates."""
+"""Weights that a block updates, unless there are codes; see `shape_of`."""
 
 WARPS = 4
 """Groups of 32 threads that share a block: with 8 weights for each thread, halves are read 16 bytes at a time too."""
@@ -88,7 +91,8 @@ def update(blocks_, slots_, coefficients_, BLOCK_: tl.constexpr):
     if (first_ + BLOCK_ <= length_) & ((({addresses}) & 15) == 0):
 {whole}
     else:
-        inside_ = i_ < tl.maximum(tl.minimum(length_ - first_, BLOCK_), 0).to(tl.int32)
+        rest_ = tl.maximum(tl.minimum(length_ - first_, BLOCK_), 0).to(tl.int32)
+        inside_ = i_ < rest_
 {masked}
 '''
 
@@ -123,8 +127,15 @@ def dithered(value, i, key):
 """How bfloat16 is read and written: by its bits, as on the CPU, since Triton's interpreter cuts off what it should
 round. `dithered` rounds up or down at random; see `memory.dithered_store`."""
 
-_TYPES = {"float32": "tl.float32", "float64": "tl.float64", "float16": "tl.float16", "bfloat16": "tl.uint16"}
+_TYPES = {
+    **{storage: f"tl.{storage}" for storage in ("float32", "float64", "float16", *CODES)},
+    "bfloat16": "tl.uint16",
+}
 """What stands in memory, as Triton knows it."""
+
+_MASKS = {"inside": ", inside_", "any": ", rest_ > 0", "only": "tl.where(inside_, ", "else": ", 0)"}
+"""What stands, in a block that may not be whole, where the text of the work says so in brackets: that nothing is read
+or written outside; nothing for the block if it is empty; and 0 in the place of what was made of what is outside."""
 
 _TAKEN = frozenset(
     {
@@ -139,8 +150,8 @@ _TAKEN = frozenset(
         "int64",
         "device_functions",
     }
-    | {"blocks_", "block_", "slots_", "slot_", "coefficients_", "row_", "first_", "length_", "i_", "inside_", "key_"}
-    | {"from_brain", "to_brain", "dithered", "sum_", "range", "BLOCK_"}
+    | {"blocks_", "block_", "slots_", "slot_", "coefficients_", "row_", "first_", "length_", "i_", "key_"}
+    | {"inside_", "rest_", "from_brain", "to_brain", "dithered", "sum_", "range", "BLOCK_"}
 )
 
 
@@ -162,31 +173,38 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
     stored = dict(zip(kept, (*storages, storages[0]), strict=False))
     if unknown := next((storage for storage in storages if storage not in _TYPES), ""):
         raise ValueError(f"storage {unknown!r} is not one of those for a GPU: {', '.join(_TYPES)}")
-    text = body(program, TARGETS[scalar], _TAKEN, READABLE)
+    coded = {name: storage for name, storage in stored.items() if storage in CODES}
+    text = body(program, TARGETS[scalar], _TAKEN | triton_codes.names(coded), READABLE)
     parts = host(program, scalar)
     loads = [name for _, name in text.loads]
     wanted = dict.fromkeys([*loads, *([COMPENSATION] if rounding == "compensated" else [])])
     touched = list(dict.fromkeys([*wanted, *(name for name, _ in text.stores)]))
-    columns = slot_columns(len(kept), rounding)
-    prologue = [f"key_ = tl.load(slot_ + {columns.index(KEY)})"] if rounding == "stochastic" else []
+    columns = slot_columns([*stored.values(), *["float32" for _ in coded]], rounding)
+    prologue = [f"key_ = tl.load(slot_ + {columns.index(KEY)})"] if KEY in columns else []
     prologue += [f"at_{name}_ = tl.load(slot_ + {columns.index(FIRST + kept.index(name))})" for name in touched]
+    for which, name in enumerate(coded):
+        prologue += triton_codes.prologue(name, which, columns.index(FIRST + len(kept) + which))
     for index, (e, (variable, meaning)) in enumerate(zip(program.coefficients, text.coefficients, strict=True)):
         whole = ".to(tl.int32)" if e.is_condition else ""  # of floats Triton's interpreter spreads a comparison wrongly
         prologue.append(f"{variable} = tl.load(row_ + {index}){whole}" + (f"  # {meaning}" if meaning else ""))
     coefficients = [variable for variable, _ in text.coefficients]
-    work = [f"old_{name}_ = {read(name, stored[name], scalar)}" for name in wanted]
+    work = [
+        f"old_{name}_ = {triton_codes.read(name, coded[name]) if name in coded else read(name, stored[name], scalar)}"
+        for name in wanted
+    ]
     if rounding == "compensated" and "x" in loads:
         work.append(f"old_x_ = old_x_ + old_{COMPENSATION}_")
     results = ", ".join(f"new_{name}_" for name, _ in text.stores)
     given = ", ".join([*(f"old_{name}_" for name in loads), *coefficients])
     work += [f"{results} = formula({given})"] if results else []
-    work += [line for name, _ in text.stores for line in _written(name, stored[name], rounding)]
+    for name, _ in text.stores:
+        work += triton_codes.written(name, coded[name]) if name in coded else _written(name, stored[name], rounding)
 
-    def branch(pointer: str, inside: str) -> str:
+    def branch(pointer: str, masks: Mapping[str, str]) -> str:
         """The work on one block, with pointers made and masked in this way."""
-        pointers = [f"to_{name}_ = {pointer.format(at(name, stored[name]))} + first_ + i_" for name in touched]
-        lines = [line.replace("<inside>", inside) for line in (*pointers, *work)]
-        return "\n".join(f"        {line}" for line in lines or ["pass"])
+        lines = [f"to_{name}_ = {pointer.format(at(name, stored[name]))} + first_ + i_" for name in touched] + work
+        whole = "\n".join(f"        {line}" for line in lines or ["pass"])
+        return re.sub(r"<(\w+)>", lambda found: masks.get(found[1], ""), whole)
 
     return _MODULE.format(
         name=plain(program.name),
@@ -195,7 +213,9 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         functions=parts.functions,
         coefficients=parts.coefficients,
         work_out=parts.work_out,
-        words=LIBRARY.format(scalar=scalar) + (_STORING if "bfloat16" in stored.values() else ""),
+        words=LIBRARY.format(scalar=scalar)
+        + (_STORING if "bfloat16" in stored.values() else "")
+        + triton_codes.library(coded.values()),
         parameters=", ".join([*(variable for variable, _ in text.loads), *coefficients]),
         lines="".join(f"    {line}\n" for line in text.lines),
         results=", ".join(value for _, value in text.stores),
@@ -203,14 +223,20 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         columns=len(program.coefficients),
         prologue="\n".join(f"    {line}" for line in prologue),
         addresses=" | ".join(f"at_{name}_" for name in touched) or "length_",
-        whole=branch("tl.multiple_of({}, 16)", ""),
-        masked=branch("{}", ", inside_"),
+        whole=branch("tl.multiple_of({}, 16)", {}),
+        masked=branch("{}", _MASKS),
     )
 
 
-def slot_columns(arrays: int, rounding: str) -> list[int]:
-    """The columns of a slot table that a kernel reads, in its own order; see `memory`."""
-    return [LENGTH, ROW, *([KEY] if rounding == "stochastic" else []), *range(FIRST, FIRST + arrays)]
+def slot_columns(storages: Sequence[str], rounding: str) -> list[int]:
+    """The columns of a slot table that a kernel reads, in its own order; see `memory`.
+
+    Args:
+        storages: What all of its arrays are stored as, the scales of codes included.
+        rounding: How new weights are rounded to their storage, one of `cpu.ROUNDINGS`.
+    """
+    at_random = rounding == "stochastic" or not CODES.keys().isdisjoint(storages)
+    return [LENGTH, ROW, *([KEY] if at_random else []), *range(FIRST, FIRST + len(storages))]
 
 
 def at(name: str, storage: str) -> str:
@@ -237,6 +263,11 @@ def _written(name: str, storage: str, rounding: str) -> list[str]:
         return [f"tl.store(to_{name}_, dithered({value}, first_ + i_, key_)<inside>)"]
     lost = f"to_brain({value} - from_brain(to_brain({value})))"
     return [f"tl.store(to_{name}_, to_brain({value})<inside>)", f"tl.store(to_{COMPENSATION}_, {lost}<inside>)"]
+
+
+def shape_of(storages: Sequence[str]) -> tuple[int, int]:
+    """How many weights a block updates, and how many groups of threads share it: those of a scale are one group's."""
+    return (BLOCK, WARPS) if CODES.keys().isdisjoint(storages) else (OF_ONE_SCALE, OF_ONE_SCALE * WARPS // BLOCK)
 
 
 def blocks(sizes: Iterable[int], block: int = BLOCK) -> Array:
@@ -283,10 +314,25 @@ def _numpys_functions() -> ModuleType:
 def load(program: Program, storages: Sequence[str], rounding: str = "nearest") -> ModuleType:
     """The module of a kernel; see `kernel_source`. Nothing is compiled for a device before it is launched."""
     stem = f"{plain(program.name)}_{described(storages)}_triton{'_interpreted' if interpreted() else ''}"
-    return source_cache.load(stem, kernel_source(program, storages, rounding))
+    return loaded(stem, kernel_source(program, storages, rounding))
 
 
-def launcher(function: Any, programs: int, tensors: Sequence[Any], constants: Mapping[str, int]) -> Callable[[], Any]:
+def loaded(stem: str, source: str) -> ModuleType:
+    """The module of this text, whose functions `add` and `larger`, if any, are what reductions combine numbers by.
+
+    Triton's interpreter does whole reductions by its own ones, and would call others for every pair of numbers.
+    """
+    module = source_cache.load(stem, source)
+    if interpreted():
+        standard = importlib.import_module("triton.language.standard")
+        known = {"add": standard._sum_combine, "larger": standard._elementwise_max}
+        module.__dict__.update({name: known[name] for name in known.keys() & module.__dict__.keys()})
+    return module
+
+
+def launcher(
+    function: Any, programs: int, tensors: Sequence[Any], constants: Mapping[str, int], warps: int = WARPS
+) -> Callable[[], Any]:
     """What launches a function of a kernel's module on the same tensors again and again.
 
     One program is run at once, so that what cannot be compiled or launched is known. Afterwards nothing is asked of the
@@ -297,8 +343,9 @@ def launcher(function: Any, programs: int, tensors: Sequence[Any], constants: Ma
         programs: How many programs of it are run.
         tensors: Its arguments.
         constants: Those that follow and are compiled in, in their order.
+        warps: How many groups of threads share a program.
     """
-    compiled = function[(1,)](*tensors, **constants, **OPTIONS)
+    compiled = function[(1,)](*tensors, **constants, **{**OPTIONS, "num_warps": warps})
     if compiled is None:  # by the interpreter
         return functools.partial(function[(programs,)], *tensors, **constants)
     return functools.partial(compiled[(programs, 1, 1)], *tensors, *constants.values())

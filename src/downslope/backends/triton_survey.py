@@ -6,15 +6,13 @@ last one sums up what they have found. Two runs give the same bits. Sums are in 
 
 from __future__ import annotations
 
-import importlib
 from math import inf, sqrt
 from typing import Any
 
 import numpy as np
 
-from downslope.backends import source_cache
 from downslope.backends.memory import FIRST, LENGTH
-from downslope.backends.triton import BLOCK, at, interpreted, launcher, read
+from downslope.backends.triton import BLOCK, at, interpreted, launcher, loaded, read
 from downslope.version import __version__
 
 EACH = 16
@@ -113,9 +111,7 @@ class Survey:
         """
         self._storage = storage
         stem = f"survey_{storage}_triton{'_interpreted' if interpreted() else ''}"
-        module = source_cache.load(stem, survey_source(storage))
-        if interpreted():  # which knows this one, and need not call it for every pair of numbers
-            module.__dict__["add"] = importlib.import_module("triton.language.standard")._sum_combine
+        module = loaded(stem, survey_source(storage))
         assert columns[0] == LENGTH
         programs = max(1, -(-len(listed) // EACH))
         blocks = memory.hold(np.pad(listed, (0, EACH * programs - len(listed)), constant_values=NOTHING))

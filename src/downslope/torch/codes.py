@@ -14,6 +14,7 @@ import torch
 
 from downslope.backends.coded import codes_of
 from downslope.targets.codes import CODED, SCALES, blocks, decode, encode
+from downslope.torch.device import has_kernels
 from downslope.torch.launch import Storage
 from downslope.torch.settings import GroupSettings
 
@@ -55,10 +56,10 @@ def check_coded_parameter(p: Tensor) -> None:
             "blocks would begin anew with every shard, and mean something else on another number of processes; "
             "use state_dtype=torch.bfloat16"
         )
-    if p.device.type != "cpu" or p.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if p.dtype not in (torch.float32, torch.bfloat16, torch.float16) or not has_kernels(p.device):
         raise ValueError(
-            f"state_dtype=torch.uint8 is for parameters of float32, bfloat16 or float16 on the CPU; one has dtype "
-            f"{p.dtype} on {p.device}; give it to another optimizer, without state_dtype"
+            f"state_dtype=torch.uint8 is for parameters of float32, bfloat16 or float16 that kernels update; one has "
+            f"dtype {p.dtype} on {p.device}; give it to another optimizer, without state_dtype"
         )
     if not p.is_contiguous():
         raise ValueError(

@@ -301,7 +301,7 @@ def _launch(together: Together, members: Members, storage: Storage, first: int) 
     try:
         return together.kind(together, members, storage, first)
     except NoKernelError as error:
-        if storage.rounding != "nearest":
+        if storage.rounding != "nearest" or storage.state_dtype is torch.uint8:
             raise
         refuse(together.device, str(error))
         return Interpreted(together, members, storage, first)

@@ -152,15 +152,15 @@ def _pair(p: Tensor, name: str, kind: str, own: Mapping[str, Any], settings: Gro
         return coding.begun(p, start, kind)
     pair = coding.checked_pair(name, codes, scales, kind, p.shape)
     for end, tensor in zip((CODED, SCALES), pair, strict=True):
-        if tensor.device.type == "cpu" and not is_backed(tensor):
+        if has_addresses(tensor.device) and not is_backed(tensor):
             raise ValueError(f"the memory of the state {name}{end}, of shape {tuple(tensor.shape)}, has been released")
-    return _ordered(pair[0]), _ordered(pair[1])
+    return _ordered(pair[0], p.device), _ordered(pair[1], p.device)
 
 
-def _ordered(tensor: Tensor) -> Tensor:
-    """The tensor itself if its elements are in order in this process's memory, else one like it."""
-    fits = tensor.device.type == "cpu" and tensor.is_contiguous()
-    return tensor if fits else tensor.detach().cpu().contiguous()
+def _ordered(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor itself if its elements are in order in the memory of this device, else one like it."""
+    fits = tensor.device == device and tensor.is_contiguous()
+    return tensor if fits else tensor.detach().to(device).contiguous()
 
 
 def kept(p: Tensor, settings: GroupSettings, storage: Storage) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
