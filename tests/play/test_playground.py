@@ -27,6 +27,7 @@ def file(tmp_path_factory):
 @pytest.fixture(scope="module")
 def playground(page, file):
     """The page, opened once; nothing moves by itself."""
+    page.set_viewport_size({"width": 1300, "height": 1600})
     page.emulate_media(reduced_motion="reduce")
     page.goto(file.as_uri())
     return page
@@ -97,6 +98,54 @@ def test_the_limit_of_every_rule_is_pythons(playground):
                 assert float(theirs.replace("Infinity", "inf")) == pytest.approx(ours, rel=1e-6), name
 
 
+def test_the_canyon_is_how_every_rule_ends(playground):
+    """Beside Python's walks at single learning rates; the best is its lowest place that does not leave the map."""
+    opened(playground, "surface=valley&rules=sgd,nesterov,adam&steps=60&lr=best")
+    rates, trials = playground.evaluate("[RATES, walkers.map(w => w.trial.outcomes)]")
+    assert playground.evaluate("isTried()")
+    for k in range(20, 61, 8):
+        walk = downslope.walk("valley", ["sgd", "nesterov", "adam"], steps=60, lr=rates[k])
+        for path, outcomes in zip(walk.paths, trials, strict=True):
+            left_map, arrived, end = outcomes[k]
+            assert arrived == (61 if path.arrival is None else path.arrival)
+            assert end == pytest.approx(path.losses[-6:].max())
+            inside = (abs(path.points) <= [10, 3]).all()
+            assert bool(left_map) is not bool(inside)
+
+
+def test_the_limit_is_drawn_where_theory_puts_it(playground):
+    """The largest curvature of the valley is 10: the limits are 2, 3.8 and 1.357 over it; Adam has none of its own."""
+    opened(playground, "surface=valley&rules=sgd,momentum,nesterov,adam&lr=0.01")
+    limits = playground.evaluate("walkers.map(w => limitingRate(w) || null)")
+    assert limits[:3] == pytest.approx([0.2, 0.38, 0.1357], rel=1e-3)
+    assert limits[3] is None
+
+
+def test_the_learning_rate_is_a_handle_on_the_canyon(playground):
+    opened(playground, "surface=valley&rules=sgd,momentum,adam&lr=best&steps=60")
+    best = playground.evaluate("walkers.map(w => w.lr)")
+    playground.get_by_role("button", name="each its own").click()  # nothing jumps
+    assert playground.evaluate("walkers.map(w => w.lr)") == best
+    playground.locator("#rate").press("ArrowRight")
+    assert playground.evaluate("walkers.map(w => w.lr > 0)") == [True] * 3
+    assert playground.evaluate("walkers.map(w => w.lr)")[1:] == best[1:]
+    playground.get_by_role("button", name="same for all").click()
+    assert len(set(playground.evaluate("walkers.map(w => w.lr)"))) == 1
+    playground.locator("#rate").fill("30")  # a tenth of a power of ten each, from 1e-4 on
+    assert playground.evaluate("state.lr") == 0.1
+    box = playground.locator("#canyon").bounding_box()
+    place = playground.evaluate("rateScale(find('canyon').getBoundingClientRect().width).x(0.01)")
+    playground.mouse.click(box["x"] + place, box["y"] + box["height"] / 2)
+    assert playground.evaluate("walkers.map(w => w.lr)") == pytest.approx([0.01] * 3, rel=0.05)
+    playground.get_by_role("button", name="each its best").click()
+    assert playground.evaluate("walkers.map(w => w.lr)") == best
+    row = playground.locator("#rows tr", has_text="momentum").inner_text()
+    path = downslope.walk("valley", ["momentum"], steps=60)["momentum"]
+    assert path.lr == best[1]
+    for shown in (path.arrival, f"{path.detour:.3g}", sum(path.sign_changes)):
+        assert str(shown) in row
+
+
 def test_moving_the_start_makes_the_walk_from_there(playground):
     opened(playground, "surface=valley&steps=80&lr=0.1")
     playground.locator("#start").press("ArrowRight")
@@ -152,7 +201,7 @@ def test_what_a_link_cannot_say_is_left_out_and_named(playground, link, left):
 def test_a_link_says_the_state_and_nothing_more(playground):
     link = "#v=1&surface=valley&rules=sgd,adam&start=-5,1&lr=own&t=7&lang=zh&valley.kappa=10&adam.lr=0.1"
     assert opened(playground, link) == ""
-    assert playground.evaluate("writeLink()") == link.replace("&lr=own", "")
+    assert playground.evaluate("writeLink()") == link
 
 
 def test_words_are_there_in_every_language(playground):

@@ -21,10 +21,11 @@ from downslope.walks.surfaces import SURFACES
 from downslope.walks.walking import CLOSE, HALF_WAY, RATES, lowest_places
 
 LANGUAGES = ("en", "zh")
-SHARED = ("walking.js", "drawing.js", "map.js", "ground.js", "curves.js")
+SHARED = ("walking.js", "drawing.js", "map.js", "ground.js", "curves.js", "table.js", "transport.js")
+STYLES = ("ground.css", "stage.css", "table.css")
 """What the film of a walk is made of, too."""
 
-SCRIPTS = ("words.js", "state.js", "stability.js", "walkers.js", "transport.js", "play.js")
+SCRIPTS = ("words.js", "state.js", "stability.js", "walkers.js", "canyon.js", "play.js")
 """In the order in which they need each other; what is mounted into the page stands before the last."""
 
 
@@ -45,7 +46,8 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
     parts = [asset("downslope.walks", name) for name in SHARED] + [asset("downslope.play", name) for name in SCRIPTS]
     codes = f"const RULES = {rules_code(rules)};\nconst SURFACES = {_surfaces()};\nconst READER = {reader()};"
     script = "\n".join(["'use strict';", LIBRARY, re.sub(r"\n +", "\n", codes), *parts])
-    style = f"{theme()}\n{asset('downslope.walks', 'ground.css')}\n{asset('downslope.play', 'page.css')}"
+    styles = [theme(), *(asset("downslope.walks", name) for name in STYLES), asset("downslope.play", "page.css")]
+    style = "\n".join(styles)
     data = {
         "words": words,
         "rates": list(RATES),

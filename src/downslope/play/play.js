@@ -3,9 +3,21 @@
 const ground = find("ground");
 const handle = find("start");
 let asked = false;
+let dragging = false;
+addEventListener("pointerdown", () => (dragging = true), true);
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => (dragging = false), true);
+const told = {
+  get toggle() { return say("walker.toggle"); },
+  get limitless() { return say("limitless"); },
+  toggled: (walker) => change({ off: walker.shown ? [...state.off, walker.id] : state.off.filter((id) => id !== walker.id) }),
+  pointed(walker) {
+    now.pointed = walker?.shown ? walker : null;
+    ask();
+  },
+};
 
 // Changes the state, and all that follows from it.
-function change(patch, { quiet = false } = {}) {
+function change(patch) {
   const other = "surface" in patch && patch.surface !== state.surface;
   Object.assign(state, patch);
   if (other) {
@@ -13,8 +25,8 @@ function change(patch, { quiet = false } = {}) {
     if (!("start" in patch)) state.start = [...surfaceNamed(state.surface).start];
   }
   if (!state.rules.includes(state.look)) state.look = state.rules[0];
-  recompute();
-  if (!quiet) showState();
+  recompute(dragging ? 1.5 : 60);
+  showState();
   for (const module of mounted) module.changed?.(page);
   keep();
   ask();
@@ -26,7 +38,12 @@ function ask() {
   asked = true;
   requestAnimationFrame((time) => {
     asked = false;
-    if (now.playing) advance(time);
+    if (now.playing) going.advance(time);
+    if (!isTried()) {
+      tryRates(dragging || now.playing ? 1.5 : 12);
+      if (state.lr === "best") showNumbers();
+      ask();
+    }
     draw();
   });
 }
@@ -35,6 +52,9 @@ function draw() {
   const drawn = scene();
   placeHandle(handle, surface, state.start, drawGround(ground, drawn));
   drawLosses(find("curves"), drawn);
+  drawCanyon(find("canyon"));
+  find("at").textContent = `${now.step}`;
+  fillNow(drawn, told);
   find("scrubber").value = now.step;
   find("scrubber").setAttribute("aria-valuetext", say("step.of", { step: now.step, steps: state.steps }));
   find("step").textContent = `${now.step}`;
@@ -59,31 +79,7 @@ function tell() {
   find("said").textContent = `${say("step.of", { step: now.step, steps: state.steps })}. ${parts.join("; ")}.`;
 }
 
-function moveStart(values) {
-  const digits = surface.ranges.map(([low, high]) => Math.max(0, 3 - Math.floor(Math.log10(high - low))));
-  const start = values.map((value, i) => {
-    const [low, high] = surface.ranges[i];
-    return Number(Math.max(low, Math.min(high, value)).toFixed(digits[i]));
-  });
-  change({ start });
-}
-
-function listenToStart() {
-  handle.addEventListener("keydown", (event) => {
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!way || (!surface.flat && way[1])) return;
-    event.preventDefault();
-    moveStart(state.start.map((value, i) => value + (way[i] * (surface.ranges[i][1] - surface.ranges[i][0])) / 100));
-  });
-  const to = (event) => {
-    const box = ground.getBoundingClientRect();
-    const parts = [(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height];
-    moveStart(state.start.map((_, i) => surface.ranges[i][0] + parts[i] * (surface.ranges[i][1] - surface.ranges[i][0])));
-  };
-  handle.addEventListener("pointerdown", (event) => handle.setPointerCapture(event.pointerId));
-  handle.addEventListener("pointermove", (event) => handle.hasPointerCapture(event.pointerId) && to(event));
-  ground.addEventListener("click", to);
-}
+const moveStart = (values) => change({ start: placeWithin(surface, values) });
 
 // Shows the state in all that it can be changed with.
 function showState() {
@@ -100,9 +96,19 @@ function showState() {
     button.setAttribute("aria-pressed", String(button.dataset.rates === kind));
   }
   for (const each of document.querySelectorAll("[data-part]")) each.hidden = state.hide.includes(each.dataset.part);
+  showHeads();
   showStart();
-  showPlaying();
+  going.labelled();
   showWalkers();
+}
+
+// The heads of the table's columns that depend on how many weights there are.
+function showHeads() {
+  find("at-step").colSpan = 3 + surface.variables.length;
+  [...document.querySelectorAll("th.axis")].forEach((head, i) => {
+    head.hidden = i >= surface.variables.length;
+    head.textContent = say("column.step", { axis: surface.variables[i] ?? "" });
+  });
 }
 
 function showStart() {
@@ -122,40 +128,45 @@ function showStart() {
   );
 }
 
-// A button for each walker, which shows or hides it.
+// A button for each walker, which shows or hides it, and a row of the table; made anew when there are others.
+let shownFor = "";
 function showWalkers() {
-  find("walkers").replaceChildren(
-    ...walkers.map((walker) => {
-      const key = make("canvas", { className: "key" });
-      const button = make("button", {
-        type: "button", className: "chip", title: say("walker.toggle"),
-        onclick: () => change({ off: walker.shown ? [...state.off, walker.id] : state.off.filter((id) => id !== walker.id) }),
-      }, key, walker.name);
-      button.setAttribute("aria-pressed", String(walker.shown));
-      button.addEventListener("pointerenter", () => point(walker));
-      button.addEventListener("pointerleave", () => point(null));
-      walker.key = key;
-      return make("li", {}, button);
-    }),
-  );
-  drawKeys();
-}
-
-function point(walker) {
-  now.pointed = walker?.shown ? walker : null;
-  ask();
-}
-
-function drawKeys() {
-  for (const walker of walkers) {
-    const { context, width, height } = fitted(walker.key);
-    context.strokeStyle = colour(walker.colour);
-    context.lineWidth = 2;
-    context.setLineDash(walker.dash);
-    context.strokeRect(0, height / 2, width, 0);
-    context.setLineDash([]);
-    marker(context, walker.shape, width / 2, height / 2, colour(walker.colour), colour("page"), 1);
+  const key = JSON.stringify([state.lang, surface.variables, walkers.map(({ id, form, colour }) => [id, Object.keys(form.code.start(new Float64Array(1), {})), colour])]);
+  if (key !== shownFor) {
+    shownFor = key;
+    buildTable(find("rows"), walkers, surface, told);
+    find("chips").replaceChildren(...walkers.map(chipOf));
   }
+  for (const walker of walkers) {
+    showShown(walker);
+    walker.chip.setAttribute("aria-pressed", String(walker.shown));
+  }
+  drawAllKeys();
+  showNumbers();
+}
+
+function chipOf(walker) {
+  walker.chipKey = make("canvas", { className: "key" });
+  walker.chipSays = make("small");
+  walker.chip = make("button", {
+    type: "button", className: "chip", title: say("walker.toggle"),
+    onclick: () => told.toggled(walker),
+    onpointerenter: () => told.pointed(walker),
+    onpointerleave: () => told.pointed(null),
+  }, walker.chipKey, walker.name, walker.chipSays);
+  return make("li", {}, walker.chip);
+}
+
+// What is said of the whole walk.
+function showNumbers() {
+  fillTable({ walkers, steps: state.steps });
+  for (const { chipSays, arrived } of walkers) chipSays.textContent = arrived <= state.steps ? say("chip.arrived", { steps: arrived }) : "";
+  showRate();
+}
+
+function drawAllKeys() {
+  drawKeys(walkers);
+  for (const walker of walkers) drawKey(walker.chipKey, walker);
 }
 
 function buildChoices() {
@@ -169,9 +180,6 @@ function buildChoices() {
   find("surface").append(...groups);
   find("surface").addEventListener("change", (event) => change({ surface: event.target.value }));
   for (const button of document.querySelectorAll("[data-lang]")) button.addEventListener("click", () => change({ lang: button.dataset.lang }));
-  for (const button of document.querySelectorAll("[data-rates]")) {
-    button.addEventListener("click", () => change({ lr: button.dataset.rates === "same" ? 0.1 : button.dataset.rates }));
-  }
 }
 
 // What was left out of a link is said.
@@ -183,7 +191,7 @@ function showLeft(left) {
 function openLink(link) {
   const left = readLink(link);
   now.step = state.t;
-  recompute();
+  recompute(60);
   now.step = Math.min(state.t, state.steps);
   showState();
   showLeft(left);
@@ -193,7 +201,10 @@ function openLink(link) {
 
 // What a module is given.
 const page = {
-  state, change, say, show, play, stop, ask, openLink,
+  state, change, say, ask, openLink,
+  show: (step) => going.show(step),
+  play: () => going.play(),
+  stop: () => going.stop(),
   get surface() { return surface; },
   get walkers() { return walkers; },
   get now() { return now; },
@@ -201,22 +212,34 @@ const page = {
 const mounted = [];
 
 buildChoices();
-listenToTransport();
-listenToStart();
-scrubOn(find("curves"));
+const going = transport(now, {
+  steps: () => state.steps,
+  speed: () => Number(find("speed").value),
+  whole: 9000,
+  label: (playing) => say(playing ? "pause" : "play"),
+  ask,
+  tell() {
+    tell();
+    keep();
+  },
+});
+find("speed").addEventListener("change", (event) => change({ speed: Number(event.target.value) }));
+startHandle(handle, ground, { surface: () => surface, start: () => state.start, move: moveStart });
+scrubOn(find("curves"), () => state.steps, going.show);
+listenToCanyon();
 find("left-close").addEventListener("click", () => showLeft([]));
 for (const { place, mount } of MODULES) mounted.push(mount(page, find(place)) ?? {});
 openLink(location.hash.length > 1 ? location.hash : PLAY.link);
 addEventListener("hashchange", () => location.hash !== writeLink() && openLink(location.hash));
 new ResizeObserver(() => {
-  drawKeys();
+  drawAllKeys();
   ask();
 }).observe(ground);
 for (const query of ["(prefers-color-scheme: dark)", "print"]) {
   matchMedia(query).addEventListener("change", () => {
-    drawKeys();
+    drawAllKeys();
     draw();
   });
 }
-if (still.matches) show(state.t || state.steps);
-else if (!state.t) play();
+if (matchMedia("(prefers-reduced-motion: reduce)").matches) going.show(state.t || state.steps);
+else if (!state.t) going.play();

@@ -63,7 +63,7 @@ const KEYS = {
     write: names.write,
   },
   lr: {
-    fallback: () => "own",
+    fallback: () => 0.05,
     read: (text) => (["best", "own"].includes(text) ? text : within(1e-9, 1e6).read(text)),
     write: String,
   },

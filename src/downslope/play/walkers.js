@@ -5,6 +5,7 @@ let surface = null;
 let walkers = [];
 let goal = 0;
 let every = 1;
+let gusts = null; // what is added to the slopes
 const now = { step: 0, playing: false, since: 0, from: 0, pointed: null, lit: "" };
 
 const made = new Map(); // surfaces by what they are made of
@@ -43,30 +44,39 @@ function chosenRule(id) {
   return { rule, flags, form, numbers: pick(rule.numbers), code: { ...form.code, response: form.response } };
 }
 
-// Makes the walkers of the rules that there are; those that were there keep their room.
+// Makes the walkers of the rules that there are; those that were there stay the same ones.
 function gather() {
   const before = new Map(walkers.map((walker) => [walker.id, walker]));
+  const size = surface.variables.length;
   walkers = state.rules.map((id, k) => {
-    const chosen = chosenRule(id);
-    const old = before.get(id);
-    const size = surface.variables.length;
-    const fits = old && old.form === chosen.form && old.losses.length === state.steps + 1 && old.points.length === (state.steps + 1) * size;
-    return {
-      ...(fits ? old : {}),
-      ...chosen,
-      id,
-      name: id,
-      room: fits ? old.room : roomFor(chosen.code, chosen.numbers, size, state.steps, true),
+    const walker = before.get(id) ?? { id, name: id };
+    const { form, losses, points } = walker;
+    Object.assign(walker, chosenRule(id), {
       colour: `c${k % 7}`,
       dash: DASHES[(k + (k >= 7 ? 3 : 0)) % DASHES.length],
       shape: SHAPE_NAMES[k % SHAPE_NAMES.length],
       shown: !state.off.includes(id),
-    };
+    });
+    const fits = form === walker.form && losses.length === state.steps + 1 && points.length === (state.steps + 1) * size;
+    if (!fits) walker.room = roomFor(walker.code, walker.numbers, size, state.steps, true);
+    return walker;
   });
 }
 
-// Works out everything anew.
-function recompute() {
+// Lets a walker walk at a learning rate, and measures its way.
+function walk(walker, lr) {
+  const size = surface.variables.length;
+  const numbers = { ...walker.numbers, lr };
+  const way = walked(walker.code, numbers, surface, state.start, gusts, walker.room);
+  const limit = limitOf(walker.form, numbers);
+  const sharpness = sharpnesses(way, walker.code, numbers, surface, limit);
+  Object.assign(walker, way, { lr, limit, sharpness, effective: effectiveSteps(way, walker.code, numbers, size) });
+  walker.arrived = arrival(walker.losses, goal, surface.bottomless);
+  Object.assign(walker, measured(walker.points, size, Math.min(walker.arrived, state.steps)));
+}
+
+// Works out everything anew; best learning rates in so many milliseconds, and then as there is time.
+function recompute(milliseconds) {
   surface = surfaceNow();
   gather();
   every = Math.ceil(state.steps / 600);
@@ -74,17 +84,11 @@ function recompute() {
   const first = surface.height(Float64Array.from(state.start), new Float64Array(1 + size))[0];
   goal = surface.lowest + (surface.bottomless ? PLAY.half : PLAY.close) * (first - surface.lowest);
   for (const walker of walkers) {
-    if (!("lr" in walker.numbers)) walker.lr = NaN;
-    else if (state.lr === "best") {
-      walker.lr = bestRate(walker.code, walker.numbers, surface, state.start, state.steps, null, PLAY.rates, goal);
-    } else walker.lr = state.lr === "own" ? walker.numbers.lr : state.lr;
-    const numbers = { ...walker.numbers, lr: walker.lr };
-    const way = walked(walker.code, numbers, surface, state.start, null, walker.room);
-    Object.assign(walker, way, { limit: limitOf(walker.form, numbers), effective: effectiveSteps(way, walker.code, numbers, size) });
-    walker.sharpness = sharpnesses(way, walker.code, numbers, surface, walker.limit);
-    walker.arrived = arrival(walker.losses, goal, surface.bottomless);
-    Object.assign(walker, measured(walker.points, size, Math.min(walker.arrived, state.steps)));
+    const best = walker.trial?.outcomes.every(Boolean) ? bestIn(walker.trial) : walker.numbers.lr;
+    walk(walker, !("lr" in walker.numbers) ? NaN : state.lr === "best" ? best : state.lr === "own" ? walker.numbers.lr : state.lr);
   }
+  stale();
+  tryRates(milliseconds);
   now.step = Math.min(now.step, state.steps);
   now.pointed = walkers.find((walker) => walker.id === now.pointed?.id) ?? null;
 }

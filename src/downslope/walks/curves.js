@@ -40,16 +40,7 @@ function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log,
   const [bottomValue, topValue] = [scale(low), scale(high)];
   const x = (t) => left + ((width - left - right) * t) / steps;
   const y = (size) => top + ((height - top - bottom) * (topValue - scale(size))) / (topValue - bottomValue);
-  context.font = "11px system-ui, sans-serif";
-  context.lineWidth = 1;
-  context.textAlign = "right";
-  const lines = log ? decades(bottomValue, topValue).map((power) => 10 ** power) : ticks(low, high, 4);
-  for (const line of lines) {
-    context.strokeStyle = colour("grid");
-    context.strokeRect(left, y(line), width - left - right, 0);
-    context.fillStyle = colour("muted");
-    context.fillText(short(line), left - 6, y(line) + 4);
-  }
+  drawLines(context, width, log ? decades(bottomValue, topValue).map((power) => 10 ** power) : ticks(low, high, 4), y);
   context.textAlign = "center";
   for (const t of ticks(0, steps, width / 90)) context.fillText(short(t), x(t), height - 6);
   context.setLineDash([2, 4]);
@@ -86,6 +77,20 @@ function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log,
     if (!Number.isFinite(size) || y(size) < top) continue;
     if (pointed && pointed !== walker) continue;
     marker(context, walker.shape, x(step), Math.min(y(size), height - bottom), colour(walker.colour), colour("page"), 0.9);
+  }
+}
+
+// Lines across at some values, with the values beside them.
+function drawLines(context, width, values, y) {
+  const { left, right } = MARGIN;
+  context.font = "11px system-ui, sans-serif";
+  context.lineWidth = 1;
+  context.textAlign = "right";
+  context.strokeStyle = colour("grid");
+  context.fillStyle = colour("muted");
+  for (const value of values) {
+    context.strokeRect(left, y(value), width - left - right, 0);
+    context.fillText(short(value), left - 6, y(value) + 4);
   }
 }
 

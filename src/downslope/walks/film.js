@@ -31,6 +31,19 @@ const chosen = { start: [...film.start], rates: film.rates.kind, shared: film.ra
 const now = { step: 0, playing: false, since: 0, from: 0, pointed: null };
 let goal = 0;
 let asked = false;
+const told = {
+  toggle: "Show or hide",
+  limitless: "no limit",
+  toggled(walker) {
+    walker.shown = !walker.shown;
+    showShown(walker);
+    ask();
+  },
+  pointed(walker) {
+    now.pointed = walker?.shown ? walker : null;
+    ask();
+  },
+};
 
 function recompute() {
   const out = new Float64Array(1 + size);
@@ -52,7 +65,8 @@ function recompute() {
     walker.arrived = arrival(walker.losses, goal, surface.bottomless);
     Object.assign(walker, measured(walker.points, size, Math.min(walker.arrived, film.steps)));
   }
-  fillTable();
+  fillTable({ walkers, steps: film.steps });
+  find("python").textContent = python();
   ask();
 }
 
@@ -62,11 +76,7 @@ function ask() {
   asked = true;
   requestAnimationFrame((time) => {
     asked = false;
-    if (now.playing) {
-      now.step = Math.min(film.steps, now.from + Math.floor(((time - now.since) / 8000) * chosen.speed * film.steps));
-      if (now.step >= film.steps) stop();
-      else ask();
-    }
+    if (now.playing) going.advance(time);
     draw();
   });
 }
@@ -76,7 +86,8 @@ function draw() {
   placeHandle(handle, surface, chosen.start, drawGround(ground, scene));
   drawLosses(curves, scene);
   drawNearness(nearness, scene);
-  fillNow();
+  find("at").textContent = `${now.step}`;
+  fillNow(scene, told);
   scrubber.value = now.step;
   scrubber.setAttribute("aria-valuetext", `step ${now.step} of ${film.steps}`);
   find("step").textContent = `${now.step}`;
@@ -90,31 +101,6 @@ function python() {
   return `downslope.walk(${parts.join(", ")})`;
 }
 
-function play() {
-  if (now.step >= film.steps) now.step = 0;
-  Object.assign(now, { playing: true, since: performance.now(), from: now.step });
-  showPlaying();
-  ask();
-}
-
-function stop() {
-  now.playing = false;
-  showPlaying();
-  say();
-}
-
-function showPlaying() {
-  find("play").classList.toggle("playing", now.playing);
-  find("play").setAttribute("aria-label", now.playing ? "Pause" : "Play");
-}
-
-function show(step) {
-  if (now.playing) stop();
-  now.step = Math.max(0, Math.min(film.steps, Math.round(step)));
-  say();
-  ask();
-}
-
 function say() {
   const parts = walkers.filter((walker) => walker.shown).map((walker) => {
     const beyond = walker.limit && walker.sharpness(now.step) >= walker.limit.limit;
@@ -124,11 +110,7 @@ function say() {
 }
 
 function moveStart(values) {
-  const digits = surface.ranges.map(([low, high]) => Math.max(0, 3 - Math.floor(Math.log10(high - low))));
-  chosen.start = values.map((value, i) => {
-    const [low, high] = surface.ranges[i];
-    return Number(Math.max(low, Math.min(high, value)).toFixed(digits[i]));
-  });
+  chosen.start = placeWithin(surface, values);
   showStart();
   recompute();
 }
@@ -139,35 +121,9 @@ function showStart() {
 }
 
 function listen() {
-  find("play").addEventListener("click", () => (now.playing ? stop() : play()));
-  find("back").addEventListener("click", () => show(now.step - 1));
-  find("forth").addEventListener("click", () => show(now.step + 1));
-  scrubber.addEventListener("input", () => show(Number(scrubber.value)));
-  find("speed").addEventListener("change", (event) => {
-    chosen.speed = Number(event.target.value);
-    if (now.playing) play();
-  });
-  document.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, select, button, a, pre, summary") || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === " ") now.playing ? stop() : play();
-    else if (event.key === "ArrowLeft") show(now.step - 1);
-    else if (event.key === "ArrowRight") show(now.step + 1);
-    else return;
-    event.preventDefault();
-  });
-  handle.addEventListener("keydown", (event) => {
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!way || (size === 1 && way[1])) return;
-    event.preventDefault();
-    moveStart(chosen.start.map((value, i) => value + (way[i] * (surface.ranges[i][1] - surface.ranges[i][0])) / 100));
-  });
-  handle.addEventListener("pointerdown", (event) => handle.setPointerCapture(event.pointerId));
-  handle.addEventListener("pointermove", (event) => {
-    if (!handle.hasPointerCapture(event.pointerId)) return;
-    const box = ground.getBoundingClientRect();
-    const parts = [(event.clientX - box.left) / box.width, 1 - (event.clientY - box.top) / box.height];
-    moveStart(chosen.start.map((_, i) => surface.ranges[i][0] + parts[i] * (surface.ranges[i][1] - surface.ranges[i][0])));
-  });
+  find("speed").addEventListener("change", (event) => (chosen.speed = Number(event.target.value)));
+  startHandle(handle, ground, { surface: () => surface, start: () => chosen.start, move: moveStart });
+  for (const canvas of [curves, nearness]) scrubOn(canvas, () => film.steps, (step) => going.show(step));
   surface.variables.forEach((name, i) => {
     find(`at-${name}`).addEventListener("change", (event) => {
       const value = Number(event.target.value);
@@ -175,17 +131,6 @@ function listen() {
       else moveStart(chosen.start.map((old, k) => (k === i ? value : old)));
     });
   });
-  for (const canvas of [curves, nearness]) {
-    const scrubTo = (event) => {
-      const box = canvas.getBoundingClientRect();
-      show(((event.clientX - box.left - MARGIN.left) / (box.width - MARGIN.left - MARGIN.right)) * film.steps);
-    };
-    canvas.addEventListener("pointerdown", (event) => {
-      canvas.setPointerCapture(event.pointerId);
-      scrubTo(event);
-    });
-    canvas.addEventListener("pointermove", (event) => canvas.hasPointerCapture(event.pointerId) && scrubTo(event));
-  }
   for (const choice of document.querySelectorAll("input[name=rates]")) {
     choice.checked = choice.value === chosen.rates;
     choice.addEventListener("change", () => {
@@ -218,12 +163,12 @@ function listen() {
     setTimeout(() => (find("copy").textContent = "Copy"), 1500);
   });
   new ResizeObserver(() => {
-    drawKeys();
+    drawKeys(walkers);
     ask();
   }).observe(ground);
   for (const query of ["(prefers-color-scheme: dark)", "print"]) {
     matchMedia(query).addEventListener("change", () => {
-      drawKeys();
+      drawKeys(walkers);
       draw();
     });
   }
@@ -236,11 +181,19 @@ function showRate() {
   find("shared").textContent = short(chosen.shared);
 }
 
-buildTable();
+buildTable(find("walkers"), walkers, surface, told);
 listen();
+const going = transport(now, {
+  steps: () => film.steps,
+  speed: () => chosen.speed,
+  whole: 8000,
+  label: (playing) => (playing ? "Pause" : "Play"),
+  ask,
+  tell: say,
+});
 showStart();
 showRate();
 recompute();
-drawKeys();
-if (still.matches) show(film.steps);
-else play();
+drawKeys(walkers);
+if (still.matches) going.show(film.steps);
+else going.play();

@@ -23,7 +23,8 @@ from downslope.walks.paths import Path, Walk
 from downslope.walks.surface import Surface
 from downslope.walks.walking import CLOSE, HALF_WAY, RATES, noises
 
-SCRIPTS = ("walking.js", "drawing.js", "map.js", "ground.js", "curves.js", "table.js", "film.js")
+SCRIPTS = ("walking.js", "drawing.js", "map.js", "ground.js", "curves.js", "table.js", "transport.js", "film.js")
+STYLES = ("ground.css", "stage.css", "table.css", "film.css")
 STARRED = "; with *, of the surface as scaled along each axis by what the rule divides by"
 NUMBER = 'type="number" step="any" autocomplete="off"'
 
@@ -37,7 +38,7 @@ def film(walk: Walk) -> str:
     surface, data = walk.surface, _data(walk)
     parts = [asset("downslope.walks", name) for name in SCRIPTS]
     script = "\n".join(["'use strict';", LIBRARY, _codes(walk), *parts])
-    styles = [theme(), asset("downslope.walks", "ground.css"), asset("downslope.walks", "film.css")]
+    styles = [theme(), *(asset("downslope.walks", name) for name in STYLES)]
     style = "\n".join([*styles, f":root {{ --shape: {_shape(surface):.4f}; }}"])
     texts = {
         "policy": policy(style, script),

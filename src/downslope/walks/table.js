@@ -1,30 +1,28 @@
 // The numbers of every rule: of the whole walk, and at the step shown.
 
-function buildTable() {
+// A row for each walker, whose head shows or hides it; `told` says what is in words, and is told what is done.
+function buildTable(body, walkers, surface, told) {
+  body.replaceChildren();
   for (const walker of walkers) {
-    const row = find("walkers").insertRow();
+    const row = body.insertRow();
     const head = document.createElement("th");
     head.scope = "row";
     const button = document.createElement("button");
     button.type = "button";
-    button.setAttribute("aria-pressed", "true");
-    button.title = "Show or hide";
+    button.setAttribute("aria-pressed", String(walker.shown));
+    button.title = told.toggle;
     const key = document.createElement("canvas");
     key.className = "key";
     const name = document.createElement("span"); // broken where its parts end, if it must be
     name.append(...walker.name.split(/(?<=[_.(])/).flatMap((part) => [part, document.createElement("wbr")]));
     button.append(key, name);
-    button.addEventListener("click", () => {
-      walker.shown = !walker.shown;
-      button.setAttribute("aria-pressed", String(walker.shown));
-      row.classList.toggle("hidden", !walker.shown);
-      ask();
-    });
+    button.addEventListener("click", () => told.toggled(walker));
     head.append(button);
     row.append(head);
     const cell = (kind) => Object.assign(row.insertCell(), { className: kind });
-    const states = walker.code.start(Float64Array.from(chosen.start), walker.numbers);
+    const states = walker.code.start(new Float64Array(surface.variables.length), walker.numbers);
     walker.cells = {
+      button,
       loss: cell("number first"),
       limit: gauge(cell("number")),
       effective: surface.variables.map(() => cell("number")),
@@ -37,24 +35,30 @@ function buildTable() {
     walker.row = row;
     walker.key = key;
     for (const [event, pointed] of [["pointerenter", walker], ["pointerleave", null], ["focusin", walker], ["focusout", null]]) {
-      row.addEventListener(event, () => {
-        now.pointed = pointed && walker.shown ? pointed : null;
-        ask();
-      });
+      row.addEventListener(event, () => told.pointed(pointed));
     }
+    showShown(walker);
   }
 }
 
-function drawKeys() {
-  for (const walker of walkers) {
-    const { context, width, height } = fitted(walker.key);
-    context.strokeStyle = colour(walker.colour);
-    context.lineWidth = 2;
-    context.setLineDash(walker.dash);
-    context.strokeRect(0, height / 2, width, 0);
-    context.setLineDash([]);
-    marker(context, walker.shape, width / 2, height / 2, colour(walker.colour), colour("page"), 1);
-  }
+function showShown({ row, cells, shown }) {
+  cells.button.setAttribute("aria-pressed", String(shown));
+  row.classList.toggle("hidden", !shown);
+}
+
+// How the way of a walker is drawn, for all of them.
+function drawKeys(walkers) {
+  for (const walker of walkers) drawKey(walker.key, walker);
+}
+
+function drawKey(canvas, walker) {
+  const { context, width, height } = fitted(canvas);
+  context.strokeStyle = colour(walker.colour);
+  context.lineWidth = 2;
+  context.setLineDash(walker.dash);
+  context.strokeRect(0, height / 2, width, 0);
+  context.setLineDash([]);
+  marker(context, walker.shape, width / 2, height / 2, colour(walker.colour), colour("page"), 1);
 }
 
 // A number beside its limit, and a bar whose mark is the limit.
@@ -83,31 +87,29 @@ function memoryCells(cell, states) {
 }
 
 // What is said of the whole walk.
-function fillTable() {
+function fillTable({ walkers, steps }) {
   const soonest = Math.min(...walkers.map((walker) => walker.arrived));
   for (const { cells, row, ...walker } of walkers) {
-    const arrived = walker.arrived <= film.steps;
+    const arrived = walker.arrived <= steps;
     row.classList.toggle("best", arrived && walker.arrived === soonest);
     cells.rate.textContent = short(walker.lr);
     cells.arrived.textContent = arrived ? String(walker.arrived) : "–";
     cells.roundabout.textContent = Number.isFinite(walker.length) ? short(walker.length / walker.distance) : "∞";
     cells.turns.textContent = String(walker.turns);
   }
-  find("python").textContent = python();
 }
 
 // What is so at the step shown.
-function fillNow() {
-  find("at").textContent = `${now.step}`;
+function fillNow({ walkers, step, steps }, told) {
   for (const { cells, limit, ...walker } of walkers) {
-    cells.loss.textContent = short(walker.losses[now.step]);
-    const sharpness = walker.sharpness(now.step);
+    cells.loss.textContent = short(walker.losses[step]);
+    const sharpness = walker.sharpness(step);
     const beyond = limit && sharpness >= limit.limit;
-    if (limit) cells.limit.text.textContent = `${short(sharpness)} ${Number.isNaN(sharpness) ? "of" : beyond ? ">" : "<"} ${short(limit.limit)}${walker.held ? "*" : ""}`;
-    else cells.limit.text.textContent = "no limit";
+    if (limit) cells.limit.text.textContent = `${short(sharpness)} ${Number.isNaN(sharpness) ? "/" : beyond ? ">" : "<"} ${short(limit.limit)}${limit.held ? "*" : ""}`;
+    else cells.limit.text.textContent = told.limitless;
     cells.limit.cell.className = `number ${limit ? "" : "limitless"} ${beyond ? "beyond" : ""}`;
     cells.limit.fill.style.width = `${80 * Math.max(0, Math.min(1.25, sharpness / limit?.limit || 0))}%`;
-    walker.effective(Math.min(now.step, film.steps - 1)).forEach((step, i) => (cells.effective[i].textContent = short(step)));
-    cells.memory.forEach((cell, k) => (cell.textContent = short(walker.memory[now.step * walker.width + k])));
+    walker.effective(Math.min(step, steps - 1)).forEach((value, i) => (cells.effective[i].textContent = short(value)));
+    cells.memory.forEach((cell, k) => (cell.textContent = short(walker.memory[step * walker.width + k])));
   }
 }
