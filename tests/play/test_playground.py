@@ -17,19 +17,11 @@ PATHS = "walkers.map(w => [w.id, w.lr, [...w.points], [...w.losses], w.arrived, 
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    """The page, written once."""
-    target = tmp_path_factory.mktemp("play") / "play.html"
-    target.write_text(written.page())
-    return target
-
-
-@pytest.fixture(scope="module")
-def playground(page, file):
+def playground(page, playground_file):
     """The page, opened once; nothing moves by itself."""
     page.set_viewport_size({"width": 1300, "height": 1600})
     page.emulate_media(reduced_motion="reduce")
-    page.goto(file.as_uri())
+    page.goto(playground_file.as_uri())
     return page
 
 
@@ -207,7 +199,7 @@ def test_a_link_says_the_state_and_nothing_more(playground):
 def test_words_are_there_in_every_language(playground):
     words = playground.evaluate("PLAY.words")
     plain = {name: json.loads(asset("downslope.play", f"words/{name}.json")) for name in LANGUAGES}
-    ours = ("rule.", "surface.")  # in English they are Python's own
+    ours = ("rule.", "surface.", "problem.")  # in English they are Python's own
     keys = [{key for key in each if not key.startswith(ours)} for each in plain.values()]
     assert all(each == keys[0] for each in keys)
     assert all(text.strip() for each in words.values() for text in each.values())

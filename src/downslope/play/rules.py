@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import json
@@ -43,6 +44,7 @@ def sentence(rule: Rule) -> str:
     return " ".join(doc.partition("\n\n")[0].split())
 
 
+@functools.cache
 def _entry(rule: Rule, family: str) -> str:
     numbers = rule.hyperparameters.items()
     told = {

@@ -33,6 +33,7 @@ const names = { read: (text) => text.split(",").filter(Boolean), write: (list) =
 // The keys of a link besides those of rules (`adam.lr`) and of the surface (`valley.kappa`): how each is read and written, and
 // what holds without it. A module adds its own.
 const KEYS = {
+  own: { fallback: () => "", read: readOwn, write: String },
   surface: {
     fallback: () => "double_well",
     read(text) {
@@ -100,6 +101,7 @@ function readLink(link) {
   given.delete("v");
   const found = state;
   for (const key of Object.keys(found)) delete found[key];
+  delete RULES[OWN];
   for (const [key, { fallback, read }] of Object.entries(KEYS)) {
     found[key] = fallback(found);
     if (!given.has(key)) continue;

@@ -28,13 +28,14 @@ function settings(read) {
   return [numbers, others];
 }
 
-// The rule of a text: its states and hyperparameters in the order of their use, and the trees of what is new.
+// The rule of a text: its states and hyperparameters in the order of their use, the trees of what is new, and [name, tree]
+// of each line.
 function parseRule(text) {
   checkLength(text, "rule", LONGEST_RULE);
   const read = pieces(text);
   const names = known("x", "dx", "t");
   const [numbers, others] = settings(read);
-  const [states, hyperparameters] = [[], new Map()];
+  const [states, hyperparameters, lines] = [[], new Map(), []];
   const taken = (name) => TAKEN.includes(name) || name.startsWith("_");
   const { next, take, fail, applied, operation, signed } = reading(read, names, unknown);
   const start = names.get("x");
@@ -49,6 +50,11 @@ function parseRule(text) {
     return names.get(name);
   }
 
+  function set(name, value) {
+    names.set(name, value);
+    lines.push([name, settled(value)]);
+  }
+
   function line() {
     const { kind, text: name, place } = take();
     const sign = has(SETTING, next().text) ? take() : null;
@@ -61,7 +67,7 @@ function parseRule(text) {
       const right = operation();
       const value = op ? applied(op, sign.place, old, right) : right;
       if (isTruth(value) && ["x", "dx", ...states].includes(name)) fail("a truth value where a number is needed", sign.place);
-      names.set(name, value);
+      set(name, value);
     }
     if (next().kind !== "line" && next().kind !== "end") fail("expected an operator");
   }
@@ -80,7 +86,7 @@ function parseRule(text) {
   function returned({ place }) {
     const value = operation();
     if (isTruth(value)) fail("a truth value where a number is needed", place);
-    names.set("x", value);
+    set("x", value);
     const named = new Set();
     while (next().text === ",") {
       take();
@@ -103,6 +109,7 @@ function parseRule(text) {
     hyperparameters: Object.fromEntries(hyperparameters),
     ranges: Object.fromEntries([...hyperparameters.keys()].map((name) => [name, rangeOf(name)])),
     outputs: ["x", ...states].map((name) => names.get(name)),
+    lines,
   };
 }
 
