@@ -12,14 +12,21 @@ def playground_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(page, playground_file):
-    """The playground, opened once, in which nothing moves by itself; called with a link, it says what that left out."""
+def playground(page, playground_file):
+    """The playground, opened once, in which nothing moves by itself."""
+    page.set_viewport_size({"width": 1300, "height": 2000})
     page.emulate_media(reduced_motion="reduce")
     page.goto(playground_file.as_uri())
+    return page
+
+
+@pytest.fixture(scope="module")
+def opened(playground):
+    """The playground; called with a link, it is in its state and says what of it was left out."""
 
     def opened(link):
-        page.evaluate("link => openLink(link)", link)
-        return page.locator("#left-list").inner_text()
+        playground.evaluate("link => openLink(link)", link)
+        return playground.locator("#left-list").inner_text()
 
-    opened.page = page
+    opened.page = playground
     return opened

@@ -7,28 +7,12 @@ import pytest
 
 import downslope
 from downslope.pages import asset
-from downslope.play import page as written
 from downslope.play.page import LANGUAGES
 from downslope.play.rules import every_rule
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
 PATHS = "walkers.map(w => [w.id, w.lr, [...w.points], [...w.losses], w.arrived, w.length, w.turns])"
-
-
-@pytest.fixture(scope="module")
-def playground(page, playground_file):
-    """The page, opened once; nothing moves by itself."""
-    page.set_viewport_size({"width": 1300, "height": 1600})
-    page.emulate_media(reduced_motion="reduce")
-    page.goto(playground_file.as_uri())
-    return page
-
-
-def opened(playground, link):
-    """The same page in the state of a link; what the link says besides is given back."""
-    playground.evaluate("link => openLink(link)", link)
-    return playground.locator("#left-list").inner_text()
 
 
 def check_paths(playground, walk, names):
@@ -52,16 +36,16 @@ def check_paths(playground, walk, names):
         ("surface=valley&valley.kappa=10&lr=own", downslope.surfaces.valley.given(kappa=10), {"lr": "own"}),
     ],
 )
-def test_it_walks_where_python_walks(playground, link, surface, given):
+def test_it_walks_where_python_walks(playground, opened, link, surface, given):
     rules = ["sgd", "momentum", "keras.adam", "rmsprop"]
-    assert opened(playground, f"{link}&steps=100&rules={','.join(rules)}") == ""
+    assert opened(f"{link}&steps=100&rules={','.join(rules)}") == ""
     check_paths(playground, downslope.walk(surface, rules, steps=100, **given), rules)
 
 
-def test_settings_and_flags_of_one_rule_as_two_walkers(playground):
+def test_settings_and_flags_of_one_rule_as_two_walkers(playground, opened):
     link = "surface=valley&lr=own&steps=40&rules=adam,adam.2&adam.lr=0.1&adam.2.lr=0.1&adam.beta1=0.5"
     link += "&adam.2.bias_correction=0"
-    assert opened(playground, link) == ""
+    assert opened(link) == ""
     two = [
         downslope.Recipe(downslope.adam, lr=0.1, beta1=0.5),
         downslope.Recipe(downslope.adam, lr=0.1, bias_correction=False),
@@ -90,9 +74,9 @@ def test_the_limit_of_every_rule_is_pythons(playground):
                 assert float(theirs.replace("Infinity", "inf")) == pytest.approx(ours, rel=1e-6), name
 
 
-def test_the_canyon_is_how_every_rule_ends(playground):
+def test_the_canyon_is_how_every_rule_ends(playground, opened):
     """Beside Python's walks at single learning rates; the best is its lowest place that does not leave the map."""
-    opened(playground, "surface=valley&rules=sgd,nesterov,adam&steps=60&lr=best")
+    opened("surface=valley&rules=sgd,nesterov,adam&steps=60&lr=best")
     rates, trials = playground.evaluate("[RATES, walkers.map(w => w.trial.outcomes)]")
     assert playground.evaluate("isTried()")
     for k in range(20, 61, 8):
@@ -105,16 +89,16 @@ def test_the_canyon_is_how_every_rule_ends(playground):
             assert bool(left_map) is not bool(inside)
 
 
-def test_the_limit_is_drawn_where_theory_puts_it(playground):
+def test_the_limit_is_drawn_where_theory_puts_it(playground, opened):
     """The largest curvature of the valley is 10: the limits are 2, 3.8 and 1.357 over it; Adam has none of its own."""
-    opened(playground, "surface=valley&rules=sgd,momentum,nesterov,adam&lr=0.01")
+    opened("surface=valley&rules=sgd,momentum,nesterov,adam&lr=0.01")
     limits = playground.evaluate("walkers.map(w => limitingRate(w) || null)")
     assert limits[:3] == pytest.approx([0.2, 0.38, 0.1357], rel=1e-3)
     assert limits[3] is None
 
 
-def test_the_learning_rate_is_a_handle_on_the_canyon(playground):
-    opened(playground, "surface=valley&rules=sgd,momentum,adam&lr=best&steps=60")
+def test_the_learning_rate_is_a_handle_on_the_canyon(playground, opened):
+    opened("surface=valley&rules=sgd,momentum,adam&lr=best&steps=60")
     best = playground.evaluate("walkers.map(w => w.lr)")
     playground.get_by_role("button", name="each its own").click()  # nothing jumps
     assert playground.evaluate("walkers.map(w => w.lr)") == best
@@ -138,8 +122,8 @@ def test_the_learning_rate_is_a_handle_on_the_canyon(playground):
         assert str(shown) in row
 
 
-def test_moving_the_start_makes_the_walk_from_there(playground):
-    opened(playground, "surface=valley&steps=80&lr=0.1")
+def test_moving_the_start_makes_the_walk_from_there(playground, opened):
+    opened("surface=valley&steps=80&lr=0.1")
     playground.locator("#start").press("ArrowRight")
     playground.locator("#start").press("ArrowUp")
     assert playground.evaluate("state.start") == [-8.8, 1.56]
@@ -153,8 +137,8 @@ def test_moving_the_start_makes_the_walk_from_there(playground):
     assert playground.evaluate("state.start") == pytest.approx([-5, 1.5], abs=0.05)
 
 
-def test_steps_are_looked_up(playground):
-    opened(playground, "surface=valley&steps=80&t=80")
+def test_steps_are_looked_up(playground, opened):
+    opened("surface=valley&steps=80&t=80")
     assert playground.locator("#step").inner_text() == "80"
     playground.get_by_label("One step back").click()
     expect(playground.locator("#step")).to_have_text("79")
@@ -183,16 +167,16 @@ def test_steps_are_looked_up(playground):
         ("a" * 9000, ""),
     ],
 )
-def test_what_a_link_cannot_say_is_left_out_and_named(playground, link, left):
-    said = opened(playground, link)
+def test_what_a_link_cannot_say_is_left_out_and_named(playground, opened, link, left):
+    said = opened(link)
     assert said.startswith(left)
     assert len(said) > len(left)
     assert playground.evaluate("walkers.length") == 3
 
 
-def test_a_link_says_the_state_and_nothing_more(playground):
+def test_a_link_says_the_state_and_nothing_more(playground, opened):
     link = "#v=1&surface=valley&rules=sgd,adam&start=-5,1&lr=own&t=7&lang=zh&valley.kappa=10&adam.lr=0.1"
-    assert opened(playground, link) == ""
+    assert opened(link) == ""
     assert playground.evaluate("writeLink()") == link
 
 
@@ -205,5 +189,5 @@ def test_words_are_there_in_every_language(playground):
     assert all(text.strip() for each in words.values() for text in each.values())
 
 
-def test_it_is_small():
-    assert len(written.page().encode()) < 400_000
+def test_it_is_small(playground_file):
+    assert len(playground_file.read_bytes()) < 400_000

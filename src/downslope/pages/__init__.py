@@ -39,6 +39,6 @@ def data_in_page(data: Any) -> str:
 
     Example:
         >>> data_in_page({"name": "</script>"})
-        '{"name": "\\u003c/script>"}'
+        '{"name":"\\u003c/script>"}'
     """
-    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -25,7 +25,18 @@ SHARED = ("walking.js", "drawing.js", "map.js", "ground.js", "curves.js", "table
 STYLES = ("ground.css", "stage.css", "table.css")
 """What the film of a walk is made of, too."""
 
-SCRIPTS = ("words.js", "state.js", "stability.js", "walkers.js", "canyon.js", "own.js", "play.js")
+SCRIPTS = (
+    "words.js",
+    "state.js",
+    "stability.js",
+    "walkers.js",
+    "canyon.js",
+    "formulas.js",
+    "forces.js",
+    "closely.js",
+    "own.js",
+    "play.js",
+)
 """In the order in which they need each other; what is mounted into the page stands before the last."""
 
 OWN_STYLES = ("page.css", "own.css")
@@ -47,7 +58,7 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
     words = {language: _words(language, rules) for language in LANGUAGES}
     parts = [asset("downslope.walks", name) for name in SHARED] + [asset("downslope.play", name) for name in SCRIPTS]
     codes = f"const RULES = {rules_code(rules)};\nconst SURFACES = {_surfaces()};\nconst READER = {reader()};"
-    script = "\n".join(["'use strict';", LIBRARY, re.sub(r"\n +", "\n", codes), *parts])
+    script = re.sub(r"\n *(//.*)?(?=\n)|(?<=\n) +", "", "\n".join(["'use strict';", LIBRARY, codes, *parts]))
     styles = [theme(), *(asset("downslope.walks", name) for name in STYLES)]
     styles += [asset("downslope.play", name) for name in OWN_STYLES]
     style = "\n".join(styles)

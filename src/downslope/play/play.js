@@ -50,9 +50,12 @@ function ask() {
 
 function draw() {
   const drawn = scene();
-  placeHandle(handle, surface, state.start, drawGround(ground, drawn));
+  const drawing = drawGround(ground, drawn);
+  placeHandle(handle, surface, state.start, drawing);
+  if (lookedAt().shown) drawForces(drawing.context, lookedAt(), drawing.place);
   drawLosses(find("curves"), drawn);
   drawCanyon(find("canyon"));
+  drawClosely();
   find("at").textContent = `${now.step}`;
   fillNow(drawn, told);
   find("scrubber").value = now.step;
@@ -100,6 +103,7 @@ function showState() {
   showStart();
   going.labelled();
   showWalkers();
+  showClosely();
 }
 
 // The heads of the table's columns that depend on how many weights there are.
@@ -227,6 +231,7 @@ find("speed").addEventListener("change", (event) => change({ speed: Number(event
 startHandle(handle, ground, { surface: () => surface, start: () => state.start, move: moveStart });
 scrubOn(find("curves"), () => state.steps, going.show);
 listenToCanyon();
+listenClosely();
 find("left-close").addEventListener("click", () => showLeft([]));
 for (const { place, mount } of MODULES) mounted.push(mount(page, find(place)) ?? {});
 openLink(location.hash.length > 1 ? location.hash : PLAY.link);

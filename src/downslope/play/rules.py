@@ -56,13 +56,17 @@ def _entry(rule: Rule, family: str) -> str:
         "ranges": {name: [_end(rule.ranges[name].low), _end(rule.ranges[name].high)] for name in rule.hyperparameters},
         "flags": dict(rule.flags),
     }
-    choices = [dict(zip(rule.flags, chosen, strict=True)) for chosen in _choices(rule)]
-    forms = _object((flags_key(each), _program(compose(rule, **each))) for each in choices)
+    forms = _object((flags_key(each), _program(compose(rule, **each))) for each in _choices(rule.flags))
     return f"{{ ...{data_in_page(told)}, forms: {forms} }}"
 
 
-def _choices(rule: Rule) -> Iterable[tuple[bool, ...]]:
-    return itertools.product(*([value, not value] for value in rule.flags.values()))
+def _choices(flags: Mapping[str, bool]) -> Iterable[dict[str, bool]]:
+    """All choices of up to two flags; of more, the usual ones and those in which one is another: a page has limits."""
+    if len(flags) <= 2:
+        return [
+            dict(zip(flags, chosen, strict=True)) for chosen in itertools.product(*([v, not v] for v in flags.values()))
+        ]
+    return [dict(flags), *({**flags, name: not value} for name, value in flags.items())]
 
 
 def flags_key(flags: Mapping[str, bool]) -> str:
@@ -86,7 +90,7 @@ def _program(program: Program) -> str:
 
 
 def _lines(program: Program) -> list[list[Any]]:
-    """The lines of a formula: name, tree of its value, and whether it changes from step to step.
+    """The lines of a formula: name, tree of its value, and 1 if it changes from step to step, 2 if it needs a prime.
 
     A tree is the name of an input, a number, the index of an earlier line in a list of its own, or an operation and
     what it is applied to. With a look-ahead the first line is where the gradient is taken, as `ahead`.
@@ -95,11 +99,13 @@ def _lines(program: Program) -> list[list[Any]]:
     places: dict[Expression, int] = {}
     found: list[list[Any]] = []
     if program.lookahead:
-        found.append(["ahead", _tree(program.lookahead.outputs["x"], {}), True])
+        found.append(["ahead", _tree(program.lookahead.outputs["x"], {}), 1])
     varying = {e for e in in_order(line.value for line in lines) if _varies(e, program)}
     for line in lines:
         tree = _tree(line.value, places, top=True)
-        found.append([line.name, tree, line.value in varying or line.name in program.outputs])
+        roots = {**program.outputs, **program.scalar_outputs}
+        primed = roots.get(line.name) is not line.value and line.name in {"dx", *program.arrays, *program.scalars}
+        found.append([line.name, tree, 2 if primed else int(line.value in varying or line.name in roots)])
         if line.value.op != "input" and called.get(line.value) == line.name:
             places[line.value] = len(found) - 1
     return found

@@ -133,7 +133,11 @@ function readSetting(found, key, text) {
     const rule = RULES[ruleOf(owner)];
     const settings = (found.settings[owner] ??= {});
     if (has(rule.numbers, name)) settings[name] = within(...rule.ranges[name].map((end, k) => end ?? (k ? 1e300 : -1e300))).read(text);
-    else if (has(rule.flags, name)) settings[name] = oneOf(() => ["0", "1"]).read(text) === "1";
+    else if (has(rule.flags, name)) {
+      const value = oneOf(() => ["0", "1"]).read(text) === "1";
+      if (!has(rule.forms, flagsKey({ ...rule.flags, ...settings, [name]: value }))) throw new Left(say("left.together", { rule: owner }));
+      settings[name] = value;
+    }
     else throw new Left(say("left.setting", { rule: owner }));
   } else if (owner === found.surface && has(surface.parameters, name)) found.shape[name] = within(0, 1e6).read(text);
   else throw new Left(say("left.unknown"));

@@ -31,8 +31,8 @@ function surfaceNow() {
   return made.get(key);
 }
 
-// The flags that are on, as the programs of a rule are called by.
-const flagsKey = (flags) => Object.keys(flags).filter((name) => flags[name]).join(" ");
+// The flags that are on, as the programs of a rule are called by: a rule's own, whatever else there is.
+const flagsKey = (flags) => Object.keys(flags).filter((name) => flags[name] === true).join(" ");
 
 // A rule as it is to walk: its program, its numbers.
 function chosenRule(id) {
@@ -71,6 +71,7 @@ function walk(walker, lr) {
   const limit = limitOf(walker.form, numbers);
   const sharpness = sharpnesses(way, walker.code, numbers, surface, limit);
   Object.assign(walker, way, { lr, limit, sharpness, effective: effectiveSteps(way, walker.code, numbers, size) });
+  walker.version = (walker.version ?? 0) + 1;
   walker.arrived = arrival(walker.losses, goal, surface.bottomless);
   Object.assign(walker, measured(walker.points, size, Math.min(walker.arrived, state.steps)));
 }
