@@ -8,10 +8,11 @@ import pytest
 
 import downslope
 from downslope import cos, exp, expm1, log, maximum, minimum, rule, rules, sign, sin, sqrt, tanh
-from downslope.backends import source_cache, triton
+from downslope.backends import source_cache, triton, triton_coefficients
 from downslope.backends.cpu import SIZES
 from downslope.backends.triton_survey import survey_source
 from downslope.language.options import compose
+from downslope.language.program import in_order
 from downslope.rule import Rule
 from downslope.targets.codes import CODES
 
@@ -139,6 +140,26 @@ def test_a_survey_reads_whole_blocks_16_bytes_at_a_time_and_adds_up_in_a_fixed_o
     more, last = compiled(module.together, pointers, {"BLOCK": triton.BLOCK}, 80)
     assert more["st.global.b64"] == 2
     assert not re.search(r"^\s*(@!?%p\d+\s+)?(atom|red)\.", text + last, re.MULTILINE)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_coefficients_are_worked_out_in_double_precision(capability):
+    """By single operations rounded as IEEE 754 says, at addresses of 64 bits; in single precision they are stored."""
+    program = compose(downslope.radam, max_norm=True)
+    module = triton_coefficients.load(program, "float32", (7, 2))
+    types = {"clocks_": "*i64", "scalars_": "*fp64", "known_": "*i64", "slots_": "*i64", "coefficients_": "*fp32"}
+    instructions, text = compiled(module.work_out, types, {"SLOTS_": triton_coefficients.SLOTS}, capability)
+    assert f".target sm_{capability}" in text
+    per_thread = triton_coefficients.SLOTS // THREADS
+    due = {e.op for c in (*program.coefficients, *program.scalar_outputs.values()) for e in in_order([c])}
+    assert {"div", "sqrt", "pow"} <= due
+    assert instructions["div.rn.f64"] >= per_thread
+    assert instructions["sqrt.rn.f64"] >= per_thread
+    assert instructions["cvt.rn.f32.f64"] >= len(program.coefficients) * per_thread
+    assert not [name for name in instructions if re.match(r"(div|sqrt|add|sub|mul|fma|rcp|ex2|lg2)\S*\.f32", name)]
+    addresses = re.findall(r"(?:ld|st)\.global\..*\[\s*(%[a-z]+)", text)
+    assert set(addresses) == {"%rd"}
+    assert not re.search(r"^\s*(@!?%p\d+\s+)?(atom|red)\.", text, re.MULTILINE)
 
 
 @rule

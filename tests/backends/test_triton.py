@@ -46,7 +46,7 @@ class Slots:
         gradients: Per slot the gradient.
     """
 
-    def __init__(self, program, storages, sizes=SIZES, *, rounding="nearest", memory=True, seed=0, rows=None):
+    def __init__(self, program, storages, sizes=SIZES, *, rounding="nearest", memory=True, seed=0, rows=None, **more):
         self.program, storages = program, dict(zip(program.arrays, storages, strict=True))
         own = dict(program.scalar_states)
         self.held, self.gradients, self.before = [], [], []
@@ -59,11 +59,11 @@ class Slots:
             self.before.append({name: numbers(tensor) for name, tensor in arrays.items()})
             self.gradients.append(arrays.pop("dx"))
             clocks = [torch.tensor(0.0), *(torch.tensor(v, dtype=torch.float64) for v in own.values())]
-            more = [torch.zeros_like(arrays["x"])] if rounding == "compensated" else []
-            self.held.append([*arrays.values(), *more, *clocks])
+            lost = [torch.zeros_like(arrays["x"])] if rounding == "compensated" else []
+            self.held.append([*arrays.values(), *lost, *clocks])
         kept = [*storages.values(), *([storages["x"]] if rounding == "compensated" else [])]
         describer = of_tensors(torch.Tensor)
-        self.table = SlotTable(describer, self.held, kept, scalars=len(own), own_clocks=True, seed=7)
+        self.table = SlotTable(describer, self.held, kept, scalars=len(own), own_clocks=True, seed=7, **more)
         self.stepper = Stepper(program, rounding, self.table, DeviceMemory(HOST) if memory else None)
         self.rows = rows or [0] * len(sizes)
         self.stepper.group_rows(self.rows, [[0.0, *own.values()]] * (1 + max(self.rows)))
@@ -188,6 +188,69 @@ def test_the_text_of_any_formula_computes_it(several, dtype):
 
     program = compose(some)
     assert_step(Slots(program, [dtype] * len(program.arrays), [500]), {"c": -0.3})
+
+
+# Steps that a graph repeats: the device counts them
+
+
+def counting(program, storages, done, **more):
+    """Three slots that have done so many steps, counted by the host and counted by the device."""
+    runs = []
+    for counted in (True, False):
+        slots = Slots(program, storages, (70, 3, 0), rows=[0, 1, 2], counted=counted, **more)
+        for tensors, steps in zip(slots.held, done, strict=True):
+            tensors[len(storages) - 1 + (more.get("rounding") == "compensated")].fill_(steps)
+        own = dict(program.scalar_states)
+        slots.stepper.group_rows([0, 1, 2], [[steps, *own.values()] for steps in done])
+        runs.append(slots)
+    return runs
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_device_works_out_the_coefficients_of_the_host_to_the_last_bit(name):
+    """In double precision, at counts far apart, with hyperparameters that differ; clocks included."""
+    own = {*RULES[name].hyperparameters, *RULES[name].flags}
+    options = {option: True for option in NUMBERS if option not in own}
+    program = compose(RULES[name], max_norm=True, **options)
+    host, device = counting(program, ["float64"] * len(program.arrays), (0.0, 9.0, 3e6))
+    for lr in (0.05, 0.01):
+        scalars = [scalars_of(program, lr=lr / k) for k in (1, 2, 3)]
+        assert host.step(*scalars) == device.step(*scalars) == ALL
+    assert device.bits() == host.bits()
+    assert [float(tensors[-1 - len(program.scalar_states)]) for tensors in device.held] == [2, 11, 3000002]
+
+
+@pytest.mark.parametrize("rounding", ["compensated", "stochastic"])
+def test_random_numbers_are_those_of_the_count(rounding):
+    program = compose(downslope.adam)
+    storages = ["bfloat16", "bfloat16", "float32", "float32"]
+    host, device = counting(program, storages, (0.0, 4.0, 7.0), rounding=rounding)
+    for _ in range(3):
+        assert host.step(*[scalars_of(program)] * 3) == device.step(*[scalars_of(program)] * 3) == ALL
+    assert device.bits() == host.bits()
+
+
+def test_a_slot_without_a_gradient_is_not_counted():
+    program = compose(downslope.nadam)
+    host, device = counting(program, ["float32"] * 4, (0.0, 0.0, 0.0))
+    for slots in (host, device):
+        given = [slots.gradients[0], None, slots.gradients[2]]
+        assert slots.step(*[scalars_of(program)] * 3, gradients=given) == SOME
+        assert slots.step(*[scalars_of(program)] * 3) == ALL
+    assert device.bits() == host.bits()
+    assert [float(tensors[3]) for tensors in device.held] == [2, 1, 2]
+
+
+def test_a_number_of_the_device_is_read_at_every_step():
+    program = compose(downslope.momentum)
+    host, device = counting(program, ["float64"] * 3, (0.0, 0.0, 0.0))
+    rate = torch.tensor(0.0)
+    device.stepper.follow([(slice(0, 2), program.scalars.index("lr"), rate)])
+    for lr in (0.5, 0.25):
+        rate.fill_(lr)
+        host.step(*[scalars_of(program, lr=each) for each in (lr, lr, 0.1)])
+        device.step(*[scalars_of(program, lr=each) for each in (9.0, 9.0, 0.1)])
+    assert device.bits() == host.bits()
 
 
 # The launch

@@ -4,54 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from downslope.backends.cpu import body_scalar
-from downslope.backends.memory import SIZE
+from downslope.backends.memory import KEY, SIZE
+from downslope.backends.sending import Columns, Memory
 from downslope.backends.table import SlotTable
 from downslope.backends.triton import blocks, launcher, load, shape_of, slot_columns
+from downslope.backends.triton_coefficients import WorkedOut
 from downslope.backends.triton_survey import Survey
 from downslope.language.program import Program, in_order
 
 Array = np.ndarray[Any, Any]
-
-
-class Page(Protocol):
-    """Words of the host, and their copy on a device.
-
-    Attributes:
-        words: Those of the host, to be written to.
-        copy: The tensor that is their copy.
-    """
-
-    words: Array
-    copy: Any
-
-    def send(self) -> None:
-        """Bring the copy up to date, behind what the device has been given to do before; wait for nothing.
-
-        To be called where the memory is `here`.
-        """
-
-
-class Memory(Protocol):
-    """The memory of a device, as a framework has it."""
-
-    def hold(self, words: Array) -> Any:
-        """A tensor with these integers of 64 bits."""
-
-    def page(self, count: int) -> Page:
-        """So many words, all of them 0."""
-
-    def floats(self, words: Any, dtype: str, count: int) -> Any:
-        """The beginning of a tensor of words as so many numbers of this dtype."""
-
-    def here(self) -> AbstractContextManager[Any]:
-        """Inside this block kernels are launched, and pages sent, on this device."""
 
 
 class OnDevice:
@@ -79,14 +47,9 @@ class OnDevice:
         held = memory.hold(listed)
         ends_of_slots = np.searchsorted(listed >> 32, np.arange(count), "right")
         parts = [0, *ends_of_slots] if table.shared else [0, len(listed)]  # to be done one after another
-        self._rows = memory.page(-(-count * self.width * self.dtype.itemsize // 8))  # one for each slot at the most
-        self._numbers = self._rows.words.view(self.dtype)
-        self._coefficients = memory.floats(self._rows.copy, self.dtype.name, count * self.width)
-        self._slots = memory.page(count * len(self._columns))
-        self._sent = self._slots.words.tobytes()
-        self._taken_columns = np.array(self._columns)
-        self._taken_words = self._slots.words.reshape(count, len(self._columns))
-        given = self._slots.copy, self._coefficients
+        self._slots = Columns(memory, table, self._columns, repeated=not table.counted)
+        self._rows = Sent(memory, self.dtype, count * self.width) if table.counted else self._worked_out()
+        given = self._slots.copy, self._rows.numbers
         with memory.here():  # where the slots have no weights yet
             self._launches = [
                 launcher(module.update, int(end - begin), (held[begin:end], *given), {"BLOCK_": block}, warps)
@@ -94,25 +57,27 @@ class OnDevice:
                 if begin < end
             ]
 
-    def _taken(self) -> None:
-        """Let the device have the addresses that have just been taken."""
-        self._table.slots.take(self._taken_columns, 1, self._taken_words, "clip")  # "clip" spares a copy
-        words = self._taken_words.tobytes()
-        if words != self._sent:
-            self._slots.send()
-            self._sent = words
+    def _worked_out(self) -> WorkedOut:
+        keys = (len(self._columns), self._columns.index(KEY)) if KEY in self._columns else ()
+        return WorkedOut(self._memory, self._program, self.dtype, self._table, self._slots.copy, keys)
 
-    def update(self, coefficients: Array, workers: int, done: ctypes.c_int64) -> None:
+    def update(self, rows: Array, workers: int, done: ctypes.c_int64) -> None:
         """Have the device update all weights and states of the slots that take part."""
-        self._numbers[: coefficients.size] = coefficients.reshape(-1)
-        with self._memory.here():
-            self._taken()
-            self._rows.send()
+        memory = self._memory
+        with memory.here():
+            self._slots.send()
+            self._rows.bring(rows)
             if self._factor is not None:
-                self._coefficients.view(-1, self.width)[:, self._scaled_by].copy_(self._factor)
+                self._rows.numbers.view(-1, self.width)[:, self._scaled_by].copy_(self._factor)
             for launch in self._launches:
                 launch()
+            if memory.recording():
+                memory.keep(self._launches, self._rows.kept, self.__dict__.get("_survey"))
         done.value = 1
+
+    def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
+        """Read some of the scalars where the device has them; see `WorkedOut.follow`."""
+        self._rows.follow(tensors)
 
     def scale(self, factor: Any) -> None:
         """Multiply gradients by a number of the device's, or by what the coefficients say where it is None."""
@@ -127,7 +92,7 @@ class OnDevice:
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients, a scale, and how many are not finite, as soon as the device has found out."""
         with self._memory.here():
-            self._taken()
+            self._slots.send()
             return self._survey.norm()
 
     def squares(self) -> Any:
@@ -135,8 +100,34 @@ class OnDevice:
         if not scaled_by_one(self._program, self._table.storages[1]):
             return None
         with self._memory.here():
-            self._taken()
+            self._slots.send()
             return self._survey.found()[0]
+
+
+class Sent:
+    """Coefficients that the host works out.
+
+    Attributes:
+        numbers: The tensor of all coefficients, row by row.
+        kept: What of it a graph refers to: none can be recorded.
+    """
+
+    kept = None
+
+    def __init__(self, memory: Memory, dtype: np.dtype[Any], count: int):
+        """Take a page for so many coefficients."""
+        self._page = memory.page(-(-count * dtype.itemsize // 8))
+        self._text = self._page.words.view(dtype)
+        self.numbers = memory.floats(self._page.copy, dtype.name, count)
+
+    def bring(self, coefficients: Array) -> None:
+        """Send the coefficients of this step."""
+        self._text[: coefficients.size] = coefficients.reshape(-1)
+        self._page.send()
+
+    def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
+        """The host reads every scalar itself."""
+        assert not tensors
 
 
 def scale_column(program: Program) -> int:

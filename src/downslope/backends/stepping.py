@@ -15,8 +15,9 @@ import numpy as np
 
 from downslope.backends import table as slot_table
 from downslope.backends.cpu import THREADED_FROM, Kernel, share_out, whereabouts
-from downslope.backends.device import Memory, OnDevice
+from downslope.backends.device import OnDevice
 from downslope.backends.memory import address
+from downslope.backends.sending import Memory
 from downslope.backends.table import SlotTable
 from downslope.language.program import Program
 
@@ -38,8 +39,17 @@ class Place(Protocol):
     update_at: int
     alone: bool
 
-    def update(self, coefficients: Any, workers: int, done: ctypes.c_int64) -> None:
-        """Update all weights and states of the slots that take part, with these rows; `done` is then 1."""
+    def update(self, rows: Any, workers: int, done: ctypes.c_int64) -> None:
+        """Update all weights and states of the slots that take part; `done` is then 1.
+
+        Args:
+            rows: Rows of coefficients; or of scalars, where the table says that nobody on the host counts.
+            workers: How many threads may share the work.
+            done: See above.
+        """
+
+    def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
+        """Read some of the scalars from tensors on the device: which rows, which column, the tensor."""
 
     def scale(self, factor: Any) -> None:
         """Multiply gradients by a number of the device's, or by what the coefficients say where it is None."""
@@ -62,14 +72,18 @@ class OnHost:
         self.alone = table.total < THREADED_FROM
         self.survey = table.survey
 
-    def update(self, coefficients: Any, workers: int, done: ctypes.c_int64) -> None:
+    def update(self, rows: Any, workers: int, done: ctypes.c_int64) -> None:
         """Update all weights and states of the slots that take part."""
         table = self._table
-        slots, rows, at = whereabouts(table.slots), address(coefficients), ctypes.addressof(done)
+        slots, coefficients, at = whereabouts(table.slots), address(rows), ctypes.addressof(done)
         if workers == 1 or table.shared:
-            self._kernel.update(*slots, rows, 0, table.total, at)
+            self._kernel.update(*slots, coefficients, 0, table.total, at)
         else:
-            share_out(self._kernel, slots, rows, table.total, workers, at)
+            share_out(self._kernel, slots, coefficients, table.total, workers, at)
+
+    def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
+        """The host reads every scalar itself."""
+        assert not tensors
 
     def scale(self, factor: Any) -> None:
         """The coefficients say it."""
@@ -86,7 +100,7 @@ class Stepper:
         program: What a step computes.
         table: What is updated, with clocks that say how many steps were done.
         place: The program, compiled for where they are.
-        survey: See `Place`, and so for `squares`.
+        survey: See `Place`, and so for `squares` and `follow`.
     """
 
     def __init__(self, program: Program, rounding: str, table: SlotTable, memory: Memory | None = None):
@@ -102,9 +116,10 @@ class Stepper:
         self.place: Place = (
             OnHost(program, rounding, table) if memory is None else OnDevice(memory, program, rounding, table)
         )
-        self.survey, self.squares = self.place.survey, self.place.squares
+        self.survey, self.squares, self.follow = self.place.survey, self.place.squares, self.place.follow
         # Called with the gradients themselves; compiled code gets the table, their identities and their number.
-        self._step, self._begin = slot_table.step.bound(table.address), slot_table.begin.bound(table.address)
+        self._step = slot_table.step.bound(table.address)
+        self._begin = slot_table.begin.bound(table.address) if table.counted else table.take
         self._scale_at = program.scalars.index("grad_scale") if "grad_scale" in program.scalars else -1
         self.group_rows([0] * len(table.held), np.zeros((1, 1 + len(program.scalar_states))))
 
@@ -115,6 +130,7 @@ class Stepper:
         self._scalars = np.zeros((count, len(program.scalars) + len(program.scalar_outputs)))
         self._put = functools.partial(struct.Struct(f"{len(program.scalars)}d").pack_into, self._scalars.data)
         self._coefficients = np.zeros((count, place.width), place.dtype)
+        self._rows = self._coefficients if self.table.counted else self._scalars
         head = self.table.head
         head.work_out, head.update, head.scalars = place.work_out_at, place.update_at, self._scalars.shape[1]
         head.scalars_at, head.coefficients_at = address(self._scalars), address(self._coefficients)
@@ -143,7 +159,7 @@ class Stepper:
         """Update all weights and states whose slots have a gradient; see `table.take` for what is returned.
 
         Unless that is `ALL` or `SOME`, nothing has been changed. The table's clocks are advanced if, and only if,
-        everything has been updated, whatever is raised meanwhile.
+        everything has been updated, whatever is raised meanwhile; but where the device counts, it has done so.
         """
         if self.place.alone:
             return self._step(*gradients)
@@ -152,8 +168,8 @@ class Stepper:
         if found in table.GOOD:
             done = ctypes.c_int64(0)
             try:
-                self.place.update(self._coefficients, workers, done)
+                self.place.update(self._rows, workers, done)
             finally:  # a signal may have been raised before the work, or when all of it was done
-                if done.value:
+                if done.value and table.counted:
                     slot_table.advance(table.address)
         return found

@@ -38,6 +38,10 @@ ALL, SOME, OTHER_CLOCKS = 0, -1, -2
 """What `take` returns when all is well: every slot takes part, or only some have a gradient; or when a slot's count of
 steps or scalar states are not those of its row. A positive number is 1 + that of a slot to be looked into."""
 
+OF_SEED, OF_NUMBER, OF_STEP = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, 0x8CB92BA72F3D8DD7
+MIX, MIX_AGAIN = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+"""What a key of random numbers is mixed with; see `_key`."""
+
 
 class _Word:
     """A word of a table's head: in Python its value, in compiled code its place."""
@@ -66,7 +70,8 @@ class Head:
     number = _Word()  # the column with the number of the slot's tensor among all of the optimizer's
     describe = _Word()  # how objects are looked at, as in `Describer`
     type = _Word()
-    device = _Word()  # where arrays are, as a description says it; clocks are in the host's memory
+    device = _Word()  # where arrays are, as a description says it
+    counted = _Word()  # whether clocks are in the host's memory and counted there, rather than where arrays are
     absent = _Word()
     clear = _Word()  # the address of `PyErr_Clear`
     seed = _Word()
@@ -154,9 +159,9 @@ def _alike(at: words, other: words) -> boolean:
 @_library.function()
 def _key(seed: int64, number: int64, t: int64) -> int64:
     """A key of the random numbers of one tensor at one step, all bits of it mixed."""
-    key = seed * 0x9E3779B97F4A7C15 + (number + 1) * 0xD1B54A32D192ED03 + t * 0x8CB92BA72F3D8DD7
-    key = (key ^ (key >> 30)) * 0xBF58476D1CE4E5B9
-    key = (key ^ (key >> 27)) * 0x94D049BB133111EB
+    key = seed * OF_SEED + (number + 1) * OF_NUMBER + t * OF_STEP
+    key = (key ^ (key >> 30)) * MIX
+    key = (key ^ (key >> 27)) * MIX_AGAIN
     return key ^ (key >> 31)
 
 
@@ -189,6 +194,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
     count, width, arrays, own = book[Head.count], book[Head.width], book[Head.arrays], book[Head.own]
     kinds, intervals, active = book + book[Head.kinds], book + book[Head.spans], words(book[Head.active_at])
     device, scales = book[Head.device], arrays - book[Head.scales]
+    counted = book[Head.counted]
     x = book + book[Head.scratch]
     other = x + DESCRIPTION
     if given != count:
@@ -224,10 +230,12 @@ def take(book: words, gradients: words, given: int64) -> int64:
                 return s + 1
         clocks = doubles(book[Head.clocks_at]) + slot[ROW] * book[Head.clocks]
         for j in range(own):
-            at = _look(book, objects[arrays + j], other, 1, CPU)
+            at = _look(book, objects[arrays + j], other, 1, CPU if counted == 1 else device)
             if at <= 0 or other[KIND] >> 32 != kinds[arrays + j] or _elements(other) != 1:
                 return s + 1
             slot[FIRST + arrays + j] = at
+            if counted == 0:
+                continue
             value = float64(singles(at)[0]) if j == 0 else doubles(at)[0]
             due = clocks[j]
             if not (value == due or (value != value and due != due)):
@@ -325,6 +333,7 @@ class SlotTable:
         shared: Whether weights of different slots share memory, so that slots have to be updated one after another.
         address: Where the table is.
         take: The function `take`, given the gradients one by one.
+        counted: Whether clocks are counted by the host.
         clocks: Per row of coefficients the number of the steps done and the scalar states.
     """
 
@@ -343,6 +352,7 @@ class SlotTable:
         numbers: Sequence[int] = (),
         seed: int = 0,
         device: int = CPU,
+        counted: bool = True,
     ):
         """Lay out the table, with one row of coefficients, whose clocks are 0.
 
@@ -358,6 +368,8 @@ class SlotTable:
             numbers: The number of each slot's tensor among all of the optimizer's; by default, that of the slot.
             seed: The seed of random numbers.
             device: Where arrays have to be, as a description says it; see `describe.on`.
+            counted: Whether clocks are in the host's memory and counted here. If not, they are where arrays are, nobody
+                here looks at what they say, and every slot needs a row of its own.
 
         Raises:
             ValueError: States share memory with something else, or something is not in memory that can be updated.
@@ -376,14 +388,14 @@ class SlotTable:
         head.count, head.width, head.arrays, head.own, head.clocks = count, width, arrays, own, 1 + scalars
         head.objects, head.number = FIRST + arrays + own, width - 1
         head.describe, head.type, head.absent = describer.function, describer.type, describer.absent
-        head.device = device
+        head.device, head.counted = device, counted
         head.clear, head.seed = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0, seed
         self._book[at[1] : at[2]] = kinds
         self.address = address(self._book)
         self.slots = self._book[at[0] : at[1]].reshape(count, width)
         self.slots[:, -1] = numbers or range(count)
         self._look, self.take = look.bound(self.address), take.bound(self.address)
-        self._pairs = pairs
+        self._pairs, self.counted = pairs, counted
         self.locate()
         self.group_rows([0] * count, np.zeros((1, 1 + scalars)))
 
@@ -400,7 +412,7 @@ class SlotTable:
             for k, thing in enumerate(things):
                 column = k + (k > 0)
                 slot[objects + column] = id(thing)
-                begin = self._look(thing) if column < arrays else self._look(thing, thing)
+                begin = self._look(thing) if column < arrays or not self.counted else self._look(thing, thing)
                 size = 0 if begin == -1 else math.prod(thing.shape)
                 if begin == -1 or (begin <= 0 and size):
                     kind, where = type(thing).__name__, getattr(thing, "device", "cpu")

@@ -19,6 +19,9 @@ from downslope.torch.settings import outside
 AHEAD = 4
 """How many steps the host may be ahead of the device before it waits: each has a page of its own."""
 
+SENDS = 2
+"""How often a recorded step may send a page: before a look at all gradients, and before the update."""
+
 GPU = 10 if torch.version.hip else 2
 """The number of these devices in descriptions: PyTorch calls AMD's "cuda" too, but DLPack has a number for each."""
 
@@ -43,21 +46,29 @@ def memory_of(device: torch.device) -> DeviceMemory | None:
     return None if device.type == "cpu" else DeviceMemory(device)
 
 
-def refuse_capture(device: torch.device) -> None:
-    """Refuse a step inside of a CUDA graph, which would repeat the step of this count for ever.
+UNREPEATABLE = (
+    "a step cannot be part of a CUDA graph, which would repeat the step of this count for ever: the count and what "
+    "depends on it are worked out on the host; make the optimizer with capturable=True, or call step() outside of "
+    "torch.cuda.graph"
+)
+UNPREPARED = (
+    "a CUDA graph cannot record a step that has memory to prepare; take a step with the same parameters and settings "
+    "before torch.cuda.graph, and one between two graphs"
+)
+
+
+def refuse_recording(memory: DeviceMemory) -> None:
+    """Refuse to prepare memory while a graph is recorded.
 
     Raises:
-        RuntimeError: The device's current stream is being captured.
+        RuntimeError: One is.
     """
-    if device.type != "cpu" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "a step cannot be part of a CUDA graph: its count and what depends on it are worked out on the host; call "
-            "step() outside of torch.cuda.graph"
-        )
+    if memory.recording():
+        raise RuntimeError(UNPREPARED)
 
 
 class DeviceMemory:
-    """The memory of a device: a `backends.device.Memory`."""
+    """The memory of a device: a `backends.sending.Memory`."""
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -67,10 +78,18 @@ class DeviceMemory:
         with torch.inference_mode(False):  # what a first step makes in that mode could not be written to outside of it
             return torch.from_numpy(words.astype(np.int64)).to(self._device)
 
-    def page(self, count: int) -> Page:
-        """So many words, all of them 0."""
+    def page(self, count: int, *, repeated: bool = False) -> Page:
+        """So many words, all of them 0; how they are sent can be recorded if it may be `repeated`."""
         with torch.inference_mode(False):
-            return Page(self._device, count)
+            return Page(self, self._device, count, SENDS if repeated else 0)
+
+    def recording(self) -> bool:
+        """Whether a graph records what the device is given."""
+        return self._device.type != "cpu" and torch.cuda.is_current_stream_capturing()
+
+    def keep(self, *things: Any) -> None:
+        """Never let go of these."""
+        _recorded.append(things)
 
     def floats(self, words: torch.Tensor, dtype: str, count: int) -> torch.Tensor:
         """The beginning of a tensor of words as so many numbers of this dtype."""
@@ -83,29 +102,62 @@ class DeviceMemory:
         return contextlib.nullcontext() if self._device.type == "cpu" else torch.cuda.device(self._device)
 
 
+_recorded: list[Any] = []
+"""What graphs refer to."""
+
+
 class Page:
-    """Words of the host and their copy on a device: a `backends.device.Page`.
+    """Words of the host and their copy on a device: a `backends.sending.Page`.
 
     What is sent is put into pinned memory first, from which a device takes it when its turn comes: into one of several
-    pieces in turn, each of which is written to again when an event says that it has been taken.
+    pieces in turn, each of which is written to again when an event says that it has been taken. A graph takes what it
+    sends whenever it is run, so it gets a piece of its own, and nobody writes to it again. No memory can be pinned
+    while a graph is recorded; so pieces are laid aside before.
     """
 
-    def __init__(self, device: torch.device, count: int):
+    def __init__(self, memory: DeviceMemory, device: torch.device, count: int, aside: int = 0):
+        """Allocate.
+
+        Args:
+            memory: The device's.
+            device: The device.
+            count: How many words there are.
+            aside: How often they may be sent while a graph is recorded.
+        """
         self.words = np.zeros(count, np.int64)
         self.copy = torch.zeros(count, dtype=torch.int64, device=device)
-        self._device, self._turn, self._text = device, 0, torch.from_numpy(self.words)
+        self._memory, self._device, self._turn, self._wanted = memory, device, 0, aside
+        self._text, self._aside = torch.from_numpy(self.words), [self._piece() for _ in range(aside)]
         if device.type != "cpu":
-            self._pieces = [torch.empty(count, dtype=torch.int64, device="cpu", pin_memory=True) for _ in range(AHEAD)]
+            self._pieces = [self._piece() for _ in range(AHEAD)]
             self._texts = [piece.numpy() for piece in self._pieces]
             event: Any = torch.cuda.Event
             self._taken = [event() for _ in range(AHEAD)]
 
+    def _piece(self) -> torch.Tensor:
+        pinned = self._device.type != "cpu"
+        return torch.empty(len(self.words), dtype=torch.int64, device="cpu", pin_memory=pinned)
+
     def send(self) -> None:
-        """Bring the copy up to date."""
+        """Bring the copy up to date, now or whenever the graph is run that is being recorded.
+
+        Raises:
+            RuntimeError: It cannot be recorded.
+        """
+        if self._memory.recording():
+            if not self._aside:
+                raise RuntimeError(UNPREPARED if self._wanted else UNREPEATABLE)
+            piece = self._aside.pop()
+            piece.numpy()[:] = self.words
+            self.copy.copy_(piece, non_blocking=True)
+            self._memory.keep(piece, self.copy)
+            return
+        if len(self._aside) < self._wanted:
+            with torch.inference_mode(False):
+                self._aside += [self._piece() for _ in range(self._wanted - len(self._aside))]
         if self._device.type == "cpu":
             self.copy.copy_(self._text)
             return
-        refuse_capture(self._device)
         self._turn = k = (self._turn + 1) % AHEAD
         self._taken[k].synchronize()  # returns at once where nothing has been recorded
         self._texts[k][:] = self.words

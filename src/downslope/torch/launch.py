@@ -17,7 +17,7 @@ from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
 from downslope.targets.codes import CODES
-from downslope.torch.device import described, memory_of, refuse_capture, runs_behind
+from downslope.torch.device import described, memory_of, refuse_recording, runs_behind
 
 STORAGES = {
     torch.float64: ("float64", False),
@@ -189,7 +189,7 @@ def _stepper(program: Program, rounding: str, table: SlotTable, device: torch.de
     memory = memory_of(device)
     if memory is None:
         return Stepper(program, rounding, table)
-    refuse_capture(device)
+    refuse_recording(memory)
     try:
         return Stepper(program, rounding, table, memory)
     except (torch.OutOfMemoryError, ValueError):
