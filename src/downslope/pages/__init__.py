@@ -41,4 +41,4 @@ def data_in_page(data: Any) -> str:
         >>> data_in_page({"name": "</script>"})
         '{"name":"\\u003c/script>"}'
     """
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

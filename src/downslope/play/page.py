@@ -35,11 +35,12 @@ SCRIPTS = (
     "forces.js",
     "closely.js",
     "own.js",
+    "lessons.js",
     "play.js",
 )
 """In the order in which they need each other; what is mounted into the page stands before the last."""
 
-OWN_STYLES = ("page.css", "own.css")
+OWN_STYLES = ("page.css", "own.css", "lessons.css")
 
 
 def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:

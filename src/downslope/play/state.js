@@ -85,7 +85,7 @@ const state = {};
 function readLink(link) {
   const left = [];
   const given = new Map();
-  const text = link.replace(/^#/, "");
+  const text = lessonLink(link.replace(/^#/, ""));
   if (text.length > LONGEST_LINK) left.push(["", say("left.long")]);
   else {
     for (const part of text.split("&").filter(Boolean)) {
