@@ -9,6 +9,7 @@ import downslope
 from downslope.pages import asset
 from downslope.play.page import LANGUAGES
 from downslope.play.rules import every_rule
+from downslope.walks.surfaces import SURFACES
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
@@ -187,6 +188,13 @@ def test_words_are_there_in_every_language(playground):
     keys = [{key for key in each if not key.startswith(ours)} for each in plain.values()]
     assert all(each == keys[0] for each in keys)
     assert all(text.strip() for each in words.values() for text in each.values())
+
+
+def test_every_rule_and_surface_is_told_of_in_chinese():
+    words = json.loads(asset("downslope.play", "words/zh.json"))
+    told = {key for key in words if key.startswith(("rule.", "surface.")) and key != "surface"}
+    surfaces = {f"surface.{surface.name}.{what}" for surface in SURFACES for what in ("name", "teaches")}
+    assert told == {f"rule.{name}" for name in every_rule()} | surfaces
 
 
 def test_it_is_small(playground_file):

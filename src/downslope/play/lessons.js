@@ -224,10 +224,11 @@ MODULES.push({
     function answer() {
       const { lesson, guess } = page.state;
       const field = element.querySelector("#answer");
-      if (!field || guess === "" || !isTried()) return;
+      if (!field || guess === "") return;
       const right = Number(guess) === LESSONS[lesson].right;
+      const waits = page.state.lr === "best" && !isTried();
       const text = isAsMade(LESSONS[lesson])
-        ? say("lessons.said", { verdict: say(right ? "lessons.right" : "lessons.wrong"), answer: say(`lesson.${lesson}.answer`, LESSONS[lesson].facts(byId())) })
+        ? waits ? "" : say("lessons.said", { verdict: say(right ? "lessons.right" : "lessons.wrong"), answer: say(`lesson.${lesson}.answer`, LESSONS[lesson].facts(byId())) })
         : say("lessons.changed");
       if (text !== field.textContent) field.textContent = text;
     }
@@ -244,7 +245,7 @@ MODULES.push({
         }
         answer();
       },
-      drawn: () => isTried() && !element.querySelector("#answer")?.textContent && answer(),
+      drawn: () => !element.querySelector("#answer")?.textContent && answer(),
     };
   },
 });

@@ -89,6 +89,8 @@ function showState() {
   document.documentElement.lang = words.language = state.lang;
   sayAll();
   find("surface").value = state.surface;
+  for (const group of find("surface").querySelectorAll("optgroup")) group.label = say(group.dataset.key);
+  for (const option of find("surface").options) option.textContent = surfaceCalled(option.value);
   find("teaches").textContent = isSaid(`surface.${state.surface}.teaches`) ? say(`surface.${state.surface}.teaches`) : "";
   find("scrubber").max = state.steps;
   find("steps").textContent = state.steps.toLocaleString(state.lang);
@@ -173,12 +175,15 @@ function drawAllKeys() {
   for (const walker of walkers) drawKey(walker.chipKey, walker);
 }
 
+// What a surface is called, in the language of the page.
+const surfaceCalled = (name) => (isSaid(`surface.${name}.name`) ? say(`surface.${name}.name`) : name.replaceAll("_", " "));
+
 function buildChoices() {
   const groups = [["one-weight", 1], ["two-weights", 2]].map(([key, count]) => {
     const group = make("optgroup");
     group.dataset.key = key;
     const those = Object.values(SURFACES).filter((each) => each.variables.length === count);
-    group.append(...those.map((each) => make("option", { value: each.name, textContent: each.name.replaceAll("_", " ") })));
+    group.append(...those.map((each) => make("option", { value: each.name })));
     return group;
   });
   find("surface").append(...groups);
