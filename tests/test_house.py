@@ -25,7 +25,8 @@ BELOW = {
     "walks": {"language", "targets", "rule", "rules", "recipes", "walks", "pages", "files", "extras", "version"},
     "play": {"language", "targets", "rule", "dialects", "recipes", "walks", "pages", "play", "version"},
     "lab.problems": {"lab.problems", "files", "extras", "printable"},
-    "lab.engines": {"lab.problems", "lab.engines", "targets", "rule", "training", "backends"},
+    "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "training", "backends"}
+    | {"numpy", "torch", "keras", "optax"},
     "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "dialects", "version"},
     "lab.report": {"lab.problems", "lab.engines", "lab.races", "lab.report", "dialects", "recipes", "pages", "files"}
     | {"version"},

@@ -87,8 +87,8 @@ def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
     problem = load_problem("parabola")
     out, clock = io.StringIO(), [0.0]
     rules = ["sgd", "momentum", "adagrad", "keras.adam"]
-    later = {"confirming": 28, "verdict": 10}
-    screen = Screen(problem, rules, Console(file=out, width=80), later=later, clock=lambda: clock[0])
+    later, console = {"confirming": 28, "verdict": 10}, Console(file=out, width=80)
+    screen = Screen(about(problem, len(rules)), rules, problem.epochs, console, later=later, clock=lambda: clock[0])
     shares = []
     with screen:
         for clock[0], event in staged(rules, problem.epochs):
@@ -132,7 +132,7 @@ def test_runs_to_come_diverge_as_those_before_did():
 def test_what_explains_a_race_stands_below_its_verdict(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     race, out = with_why(make_race(("sgd", "adam"))), io.StringIO()
-    screen = Screen(load_problem("parabola"), ["sgd", "adam"], Console(file=out, width=80, highlight=False), later={})
+    screen = Screen((), ["sgd", "adam"], 30, Console(file=out, width=80, highlight=False), later={})
     screen.show(race)
     shown = out.getvalue()
     places = [shown.index(sentence) for sentence in (race.verdict, *race.why.sentences, " in all.")]

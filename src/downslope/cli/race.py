@@ -141,7 +141,7 @@ def race(
             chosen = _problem(problem, about_table, epochs)
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
-            from downslope.cli.screen import Screen
+            from downslope.cli.screen import Screen, about
             from downslope.lab.races.plan import CONFIRMING_SEEDS
             from downslope.lab.races.tuning import FINALISTS
 
@@ -149,7 +149,7 @@ def race(
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
             console = Console(stderr=any(map(_is_output, (out, json, csv))), highlight=False)
             later: dict[StageName, int] = {"confirming": CONFIRMING_SEEDS * FINALISTS, "verdict": seeds}
-            with Screen(chosen, entrants, console, splits=kind, later=later) as screen:
+            with Screen(about(chosen, len(entrants), kind), entrants, chosen.epochs, console, later=later) as screen:
                 result = run_race(
                     chosen,
                     entrants,

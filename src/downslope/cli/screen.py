@@ -18,17 +18,23 @@ from rich.text import Text
 
 from downslope.backends.threads import available
 from downslope.lab.engines.network import Network
-from downslope.lab.engines.protocol import Progress
+from downslope.lab.engines.protocol import Progress, Run
 from downslope.lab.problems.baseline import NAMES
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.forecast import Forecast
 from downslope.lab.races.results import Race
-from downslope.lab.races.summary import Row, Runs, rows_of
+from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tuning import Stage, StageName
 from downslope.printable import printable
 
-_STAGES = {"tuning": "tuning", "widening": "wider grid", "confirming": "confirming", "verdict": "fresh seeds"}
+_STAGES = {
+    "defaults": "defaults",
+    "tuning": "tuning",
+    "widening": "wider grid",
+    "confirming": "confirming",
+    "verdict": "fresh seeds",
+}
 UNLIMITED = 10_000  # columns of a file or pipe
 
 
@@ -39,10 +45,11 @@ class Screen:
     every tenth of the race.
 
     Args:
-        problem: What is raced on.
+        about: What the race is about, in lines of which the first is a title.
         rules: What the rules are called.
+        epochs: The epochs of a run; None if the engine reports run by run.
         console: Where to draw; by default the terminal.
-        splits: "varied" if every seed has a split of its own.
+        threads: Trainings at a time; by default one per processor.
         later: How many runs of each rule are expected in which of the stages after the first tuning, for the bar and
             the time left.
         clock: Gives seconds.
@@ -50,18 +57,19 @@ class Screen:
 
     def __init__(
         self,
-        problem: Problem,
+        about: Sequence[str],
         rules: Iterable[str],
+        epochs: int | None,
         console: Console | None = None,
         *,
-        splits: str = "varied",
+        threads: int | None = None,
         later: Mapping[StageName, int],
         clock: Callable[[], float] = time.monotonic,
     ):
         self.console = console or Console(highlight=False)
-        self.problem, self.splits, self.clock = problem, splits, clock
+        self.about, self.clock = about, clock
         self.tasks = {rule: _Task(printable(rule)) for rule in rules}
-        self.forecast = Forecast(self.tasks, problem.epochs, later, available())
+        self.forecast = Forecast(self.tasks, epochs or 1, later, threads or available(), compiled=epochs is not None)
         self.stage = ""
         self.shown = 0.0  # the share that has been shown: a bar does not go back
         self.begun: float | None = None
@@ -74,8 +82,8 @@ class Screen:
 
     def _begin(self) -> None:
         self.begun = self.clock()
-        for line, style in zip(about(self.problem, len(self.tasks), self.splits), ("bold", "", "", ""), strict=True):
-            self._print(line, style)
+        for place, line in enumerate(self.about):
+            self._print(line, "" if place else "bold")
         self._print("Ctrl-C stops the race and shows what is finished.\n", "dim")
         if self.console.is_interactive:
             self.live.start()
@@ -97,6 +105,9 @@ class Screen:
         task = self.tasks[event.rule]
         task.runs += len(event.finished)
         task.lost += sum(run.diverged_at is not None for run in event.finished)
+        if self.stage == _STAGES["defaults"]:
+            for run in event.finished:
+                self._print(_first(run), "dim")
         self.forecast.add(event)
         before, now = self.shown, self._share()
         if not self.live.is_started and int(10 * now) > int(10 * before):
@@ -149,7 +160,7 @@ class Screen:
         self.console.print(table(race, self.console.width if limited else UNLIMITED), soft_wrap=True)
         self._print("")
         if race.target_loss is not None:
-            self._print(f"Target: validation loss {race.target_loss:.3g}, {printable(race.target_note)}.", "dim")
+            self._print(f"Target: {race.loss_name} {race.target_loss:.3g}, {printable(race.target_note)}.", "dim")
         self._print(
             f"Safe: learning rates within {race.safe_factor:g} times the best loss. Losses: geometric means over "
             f"{len(race.verdict_seeds)} fresh seeds{_level(race)}. Seconds: spent on all runs of the rule.",
@@ -172,6 +183,12 @@ class _Task:
     name: str
     runs: int = 0
     lost: int = 0
+
+
+def _first(run: Run) -> str:
+    """The first answer about a rule: one run at its default learning rate."""
+    end = run.cause or ("diverged" if run.diverged_at is not None else f"{run.final_loss:.3g}")
+    return printable(f"First run, {run.rule} at lr {run.lr:g}: {end}")
 
 
 def about(problem: Problem, rules: int, splits: str = "varied") -> tuple[str, str, str, str]:
@@ -292,12 +309,12 @@ def _right(cell: str, width: int) -> str:
 
 def _level(race: Race) -> str:
     level = "" if race.level is None else f", in brackets their {100 * race.level:.3g} % intervals"
-    return level + (f"; baseline: {NAMES[race.task]}" if race.baseline is not None else "")
+    return level + ("" if race.baseline is None or race.task is None else f"; baseline: {NAMES[race.task]}")
 
 
 def _columns(race: Race, between: str, within: str = " ", *, with_test: bool = False) -> list[_Column]:
     """The columns; `between` stands between a number and what belongs to it, `within` between the ends of intervals."""
-    with_accuracy, wide = race.task == "classification", between == " "
+    known, wide = shown(race), between == " "
 
     def mean(interval: Interval | None, finished: float | None, runs: Runs) -> str:
         if runs.some_diverged:
@@ -308,17 +325,19 @@ def _columns(race: Race, between: str, within: str = " ", *, with_test: bool = F
         _Column("best lr", lambda row: _best(row, between)),
         _Column("safe lr", lambda row: _safe(row, between)),
         _Column(
-            "validation loss" if wide else f"valid.{within}loss",
+            race.loss_name if wide or not race.sizes else f"valid.{within}loss",
             lambda row: mean(row.loss, row.finished_loss, row.verdict),
         ),
     ]
-    if with_accuracy:
+    if "default_loss" in known:
+        columns.append(_Column("at its default" if wide else f"at{within}default", lambda row: _default(row, between)))
+    if "accuracy" in known:
         columns.append(_Column("accuracy", lambda row: _interval(row.accuracy, between, within, percent=True)))
-    if with_test:
+    if with_test and "test_loss" in known:
         columns.append(
             _Column("test loss", lambda row: "" if row.test_loss is None else _number(row.test_loss.estimate))
         )
-    if with_test and with_accuracy:
+    if with_test and "test_accuracy" in known:
         columns.append(
             _Column("test acc.", lambda row: "" if row.test_accuracy is None else f"{row.test_accuracy.estimate:.1%}")
         )
@@ -330,7 +349,13 @@ def _columns(race: Race, between: str, within: str = " ", *, with_test: bool = F
 def _best(row: Row, between: str) -> str:
     if row.best_lr is None:
         return row.no_best_lr.replace(" ", between, 1)
+    if not row.tuned:
+        return f"{_number(row.best_lr)}{between}(as it is)"
     return _number(row.best_lr) + {"low": f"{between}(lowest)", "high": f"{between}(highest)", None: ""}[row.edge]
+
+
+def _default(row: Row, between: str) -> str:
+    return "" if row.default_loss is None else f"{_number(row.default_loss)}{between}(lr {_number(row.default_lr)})"
 
 
 def _safe(row: Row, between: str) -> str:

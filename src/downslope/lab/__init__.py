@@ -11,6 +11,7 @@ from downslope.extras import require
 
 require("downslope.lab", "lab", ["jax", "scipy", "sklearn", "polars", "plotly", "latex2mathml"])
 
+from downslope.lab.engines.own_run import OwnRun
 from downslope.lab.engines.protocol import Run
 from downslope.lab.problems.builtin import PROBLEMS, load_problem
 from downslope.lab.problems.columns import DataError
@@ -23,6 +24,7 @@ from downslope.lab.report.page import write_report
 __all__ = [
     "PROBLEMS",
     "DataError",
+    "OwnRun",
     "Problem",
     "Race",
     "RuleResult",

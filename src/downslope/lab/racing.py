@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from downslope.lab.engines.own_check import check_training
+from downslope.lab.engines.own_engine import OwnEngine, Train
 from downslope.lab.engines.protocol import Progress
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.problems.columns import DataError
@@ -12,6 +15,7 @@ from downslope.lab.problems.problem import Problem
 from downslope.lab.races.entrants import by_rule, named
 from downslope.lab.races.outcome import outcome
 from downslope.lab.races.plan import CONFIRMING_SEEDS, GRID, Plan, Splits
+from downslope.lab.races.raced import Raced
 from downslope.lab.races.reasons import edges, explain, unexplained
 from downslope.lab.races.results import Race
 from downslope.lab.races.statistics import MARGIN
@@ -22,7 +26,7 @@ from downslope.rules import TEXTBOOK
 
 
 def race(
-    problem: str | Problem = "digits",
+    problem: str | Problem | Train = "digits",
     rules: Sequence[Rule] | Mapping[str, Rule] | None = None,
     *,
     learning_rates: Sequence[float] = GRID,
@@ -37,9 +41,12 @@ def race(
     target_loss: float | None = None,
     threads: int | None = None,
     why: bool = False,
+    steps: int | None = None,
+    limit: float | None = None,
+    quiet: bool = True,
     watch: Callable[[Stage | Progress], None] | None = None,
 ) -> Race:
-    """Race update rules on a network and data, each at its own best learning rate.
+    """Race update rules on a network and data, or on a training of your own, each at its own best learning rate.
 
     Every rule is tuned over the same learning rates on the same tuning seeds; a best value of any rule on the edge of
     the grid widens the grid there by a decade for all, at most twice on each side. A few seeds may mislead, above all
@@ -53,8 +60,14 @@ def race(
     on one split; how the rows are scaled is learned from the training rows of that split. The test rows are the same
     for all races, and looked at once, at the end. A run that diverges has an infinite loss.
 
+    A training of your own, in any framework, is a function that is handed a run (`downslope.lab.OwnRun`): it asks
+    `run.optimizer(params)` for its optimizer, or reads `run.rule` and `run.lr`; takes its weights and batches from
+    `run.seed`; and goes on while `run.report(step, loss)` says so. Every rule is first run once at its default learning
+    rate. The first of these runs is repeated: what is no function of the seed is told. A run that fails, because the
+    function raises something or reports nothing, counts as one that diverged, and its cause is told; the others go on.
+
     Args:
-        problem: The name of a built-in problem, or one from `downslope.lab.load_table`.
+        problem: The name of a built-in problem, one from `downslope.lab.load_table`, or a training of your own.
         rules: The rules, each with a hyperparameter `lr`; by default downslope's six. In a dict, by what they are to be
             called; in a list, each is called by its name, a framework's form with its dialect before it, as in
             `keras.adam`.
@@ -74,13 +87,19 @@ def race(
         why: Whether to look around in one run of each rule at its best learning rate and in one at the highest that it
             learns at: curvature, gradient noise, updates; and to say where each rule's learning rates were expected to
             stop working, in `Race.why`. It takes 10 to 20 % longer; the runs are the same.
+        steps: The steps of a run of your own training, after which it is told not to go on; by default it ends when
+            its function returns.
+        limit: The most seconds that a run of your own training may take. It is stopped at its next report, and in the
+            main thread (but for Windows) also between two reports; code that is compiled is not interrupted.
+        quiet: Whether to hold back what your own training prints.
         watch: Called with a `Stage` when a part of the race begins, and with the engine's progress after every epoch.
 
     Returns:
         All that was found. After Ctrl-C, what was found until then, marked as interrupted.
 
     Raises:
-        ValueError: An argument does not allow a race; the message names it.
+        ValueError: An argument does not allow a race; the message names it. Or a training of your own fails in its
+            first run of every rule, uses nothing that it was handed, or is the same for every seed.
 
     Example:
         >>> import downslope, downslope.lab
@@ -90,13 +109,16 @@ def race(
         >>> [rule.rule for rule in result.rules]
         ['sgd', 'adam']
     """
-    from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
-
-    start = time.perf_counter()
-    chosen = load_problem(problem) if isinstance(problem, str) else problem
-    if not isinstance(chosen, Problem):
-        kind = type(chosen).__name__
-        raise DataError(f"problem: a {kind} is no problem; make one with load_table(..., target=COLUMN)")
+    own, problem = callable(problem), load_problem(problem) if isinstance(problem, str) else problem
+    if own:
+        _refuse({"split_seed": split_seed, "splits": splits, "why": why, "threads": threads}, _OF_TABLES, "a table")
+    else:
+        _refuse({"steps": steps, "limit": limit, "quiet": quiet}, _OF_OWN, "a training of your own")
+    if not (own or isinstance(problem, Problem)):
+        raise DataError(
+            f"problem: a {type(problem).__name__} is no problem; make one with load_table(..., target=COLUMN), or give "
+            "a function that trains a run"
+        )
     entrants = named(TEXTBOOK if rules is None else rules)
     plan = Plan.of(
         entrants,
@@ -110,28 +132,88 @@ def race(
         splits=splits,
         margin=margin,
         target_loss=target_loss,
+        defaults=own,
     )
-    varied = splits == "varied"
-    engine = JaxEngine(chosen, plan.entrants, threads=threads, split_seed=plan.split_seed, varied=varied)
-    for one in plan.seeds if chosen.task == "regression" else ():
-        chosen.split(plan.split_seed, engine.split_number(one))  # refuses a constant target, before training
-    tuning = Tuning(engine, plan, watch or (lambda _: None))
+    watch = watch or (lambda _: None)
+    if isinstance(problem, Problem):
+        return _table_race(problem, plan, threads=threads, why=why, watch=watch)
+    return _own_race(OwnEngine(problem, plan.entrants, steps=steps, limit=limit, quiet=quiet), problem, plan, watch)
+
+
+_OF_TABLES: dict[str, Any] = {"split_seed": 0, "splits": "varied", "why": False, "threads": None}
+_OF_OWN: dict[str, Any] = {"steps": None, "limit": None, "quiet": True}
+
+
+def _refuse(given: Mapping[str, Any], usual: Mapping[str, Any], what: str) -> None:
+    """Refuse arguments that are about something else than what is raced on."""
+    for name, value in given.items():
+        if value != usual[name]:
+            raise ValueError(f"{name}={value!r} is for a race on {what}; leave it out")
+
+
+def _table_race(
+    problem: Problem, plan: Plan, *, threads: int | None, why: bool, watch: Callable[[Stage | Progress], None]
+) -> Race:
+    """A race on a table."""
+    from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
+
+    start, varied = time.perf_counter(), plan.splits == "varied"
+    engine = JaxEngine(problem, plan.entrants, threads=threads, split_seed=plan.split_seed, varied=varied)
+    for one in plan.seeds if problem.task == "regression" else ():
+        problem.split(plan.split_seed, engine.split_number(one))  # refuses a constant target, before training
+    tuning = Tuning(engine, plan, watch)
     explained: Why | None = None
+    interrupted = False
     try:
         if why:
             tuning.witness = Witness(plan, engine)
         tuning.tune()
-        tuning.judge(edges(chosen, tuning) if why else ())
+        tuning.judge(edges(problem, tuning, engine) if why else ())
         if tuning.witness is not None:
-            explained = explain(chosen, tuning, tuning.witness)
-        interrupted = False
+            explained = explain(problem, tuning, tuning.witness)
     except KeyboardInterrupt:
         interrupted = True
+
+    def told(interrupted: bool, seconds: float) -> Race:
+        because = explained if explained or not why else unexplained(plan, engine)
+        raced = Raced.table(problem, plan, [engine.split_number(seed) for seed in plan.verdict_seeds])
+        return outcome(raced, tuning, interrupted=interrupted, seconds=seconds, why=because)
+
+    return _told(told, start, interrupted=interrupted)
+
+
+def _own_race(engine: OwnEngine, train: Train, plan: Plan, watch: Callable[[Stage | Progress], None]) -> Race:
+    """A race on a training of the user's own."""
+    start = time.perf_counter()
+    tuning = Tuning(engine, plan, watch)
+    interrupted = False
+    try:
+        tuning.begin_with_defaults()
+        tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
+        tuning.tune()
+        tuning.judge()
+    except KeyboardInterrupt:
+        interrupted = True
+    raced = own_training(train)
+    return _told(
+        lambda stopped, seconds: outcome(raced, tuning, interrupted=stopped, seconds=seconds),
+        start,
+        interrupted=interrupted,
+    )
+
+
+def _told(tell: Callable[[bool, float], Race], start: float, *, interrupted: bool) -> Race:
+    """The race told to its end, whatever is pressed: what is left takes a second, and nobody wants to lose a race."""
     while True:
         try:
-            if why and explained is None:
-                explained = unexplained(tuning)
-            seconds = time.perf_counter() - start
-            return outcome(chosen, tuning, interrupted=interrupted, seconds=seconds, why=explained)
-        except KeyboardInterrupt:  # all that is left takes a second, and nobody wants to lose a race to it
+            return tell(interrupted, time.perf_counter() - start)
+        except KeyboardInterrupt:
             interrupted = True
+
+
+def own_training(train: Train) -> Raced:
+    """What a race tells of a training of the user's own: the name of its function, and where that is from."""
+    name = getattr(train, "__qualname__", type(train).__name__)
+    module = getattr(train, "__module__", "") or ""
+    place = "" if module in ("", "__main__") else f" of {module}"
+    return Raced(name=name, title=f"Your own training, {name}", about=f"The training {name}{place}")

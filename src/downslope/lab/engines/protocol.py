@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,35 +22,47 @@ there within the epochs of a race, and it may take all of them until a 32-bit fl
 
 Phase = Literal["tuning", "verdict"]
 
+LATER = {"added": "later"}
+"""The metadata of a field that files from before it was there lack: it then has its default."""
+
 
 @dataclass(frozen=True)
 class Run:
     """One training: one rule, one learning rate, one seed.
 
-    The curves have one entry before training and one after every epoch. From the moment of divergence on, losses are
-    infinite and accuracies zero.
+    The curves of a network of downslope's have one entry before training and one after every epoch; those of a training
+    of your own have one for each loss that it reported, and `steps` says after how many steps. From the moment of
+    divergence on, losses are infinite and accuracies zero; so they are where a run failed for another `cause`.
     """
 
     rule: str
     lr: float
     seed: int
     phase: Phase
-    train_loss: tuple[float, ...]
+    train_loss: tuple[float, ...]  # empty: a training of your own reports one loss
     valid_loss: tuple[float, ...]
     valid_accuracy: tuple[float, ...] | None
-    diverged_at: int | None = None  # the epoch in which it diverged; 0: the untrained network had no finite loss
+    diverged_at: int | None = None  # the epoch (or, with `steps`, the step) in which it did; 0: already untrained
     test_loss: float | None = None  # only runs of the verdict see the test data, once, at the end
     test_accuracy: float | None = None
+    steps: tuple[int, ...] | None = field(default=None, metadata=LATER)  # of each entry; None: one for every epoch
+    cause: str = field(default="", metadata=LATER)  # why it failed, where that was not by diverging
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """When each entry of the curves was: after how many steps where the run has `steps`, else epochs."""
+        return tuple(range(len(self.valid_loss))) if self.steps is None else self.steps
 
     @property
     def final_loss(self) -> float:
-        """Validation loss after the last epoch; infinite when the run diverged."""
+        """The last validation loss; infinite when the run diverged or failed."""
         return math.inf if self.diverged_at is not None else self.valid_loss[-1]
 
     @property
     def best_loss(self) -> float:
-        """The lowest validation loss after any epoch: for information, since choosing the epoch by it flatters."""
-        return min(self.valid_loss[1:])
+        """The lowest validation loss after the start: for information, since choosing the moment by it flatters."""
+        later = [loss for time, loss in zip(self.times, self.valid_loss, strict=True) if time > 0]
+        return min(later, default=self.valid_loss[0])
 
 
 @dataclass(frozen=True)
@@ -58,12 +70,19 @@ class Entrant:
     """A rule that runs are trained with, and all of its hyperparameters but the learning rate.
 
     Attributes:
-        settings: The rule and its flags.
+        settings: The rule, its flags and what is around it.
         numbers: The other hyperparameters, in the order of the formula.
+        lr: The learning rate that it has and keeps; None: it is to be tuned.
     """
 
     settings: Settings
     numbers: Mapping[str, float]
+    lr: float | None = None
+
+    @property
+    def default_lr(self) -> float | None:
+        """The learning rate that people have who set none; None if the rule demands one, or it has its own."""
+        return self.settings.rule.hyperparameters["lr"] if self.lr is None else None
 
     @classmethod
     def of(cls, name: str, rule: Rule, given: Mapping[str, Any]) -> Entrant:
@@ -186,7 +205,7 @@ class Description:
         weights: How many weights it has, biases included.
         batch_size: Rows per step.
         steps_per_epoch: Steps per epoch.
-        epochs: Passes over the training rows.
+        epochs: Passes over the training rows, after each of which the engine reports.
     """
 
     network: str
@@ -206,15 +225,15 @@ class Engine(Protocol):
     threads: int
 
     @property
-    def description(self) -> Description:
-        """The network, and what each run of it is."""
+    def description(self) -> Description | None:
+        """The network, and what each run of it is; None if the engine knows nothing of it, and reports run by run."""
 
     @property
     def seconds(self) -> Mapping[str, float]:
         """Per name of a rule, the wall-clock seconds that its runs took so far."""
 
-    def split_number(self, seed: int) -> int:
-        """Which split of the family the runs of a seed are trained and validated on."""
+    def split_number(self, seed: int) -> int | None:
+        """Which split of the family the runs of a seed are trained and validated on; None if it splits nothing."""
 
     def train(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs, and report as they go on.
@@ -226,11 +245,23 @@ class Engine(Protocol):
             entries: The runs; those of one rule are started in this order.
 
         Returns:
-            One report for every epoch of whatever is trained together, with snapshots of the runs that are observed.
+            One report for every epoch of whatever is trained together, with snapshots of the runs that are observed; or
+            one for every run, which then counts as one epoch, if the engine has no description.
 
         Raises:
             ValueError: An entry names a rule that the engine does not have, or its learning rate is not positive.
         """
+
+
+class OpenEngine(Engine, Protocol):
+    """An engine that can also be asked what there is around the weights of its runs: what explains a race."""
+
+    @property
+    def description(self) -> Description:
+        """The network, and what each run of it is."""
+
+    def split_number(self, seed: int) -> int:
+        """Which split of the family the runs of a seed are trained and validated on."""
 
     def begin(self, entry: Entry) -> Snapshot:
         """A run before its first step, without training it."""

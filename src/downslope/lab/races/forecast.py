@@ -21,11 +21,20 @@ class Forecast:
         epochs: The epochs of a run.
         later: The runs of each rule in those stages after the first that are foreseen.
         threads: Heats at a time.
+        compiled: Whether the first epoch of every stage may hold a compilation, and says nothing of the others.
     """
 
-    def __init__(self, rules: Iterable[str], epochs: int, later: Mapping[StageName, int], threads: int):
+    def __init__(
+        self,
+        rules: Iterable[str],
+        epochs: int,
+        later: Mapping[StageName, int],
+        threads: int,
+        *,
+        compiled: bool = True,
+    ):
         self.rules = {rule: _Pace() for rule in rules}
-        self.epochs, self.later = epochs, dict(later)
+        self.epochs, self.later, self.compiled = epochs, dict(later), compiled
         self.threads = min(threads, len(self.rules))
         self.lanes = 1  # the most runs that were trained at a time in one heat
         self.trained = self.skipped = 0
@@ -33,7 +42,7 @@ class Forecast:
 
     def begin(self, stage: Stage) -> None:
         """Take in that a stage begins."""
-        self.tuning = stage.name in ("tuning", "widening")
+        self.tuning = stage.name in ("defaults", "tuning", "widening")
         self.later = {} if stage.name == "verdict" else {k: v for k, v in self.later.items() if k != stage.name}
         for rule, pace in self.rules.items():
             pace.waiting, pace.heat_epochs = stage.epochs.get(rule, 0), 0
@@ -41,7 +50,7 @@ class Forecast:
     def add(self, progress: Progress) -> None:
         """Take in an epoch."""
         self.lanes = max(self.lanes, progress.epochs)
-        self.rules[progress.rule].add(progress, self._size(progress.epochs))
+        self.rules[progress.rule].add(progress, self._size(progress.epochs), compiled=self.compiled)
         self.trained += progress.epochs
         self.skipped += progress.skipped
 
@@ -58,7 +67,7 @@ class Forecast:
         if not known:
             return None
         usual = sum(known) / len(known)
-        setup = min(pace.setup for pace in self.rules.values() if pace.setup is not None)
+        setup = min((pace.setup for pace in self.rules.values() if pace.setup is not None), default=0.0)
         total = 0.0
         for pace in self.rules.values():
             to_come = sum(self._heats(self.epochs, self.epochs * runs) for runs in self.later.values())
@@ -101,10 +110,10 @@ class _Pace:
         """The seconds of an epoch of a full heat, as far as is known."""
         return self.counted / self.count if self.count else None
 
-    def add(self, progress: Progress, size: float) -> None:
-        if self.setup is None:
+    def add(self, progress: Progress, size: float, *, compiled: bool) -> None:
+        if self.setup is None and compiled:
             self.setup = progress.seconds
-        elif self.heat_epochs:
+        elif self.heat_epochs or not compiled:
             self.counted += progress.seconds
             self.count += size
         self.seconds += progress.seconds

@@ -14,9 +14,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from downslope.lab.engines.protocol import Run
-from downslope.lab.problems.baseline import NAMES, baseline_on
-from downslope.lab.problems.problem import Problem
 from downslope.lab.races.comparison import Interval
+from downslope.lab.races.raced import Raced
 from downslope.lab.races.results import Baseline, Race, RuleResult
 from downslope.lab.races.statistics import against_baseline, compare, geometric_mean, interval
 from downslope.lab.races.tuning import Tuning
@@ -31,24 +30,23 @@ SAFE_FACTOR = 1.5
 FEW_ROWS = 50
 """With fewer validation rows a loss says little, and a race warns of it."""
 
+CAUSES = 3
+"""So many of the causes for which runs failed are told in the sentence about them."""
 
-def outcome(problem: Problem, tuning: Tuning, *, interrupted: bool, seconds: float, why: Why | None = None) -> Race:
+
+def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, why: Why | None = None) -> Race:
     """What the finished runs of a race say about its rules.
 
     Args:
-        problem: What the rules were raced on.
+        raced: What the rules were raced on.
         tuning: The runs, and the learning rates that were found to be the best.
         interrupted: Whether the race was stopped before its end.
         seconds: How long it took.
         why: What explains it.
     """
     plan, engine = tuning.plan, tuning.engine
-    training, seeds = engine.description, plan.verdict_seeds
-    numbers = [engine.split_number(seed) for seed in seeds]
-    sizes = {name: len(rows) for name, rows in problem.split(plan.split_seed)._asdict().items()}
-    splits = len(set(numbers))
-    overlap = sizes["valid"] / sizes["train"] if splits > 1 else 0.0
-    by_constant = _baseline(problem, plan.split_seed, numbers, overlap)
+    training, seeds, overlap = engine.description, plan.verdict_seeds, raced.overlap
+    by_constant = _baseline(raced)
     results = [_rule_result(tuning, name, overlap) for name in plan.entrants]
     target, note = _target(results[0], seeds, plan.target_loss)
     finals = {
@@ -57,33 +55,36 @@ def outcome(problem: Problem, tuning: Tuning, *, interrupted: bool, seconds: flo
         if len(result.verdict) == len(seeds) or (result.edge == "low" and result.best_lr is None)
     }
     comparisons = compare(finals, overlap=overlap, margin=plan.margin)
-    useful = against_baseline(finals, by_constant.losses, overlap=overlap, margin=plan.margin)
-    steps = training.steps_per_epoch
+    useful = None
+    if by_constant is not None:
+        useful = against_baseline(finals, by_constant.losses, overlap=overlap, margin=plan.margin)
+    steps = training.steps_per_epoch if training else 1
     return Race(
-        problem=problem.name,
-        title=problem.title,
-        task=problem.task,
-        data_hash=problem.data_hash,
-        sizes=sizes,
-        network=training.network,
-        weights=training.weights,
-        batch_size=training.batch_size,
-        epochs=training.epochs,
-        steps_per_epoch=steps,
+        problem=raced.name,
+        title=raced.title,
+        about=raced.about,
+        task=raced.task,
+        data_hash=raced.data_hash,
+        sizes=raced.sizes,
+        network=training.network if training else "",
+        weights=training.weights if training else None,
+        batch_size=training.batch_size if training else None,
+        epochs=training.epochs if training else None,
+        steps_per_epoch=training.steps_per_epoch if training else None,
         learning_rates=plan.learning_rates,
         seed=plan.seed,
         split_seed=plan.split_seed,
         tuning_seeds=plan.tuning_seeds,
         confirming_seeds=plan.confirming_seeds,
         verdict_seeds=seeds,
-        splits=splits,
+        splits=raced.splits,
         overlap=overlap,
         margin=plan.margin,
         target_loss=target,
         target_note=note,
         safe_factor=SAFE_FACTOR,
         rules=tuple(
-            replace(r, steps_to_target=steps_to(target, r.verdict, steps), against_baseline=useful.get(r.rule))
+            replace(r, steps_to_target=steps_to(target, r.verdict, steps), against_baseline=(useful or {}).get(r.rule))
             for r in results
         ),
         baseline=by_constant,
@@ -92,16 +93,16 @@ def outcome(problem: Problem, tuning: Tuning, *, interrupted: bool, seconds: flo
             finals,
             comparisons,
             raced=len(results),
-            splits=splits,
+            splits=raced.splits,
             baseline=useful,
-            baseline_name=NAMES[problem.task],
+            baseline_name=raced.constant_name,
         ),
-        cautions=_cautions(sizes["valid"]),
-        remarks=problem.remarks,
+        cautions=(*_few_rows(raced.sizes), *_failures(tuning.runs), *_unequal(results), *tuning.cautions),
+        remarks=raced.remarks,
         interrupted=interrupted,
         seconds=seconds,
-        environment=_environment(engine.threads),
-        walks=tuning.trails.walks([run for result in results for run in result.verdict]),
+        environment=_environment(engine.threads, own_training=training is None),
+        walks=None if tuning.trails is None else tuning.trails.walks([run for r in results for run in r.verdict]),
         why=why,
     )
 
@@ -127,28 +128,62 @@ def safe_range(
     return rates[low], rates[high]
 
 
-def _baseline(problem: Problem, split_seed: int, numbers: Sequence[int], overlap: float) -> Baseline:
-    by_split = {}
-    for number in set(numbers):
-        train, valid, _ = problem.split(split_seed, number)
-        by_split[number] = baseline_on(problem, train, valid)
-    found = [by_split[number] for number in numbers]
-    losses = tuple(loss for loss, _ in found)
-    accuracies = [accuracy for _, accuracy in found if accuracy is not None]
-    return Baseline(losses, interval(losses, overlap=overlap), _mean(accuracies, overlap, "arithmetic"))
+def _baseline(raced: Raced) -> Baseline | None:
+    if not raced.constant:
+        return None
+    losses = tuple(loss for loss, _ in raced.constant)
+    accuracies = [accuracy for _, accuracy in raced.constant if accuracy is not None]
+    return Baseline(losses, interval(losses, overlap=raced.overlap), _mean(accuracies, raced.overlap, "arithmetic"))
 
 
-def _cautions(valid_rows: int) -> tuple[str, ...]:
+def _few_rows(sizes: Mapping[str, int]) -> tuple[str, ...]:
+    valid_rows = sizes.get("valid", FEW_ROWS)
     if valid_rows >= FEW_ROWS:
         return ()
     rows = "is one validation row" if valid_rows == 1 else f"are {valid_rows} validation rows"
     return (f"There {rows}, on which learning rates were chosen and rules judged: a few rows more could change both.",)
 
 
+def _failures(runs: Sequence[Run]) -> tuple[str, ...]:
+    """That runs failed otherwise than by diverging, and why: the commonest causes, each with its first run."""
+    failed = [run for run in runs if run.cause]
+    if not failed:
+        return ()
+    causes: dict[str, list[Run]] = {}
+    for run in failed:
+        causes.setdefault(run.cause, []).append(run)
+    common = sorted(causes.items(), key=lambda item: -len(item[1]))[:CAUSES]
+    listed = "; ".join(
+        f"{cause} ({len(those)}, such as {those[0].rule} at {those[0].lr:g} on seed {those[0].seed})"
+        for cause, those in common
+    )
+    more = f"; and {len(causes) - CAUSES} other causes" if len(causes) > CAUSES else ""
+    some = "One run failed" if len(failed) == 1 else f"{len(failed):,} of {len(runs):,} runs failed"
+    counts = "counts" if len(failed) == 1 else "count"
+    return (f"{some} otherwise than by diverging, and {counts} as if diverged: {listed}{more}.",)
+
+
+def _unequal(results: Sequence[RuleResult]) -> tuple[str, ...]:
+    """That runs of the verdict ended after different numbers of steps."""
+    ends = {run.times[-1] for result in results for run in result.verdict if run.steps and run.diverged_at is None}
+    if len(ends) < 2:
+        return ()
+    return (
+        f"Runs of the verdict ended after {min(ends):,} to {max(ends):,} steps: they had not the same budget, unless "
+        "stopping early is part of the training.",
+    )
+
+
 def _rule_result(tuning: Tuning, name: str, overlap: float) -> RuleResult:
     entrant = tuning.plan.entrants[name]
     verdict_runs = tuning.of(name, "verdict")
-    best = tuning.best.get(name)
+    best, default = tuning.best.get(name), entrant.default_lr
+    at_default = [
+        run.final_loss
+        for run in tuning.of(name, "tuning")
+        if run.lr == default and run.seed in tuning.plan.tuning_seeds
+    ]
+    known = tuning.plan.defaults and len(at_default) == len(tuning.plan.tuning_seeds)
     return RuleResult(
         rule=name,
         formula=latex(entrant.settings.program),
@@ -156,7 +191,7 @@ def _rule_result(tuning: Tuning, name: str, overlap: float) -> RuleResult:
         tuning=tuning.of(name, "tuning"),
         verdict=verdict_runs,
         best_lr=best,
-        safe_range=safe_range(tuning.losses(name), best),
+        safe_range=safe_range(tuning.losses(name), best) if entrant.lr is None else None,
         edge=tuning.edges.get(name),
         loss=_mean([run.final_loss for run in verdict_runs], overlap),
         finished_loss=geometric_mean([run.final_loss for run in verdict_runs]) if verdict_runs else None,
@@ -167,7 +202,15 @@ def _rule_result(tuning: Tuning, name: str, overlap: float) -> RuleResult:
         against_baseline=None,
         steps_to_target=None,
         seconds=tuning.engine.seconds[name],
+        tuned=entrant.lr is None,
+        default_lr=default if known else None,
+        default_loss=_over_all(at_default) if known else None,
     )
+
+
+def _over_all(losses: Sequence[float]) -> float:
+    """The geometric mean, infinite if one is."""
+    return math.inf if math.inf in losses else geometric_mean(losses)
 
 
 def _mean(
@@ -190,23 +233,30 @@ def _target(first: RuleResult, seeds: Sequence[int], given: float | None) -> tup
 def steps_to(target: float | None, runs: Sequence[Run], steps_per_epoch: int) -> float | None:
     """The median over runs of the steps after which the validation loss is at the target for the first time.
 
-    Validation is looked at after every epoch. A run that never gets there counts as infinite.
+    Validation is looked at after every epoch, or where a training of one's own reports. A run that never gets there
+    counts as infinite.
     """
     if target is None or not runs:
         return None
-    firsts = [
-        next((epoch * steps_per_epoch for epoch, loss in enumerate(run.valid_loss) if loss <= target), math.inf)
-        for run in runs
-    ]
+    firsts = [first_at(run, target) * steps_per_epoch for run in runs]
     return float(statistics.median_low(firsts))  # of an even number the lower: half of the runs got there by then
 
 
-def _environment(threads: int) -> dict[str, Any]:
-    packages = ("jax", "jaxlib", "numpy", "scipy", "scikit-learn")
+def first_at(run: Run, target: float) -> float:
+    """When the validation loss of a run is at the target for the first time; infinite if never."""
+    return next((time for time, loss in zip(run.times, run.valid_loss, strict=True) if loss <= target), math.inf)
+
+
+def _environment(threads: int, *, own_training: bool) -> dict[str, Any]:
+    packages = ["jax", "jaxlib", "numpy", "scipy", "scikit-learn"]
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    if own_training:  # what it may have trained with
+        for name in ("torch", "keras", "tensorflow", "optax", "flax"):
+            if (version := getattr(sys.modules.get(name), "__version__", None)) is not None:
+                versions[name] = version
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"downslope": __version__, "python": sys.version.split()[0]}
-        | {name: importlib.metadata.version(name) for name in packages},
+        "versions": {"downslope": __version__, "python": sys.version.split()[0], **versions},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),

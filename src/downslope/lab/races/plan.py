@@ -24,6 +24,9 @@ CONFIRMING_SEEDS = 7
 FIRST_VERDICT_SEED = 1000
 """Reporting seeds count from here, tuning seeds from 0: no run is judged on a seed that something was chosen by."""
 
+NOW = "now"
+"""What the user's present optimizer is called in a race."""
+
 Splits = Literal["varied", "fixed"]
 
 
@@ -42,6 +45,7 @@ class Plan:
         splits: `"varied"`: each seed has a split of its own; `"fixed"`: all have one.
         margin: The smallest difference in loss that matters, as a share.
         target_loss: A validation loss to time the rules by; None: where the first rule ends.
+        defaults: Whether every rule is run at its default learning rate too.
     """
 
     entrants: Mapping[str, Entrant]
@@ -54,6 +58,7 @@ class Plan:
     splits: Splits
     margin: float
     target_loss: float | None
+    defaults: bool = False
 
     @classmethod
     def of(
@@ -70,8 +75,12 @@ class Plan:
         splits: Splits = "varied",
         margin: float = MARGIN,
         target_loss: float | None = None,
+        now: Entrant | None = None,
+        defaults: bool = False,
     ) -> Plan:
         """A plan, checked; the arguments are those of `downslope.lab.race`.
+
+        Of a rule that is run `now`, the learning rate is settled.
 
         Raises:
             ValueError: An argument does not allow a race; the message names it.
@@ -95,6 +104,12 @@ class Plan:
         if target_loss is not None and not math.isfinite(target_loss):
             raise ValueError(f"target_loss={target_loss!r}: give a finite number")
         entrants = {name: Entrant.of(name, rule, hyperparameters.get(name, {})) for name, rule in rules.items()}
+        if now is not None and NOW in entrants:
+            raise ValueError(
+                f"rules: {NOW!r} is what the optimizer given as now= is called; give the rule another name"
+            )
+        if now is not None:
+            entrants[NOW] = now
         tuning, confirming, verdict = _seeds(seed, tuning_seeds, confirming_seeds, verdict_seeds)
         return cls(
             entrants=entrants,
@@ -107,7 +122,21 @@ class Plan:
             splits=splits,
             margin=margin,
             target_loss=target_loss,
+            defaults=defaults,
         )
+
+    @property
+    def tuned(self) -> list[str]:
+        """The rules whose learning rates are tuned."""
+        return [name for name, entrant in self.entrants.items() if entrant.lr is None]
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The learning rates that rules have before any tuning, which are run beside the grid."""
+        if not self.defaults:
+            return {name: entrant.lr for name, entrant in self.entrants.items() if entrant.lr is not None}
+        both = ((name, entrant.lr or entrant.default_lr) for name, entrant in self.entrants.items())
+        return {name: lr for name, lr in both if lr is not None}
 
     @property
     def seeds(self) -> tuple[int, ...]:

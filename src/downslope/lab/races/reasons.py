@@ -10,7 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Engine, Entrant, Entry, Phase, Run, Snapshot, Surroundings
+from downslope.lab.engines.protocol import (
+    DIVERGENCE_FACTOR,
+    Entrant,
+    Entry,
+    OpenEngine,
+    Phase,
+    Run,
+    Snapshot,
+    Surroundings,
+)
 from downslope.lab.problems.baseline import baseline_on
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.plan import Plan
@@ -29,9 +38,9 @@ SETTLED = 1e-3  # of a learning rate that its own limit is to be found for, rela
 ROUNDS = 30
 
 
-def edges(problem: Problem, tuning: Tuning) -> list[Entry]:
+def edges(problem: Problem, tuning: Tuning, engine: OpenEngine) -> list[Entry]:
     """A run for each rule, which has been trained, at the highest learning rate that the rule learns at."""
-    constant = _constant_losses(problem, tuning)
+    constant = _constant_losses(problem, tuning, engine)
     found = []
     for name in tuning.plan.entrants:
         runs = _by_rate(tuning, name)
@@ -44,32 +53,32 @@ def edges(problem: Problem, tuning: Tuning) -> list[Entry]:
 
 def explain(problem: Problem, tuning: Tuning, witness: Witness) -> Why:
     """What is known of every rule of a race that came to its end."""
-    constant = _constant_losses(problem, tuning)
-    with ThreadPoolExecutor(tuning.engine.threads) as pool:
+    constant, engine = _constant_losses(problem, tuning, witness.engine), witness.engine
+    with ThreadPoolExecutor(engine.threads) as pool:
         asked = [pool.submit(_rule, tuning, name, witness, constant) for name in tuning.plan.entrants]
         try:
             rules = tuple(one.result() for one in asked)
         finally:  # after Ctrl-C nobody waits for more than is being worked on
             pool.shutdown(wait=False, cancel_futures=True)
-    seen, rows = tuning.engine.seen_rows(tuning.plan.verdict_seeds[0])
-    batch = tuning.engine.description.batch_size
+    seen, rows = engine.seen_rows(tuning.plan.verdict_seeds[0])
+    batch = engine.description.batch_size
     return Why(seen, rows, rules, on_limits(rules), on_noise(rules, batch), on_updates(rules))
 
 
-def unexplained(tuning: Tuning) -> Why:
+def unexplained(plan: Plan, engine: OpenEngine) -> Why:
     """What is known of a race that was stopped: that it was."""
-    seen, rows = tuning.engine.seen_rows(tuning.plan.verdict_seeds[0])
+    seen, rows = engine.seen_rows(plan.verdict_seeds[0])
     return Why(seen, rows, (), STOPPED, "", "")
 
 
 # What was seen
 
 
-def _constant_losses(problem: Problem, tuning: Tuning) -> dict[int, float]:
+def _constant_losses(problem: Problem, tuning: Tuning, engine: OpenEngine) -> dict[int, float]:
     """The training loss of predicting the same for every row, for each tuning seed."""
     found = {}
     for seed in tuning.plan.tuning_seeds:
-        train = problem.split(tuning.plan.split_seed, tuning.engine.split_number(seed)).train
+        train = problem.split(tuning.plan.split_seed, engine.split_number(seed)).train
         found[seed] = baseline_on(problem, train, train)[0]
     return found
 
@@ -122,7 +131,7 @@ def _rule(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, fl
 
 
 def _known(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, float]) -> RuleWhy:
-    plan, engine = tuning.plan, tuning.engine
+    plan, engine = tuning.plan, witness.engine
     entrant, runs = plan.entrants[name], _by_rate(tuning, name)
     learns_at, fails_from = _learns(runs, constant)
     holds_at, diverges_from = _holds(runs)
@@ -193,14 +202,14 @@ def growth(entrant: Entrant, lr: float) -> float | None:
     return next((power for power in (0, 1) if np.allclose(powers, power, atol=1e-3)), None)
 
 
-def _at_start(engine: Engine, plan: Plan, name: str, lr: float, *, preconditioned: bool) -> list[float]:
+def _at_start(engine: OpenEngine, plan: Plan, name: str, lr: float, *, preconditioned: bool) -> list[float]:
     """The curvatures at the start on the tuning seeds, as far as they are finite."""
     around = [engine.look_around(engine.begin(Entry(name, lr, seed))) for seed in plan.tuning_seeds]
     found = [one.preconditioned if preconditioned else one.curvature for one in around if one is not None]
     return [one for one in found if one is not None and math.isfinite(one)]
 
 
-def _too_long(engine: Engine, name: str, seed: int, runs: Mapping[float, Sequence[Run]]) -> float:
+def _too_long(engine: OpenEngine, name: str, seed: int, runs: Mapping[float, Sequence[Run]]) -> float:
     """From which learning rate on the first step alone makes a run count as diverged."""
     begun = next(run.train_loss[0] for tried in runs.values() for run in tried if run.seed == seed)
     level = DIVERGENCE_FACTOR * begun * engine.description.steps_per_epoch  # one loss of an epoch's mean
@@ -222,7 +231,7 @@ def _along(tuning: Tuning, witness: Witness, name: str, phase: Phase) -> tuple[S
     """What there was around a run, until it diverged."""
     ends = {(run.lr, run.seed): run.diverged_at for run in tuning.of(name, phase)}
     whole = [each for each in witness.of(name, phase) if not _is_lost(each, ends.get((each.entry.lr, each.entry.seed)))]
-    around = map(tuning.engine.look_around, whole)
+    around = map(witness.engine.look_around, whole)
     return tuple(one for one in around if one is not None)
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from downslope.lab.engines.protocol import Run
+from downslope.lab.engines.protocol import LATER, Run
 from downslope.lab.races import comparison, store
 from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.plane import Walks
@@ -51,6 +51,9 @@ class RuleResult:
     against_baseline: Comparison | None
     steps_to_target: float | None  # median over the reporting seeds, infinite where the median run misses it
     seconds: float  # wall-clock seconds spent on training all runs of this rule
+    tuned: bool = field(default=True, metadata=LATER)  # False: it was raced at the learning rate it came with
+    default_lr: float | None = field(default=None, metadata=LATER)  # None: it has none, or was not run at it
+    default_loss: float | None = field(default=None, metadata=LATER)  # geometric mean over the tuning seeds
 
 
 @dataclass(frozen=True)
@@ -59,21 +62,21 @@ class Race:
 
     problem: str
     title: str
-    task: Literal["classification", "regression"]
-    data_hash: str
-    sizes: dict[str, int]  # rows of the train, valid and test splits
-    network: str  # for people: "64-64-10 MLP, ReLU"
-    weights: int
-    batch_size: int
-    epochs: int
-    steps_per_epoch: int
+    task: Literal["classification", "regression"] | None  # None, like all that is not known of a training of your own
+    data_hash: str  # empty if not known
+    sizes: dict[str, int]  # rows of the train, valid and test splits; empty if not known
+    network: str  # for people: "64-64-10 MLP, ReLU"; empty if not known
+    weights: int | None
+    batch_size: int | None
+    epochs: int | None
+    steps_per_epoch: int | None
     learning_rates: tuple[float, ...]  # the grid every rule starts from
     seed: int  # which family of initial weights and orders of batches
     split_seed: int  # which family of splits
     tuning_seeds: tuple[int, ...]
     confirming_seeds: tuple[int, ...]  # more tuning seeds, for the learning rates that looked best
     verdict_seeds: tuple[int, ...]
-    splits: int  # different splits of the data among the reporting seeds; 1: all have the same
+    splits: int  # different splits of the data among the reporting seeds; 1: all have the same; 0: not known
     overlap: float  # validation rows per training row if every reporting seed has its own split, otherwise 0
     margin: float  # the smallest difference in loss that matters, as a share
     target_loss: float | None
@@ -88,16 +91,31 @@ class Race:
     interrupted: bool
     seconds: float
     environment: dict[str, Any]  # versions, machine, date
-    walks: Walks | None = field(
-        default=None, metadata=store.LATER
-    )  # None: no run of the verdict moved, or was recorded
-    why: Why | None = field(default=None, metadata=store.LATER)  # None: nobody asked
+    walks: Walks | None = field(default=None, metadata=LATER)  # None: no run of the verdict moved, or was recorded
+    why: Why | None = field(default=None, metadata=LATER)  # None: nobody asked
+    about: str = field(default="", metadata=LATER)  # what was raced on, where the fields above do not say it
 
     @property
     def winner(self) -> str | None:
         """The rule that is decided to be lower than every other one and than the baseline; None if there is none."""
         baseline = {result.rule: result.against_baseline for result in self.rules if result.against_baseline}
         return comparison.winner(self.comparisons, len(self.rules), baseline if self.baseline else None)
+
+    @property
+    def loss_name(self) -> str:
+        """What the loss is that rules are judged by: of a training of one's own nobody knows on which rows."""
+        return "validation loss" if self.sizes else "loss"
+
+    @property
+    def unit(self) -> Literal["epoch", "step"]:
+        """What the times of its runs are counted in."""
+        return "step" if self.steps_per_epoch is None else "epoch"
+
+    @property
+    def last(self) -> int:
+        """The last epoch of a run, or the last step that any has reported."""
+        ends = (run.times[-1] for result in self.rules for run in (*result.tuning, *result.verdict))
+        return self.epochs or max(ends, default=1)
 
     @property
     def ranked(self) -> list[RuleResult]:
@@ -138,8 +156,9 @@ class Race:
 
         Returns:
             A frame with the columns `rule`, `lr`, `seed`, `phase` (`"tuning"` or `"verdict"`), `diverged_at` (the
-            epoch, from 1; null if the run finished), `train_loss`, `valid_loss` and `valid_accuracy` after the last
-            epoch (the losses of a run that diverged are infinite), `best_valid_loss` (the lowest after any epoch),
-            `test_loss` and `test_accuracy` (null where a run has none).
+            epoch, from 1, or the step; null if the run finished), `cause` (why it failed; null if it did not, or
+            diverged), `train_loss`, `valid_loss` and `valid_accuracy` at the end (the losses of a run that diverged or
+            failed are infinite), `best_valid_loss` (the lowest after the start), `test_loss` and `test_accuracy` (null
+            where a run has none).
         """
         return store.runs_table(run for result in self.rules for run in (*result.tuning, *result.verdict))

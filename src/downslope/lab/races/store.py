@@ -15,7 +15,7 @@ import types
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from downslope.lab.engines.protocol import Run
+from downslope.lab.engines.protocol import LATER, Run
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 FORMAT = 2  # 1 had medians and no splits
 WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-LATER = {"added": "later"}
-"""The metadata of a field that has its default in files from before it was there."""
 
 T = TypeVar("T")
 
@@ -86,16 +84,18 @@ def runs_table(runs: Iterable[Run]) -> pl.DataFrame:
             "seed": run.seed,
             "phase": run.phase,
             "diverged_at": run.diverged_at,
-            "train_loss": run.train_loss[-1],
+            "cause": run.cause or None,
+            "train_loss": run.train_loss[-1] if run.train_loss else None,
             "valid_loss": run.final_loss,
             "valid_accuracy": None if run.valid_accuracy is None else run.valid_accuracy[-1],
-            "best_valid_loss": run.best_loss if len(run.valid_loss) > 1 else run.valid_loss[0],
+            "best_valid_loss": run.best_loss,
             "test_loss": run.test_loss,
             "test_accuracy": run.test_accuracy,
         }
         for run in runs
     ]
     kinds = {"rule": pl.String, "lr": pl.Float64, "seed": pl.Int64, "phase": pl.String, "diverged_at": pl.Int64}
+    kinds |= {"cause": pl.String}
     numbers = ("train_loss", "valid_loss", "valid_accuracy", "best_valid_loss", "test_loss", "test_accuracy")
     return pl.DataFrame(rows, schema={**kinds, **dict.fromkeys(numbers, pl.Float64)})
 

@@ -31,7 +31,8 @@ class Row:
 
     Attributes:
         name: What the rule is called; None for the baseline.
-        best_lr: Its best learning rate.
+        best_lr: Its best learning rate; where it was not tuned, its own.
+        tuned: Whether it was tuned.
         no_best_lr: Why there is none.
         edge: The side of the grid on which the best learning rate still lay at the end.
         safe_range: The learning rates around the best that stay within the race's `safe_factor` of its loss.
@@ -42,6 +43,8 @@ class Row:
         test_loss: The mean test loss.
         finished_test_loss: The same over the runs that did not diverge.
         test_accuracy: The mean test accuracy.
+        default_lr: Its default learning rate, if it was run at it.
+        default_loss: The mean loss there, over the tuning seeds.
         steps: The median number of steps to the target, infinite where it is missed.
         seconds: The seconds of training, of all runs.
         tuning: The runs of tuning.
@@ -50,6 +53,7 @@ class Row:
 
     name: str | None
     best_lr: float | None = None
+    tuned: bool = True
     no_best_lr: Literal["", "not tuned yet", "all diverged", "tuning unfinished"] = ""
     edge: Literal["low", "high"] | None = None
     safe_range: tuple[float, float] | None = None
@@ -60,6 +64,8 @@ class Row:
     test_loss: Interval | None = None
     finished_test_loss: float | None = None
     test_accuracy: Interval | None = None
+    default_lr: float | None = None
+    default_loss: float | None = None
     steps: float | None = None
     seconds: float | None = None
     tuning: Runs = Runs(0, 0)
@@ -74,11 +80,23 @@ def rows_of(race: Race) -> list[Row]:
     return found
 
 
+def shown(race: Race) -> set[str]:
+    """Which fields of rows there is something to say in, of those that not every race has."""
+    rows = rows_of(race)
+    known = {name for name in ("test_loss", "default_loss") if any(getattr(row, name) is not None for row in rows)}
+    if race.task == "classification" or any(row.accuracy is not None for row in rows):
+        known.add("accuracy")
+    if race.task is not None:
+        known.add("test_loss")
+    return known | ({"test_accuracy"} if {"test_loss", "accuracy"} <= known else set())
+
+
 def _row(result: RuleResult) -> Row:
     tested = [run.test_loss for run in result.verdict if run.test_loss is not None]
     return Row(
         name=result.rule,
         best_lr=result.best_lr,
+        tuned=result.tuned,
         no_best_lr=_no_best_lr(result),
         edge=result.edge,
         safe_range=result.safe_range,
@@ -89,6 +107,8 @@ def _row(result: RuleResult) -> Row:
         test_loss=result.test_loss,
         finished_test_loss=geometric_mean(tested) if tested else None,
         test_accuracy=result.test_accuracy,
+        default_lr=result.default_lr,
+        default_loss=result.default_loss,
         steps=result.steps_to_target,
         seconds=result.seconds,
         tuning=_counted(result.tuning),

@@ -21,7 +21,7 @@ FINALISTS = 4
 
 Side = Literal["low", "high"]
 
-StageName = Literal["tuning", "widening", "confirming", "verdict"]
+StageName = Literal["defaults", "tuning", "widening", "confirming", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Stage:
     """A part of the race that is about to begin.
 
     Attributes:
-        name: `"tuning"`, `"widening"`, `"confirming"` or `"verdict"`.
+        name: `"defaults"`, `"tuning"`, `"widening"`, `"confirming"` or `"verdict"`.
         epochs: For every rule that takes part, the epochs to be trained.
     """
 
@@ -54,12 +54,16 @@ class Tuning:
         self.engine, self.plan, self.watch = engine, plan, watch
         self.runs: list[Run] = []
         training = engine.description
-        self.trails = Trails(len(plan.entrants), plan.verdict_seeds, training.epochs, training.weights)
+        self.epochs = 1 if training is None else training.epochs
+        self.trails: Trails | None = None  # None: the engine shows nobody its weights
+        if training is not None:
+            self.trails = Trails(len(plan.entrants), plan.verdict_seeds, training.epochs, training.weights)
         self.witness: Witness | None = None  # what explains the race later
+        self.cautions: list[str] = []  # what was found out about the runs on the way, in sentences
         self.grid: set[float] = set()  # what all rules have been tried at, as far as it is in their range
         self.widenings: dict[Side, int] = {"low": 0, "high": 0}
         self.confirmed: dict[str, set[float]] = {}
-        self.best: dict[str, float | None] = {}
+        self.best: dict[str, float | None] = {name: one.lr for name, one in plan.entrants.items() if one.lr}
         self.edges: dict[str, Side | None] = {}
 
     def train(self, name: StageName, entries: Sequence[Entry], again: Sequence[Entry] = ()) -> None:
@@ -67,29 +71,38 @@ class Tuning:
 
         Args:
             name: The part of the race.
-            entries: The runs.
+            entries: The runs; those that are finished already are not trained again.
             again: Runs that have been trained before and are now observed: what they find is known.
         """
-        entries = [*entries, *again]
+        done = {(run.rule, run.lr, run.seed, run.phase) for run in self.runs}
+        entries = [e for e in entries if (e.rule, e.lr, e.seed, e.phase) not in done] + list(again)
         known = {(entry.rule, entry.lr, entry.seed, entry.phase) for entry in again}
         epochs: dict[str, int] = {}
         for entry in entries:
-            epochs[entry.rule] = epochs.get(entry.rule, 0) + self.engine.description.epochs
+            epochs[entry.rule] = epochs.get(entry.rule, 0) + self.epochs
         self.watch(Stage(name, epochs))
         for progress in self.engine.train(entries):
             self.runs.extend(r for r in progress.finished if (r.rule, r.lr, r.seed, r.phase) not in known)
             for snapshot in progress.snapshots:
-                if snapshot.entry.phase == "verdict":
+                if self.trails is not None and snapshot.entry.phase == "verdict":
                     self.trails.add(snapshot)
                 if self.witness is not None:
                     self.witness.add(snapshot)
             self.watch(progress)
 
+    def begin_with_defaults(self) -> None:
+        """Run every rule once at its default learning rate, and once what keeps its own: what people have now."""
+        self.train("defaults", [Entry(name, lr, self.plan.tuning_seeds[0]) for name, lr in self.plan.given.items()])
+
     def tune(self) -> None:
-        """Find every rule's best learning rate: widened where it lies on the edge, confirmed on more seeds."""
-        names = list(self.plan.entrants)
+        """Find every rule's best learning rate: widened where it lies on the edge, confirmed on more seeds.
+
+        What people have now is run on all of the tuning seeds, beside the grid.
+        """
+        names = self.plan.tuned
         self.confirmed = {name: set() for name in names}
-        self._tune_at("tuning", dict.fromkeys(names, self.plan.learning_rates))
+        given = [Entry(name, lr, seed) for name, lr in self.plan.given.items() for seed in self.plan.tuning_seeds]
+        self._tune_at("tuning", dict.fromkeys(names, self.plan.learning_rates), given)
         while True:
             if beyond_edges := self._beyond(names):
                 self._tune_at("widening", {name: self._in_range(name, beyond_edges) for name in names})
@@ -101,10 +114,11 @@ class Tuning:
             else:
                 break
 
-    def _tune_at(self, name: StageName, rates: Mapping[str, Sequence[float]]) -> None:
-        """Train these learning rates of these rules, and choose again."""
+    def _tune_at(self, name: StageName, rates: Mapping[str, Sequence[float]], first: Sequence[Entry] = ()) -> None:
+        """Train these learning rates of these rules, after some other runs, and choose again."""
         seeds = self.plan.confirming_seeds if name == "confirming" else self.plan.tuning_seeds
-        self.train(name, [Entry(rule, lr, seed) for rule in rates for lr in rates[rule] for seed in seeds])
+        entries = [Entry(rule, lr, seed) for rule in rates for lr in rates[rule] for seed in seeds]
+        self.train(name, list(dict.fromkeys([*first, *entries])))
         for rule in rates:
             self.grid.update(rates[rule])
             self.best[rule], self.edges[rule] = self._choice(rule)
@@ -163,7 +177,7 @@ class Tuning:
             again: Runs that have been trained before, and are to be observed.
         """
         entries = [
-            Entry(name, lr, seed, "verdict", observed=seed in self.trails.seeds)
+            Entry(name, lr, seed, "verdict", observed=self.trails is not None and seed in self.trails.seeds)
             for name, lr in self.best.items()
             if lr
             for seed in self.plan.verdict_seeds
@@ -179,6 +193,8 @@ class Tuning:
     def losses(self, name: str) -> dict[float, float]:
         """Each learning rate's mean final validation loss over the tuning seeds, infinite where any seed diverged.
 
+        Of the grid only: a default beside it is a learning rate that other rules have not got.
+
         Learning rates that have been run on more seeds have that mean over the same seeds as all others, since a mean
         over other splits of the rows would say more about these than about the learning rate.
         """
@@ -191,7 +207,7 @@ class Tuning:
 
     def _means(self, name: str, seeds: Sequence[int]) -> dict[float, float]:
         found: dict[float, dict[int, float]] = {}
-        for run in self.of(name, "tuning"):
+        for run in (run for run in self.of(name, "tuning") if run.lr in self.grid):
             found.setdefault(run.lr, {})[run.seed] = run.final_loss
         return {
             lr: statistics.fmean(by_seed[seed] for seed in seeds) if max(by_seed.values()) < math.inf else math.inf

@@ -26,7 +26,7 @@ def verdict(
         losses: As for `compare`, of the rules that were judged.
         comparisons: What `compare` made of them.
         raced: How many rules entered the race; more than were judged if it was interrupted.
-        splits: How many different splits of the data the reporting seeds have.
+        splits: How many different splits of the data the reporting seeds have; 0 if that is not known.
         baseline: What `against_baseline` made of the losses, if there is one.
         baseline_name: What the baseline does, for people.
 
@@ -71,9 +71,10 @@ def verdict(
 def _result(losses: Sequence[float], splits: int) -> str:
     lost = standing(losses)[0]
     seeds = "one seed" if len(losses) == 1 else f"{len(losses)} seeds"
-    where = f"{seeds} on one split of the data" if splits == 1 else f"{seeds}, each with its own split of the data"
+    own = ", each with its own split of the data"
+    where = seeds + {0: "", 1: " on one split of the data"}.get(splits, own)
     failures = f", of which {lost} diverged" if lost else ""
-    return f"mean validation loss {geometric_mean(losses):.3g} over {where}{failures}"
+    return f"mean {'loss' if not splits else 'validation loss'} {geometric_mean(losses):.3g} over {where}{failures}"
 
 
 def _no_use(rule: str, baseline: Mapping[str, Comparison] | None, name: str) -> str:

@@ -30,7 +30,7 @@ from typing import Literal
 
 import numpy as np
 
-from downslope.lab.engines.protocol import Engine, Entry, Snapshot, Surroundings
+from downslope.lab.engines.protocol import Entry, OpenEngine, Snapshot, Surroundings
 from downslope.lab.races.plan import Plan
 
 STOPS = 4
@@ -177,8 +177,8 @@ class Witness:
         engine: Its engine.
     """
 
-    def __init__(self, plan: Plan, engine: Engine):
-        description = engine.description
+    def __init__(self, plan: Plan, engine: OpenEngine):
+        self.engine, description = engine, engine.description
         states = sum(1 + len(entrant.settings.program.states) for entrant in plan.entrants.values())
         room = MOST_NUMBERS // (2 * description.weights * states)
         stops = np.geomspace(1, description.epochs, max(1, min(STOPS, room - 1))).round()

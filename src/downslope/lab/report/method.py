@@ -10,16 +10,11 @@ from downslope.lab.report.drawing import number
 
 def method(race: Race) -> list[tuple[str, str]]:
     """What was done, each with its heading, in the order in which it is read."""
-    sizes = ", ".join(f"{count:,} {name}" for name, count in race.sizes.items())
     tuned = [result for result in race.rules if result.best_lr is not None]
     widened = [f"{result.rule} ({result.edge})" for result in tuned if result.edge is not None]
     grid = ", ".join(number(lr) for lr in race.learning_rates)
     return [
-        ("Data", f"{race.problem}: {sizes} rows"),
-        *([("Reading the table", " ".join(race.remarks))] if race.remarks else []),
-        ("Data hash", race.data_hash),
-        ("Network", f"{race.network}, {race.weights:,} weights"),
-        ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),
+        *_what(race),
         ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
         (
             "Widening",
@@ -36,14 +31,20 @@ def method(race: Race) -> list[tuple[str, str]]:
         ("Reporting seeds", f"{_listed(race.verdict_seeds)}; no rule was tuned on them"),
         (
             "Shared luck",
-            "For each seed, every rule got the same initial weights, the same split and the same order of batches",
+            "For each seed, every rule got the same initial weights, the same split and the same order of batches"
+            if race.splits
+            else "For each seed, every rule was given that seed, and the generators of Python and the frameworks were "
+            "set by it: initial weights and batches are the same as far as the training takes them from there",
         ),
-        ("Seeds", f"seed {race.seed}, split seed {race.split_seed}: the same numbers give the same race again"),
-        ("Best epoch", "A run’s lowest validation loss of any epoch is shown beside its last; nothing goes by it"),
+        ("Seeds", f"{_seeds(race)}: the same numbers give the same race again"),
+        (
+            f"Best {race.unit}",
+            f"A run’s lowest {race.loss_name} of any {race.unit} is shown beside its last; nothing goes by it",
+        ),
         ("Divergence", "Counts as an infinite loss: never left out, never clipped"),
         (
             "Statistic",
-            "Mean logarithm of the final validation loss over the reporting seeds; a loss below 1e-12 counts as it",
+            f"Mean logarithm of the final {race.loss_name} over the reporting seeds; a loss below 1e-12 counts as it",
         ),
         ("Margin", f"Losses that differ by less than {100 * race.margin:g} % are practically alike"),
         (
@@ -56,10 +57,30 @@ def method(race: Race) -> list[tuple[str, str]]:
             "The same test inverted: exact if the logarithms, of a difference or of one rule’s runs, are symmetric "
             "about their centre",
         ),
-        ("Splits", _about_splits(race)),
-        ("Test data", "Seen once, by the runs of the verdict, after every choice was made"),
+        *([("Splits", _about_splits(race))] if race.splits else []),
+        *([("Test data", "Seen once, by the runs of the verdict, after every choice was made")] if race.sizes else []),
         *_flat(race.environment),
     ]
+
+
+def _what(race: Race) -> list[tuple[str, str]]:
+    """What was raced on, as far as it is known."""
+    if race.unit == "step":
+        steps = sorted({run.times[-1] for result in race.rules for run in result.verdict if run.diverged_at is None})
+        ends = f"{steps[0]:,} to {steps[-1]:,}" if len(steps) > 1 else f"{steps[0]:,}" if steps else "no"
+        return [("Training", race.about), ("Budget", f"{ends} steps, as the training reported")]
+    sizes = ", ".join(f"{count:,} {name}" for name, count in race.sizes.items())
+    return [
+        ("Data", f"{race.problem}: {sizes} rows"),
+        *([("Reading the table", " ".join(race.remarks))] if race.remarks else []),
+        ("Data hash", race.data_hash),
+        ("Network", f"{race.network}, {race.weights:,} weights"),
+        ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),
+    ]
+
+
+def _seeds(race: Race) -> str:
+    return f"seed {race.seed}" + (f", split seed {race.split_seed}" if race.splits else "")
 
 
 def _listed(seeds: tuple[int, ...]) -> str:
@@ -68,12 +89,17 @@ def _listed(seeds: tuple[int, ...]) -> str:
 
 
 def _runs(race: Race) -> str:
-    counts = {(len(result.tuning), len(result.verdict)) for result in race.rules}
+    counts = {(len(result.tuning), len(result.verdict)) for result in race.rules if result.tuned}
     if len(counts) == 1:
         ((tuning, verdict),) = counts
-        return f"{tuning} in tuning and {verdict} for the verdict, the same for every rule"
+        return f"{tuning} in tuning and {verdict} for the verdict, the same for every rule{_untuned(race)}"
     listed = ", ".join(f"{result.rule} {len(result.tuning)} + {len(result.verdict)}" for result in race.rules)
     return f"Tuning and verdict, not the same for every rule: {listed}"
+
+
+def _untuned(race: Race) -> str:
+    kept = [result.rule for result in race.rules if not result.tuned]
+    return f"; {', '.join(kept)} at the learning rate it came with, which was not tuned" if kept else ""
 
 
 def _about_splits(race: Race) -> str:

@@ -18,7 +18,7 @@ from downslope.lab.report.markup import plot, section, segments, slider
 from downslope.lab.report.method import method
 from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
 from downslope.lab.report.plane import limits, plane_picture
-from downslope.lab.report.tables import matrix, pairs, rule_name, summary, valleys, walk_numbers
+from downslope.lab.report.tables import failed_runs, matrix, pairs, rule_name, summary, valleys, walk_numbers
 from downslope.lab.report.why import why_pictures, why_section
 from downslope.pages import asset, theme
 from downslope.pages.mathml import mathml
@@ -107,8 +107,10 @@ The race itself is in it as JSON.</footer>
 
 
 def _header(race: Race) -> str:
-    rows = sum(race.sizes.values())
-    about = f"{race.task.capitalize()} of {rows:,} rows with a {race.network}, {race.weights:,} weights"
+    about = race.about
+    if race.task is not None:
+        rows = sum(race.sizes.values())
+        about = f"{race.task.capitalize()} of {rows:,} rows with a {race.network}, {race.weights:,} weights"
     sentence = race.verdict or "The race was stopped before a verdict."
     stopped = '<p class="stopped">This race was stopped early. The page shows what was known by then.</p>\n'
     cautions = "".join(f'<p class="caution">{html.escape(caution)}</p>\n' for caution in race.cautions)
@@ -134,7 +136,7 @@ def _header(race: Race) -> str:
 
 def _results(race: Race, look: dict[str, Look]) -> str:
     target = (
-        f" Steps to target: until the validation loss is at most {number(race.target_loss)}; "
+        f" Steps to target: until the {race.loss_name} is at most {number(race.target_loss)}; "
         f"{html.escape(race.target_note.rstrip('.'))}."
         if race.target_loss is not None
         else ""
@@ -144,11 +146,20 @@ def _results(race: Race, look: dict[str, Look]) -> str:
         "The result",
         f"Each rule at the learning rate that suited it best, run again on {_seeds(len(race.verdict_seeds))} it was "
         f"not tuned on{_splits(race)}. Means over these seeds, geometric ones of the losses{_level(race)}.",
-        f'{summary(race, look)}\n<p class="small">Safe range: the learning rates around the best one that stay within '
+        f'{summary(race, look)}\n<p class="small">{_about_default(race)}'
+        "Safe range: the learning rates around the best one that stay within "
         f"{race.safe_factor:g} times its loss. At the edge: the best value was the last one tried on that side."
         f"{target} Seconds of training: all runs of the rule, by the clock. "
-        f"Failures: runs that diverged. Baseline: {NAMES[race.task]}.</p>",
+        f"Failures: runs that diverged{'' if race.sizes else ' or failed'}."
+        + (f" Baseline: {NAMES[race.task]}.</p>" if race.task is not None else "</p>")
+        + failed_runs(race),
     )
+
+
+def _about_default(race: Race) -> str:
+    if all(result.default_lr is None for result in race.rules):
+        return ""
+    return "At its default: the mean loss at the learning rate that the rule has by default, on the tuning seeds. "
 
 
 def _rule_keys(race: Race, look: dict[str, Look]) -> str:
@@ -174,10 +185,10 @@ def _canyon(race: Race) -> str:
         "reaches from the best to the worst. A wide valley forgives a wrong guess. A thick cross means that every "
         "run diverged there, a thin one that some did. The best learning rate is the one with the lowest mean, over "
         f"these seeds and those it was confirmed on.{_about_expected(race)}{_about_faint(race)}",
-        plot("canyon", "Final validation loss against learning rate, for every rule")
+        plot("canyon", f"Final {race.loss_name} against learning rate, for every rule")
         + f"<details><summary>The canyon in numbers</summary>{valleys(race)}\n"
-        '<p class="small">Final validation loss: the median over the tuning seeds, and below it from the lowest to the '
-        "highest. A run that diverged counts as infinite.</p></details>",
+        f'<p class="small">Final {race.loss_name}: the median over the tuning seeds, and below it from the lowest to '
+        "the highest. A run that diverged counts as infinite.</p></details>",
     )
 
 
@@ -211,7 +222,9 @@ def _pair(race: Race, picture: Picture) -> str:
         "Tuned, each at its own, most of the gap goes. Same seeds and same axes in both; lines are medians, bands "
         "reach from the lowest to the highest seed.",
         f'<div class="controls">{buttons}{slider}</div>\n'
-        + plot("pair", "Validation loss over epochs, at a shared learning rate or at each rule's own")
+        + plot(
+            "pair", f"{race.loss_name.capitalize()} over {race.unit}s, at a shared learning rate or at each rule's own"
+        )
         + '<p class="printed small" id="printed-pair"></p><p class="small note" id="note-pair"></p>',
     )
 
@@ -221,7 +234,8 @@ def _curves(race: Race, picture: Picture) -> str:
         content = '<p class="lead">No rule has been run on the reporting seeds yet.</p>'
     else:
         choices = tuple((view.key, view.label.capitalize()) for view in picture.views)
-        content = f'<div class="controls">{segments("curves", choices, True)}</div>\n'
+        several = len(choices) > 1
+        content = f'<div class="controls">{segments("curves", choices, True)}</div>\n' if several else ""
         content += plot("curves", "Training curves of every rule over steps")
         content += '<p class="printed small" id="printed-curves"></p>'
     return section(
@@ -236,6 +250,8 @@ def _curves(race: Race, picture: Picture) -> str:
 
 def _plane(race: Race, picture: Picture) -> str:
     walks = race.walks
+    if race.weights is None or race.epochs is None:
+        return ""
     own = "Every seed has its own plane: walks on different seeds have hardly a direction in common."
     if walks is None:
         older = any(run.diverged_at is None for result in race.rules for run in result.verdict)
@@ -378,7 +394,7 @@ def _seeds(count: int) -> str:
 
 
 def _splits(race: Race) -> str:
-    return ", each with its own split of the data" if race.splits > 1 else ", all on one split of the data"
+    return {0: "", 1: ", all on one split of the data"}.get(race.splits, ", each with its own split of the data")
 
 
 def _level(race: Race) -> str:

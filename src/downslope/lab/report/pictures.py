@@ -69,8 +69,9 @@ def canyon(race: Race) -> Picture:
         traces += _safe_bar(result, look[result.rule], race.safe_factor)
     traces += expected_marks(race, look, top)
     rows = ([short(result.rule) for result in diverging], [short(result.rule) for result in safe])
-    layout = _canyon_layout(*rows, (low, top), _decades(race))
-    layout |= level(start, "before training", "middle", "above")  # over the valley
+    layout = _canyon_layout(*rows, (low, top), _decades(race), race.loss_name)
+    if any(run.times[0] == 0 for result in race.rules for run in result.tuning):
+        layout |= level(start, "before training", "middle", "above")  # over the valley
     if not any(math.isfinite(loss) for loss in finals):
         text = "every run diverged" if finals else "nothing has been run yet"
         layout["annotations"].append(in_the_middle(text))
@@ -88,8 +89,8 @@ def same_and_tuned(race: Race) -> Picture:
     edges = loss_range(losses, _loss_before_training(race))
     views = [_own_view(race, look, edges)]
     views += [_shared_view(race, look, lr, edges) for lr in race.learning_rates]
-    layout = curve_layout("epoch", "validation loss", edges) | {"height": 420}
-    layout["xaxis"] |= {"range": [0, race.epochs * 1.01]}
+    layout = curve_layout(race.unit, race.loss_name, edges) | {"height": 420}
+    layout["xaxis"] |= {"range": [0, race.last * 1.01]}
     return Picture("pair", layout, tuple(views))
 
 
@@ -100,33 +101,31 @@ def training_curves(race: Race) -> Picture:
     in the table. If none finished, it goes on to where the last one diverged.
     """
     look = looks(race)
-    steps = [epoch * race.steps_per_epoch for epoch in range(race.epochs + 1)]
     start = _loss_before_training(race)
     kinds: list[tuple[str, str, Callable[[Run], tuple[float, ...] | None]]] = [
-        ("valid", "validation loss", lambda run: run.valid_loss),
+        ("valid", race.loss_name, lambda run: run.valid_loss),
         ("train", "training loss", lambda run: run.train_loss),
         ("accuracy", "validation accuracy", lambda run: run.valid_accuracy),
     ]
     views = []
     for key, label, read in kinds:
-        curves = {
-            result.rule: [values for run in result.verdict if (values := read(run)) is not None]
-            for result in race.rules
-        }
-        if not any(curves.values()):
+        runs = {result.rule: [run for run in result.verdict if read(run)] for result in race.rules}
+        if not any(runs.values()):
             continue
         traces: list[dict[str, Any]] = []
-        every = [value for runs in curves.values() for values in runs for value in values]
+        every = [value for those in runs.values() for run in those for value in read(run) or ()]
         edges = (0.0, 1.0) if key == "accuracy" else loss_range(every, start)
-        for rule, runs in curves.items():
-            if runs:
-                middle, lower, upper = _mean_and_middle_half(runs, "arithmetic" if key == "accuracy" else "geometric")
+        for rule, those in runs.items():
+            if those:
+                times, values = _beside_each_other(those, read, 0.0 if key == "accuracy" else math.inf)
+                steps = [time * (race.steps_per_epoch or 1) for time in times]
+                middle, lower, upper = _mean_and_middle_half(values, "arithmetic" if key == "accuracy" else "geometric")
                 traces += curve(rule, look[rule], steps, middle, lower, upper, edges[1])
         target = race.target_loss if key == "valid" else None
         layout = curve_layout("step", label, None if key == "accuracy" else edges)
         views.append(View(key, label, tuple(traces), layout=layout | level(target, "target", "start", "below")))
     layout = curve_layout("step", "", None) | {"height": 420}
-    layout["xaxis"] |= {"range": [0, steps[-1] * 1.01]}
+    layout["xaxis"] |= {"range": [0, race.last * (race.steps_per_epoch or 1) * 1.01]}
     return Picture("curves", layout, tuple(views))
 
 
@@ -227,7 +226,7 @@ def _safe_bar(result: RuleResult, look: Look, factor: float) -> list[dict[str, A
 
 
 def _canyon_layout(
-    diverging: list[str], safe: list[str], losses: tuple[float, float], decades: tuple[float, float]
+    diverging: list[str], safe: list[str], losses: tuple[float, float], decades: tuple[float, float], loss_name: str
 ) -> dict[str, Any]:
     row = ROW if max(len(diverging), len(safe)) <= COLOURS else LOW_ROW
     above = len(diverging) * row + STRIP_GAP if diverging else 0
@@ -237,7 +236,7 @@ def _canyon_layout(
     layout: dict[str, Any] = {
         "height": inner + 70,
         "xaxis": log_axis("learning rate", decades) | {"anchor": "y3" if safe else "y"},
-        "yaxis": log_axis("final validation loss", losses) | {"domain": [bottom, top]},
+        "yaxis": log_axis(f"final {loss_name}", losses) | {"domain": [bottom, top]},
         "annotations": [],
     }
     if diverging:
@@ -293,16 +292,35 @@ def _shared_view(race: Race, look: dict[str, Look], lr: float, edges: tuple[floa
 
 
 def _spread(rule: str, look: Look, runs: Sequence[Run], edges: tuple[float, float]) -> list[dict[str, Any]]:
-    curves = np.array([run.valid_loss for run in runs])
-    epochs = list(range(curves.shape[1]))
+    times, curves = _beside_each_other(runs, lambda run: run.valid_loss, math.inf)
     middle = np.median(curves, axis=0).tolist()
-    return curve(rule, look, epochs, middle, curves.min(axis=0).tolist(), curves.max(axis=0).tolist(), edges[1])
+    return curve(rule, look, times, middle, curves.min(axis=0).tolist(), curves.max(axis=0).tolist(), edges[1])
+
+
+def _beside_each_other(
+    runs: Sequence[Run], read: Callable[[Run], tuple[float, ...] | None], lost: float
+) -> tuple[list[int], NDArray[np.float64]]:
+    """The times that all runs have which finished, or all that some has, and what each run was at there.
+
+    Args:
+        runs: Runs of a rule.
+        read: Their curve.
+        lost: What it is at from where a run was lost.
+    """
+    whole = [set(run.times) for run in runs if run.diverged_at is None]
+    times = sorted(set.intersection(*whole) if whole else set().union(*(run.times for run in runs)))
+    rows = []
+    for run in runs:
+        values = np.array(read(run))
+        # Where a run has no entry it is at what it was before; after its last it was lost.
+        places = np.searchsorted(run.times, times, side="right") - 1
+        rows.append(np.where(np.array(times) > run.times[-1], lost, values[np.maximum(places, 0)]))
+    return times, np.array(rows)
 
 
 def _mean_and_middle_half(
-    curves: Sequence[Sequence[float]], mean: Literal["geometric", "arithmetic"]
+    values: NDArray[np.float64], mean: Literal["geometric", "arithmetic"]
 ) -> tuple[list[float], list[float], list[float]]:
-    values = np.array(curves)
     middle = values.mean(axis=0) if mean == "arithmetic" else _geometric_means(values)
     # Without interpolation, which between a finite and an infinite loss has no answer.
     lower = np.quantile(values, 0.25, axis=0, method="lower")
@@ -317,6 +335,7 @@ def _geometric_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _loss_before_training(race: Race) -> float | None:
+    """The median of what runs were at first: before training, if they tell it."""
     first = [run.valid_loss[0] for result in race.rules for run in (*result.tuning, *result.verdict)]
     finite = [loss for loss in first if math.isfinite(loss)]
     return float(np.median(finite)) if finite else None

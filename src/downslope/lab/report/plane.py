@@ -74,8 +74,8 @@ def about(race: Race, plane: Plane) -> str:
 def limits(race: Race, walks: Walks) -> str:
     """What was left out so that page and memory stay small; empty if nothing was."""
     sentences = []
-    if len(walks.epochs) <= race.epochs:
-        sentences.append(f"Of {race.epochs} epochs, {len(walks.epochs) - 1} are shown, more of them early.")
+    if len(walks.epochs) <= race.last:
+        sentences.append(f"Of {race.last} epochs, {len(walks.epochs) - 1} are shown, more of them early.")
     if len(walks.planes) < len(race.verdict_seeds):
         sentences.append(f"Of {len(race.verdict_seeds)} reporting seeds, {len(walks.planes)} are shown.")
     if walks.error:

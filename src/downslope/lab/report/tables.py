@@ -11,7 +11,7 @@ from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
-from downslope.lab.races.summary import Row, Runs, rows_of
+from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.verdict import difference
 from downslope.lab.report.drawing import SHAPES, Look, number
 
@@ -41,6 +41,7 @@ HEADS: dict[str, str] = {
     "best_lr": "Best learning rate",
     "safe_range": "Safe range",
     "loss": "Validation loss",
+    "default_loss": "At its default",
     "accuracy": "Accuracy",
     "best_loss": "Best epoch’s loss",
     "test_loss": "Test loss",
@@ -54,12 +55,21 @@ HEADS: dict[str, str] = {
 
 def summary(race: Race, look: dict[str, Look]) -> str:
     """The table of all rules, best first, and what a constant prediction reaches."""
-    shown = [key for key in HEADS if race.task == "classification" or "accuracy" not in key]
+    heads = _heads_of(race)
     order = race.ranked
     leader = order[0].rule if len(order) > 1 and order[0].finished_loss not in (None, math.inf) else None
     standing = {result.rule: _standing(result, leader, race) for result in order}
-    body = "".join(_summary_row(row, shown, look, standing, leader) for row in rows_of(race))
-    return _table("summary", _heads(["Rule", *(HEADS[key] for key in shown)]), body)
+    body = "".join(_summary_row(row, heads, look, standing, leader) for row in rows_of(race))
+    return _table("summary", _heads(["Rule", *heads.values()]), body)
+
+
+def _heads_of(race: Race) -> dict[str, str]:
+    """The columns that there is something to say in."""
+    known = shown(race)
+    occasional = {"default_loss", "accuracy", "test_loss", "test_accuracy"}
+    heads = {key: head for key, head in HEADS.items() if key not in occasional or key in known}
+    own = {} if race.unit == "epoch" else {"loss": "Loss", "best_loss": "Lowest loss"}
+    return heads | own
 
 
 def matrix(race: Race, look: dict[str, Look]) -> str:
@@ -114,6 +124,22 @@ def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
     return f"{number(statistics.median(losses))}{spread}{diverged}"
 
 
+def failed_runs(race: Race) -> str:
+    """The runs that failed otherwise than by diverging, and why; empty if there are none."""
+    failed = [run for result in race.rules for run in (*result.tuning, *result.verdict) if run.cause]
+    if not failed:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(run.rule)}</th><td class="number">{number(run.lr)}</td>'
+        f'<td class="number">{run.seed}</td><td class="number">{run.diverged_at}</td>'
+        f"<td>{html.escape(run.cause)}</td></tr>\n"
+        for run in failed
+    )
+    table = _table("failed", _heads(["Rule", "Learning rate", "Seed", "Step", "Why"]), rows)
+    count = "One run" if len(failed) == 1 else f"{len(failed)} runs"
+    return f"<details><summary>{count} failed otherwise than by diverging</summary>{table}</details>"
+
+
 def walk_numbers(race: Race, walks: Walks) -> str:
     """What the plane shows in numbers: per rule, the means over the runs that finished of its walks."""
     finished = {(result.rule, r.seed): r for result in race.rules for r in result.verdict if r.diverged_at is None}
@@ -147,12 +173,12 @@ def _heads(columns: Iterable[str]) -> str:
 
 
 def _summary_row(
-    row: Row, shown: list[str], look: dict[str, Look], standing: dict[str, str], leader: str | None
+    row: Row, heads: dict[str, str], look: dict[str, Look], standing: dict[str, str], leader: str | None
 ) -> str:
     cells = _cells(row)
     columns = "".join(
-        f'<td class="number" data-label="{HEADS[key]}">{cells[key]}</td>' if key in cells else "<td></td>"
-        for key in shown
+        f'<td class="number" data-label="{head}">{cells[key]}</td>' if key in cells else "<td></td>"
+        for key, head in heads.items()
     )
     if row.name is None:
         return (
@@ -173,6 +199,7 @@ def _cells(row: Row) -> dict[str, str]:
         "best_lr": _best_lr(row),
         "safe_range": _safe_range(row.safe_range),
         "loss": loss,
+        "default_loss": _default(row),
         "accuracy": accuracy,
         "best_loss": _with_interval(row.best_loss),
         "test_loss": _mean(row.test_loss, row.finished_test_loss, row.verdict),
@@ -214,8 +241,14 @@ def _mean(interval: Interval | None, finished: float | None, runs: Runs) -> str:
 def _best_lr(row: Row) -> str:
     if row.best_lr is None:
         return f"–<small>{row.no_best_lr}</small>"
-    edge = f"<small>at the {row.edge} edge</small>" if row.edge else ""
+    edge = f"<small>at the {row.edge} edge</small>" if row.edge else "" if row.tuned else "<small>as it is</small>"
     return f"<strong>{number(row.best_lr)}</strong>{edge}"
+
+
+def _default(row: Row) -> str:
+    if row.default_loss is None:
+        return "–"
+    return f"<strong>{number(row.default_loss)}</strong><small>lr {number(row.default_lr)}</small>"
 
 
 def _safe_range(safe: tuple[float, float] | None) -> str:

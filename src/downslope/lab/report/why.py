@@ -187,7 +187,7 @@ def _limits(race: Race, rules: Iterable[RuleWhy], look: dict[str, Look]) -> Pict
     sizes = [value for view in views for each in view.traces for value in each["y"] if value]
     edges = (min([*sizes, 0.5]) / 1.5, max([*sizes, 2.0]) * 1.5)
     layout = curve_layout("epoch", "lr × curvature over the limit", edges) | {"height": 420}
-    layout["xaxis"] |= {"range": [-0.01 * race.epochs, race.epochs * 1.01]}
+    layout["xaxis"] |= {"range": [-0.01 * race.last, race.last * 1.01]}
     return Picture("limits", layout | level(1.0, "limit: above it errors grow", "middle", "above"), views)
 
 
@@ -224,7 +224,7 @@ def _steps(race: Race, rules: Iterable[RuleWhy], look: dict[str, Look]) -> Pictu
             _step_view(f"layer{layer}", f"step over weights, layer {layer + 1}", "ratio", race, rules, look, ratio)
         )
     layout = curve_layout("epoch", "", None) | {"height": 420}
-    layout["xaxis"] |= {"range": [-0.01 * race.epochs, race.epochs * 1.01]}
+    layout["xaxis"] |= {"range": [-0.01 * race.last, race.last * 1.01]}
     return Picture("steps", layout, tuple(views))
 
 

@@ -1,0 +1,119 @@
+"""A rule at a learning rate as an optimizer of the framework that the parameters are of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from downslope.lab.engines.protocol import Entrant
+from downslope.language.options import CHOICES
+
+KERAS, TORCH, JAX, NUMPY = "keras", "torch", "jax", "numpy"
+
+
+def optimizer_for(params: Any, entrant: Entrant, lr: float) -> Any:
+    """An optimizer that runs a rule with its hyperparameters.
+
+    Args:
+        params: PyTorch's parameters, groups of them or a module: an optimizer of PyTorch. Keras's variables, or None:
+            one of Keras, for `model.compile`. A tree of JAX arrays: a gradient transformation of Optax. NumPy arrays: a
+            `downslope.Optimizer`.
+        entrant: The rule and its hyperparameters.
+        lr: The learning rate.
+
+    Raises:
+        TypeError: The parameters are of no framework that downslope has a front end for, or of several.
+        ValueError: Keras cannot run the rule with its options.
+    """
+    params = _kept(params)
+    framework = KERAS if params is None else framework_of(params)
+    rule, given = entrant.settings.rule, arguments(entrant, lr)
+    if framework == TORCH:
+        import downslope.torch
+
+        return downslope.torch.Optimizer(params, rule, **given)
+    if framework == JAX:
+        import downslope.optax
+
+        return downslope.optax.optimizer(rule, **given)
+    if framework == KERAS:
+        import downslope.keras
+
+        return downslope.keras.Optimizer(rule, **_for_keras(entrant, given))
+    from downslope.numpy.optimizer import Optimizer
+
+    return Optimizer(params, rule, **given)
+
+
+def arguments(entrant: Entrant, lr: float) -> dict[str, Any]:
+    """Everything that an optimizer of downslope is given besides the rule: numbers, flags, and options that are on."""
+    settings = entrant.settings
+    on = {name: True for name in CHOICES if name in settings.options}
+    return {**entrant.numbers, **settings.choices, **on, "lr": lr}
+
+
+def framework_of(params: Any) -> str:
+    """The framework that all parameters are of."""
+    found = {_framework(leaf) for leaf in _leaves(params)}
+    if len(found) == 1 and (only := found.pop()):
+        return only
+    kinds = sorted({type(leaf).__name__ for leaf in _leaves(params)})
+    raise TypeError(
+        f"params: a downslope optimizer is for parameters of PyTorch, variables of Keras, JAX arrays or NumPy arrays, "
+        f"found {', '.join(kinds) or 'nothing'}; give those of one framework, or nothing for an optimizer of Keras"
+    )
+
+
+def _kept(params: Any) -> Any:
+    """The parameters, of a module its own, and what can be read once only as a list."""
+    if _is(params, "torch.nn", "Module"):
+        return list(params.parameters())
+    if isinstance(params, list) and params and all(isinstance(one, dict) for one in params):
+        return [{**one, "params": _kept(one["params"])} if "params" in one else one for one in params]
+    return list(params) if hasattr(params, "__next__") else params
+
+
+def _leaves(params: Any) -> Iterable[Any]:
+    if _framework(params) is not None:
+        yield params
+    elif isinstance(params, Mapping):
+        for key, value in params.items():
+            if not ("params" in params and key != "params"):  # a group: what is beside are its hyperparameters
+                yield from _leaves(value)
+    elif isinstance(params, tuple) and len(params) == 2 and isinstance(params[0], str):
+        yield params[1]  # one of PyTorch's named parameters
+    elif isinstance(params, (list, tuple)):
+        for one in params:
+            yield from _leaves(one)
+    elif (jax := sys.modules.get("jax")) is not None and (leaves := jax.tree.leaves(params)) != [params]:
+        yield from leaves
+    else:
+        yield params
+
+
+def _framework(leaf: Any) -> str | None:
+    if _is(leaf, "torch", "Tensor"):
+        return TORCH
+    if _is(leaf, "keras", "Variable"):
+        return KERAS
+    if _is(leaf, "jax", "Array"):
+        return JAX
+    return NUMPY if _is(leaf, "numpy", "ndarray") else None
+
+
+def _is(value: Any, module: str, name: str) -> bool:
+    """Whether a value is of a class of a framework, which is loaded if it is."""
+    return isinstance(value, getattr(sys.modules.get(module), name, ()))
+
+
+def _for_keras(entrant: Entrant, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as Keras's optimizers have them, whose weight decay is decoupled."""
+    kept = {name: value for name, value in given.items() if name != "decoupled"}
+    options = entrant.settings.options
+    unfit = "maximize" if "maximize" in options else ""
+    if "weight_decay" in options and "decoupled" not in options:
+        unfit = "coupled weight decay"
+    if unfit:
+        raise ValueError(f"Keras's optimizers have no {unfit}; put it into the loss, and leave it out of the optimizer")
+    return kept

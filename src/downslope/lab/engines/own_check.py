@@ -1,0 +1,63 @@
+"""What can be found out about a training of the user's own from its first runs, before hundreds of them are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from downslope.lab.engines.own_engine import OwnEngine
+from downslope.lab.engines.protocol import Entry, Run
+
+
+def check_training(engine: OwnEngine, firsts: Sequence[Run], other_seed: int) -> list[str]:
+    """Refuse a training that no race can be made of, and say what a race is to bear in mind of another.
+
+    The first run that ended is repeated, and trained on another seed.
+
+    Args:
+        engine: What trains the runs.
+        firsts: One run of every rule, each on the same seed.
+        other_seed: Another seed.
+
+    Returns:
+        Sentences.
+
+    Raises:
+        ValueError: Every run failed, the training uses nothing of what it is handed, or is the same on both seeds.
+    """
+    if firsts and all(run.cause for run in firsts):
+        causes = list(dict.fromkeys(run.cause for run in firsts))
+        raise ValueError(
+            f"train: none of the first {len(firsts)} runs ended, one of each rule; the first: {causes[0]}"
+        ) from engine.error
+    if not engine.used:
+        raise ValueError(
+            "train: it asked for neither run.optimizer(...) nor run.rule, run.lr or run.settings, so that every rule "
+            "would do the same; train with the optimizer of the run"
+        )
+    ended = next((run for run in firsts if run.diverged_at is None), None)
+    if ended is None:
+        return []
+    entry = Entry(ended.rule, ended.lr, ended.seed)
+    other = engine.run(replace(entry, seed=other_seed))
+    if _curves(other) == _curves(ended):
+        raise ValueError(
+            f"train: seeds {ended.seed} and {other_seed} gave the same losses, so that more seeds would prove nothing; "
+            "take initial weights and the order of batches from run.seed, or from generators that you do not seed "
+            "yourself"
+        )
+    again = engine.run(entry)
+    if _curves(again) == _curves(ended):
+        return []
+    return [
+        f"The training is no function of its seed: {ended.rule} at {ended.lr:g} on seed {ended.seed}, run twice, ended "
+        f"at {_end(ended)} and {_end(again)}. Rules share less luck than they could, and the race cannot be repeated."
+    ]
+
+
+def _curves(run: Run) -> tuple[object, ...]:
+    return run.steps, run.valid_loss, run.valid_accuracy
+
+
+def _end(run: Run) -> str:
+    return run.cause or f"{run.final_loss:.8g}"

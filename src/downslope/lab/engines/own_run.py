@@ -1,0 +1,189 @@
+"""What a training of the user's own is handed: one run, to ask for its optimizer and to report to."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from downslope.lab.engines.optimizers import arguments, optimizer_for
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Run
+from downslope.rule import Rule
+
+
+class OwnRun:
+    """One run of a race, as `train(run)` gets it.
+
+    It says which rule at which learning rate is to be trained on which seed, and takes the losses that the training
+    reports. A training asks `optimizer` for its optimizer, or reads `rule`, `lr` and `settings` and makes one itself.
+
+    Args:
+        entry: The run.
+        entrant: Its rule and hyperparameters.
+        steps: After how many steps it is over; None: when `train` returns.
+        limit: After how many seconds it is over, and failed; None: never.
+
+    Attributes:
+        name: What the rule is called in the race.
+        seed: The seed of the initial weights and of the order of batches. Python's, NumPy's and the loaded frameworks'
+            own generators have been set by it.
+        cause: Why the run failed, if it did otherwise than by diverging.
+        used: Whether the training asked for the optimizer, the rule, the learning rate or the settings.
+
+    Example:
+        >>> import downslope
+        >>> run = OwnRun(Entry("sgd", 0.1, seed=0), Entrant.of("sgd", downslope.sgd, {}), steps=20)
+        >>> run.report(0, 2.5), run.report(10, 1.5), run.report(20, 1.0)
+        (True, True, False)
+    """
+
+    def __init__(self, entry: Entry, entrant: Entrant, *, steps: int | None = None, limit: float | None = None):
+        self.name, self.seed = entry.rule, entry.seed
+        self.cause, self.used = "", False
+        self._entry, self._entrant = entry, entrant
+        self._steps, self._limit = steps, limit
+        self._begun = time.monotonic()
+        self._losses: dict[int, tuple[float, float | None]] = {}
+        self._lost_at: int | None = None
+        self._over = False
+
+    @property
+    def rule(self) -> Rule:
+        """The rule."""
+        self.used = True
+        return self._entrant.settings.rule
+
+    @property
+    def lr(self) -> float:
+        """The learning rate; of a schedule it is the factor."""
+        self.used = True
+        return self._entry.lr
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that an optimizer of downslope takes besides the parameters and the rule, the learning rate included."""
+        self.used = True
+        return arguments(self._entrant, self._entry.lr)
+
+    def optimizer(self, params: Any = None) -> Any:
+        """The optimizer of this run.
+
+        Args:
+            params: PyTorch's parameters, groups of them or a module: gives an optimizer of PyTorch. A tree of JAX
+                arrays: a gradient transformation of Optax. Keras's variables or nothing: an optimizer of Keras, for
+                `model.compile`. NumPy arrays: a `downslope.Optimizer`.
+
+        Raises:
+            TypeError: The parameters are of no framework that downslope has a front end for, or of several.
+            ValueError: Keras cannot run the rule with its options.
+        """
+        self.used = True
+        return optimizer_for(params, self._entrant, self._entry.lr)
+
+    def report(self, step: int, loss: Any, accuracy: Any = None) -> bool:
+        """Take in the loss after some steps; rules are judged by the last one.
+
+        Report the loss on validation data, at the same steps in every run, and before the first step as step 0 if you
+        can: what a run begins with says when it has diverged.
+
+        Args:
+            step: How many steps have been taken.
+            loss: The loss now: a number of at least 0, or an array of one, of any framework.
+            accuracy: The share of right answers now, if there is one.
+
+        Returns:
+            Whether to go on: False when the run has diverged, its steps are taken or its time is up. Then what is
+            reported later does not count.
+
+        Raises:
+            TypeError: Step, loss or accuracy is no such number.
+            ValueError: It is out of range, or the step is not after the last one that was reported.
+        """
+        try:
+            step, loss = _step(step), _number("loss", loss)
+            accuracy = None if accuracy is None else _number("accuracy", accuracy)
+            if loss < 0:
+                raise ValueError(
+                    f"report: loss={loss:g} is negative, and rules are compared by the ratio of their losses; report a "
+                    "loss whose lowest value is 0"
+                )
+            if accuracy is not None and not 0 <= accuracy <= 1:
+                raise ValueError(f"report: accuracy={accuracy:g} is no share; give a number from 0 to 1")
+            if self._over:
+                return False
+            if self._losses and step <= (last := max(self._losses)):
+                raise ValueError(f"report: step={step} is not after {last}, which was reported before")
+        except (TypeError, ValueError) as error:
+            self.fail(told(error))
+            raise
+        first = next(iter(self._losses.values()), (loss, None))[0]
+        if not math.isfinite(loss) or loss > DIVERGENCE_FACTOR * first > 0:
+            self._lost_at, self._over = step, True
+            loss, accuracy = math.inf, None if accuracy is None else 0.0
+        self._losses[step] = (loss, accuracy)
+        if self._steps is not None and step >= self._steps:
+            self._over = True
+        if not self._over and self.late:
+            self.fail(f"took longer than its limit of {self._limit:g} seconds")
+        return not self._over
+
+    @property
+    def late(self) -> bool:
+        """Whether the time of the run is up."""
+        return self._limit is not None and time.monotonic() - self._begun > self._limit
+
+    def fail(self, cause: str) -> None:
+        """Take in why the run failed; what it had ended with before counts."""
+        if not self._over:
+            self.cause, self._over = self.cause or cause, True
+
+    def finished(self) -> Run:
+        """The run as it ended."""
+        if not any(step > 0 for step in self._losses) and self._lost_at is None:
+            self.fail("reported no loss after a step")
+        losses = dict(self._losses)
+        lost_at = self._lost_at
+        if self.cause:
+            lost_at = max(losses, default=-1) + 1
+            with_accuracy = any(accuracy is not None for _, accuracy in losses.values())
+            losses[lost_at] = (math.inf, 0.0 if with_accuracy else None)
+        accuracies = [accuracy for _, accuracy in losses.values()]
+        known = tuple(accuracy for accuracy in accuracies if accuracy is not None)
+        return Run(
+            rule=self._entry.rule,
+            lr=self._entry.lr,
+            seed=self._entry.seed,
+            phase=self._entry.phase,
+            train_loss=(),
+            valid_loss=tuple(loss for loss, _ in losses.values()),
+            valid_accuracy=known if len(known) == len(accuracies) else None,
+            diverged_at=lost_at,
+            steps=tuple(losses),
+            cause=self.cause,
+        )
+
+
+def _step(step: Any) -> int:
+    try:
+        whole = int(step)
+        holds = whole == step and not isinstance(step, bool)
+    except (TypeError, ValueError, OverflowError):
+        holds = False
+    if not holds or whole < 0:
+        raise TypeError(f"report: step={step!r} is no number of steps; give a whole number from 0")
+    return whole
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+        raise TypeError(f"report: {name}={shown} is no single number; give its mean as a float") from None
+
+
+def told(error: BaseException) -> str:
+    """What an error says, in one line that is not too long."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else f"{text[:297]}..."

@@ -1,0 +1,75 @@
+"""What rules are raced on, as far as a race tells of it: a network on a table, or a training of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from downslope.lab.problems.baseline import NAMES, baseline_on
+from downslope.lab.problems.problem import Problem
+from downslope.lab.problems.tables import Task
+from downslope.lab.races.plan import Plan
+
+
+@dataclass(frozen=True)
+class Raced:
+    """What rules are raced on. What is not known of it stays empty, and is then said nowhere.
+
+    Attributes:
+        name: Its name in files.
+        title: Its name for people.
+        about: What it is, in one sentence without its full stop; empty where the race's other fields say it.
+        task: What is learned.
+        data_hash: The hash of its data.
+        sizes: The rows of each part of its data.
+        numbers: Which split the runs of each reporting seed have.
+        constant: Loss and accuracy of predicting the same for every row, for each reporting seed.
+        constant_name: How that prediction is made.
+        remarks: How the data were read, in sentences.
+    """
+
+    name: str
+    title: str
+    about: str = ""
+    task: Task | None = None
+    data_hash: str = ""
+    sizes: dict[str, int] = field(default_factory=dict)
+    numbers: tuple[int, ...] = ()
+    constant: tuple[tuple[float, float | None], ...] = ()
+    constant_name: str = ""
+    remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def table(cls, problem: Problem, plan: Plan, numbers: Sequence[int]) -> Raced:
+        """A network on a table.
+
+        Args:
+            problem: The table and the network.
+            plan: The plan of the race.
+            numbers: Which split the runs of each reporting seed have.
+        """
+        by_split = {}
+        for number in set(numbers):
+            train, valid, _ = problem.split(plan.split_seed, number)
+            by_split[number] = baseline_on(problem, train, valid)
+        return cls(
+            name=problem.name,
+            title=problem.title,
+            task=problem.task,
+            data_hash=problem.data_hash,
+            sizes={name: len(rows) for name, rows in problem.split(plan.split_seed)._asdict().items()},
+            numbers=tuple(numbers),
+            constant=tuple(by_split[number] for number in numbers),
+            constant_name=NAMES[problem.task],
+            remarks=problem.remarks,
+        )
+
+    @property
+    def splits(self) -> int:
+        """How many different splits of the data the reporting seeds have; 0 where downslope splits nothing."""
+        return len(set(self.numbers))
+
+    @property
+    def overlap(self) -> float:
+        """Validation rows per training row if every reporting seed has its own split, otherwise 0."""
+        return self.sizes["valid"] / self.sizes["train"] if self.splits > 1 else 0.0
