@@ -181,16 +181,16 @@ def on_device(
     """
     import torch
 
-    from downslope.backends.describe import of_tensors
     from downslope.backends.stepping import Stepper
     from downslope.backends.table import ALL, SlotTable
+    from downslope.torch.describe import describer
     from downslope.torch.device import DeviceMemory, described
 
     copies = {name: torch.from_numpy(arrays[name].copy()).to(device) for name in program.arrays}
     held = [tensor for name, tensor in copies.items() if name != "dx"]
     states = program.scalar_states
     storages = [arrays["x"].dtype.name] * len(copies)
-    table = SlotTable(of_tensors(torch.Tensor), [held], storages, scalars=len(states), device=described(device))
+    table = SlotTable(describer(device), [held], storages, scalars=len(states), device=described(device))
     stepper = Stepper(program, "nearest", table, DeviceMemory(device))
     stepper.group_rows([0], [[scalars.get("t", 1.0) - 1, *(scalars[name] for name in states)]])
     stepper.settle(0, [scalars[name] for name in program.scalars])

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from downslope.backends.describe import of_arrays, of_tensors
+from downslope.backends.describe import of_arrays
 from downslope.backends.memory import FIRST, address
 from downslope.backends.table import Head, SlotTable
+from downslope.torch.describe import describer
 
 RNG = np.random.default_rng(5)
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -101,7 +102,7 @@ def test_an_unsound_gradient_is_not_taken(gradient):
 
 KINDS = {
     "arrays": (np.asarray, of_arrays, {}),
-    "tensors": (torch.from_numpy, lambda: of_tensors(torch.Tensor), {"own_clocks": True}),
+    "tensors": (torch.from_numpy, lambda: describer(torch.device("cpu")), {"own_clocks": True}),
 }
 
 

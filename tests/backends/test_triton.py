@@ -19,8 +19,8 @@ from downslope.testing import Target, check_target, hard_values, on_device
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from downslope.backends.describe import of_tensors  # noqa: E402
 from downslope.backends.table import ALL, SOME, SlotTable  # noqa: E402
+from downslope.torch.describe import describer  # noqa: E402
 from downslope.torch.device import DeviceMemory  # noqa: E402
 from random_formulas import evaluate, formulas  # noqa: E402
 
@@ -62,8 +62,8 @@ class Slots:
             lost = [torch.zeros_like(arrays["x"])] if rounding == "compensated" else []
             self.held.append([*arrays.values(), *lost, *clocks])
         kept = [*storages.values(), *([storages["x"]] if rounding == "compensated" else [])]
-        describer = of_tensors(torch.Tensor)
-        self.table = SlotTable(describer, self.held, kept, scalars=len(own), own_clocks=True, seed=7, **more)
+        looked_at = describer(torch.device("cpu"))
+        self.table = SlotTable(looked_at, self.held, kept, scalars=len(own), own_clocks=True, seed=7, **more)
         self.stepper = Stepper(program, rounding, self.table, DeviceMemory(HOST) if memory else None)
         self.rows = rows or [0] * len(sizes)
         self.stepper.group_rows(self.rows, [[0.0, *own.values()]] * (1 + max(self.rows)))
@@ -295,7 +295,7 @@ def test_views_that_begin_anywhere_and_weights_that_overlap_are_updated_one_afte
         x = torch.from_numpy(hard_values(5000, np.float32) % 2)
         gradients = [torch.from_numpy(hard_values(n, np.float32, seed=n) % 2) for n in (2500, 3000)]
         held = [[view, torch.zeros_like(view), torch.tensor(0.0)] for view in (x[1:2501], x[1999:4999])]
-        table = SlotTable(of_tensors(torch.Tensor), held, ["float32"] * 3, own_clocks=True)
+        table = SlotTable(describer(torch.device("cpu")), held, ["float32"] * 3, own_clocks=True)
         assert table.shared
         stepper = Stepper(program, "nearest", table, memory)
         stepper.group_rows([0, 0], [[0.0]])

@@ -15,8 +15,8 @@ from downslope.testing import hard_values
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from downslope.backends.describe import of_tensors  # noqa: E402
 from downslope.backends.table import ALL, SOME, SlotTable  # noqa: E402
+from downslope.torch.describe import describer  # noqa: E402
 from downslope.torch.device import DeviceMemory  # noqa: E402
 
 RULES = {name: found for name in rules.__all__ if isinstance(found := getattr(rules, name), Rule)}
@@ -71,8 +71,8 @@ class Eight:
         kept = [storage, storage, *(kinds.get(state, "float32") for state in program.states)]
         kept += [storage] * (rounding == "compensated") + ["float32"] * len(kinds)
         own = list(program.scalar_states.values())
-        describer = of_tensors(torch.Tensor)
-        table = SlotTable(describer, self.held, kept, scales=len(kinds), scalars=len(own), own_clocks=True, seed=7)
+        looked_at = describer(torch.device("cpu"))
+        table = SlotTable(looked_at, self.held, kept, scales=len(kinds), scalars=len(own), own_clocks=True, seed=7)
         self.stepper = Stepper(program, rounding, table, DeviceMemory(torch.device("cpu")) if memory else None)
         self.stepper.group_rows([0] * len(SIZES), [[0.0, *own]])
         numbers = {name: value for name, value in program.hyperparameters.items() if value is not None}

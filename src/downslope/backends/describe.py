@@ -1,7 +1,7 @@
 """What compiled code is told of an array or tensor: six words, as DLPack's `DLTensor` has them.
 
-A C function writes such a description of a live object: that of a framework's tensors, which its tensor type offers as
-`__dlpack_c_exchange_api__` (DLPack 1.3), or `_describe` here for NumPy's arrays. Their objects have had the same public
+A C function writes such a description of a live object: for a framework's tensors see `tensors`; for NumPy's arrays
+`_describe` here. Their objects have had the same public
 layout (the one that compiled extensions read through `PyArray_DATA` and friends) since NumPy 1.7; `of_arrays` makes
 sure of it. A description is asked for right before a launch and never kept.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,17 +54,19 @@ _LETTERS = _HEAD + 8  # of a dtype: kind, character and byte order
 _SINGLE, _DOUBLE = int.from_bytes(b"ff=", "little"), int.from_bytes(b"fd=", "little")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Describer:
     """How the objects of a table are looked at.
 
     Attributes:
-        function: The address of the C function that describes one.
+        function: The address of the C function that describes one: given its identity, where to, and `told`.
+        told: What it has to know, as words.
         type: The identity of the only type whose objects it may be given; 0 if it looks at the type itself.
         absent: The identity of the object that stands where there is no gradient; 0 if there always is one.
     """
 
     function: int
+    told: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(1, np.int64))
     type: int = 0
     absent: int = 0
 
@@ -79,7 +81,7 @@ _library = Library(__file__)
 
 
 @_library.function(python=True, address=True)
-def _describe(array: int64, at: words) -> int64:
+def _describe(array: int64, at: words, told: words) -> int64:
     """Describe an array of NumPy's own type at `at`; -1 if it is not one after another float32 or float64, aligned."""
     flags = halves(array + _FLAGS)[0]
     letters = halves(words(array + _DTYPE)[0] + _LETTERS)[0] & 0xFFFFFF
@@ -109,7 +111,7 @@ def of_arrays() -> Describer:
     wrong = sound[0].T, sound[1][::2], sound[0].astype(sound[0].dtype.newbyteorder()), np.zeros(2, np.int32)
 
     def known(array: np.ndarray[Any, Any]) -> bool:
-        found = _describe.call(id(array), address(room))
+        found = _describe.call(id(array), address(room), 0)
         kind = array.ndim | kind_word(array.dtype.name) << 32
         same = [*room[[DATA, DEVICE, KIND, STRIDES, OFFSET]]] == [address(array), CPU, kind, 0, 0]
         if found != (0 if array.flags.writeable else READ_ONLY) or not same:
@@ -117,33 +119,9 @@ def of_arrays() -> Describer:
         return array.ndim == 0 or (*(ctypes.c_int64 * array.ndim).from_address(int(room[SHAPE])),) == array.shape
 
     good: list[np.ndarray[Any, Any]] = [*sound, frozen]
-    refused = all(_describe.call(id(array), address(room)) == -1 for array in wrong)
+    refused = all(_describe.call(id(array), address(room), 0) == -1 for array in wrong)
     if not refused or not all(map(known, good)):
         raise RuntimeError(
             f"NumPy {np.__version__} lays out its arrays in a way this version of downslope does not know"
         )
     return Describer(_describe.address, type=id(np.ndarray))
-
-
-@functools.cache
-def of_tensors(kind: type) -> Describer:
-    """For a framework's tensors of this type; where there is no gradient, there is None.
-
-    Raises:
-        ImportError: The framework is too old to describe them.
-    """
-    capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
-    if capsule is None:
-        raise ImportError(
-            f"{kind.__module__}.{kind.__qualname__} has no __dlpack_c_exchange_api__: downslope needs a newer version "
-            "of this framework (PyTorch 2.11 or later)"
-        )
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    table = (ctypes.c_int64 * 7).from_address(pointer(capsule, b"dlpack_exchange_api"))
-    major = table[0] & 0xFFFFFFFF
-    if major != 1:
-        raise ImportError(
-            f"{kind.__module__} offers version {major} of DLPack's C interface; downslope knows version 1"
-        )
-    return Describer(int(table[5]), absent=id(None))

@@ -69,6 +69,7 @@ class Head:
     objects = _Word()  # the column from which on the identities of arrays and clocks are, 0 for the gradient
     number = _Word()  # the column with the number of the slot's tensor among all of the optimizer's
     describe = _Word()  # how objects are looked at, as in `Describer`
+    told = _Word()
     type = _Word()
     device = _Word()  # where arrays are, as a description says it
     counted = _Word()  # whether clocks are in the host's memory and counted there, rather than where arrays are
@@ -103,7 +104,7 @@ def _look(book: words, thing: int64, at: words, writable: int64, device: int64) 
     """Describe an object at `at`, and return its address; -1 if it has none there that can be read, or written to."""
     if book[Head.type] != 0 and words(thing + TYPE)[0] != book[Head.type]:
         return -1  # of an object that may be anything, only its type is known
-    found = call(book[Head.describe], thing, at) & 0xFFFFFFFF
+    found = call(book[Head.describe], thing, at, book[Head.told]) & 0xFFFFFFFF
     if found != 0 and (found != READ_ONLY or writable != 0):
         call(book[Head.clear])
         return -1
@@ -388,6 +389,7 @@ class SlotTable:
         head.count, head.width, head.arrays, head.own, head.clocks = count, width, arrays, own, 1 + scalars
         head.objects, head.number = FIRST + arrays + own, width - 1
         head.describe, head.type, head.absent = describer.function, describer.type, describer.absent
+        self._told, head.told = describer.told, address(describer.told)
         head.device, head.counted = device, counted
         head.clear, head.seed = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0, seed
         self._book[at[1] : at[2]] = kinds

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from downslope.backends.describe import of_tensors
 from downslope.backends.device import scaled_by_one
 from downslope.backends.launch import Numbered
 from downslope.backends.stepping import Stepper
@@ -17,6 +16,7 @@ from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
 from downslope.targets.codes import CODES
+from downslope.torch.describe import describer
 from downslope.torch.device import described, memory_of, refuse_recording, runs_behind
 
 STORAGES = {
@@ -106,7 +106,7 @@ class Compiled:
         scales = ["float32" for stored in storages if stored in CODES]
         kept = [*storages, *([storages[0]] if storage.rounding == "compensated" else []), *scales]
         self._table = SlotTable(
-            of_tensors(torch.Tensor),
+            describer(together.device),
             members.held,
             kept,
             pairs=together.pairs,
