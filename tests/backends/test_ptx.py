@@ -146,8 +146,15 @@ def test_a_survey_reads_whole_blocks_16_bytes_at_a_time_and_adds_up_in_a_fixed_o
 def test_coefficients_are_worked_out_in_double_precision(capability):
     """By single operations rounded as IEEE 754 says, at addresses of 64 bits; in single precision they are stored."""
     program = compose(downslope.radam, max_norm=True)
-    module = triton_coefficients.load(program, "float32", (7, 2))
-    types = {"clocks_": "*i64", "scalars_": "*fp64", "known_": "*i64", "slots_": "*i64", "coefficients_": "*fp32"}
+    module = triton_coefficients.load(program, "float32", triton.slot_columns(["float32"] * 4, "stochastic"))
+    types = {
+        "clocks_": "*i64",
+        "scalars_": "*fp64",
+        "known_": "*i64",
+        "left_out_": "*fp64",
+        "slots_": "*i64",
+        "coefficients_": "*fp32",
+    }
     instructions, text = compiled(module.work_out, types, {"SLOTS_": triton_coefficients.SLOTS}, capability)
     assert f".target sm_{capability}" in text
     per_thread = triton_coefficients.SLOTS // THREADS

@@ -241,6 +241,30 @@ def test_a_slot_without_a_gradient_is_not_counted():
     assert [float(tensors[3]) for tensors in device.held] == [2, 1, 2]
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_step_that_the_device_leaves_out_changes_nothing_and_is_not_counted(rounding):
+    """The gradients can be looked at all the same, before the next step too."""
+    program = compose(downslope.nadam, max_norm=True)
+    host, device = counting(program, ["bfloat16", "bfloat16", "float32", "float32"], (0.0, 4.0, 7.0), rounding=rounding)
+    flag = torch.tensor(0.0)
+    device.stepper.leave_out(flag)
+    for found in (0.0, 1.0, 1.0, 0.0, torch.nan, None):
+        if found is None:
+            device.stepper.leave_out(None)
+        else:
+            flag.fill_(found)
+        before = device.bits()
+        device.table.take(*device.gradients)
+        squares = sum(float(gradient.double().square().sum()) for gradient in device.gradients)
+        assert float(device.stepper.squares()) == pytest.approx(squares)
+        assert device.step(*[scalars_of(program)] * 3) == ALL
+        if found:
+            assert device.bits() == before
+        else:
+            host.step(*[scalars_of(program)] * 3)
+    assert device.bits() == host.bits()
+
+
 def test_a_number_of_the_device_is_read_at_every_step():
     program = compose(downslope.momentum)
     host, device = counting(program, ["float64"] * 3, (0.0, 0.0, 0.0))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from downslope.backends.cpu import body_scalar
-from downslope.backends.memory import KEY, SIZE
+from downslope.backends.memory import SIZE
 from downslope.backends.sending import Columns, Memory
 from downslope.backends.table import SlotTable
 from downslope.backends.triton import blocks, launcher, load, shape_of, slot_columns
@@ -48,7 +48,11 @@ class OnDevice:
         ends_of_slots = np.searchsorted(listed >> 32, np.arange(count), "right")
         parts = [0, *ends_of_slots] if table.shared else [0, len(listed)]  # to be done one after another
         self._slots = Columns(memory, table, self._columns, repeated=not table.counted)
-        self._rows = Sent(memory, self.dtype, count * self.width) if table.counted else self._worked_out()
+        self._rows: Sent | WorkedOut = (
+            Sent(memory, self.dtype, count * self.width)
+            if table.counted
+            else WorkedOut(memory, program, self.dtype, table, self._slots, self._columns)
+        )
         given = self._slots.copy, self._rows.numbers
         with memory.here():  # where the slots have no weights yet
             self._launches = [
@@ -56,10 +60,6 @@ class OnDevice:
                 for begin, end in pairwise(parts)
                 if begin < end
             ]
-
-    def _worked_out(self) -> WorkedOut:
-        keys = (len(self._columns), self._columns.index(KEY)) if KEY in self._columns else ()
-        return WorkedOut(self._memory, self._program, self.dtype, self._table, self._slots.copy, keys)
 
     def update(self, rows: Array, workers: int, done: ctypes.c_int64) -> None:
         """Have the device update all weights and states of the slots that take part."""
@@ -78,6 +78,10 @@ class OnDevice:
     def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
         """Read some of the scalars where the device has them; see `WorkedOut.follow`."""
         self._rows.follow(tensors)
+
+    def leave_out(self, flag: Any) -> None:
+        """Leave steps out where a number on the device is not 0; see `WorkedOut.leave_out`."""
+        self._rows.leave_out(flag)
 
     def scale(self, factor: Any) -> None:
         """Multiply gradients by a number of the device's, or by what the coefficients say where it is None."""
@@ -128,6 +132,10 @@ class Sent:
     def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
         """The host reads every scalar itself."""
         assert not tensors
+
+    def leave_out(self, flag: Any) -> None:
+        """The host counts, and has to know whether a step is left out."""
+        assert flag is None
 
 
 def scale_column(program: Program) -> int:

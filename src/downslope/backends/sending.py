@@ -85,6 +85,10 @@ class Sheet:
             self._sent = words
             self._always |= recording
 
+    def overwritten(self) -> None:
+        """The copy is no longer what was sent: it is sent again the next time."""
+        self._sent = b""
+
 
 class Columns:
     """Some columns of the slots of a table, on a device.
@@ -105,3 +109,7 @@ class Columns:
         """Bring the copy up to date with the table."""
         self._table.slots.take(self._columns, 1, self._words, "clip")  # "clip" spares a copy
         self._sheet.send()
+
+    def overwritten(self) -> None:
+        """See `Sheet.overwritten`."""
+        self._sheet.overwritten()

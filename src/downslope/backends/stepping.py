@@ -51,6 +51,9 @@ class Place(Protocol):
     def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
         """Read some of the scalars from tensors on the device: which rows, which column, the tensor."""
 
+    def leave_out(self, flag: Any) -> None:
+        """Leave steps out where this number on the device is not 0; none where it is None. Only where nobody counts."""
+
     def scale(self, factor: Any) -> None:
         """Multiply gradients by a number of the device's, or by what the coefficients say where it is None."""
 
@@ -85,6 +88,10 @@ class OnHost:
         """The host reads every scalar itself."""
         assert not tensors
 
+    def leave_out(self, flag: Any) -> None:
+        """The host knows whether it leaves a step out."""
+        assert flag is None
+
     def scale(self, factor: Any) -> None:
         """The coefficients say it."""
 
@@ -100,7 +107,7 @@ class Stepper:
         program: What a step computes.
         table: What is updated, with clocks that say how many steps were done.
         place: The program, compiled for where they are.
-        survey: See `Place`, and so for `squares` and `follow`.
+        survey: See `Place`, and so for `squares`, `follow` and `leave_out`.
     """
 
     def __init__(self, program: Program, rounding: str, table: SlotTable, memory: Memory | None = None):
@@ -117,6 +124,7 @@ class Stepper:
             OnHost(program, rounding, table) if memory is None else OnDevice(memory, program, rounding, table)
         )
         self.survey, self.squares, self.follow = self.place.survey, self.place.squares, self.place.follow
+        self.leave_out = self.place.leave_out
         # Called with the gradients themselves; compiled code gets the table, their identities and their number.
         self._step = slot_table.step.bound(table.address)
         self._begin = slot_table.begin.bound(table.address) if table.counted else table.take

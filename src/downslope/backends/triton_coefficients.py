@@ -2,7 +2,8 @@
 
 Every slot has a row of its own, so that nobody has to know whose counts are equal. A kernel works out its coefficients
 in double precision, by the expressions that the host's compiled code has, rounds them once, and writes back the slot's
-count of steps and its scalar states. Slots that take no part are left as they are.
+count of steps and its scalar states. Slots that take no part are left as they are; and so are all of them where the
+device has found that a step is to be left out: they have no weights then, as far as the launch that follows can see.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from downslope.backends import source_cache
 from downslope.backends.cpu import plain
-from downslope.backends.memory import ACTIVE, FIRST
+from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH
 from downslope.backends.sending import Columns, Memory, Sheet
 from downslope.backends.table import MIX, MIX_AGAIN, OF_NUMBER, OF_SEED, OF_STEP, SlotTable
 from downslope.backends.triton import interpreted, launcher
@@ -51,12 +52,13 @@ def coefficients({arguments}):
 
 
 @triton.jit
-def work_out(clocks_, scalars_, known_, slots_, coefficients_, SLOTS_: tl.constexpr):
+def work_out(clocks_, scalars_, known_, left_out_, slots_, coefficients_, SLOTS_: tl.constexpr):
     i_ = tl.program_id(0) * SLOTS_ + tl.arange(0, SLOTS_)
     inside_ = i_ < tl.load(known_)
     clock_ = clocks_ + i_ * {clocks}
-    part_ = tl.load(clock_, inside_, 0) != 0
-    at_0_ = tl.load(clock_ + 2, inside_, 0).to(tl.pointer_type(tl.float32))
+    part_ = (tl.load(clock_, inside_, 0) != 0) & (tl.load(left_out_ + i_ * 0, inside_, 1.0) == 0.0)
+    tl.store(slots_ + i_ * {width}, tl.where(part_, tl.load(clock_ + 2, inside_, 0), 0), inside_)
+    at_0_ = tl.load(clock_ + 3, inside_, 0).to(tl.pointer_type(tl.float32))
     done_ = tl.load(at_0_, part_, 0.0).to(tl.float64)
 {work}
     tl.store(at_0_, (done_ + 1.0).to(tl.float32), part_)
@@ -66,21 +68,22 @@ _TAKEN = {"work_out", "coefficients", "SLOTS_"}
 
 
 def clock_columns(table: SlotTable) -> list[int]:
-    """The columns of a slot table that the kernel reads: the slot's part, its tensor's number, where its clocks are."""
+    """The columns of a slot table that the kernel reads: the slot's part, its number, its weights, its clocks."""
     first = FIRST + table.head.arrays
-    return [ACTIVE, table.head.number, *range(first, first + table.head.own)]
+    return [ACTIVE, table.head.number, LENGTH, *range(first, first + table.head.own)]
 
 
-def coefficients_kernel(program: Program, scalar: str, keys: Sequence[int]) -> str:
+def coefficients_kernel(program: Program, scalar: str, launched: Sequence[int]) -> str:
     """Source of a module with `work_out`.
 
     It is given the addresses of the slots' rows of `clock_columns`; of their rows of scalars, those of the program and
-    places for new scalar states; of the number of slots and the seed; of the rows of the launch; of the coefficients.
+    places for new scalar states; of the number of slots and the seed; of a number that is not 0 where the step is to be
+    left out; of the rows of the launch; of the coefficients.
 
     Args:
         program: What a step computes.
         scalar: The precision of coefficients, "float32" or "float64".
-        keys: Where keys of random numbers are in the rows of a launch: how long these are, and the column; or nothing.
+        launched: What is known of slots where the weights are updated; see `triton.slot_columns`.
     """
     text = coefficients(program, replace(TARGETS["float64"], reserved=RESERVED | _TAKEN))
     states, count = [*program.scalar_states], len(program.coefficients)
@@ -92,7 +95,7 @@ def coefficients_kernel(program: Program, scalar: str, keys: Sequence[int]) -> s
         else:
             given.append("done_ + 1.0" if name == "t" else f"tl.load(scalars_ + i_ * {columns} + {k}, part_, 0.0)")
     work += [
-        f"at_{j}_ = tl.load(clock_ + {2 + j}, inside_, 0).to(tl.pointer_type(tl.float64))"
+        f"at_{j}_ = tl.load(clock_ + {3 + j}, inside_, 0).to(tl.pointer_type(tl.float64))"
         for j in range(1, 1 + len(states))
     ]
     new = [f"new_{j}_" for j in range(len(text.results))]
@@ -101,15 +104,15 @@ def coefficients_kernel(program: Program, scalar: str, keys: Sequence[int]) -> s
     work += [f"tl.store(coefficients_ + i_ * {count} + {j}, {new[j]}.to(tl.{scalar}), part_)" for j in range(count)]
     for j, name in enumerate(program.scalar_outputs, count):
         work.append(f"tl.store(at_{1 + states.index(name)}_, {new[j]}, part_)")
-    if keys:
-        width, column = keys
+    if KEY in launched:
+        key = f"slots_ + i_ * {len(launched)} + {launched.index(KEY)}"
         work += [
             "number_ = (tl.load(clock_ + 1, inside_, 0) + 1).to(tl.uint64)",
             f"key_ = tl.load(known_ + 1).to(tl.uint64) * {OF_SEED} + number_ * {OF_NUMBER}",
             f"key_ = key_ + done_.to(tl.int64).to(tl.uint64) * {OF_STEP}",
             f"key_ = (key_ ^ (key_ >> 30)) * {MIX}",
             f"key_ = (key_ ^ (key_ >> 27)) * {MIX_AGAIN}",
-            f"tl.store(slots_ + i_ * {width} + {column}, (key_ ^ (key_ >> 31)).to(tl.int64), part_)",
+            f"tl.store({key}, (key_ ^ (key_ >> 31)).to(tl.int64), part_)",
         ]
     numbers = [f"tl.where({value}, real(1.0), real(0.0))" if e.is_condition else value for e, value in text.results]
     return _MODULE.format(
@@ -119,15 +122,16 @@ def coefficients_kernel(program: Program, scalar: str, keys: Sequence[int]) -> s
         arguments=", ".join(text.arguments),
         lines="".join(f"    {name} = {value}\n" for name, value in text.lines),
         results=", ".join(numbers) or "0",
-        clocks=2 + 1 + len(states),
+        clocks=3 + 1 + len(states),
+        width=len(launched),
         work="\n".join(f"    {line}" for line in work),
     )
 
 
-def load(program: Program, scalar: str, keys: Sequence[int]) -> ModuleType:
+def load(program: Program, scalar: str, launched: Sequence[int]) -> ModuleType:
     """The module of the kernel; see `coefficients_kernel`."""
     stem = f"{plain(program.name)}_coefficients_{scalar}_triton{'_interpreted' if interpreted() else ''}"
-    return source_cache.load(stem, coefficients_kernel(program, scalar, keys))
+    return source_cache.load(stem, coefficients_kernel(program, scalar, launched))
 
 
 class WorkedOut:
@@ -139,7 +143,13 @@ class WorkedOut:
     """
 
     def __init__(
-        self, memory: Memory, program: Program, dtype: np.dtype[Any], table: SlotTable, slots: Any, keys: Sequence[int]
+        self,
+        memory: Memory,
+        program: Program,
+        dtype: np.dtype[Any],
+        table: SlotTable,
+        slots: Columns,
+        launched: Sequence[int],
     ):
         """Compile the kernel, and put what it needs into the device's memory.
 
@@ -148,8 +158,8 @@ class WorkedOut:
             program: What a step computes.
             dtype: The precision of coefficients.
             table: The tensors; every slot has a row of its own.
-            slots: What is known of its slots on the device.
-            keys: See `coefficients_kernel`.
+            slots: What is known of its slots where the weights are updated.
+            launched: Which columns that is.
         """
         count, width = len(table.slots), len(program.coefficients)
         columns = len(program.scalars) + len(program.scalar_outputs)
@@ -160,8 +170,11 @@ class WorkedOut:
         self.numbers = memory.floats(words, dtype.name, count * width)
         self._followed: list[tuple[Any, Any]] = []
         known = memory.hold(np.array([count, table.head.seed]))
-        given = self._clocks.copy, self._scalars, known, slots, self.numbers
-        function, programs = load(program, dtype.name, keys).work_out, -(-count // SLOTS)
+        self._slots, self._left_out = slots, memory.floats(memory.hold(np.zeros(1)), "float64", 1)
+        self._flag: Any = None
+        assert launched[0] == LENGTH
+        given = self._clocks.copy, self._scalars, known, self._left_out, slots.copy, self.numbers
+        function, programs = load(program, dtype.name, launched).work_out, -(-count // SLOTS)
         with memory.here():
             self.kept = self._launch = launcher(function, programs, given, {"SLOTS_": SLOTS})
 
@@ -173,11 +186,20 @@ class WorkedOut:
         """
         self._followed = [(self._scalars[rows, column], tensor) for rows, column, tensor in tensors]
 
+    def leave_out(self, flag: Any) -> None:
+        """Leave steps out where this number on the device is not 0, from now on; none where it is None."""
+        if flag is None and self._flag is not None:
+            self._left_out.zero_()
+        self._flag = flag
+
     def bring(self, scalars: Array) -> None:
-        """Have the coefficients of this step worked out, and count it."""
+        """Have the coefficients of this step worked out, and count it, unless it is to be left out."""
         self._clocks.send()
         self._sheet.words.view(np.float64)[:] = scalars.reshape(-1)
         self._sheet.send()
         for place, tensor in self._followed:
             place.copy_(tensor)
+        if self._flag is not None:
+            self._left_out.copy_(self._flag)
+            self._slots.overwritten()
         self._launch()
