@@ -99,15 +99,19 @@ function light(role) {
   ask();
 }
 
-function drawClosely() {
-  if (find("closely").hidden) return;
-  showFormula();
+function drawClosely(time) {
+  if (isTime(time, "formula")) showFormula();
   drawMan(find("man"), lookedAt());
 }
 
 // Which rule is looked at, and its words.
+let closelyFor = [];
 function showClosely() {
+  axis = Math.min(axis, surface.variables.length - 1);
   const walker = lookedAt();
+  const key = [state.lang, walker, surface.variables.length, axis, ...walkers];
+  if (key.length === closelyFor.length && key.every((value, k) => value === closelyFor[k])) return;
+  closelyFor = key;
   find("look").replaceChildren(
     ...walkers.map((each) => {
       const button = make("button", { type: "button", textContent: each.name, onclick: () => change({ look: each.id }) });
@@ -117,7 +121,6 @@ function showClosely() {
   );
   const spoken = [`rule.${ruleOf(walker.id)}`, `rule.${walker.rule.family}`].find(isSaid);
   find("sentence").textContent = spoken ? say(spoken) : "";
-  axis = Math.min(axis, surface.variables.length - 1);
   find("axes").hidden = !surface.flat;
   find("axes").replaceChildren(
     ...surface.variables.map((name, i) => {

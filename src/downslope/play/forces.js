@@ -74,7 +74,18 @@ function drawForces(context, walker, place) {
   const enlarged = longest > 0 ? Math.max(1, 64 / longest) : 1;
   drawShoes(context, here, moment.shoes);
   const steep = Math.hypot(...vectors.slope);
-  arrow(context, here, scaled(vectors.slope, steep > 0 ? 40 / steep : 0), { width: lit(context, "slope"), open: true });
+  const slopeWidth = lit(context, "slope");
+  const asked = scaled(along(moment.asked.map((value, i) => value - x[i])), enlarged);
+  const down = vectors.slope.map((value, k) => asked[k] + (steep > 0 ? (40 * value) / steep : 0));
+  arrow(context, asked, down, { width: slopeWidth, open: true });
+  if (moment.asked.some((value, i) => value !== x[i])) {
+    context.fillStyle = colour("page");
+    context.lineWidth = slopeWidth;
+    context.beginPath();
+    context.arc(...asked, 4, 0, 2 * Math.PI); // where a rule that looks ahead takes its gradient
+    context.fill();
+    context.stroke();
+  }
   const tip = scaled(vectors.inertia, enlarged);
   arrow(context, here, tip, { width: lit(context, "inertia") });
   if (moment.inertia.some(Boolean) && now.lit === "slope") arrow(context, tip, scaled(vectors.step, enlarged), { width: 1.5 });

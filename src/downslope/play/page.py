@@ -34,6 +34,7 @@ SCRIPTS = (
     "formulas.js",
     "forces.js",
     "closely.js",
+    "settings.js",
     "own.js",
     "lessons.js",
     "play.js",

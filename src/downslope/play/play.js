@@ -1,9 +1,11 @@
 // The page: what changes the state, and what is shown of it.
 
 const ground = find("ground");
+const [parts, languages, rateKinds] = ["part", "lang", "rates"].map((name) => [...document.querySelectorAll(`[data-${name}]`)]);
 const handle = find("start");
 let asked = false;
 let dragging = false;
+const SLICE = 1.2;
 addEventListener("pointerdown", () => (dragging = true), true);
 for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => (dragging = false), true);
 const told = {
@@ -16,6 +18,9 @@ const told = {
   },
 };
 
+// For how many milliseconds all is worked out at once: as long as it takes, unless something is being dragged.
+const budget = () => (dragging ? SLICE : Infinity);
+
 // Changes the state, and all that follows from it.
 function change(patch) {
   const other = "surface" in patch && patch.surface !== state.surface;
@@ -25,7 +30,7 @@ function change(patch) {
     if (!("start" in patch)) state.start = [...surfaceNamed(state.surface).start];
   }
   if (!state.rules.includes(state.look)) state.look = state.rules[0];
-  recompute(dragging ? 1.5 : 60);
+  recompute(budget());
   showState();
   for (const module of mounted) module.changed?.(page);
   keep();
@@ -39,25 +44,47 @@ function ask() {
   requestAnimationFrame((time) => {
     asked = false;
     if (now.playing) going.advance(time);
-    if (!isTried()) {
-      tryRates(dragging || now.playing ? 1.5 : 12);
+    if (isWaiting()) walkOn(SLICE);
+    else if (!isTried()) {
+      tryRates(dragging || now.playing ? SLICE : 12);
       if (state.lr === "best") showNumbers();
-      ask();
     }
-    draw();
+    if (isWaiting() || !isTried()) ask();
+    draw(time);
   });
 }
 
-function draw() {
+// What is in sight, or will be soon: nothing else is drawn.
+const inSight = new Set();
+const sight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) inSight.add(target);
+    else inSight.delete(target);
+  }
+  ask();
+}, { rootMargin: "100px" });
+for (const id of ["closely", "numbers"]) sight.observe(find(id));
+
+// Whether numbers are to be written anew: ten times a second while things move, which is as fast as they can be read.
+const lastTime = {};
+function isTime(time, what) {
+  if ((now.playing || dragging) && Number.isFinite(time) && time - (lastTime[what] ?? 0) < 100) return false;
+  lastTime[what] = Number.isFinite(time) ? time : 0;
+  return true;
+}
+
+function draw(time = Infinity) {
   const drawn = scene();
   const drawing = drawGround(ground, drawn);
   placeHandle(handle, surface, state.start, drawing);
   if (lookedAt().shown) drawForces(drawing.context, lookedAt(), drawing.place);
   drawLosses(find("curves"), drawn);
   drawCanyon(find("canyon"));
-  drawClosely();
-  find("at").textContent = `${now.step}`;
-  fillNow(drawn, told);
+  if (inSight.has(find("closely"))) drawClosely(time);
+  if (inSight.has(find("numbers")) && isTime(time, "numbers")) {
+    find("at").textContent = `${now.step}`;
+    fillNow(drawn, told);
+  }
   find("scrubber").value = now.step;
   find("scrubber").setAttribute("aria-valuetext", say("step.of", { step: now.step, steps: state.steps }));
   find("step").textContent = `${now.step}`;
@@ -85,9 +112,13 @@ function tell() {
 const moveStart = (values) => change({ start: placeWithin(surface, values) });
 
 // Shows the state in all that it can be changed with.
+let said = false;
 function showState() {
-  document.documentElement.lang = words.language = state.lang;
-  sayAll();
+  if (document.documentElement.lang !== state.lang || !said) {
+    said = true;
+    document.documentElement.lang = words.language = state.lang;
+    sayAll();
+  }
   find("surface").value = state.surface;
   for (const group of find("surface").querySelectorAll("optgroup")) group.label = say(group.dataset.key);
   for (const option of find("surface").options) option.textContent = surfaceCalled(option.value);
@@ -95,17 +126,20 @@ function showState() {
   find("scrubber").max = state.steps;
   find("steps").textContent = state.steps.toLocaleString(state.lang);
   find("speed").value = String(state.speed);
-  for (const button of document.querySelectorAll("[data-lang]")) button.setAttribute("aria-pressed", String(button.dataset.lang === state.lang));
-  for (const button of document.querySelectorAll("[data-rates]")) {
+  for (const button of languages) button.setAttribute("aria-pressed", String(button.dataset.lang === state.lang));
+  for (const button of rateKinds) {
     const kind = typeof state.lr === "number" ? "same" : state.lr;
     button.setAttribute("aria-pressed", String(button.dataset.rates === kind));
   }
-  for (const each of document.querySelectorAll("[data-part]")) each.hidden = state.hide.includes(each.dataset.part);
+  for (const each of parts) each.hidden = state.hide.includes(each.dataset.part);
   showHeads();
   showStart();
   going.labelled();
   showWalkers();
   showClosely();
+  showSettings();
+  showAdd();
+  find("step-count").value = state.steps;
 }
 
 // The heads of the table's columns that depend on how many weights there are.
@@ -117,37 +151,42 @@ function showHeads() {
   });
 }
 
+let placesFor = null;
 function showStart() {
   const places = surface.variables.map((name, i) => `${name} = ${short(state.start[i])}`).join(", ");
   handle.setAttribute("aria-label", say("start.handle", { places }));
-  find("places").replaceChildren(
-    ...surface.variables.map((name, i) =>
-      make("label", {}, make("i", { textContent: name }), " ", make("input", {
-        type: "number", step: "any", autocomplete: "off", value: state.start[i],
-        onchange: (event) => {
-          const value = event.target.value.trim() === "" ? NaN : Number(event.target.value);
-          if (Number.isFinite(value)) moveStart(state.start.map((old, k) => (k === i ? value : old)));
-          else showStart();
-        },
-      })),
-    ),
-  );
+  if (placesFor !== surface.variables.length) {
+    placesFor = surface.variables.length;
+    find("places").replaceChildren(
+      ...surface.variables.map((name, i) =>
+        make("label", {}, make("i", { textContent: name }), " ", make("input", {
+          type: "number", step: "any", autocomplete: "off",
+          onchange: (event) => {
+            const value = event.target.value.trim() === "" ? NaN : Number(event.target.value);
+            if (Number.isFinite(value)) moveStart(state.start.map((old, k) => (k === i ? value : old)));
+            else showStart();
+          },
+        })),
+      ),
+    );
+  }
+  find("places").querySelectorAll("input").forEach((input, i) => (input.value = state.start[i]));
 }
 
 // A button for each walker, which shows or hides it, and a row of the table; made anew when there are others.
-let shownFor = "";
+let shownFor = [];
 function showWalkers() {
-  const key = JSON.stringify([state.lang, surface.variables, walkers.map(({ id, form, colour }) => [id, Object.keys(form.code.start(new Float64Array(1), {})), colour])]);
-  if (key !== shownFor) {
+  const key = [state.lang, surface.variables.length, ...walkers, ...walkers.map((walker) => walker.form)];
+  if (key.length !== shownFor.length || key.some((value, k) => value !== shownFor[k])) {
     shownFor = key;
     buildTable(find("rows"), walkers, surface, told);
     find("chips").replaceChildren(...walkers.map(chipOf));
+    drawAllKeys();
   }
   for (const walker of walkers) {
     showShown(walker);
     walker.chip.setAttribute("aria-pressed", String(walker.shown));
   }
-  drawAllKeys();
   showNumbers();
 }
 
@@ -200,7 +239,7 @@ function showLeft(left) {
 function openLink(link) {
   const left = readLink(link);
   now.step = state.t;
-  recompute(60);
+  recompute(budget());
   now.step = Math.min(state.t, state.steps);
   showState();
   showLeft(left);
@@ -237,6 +276,7 @@ startHandle(handle, ground, { surface: () => surface, start: () => state.start, 
 scrubOn(find("curves"), () => state.steps, going.show);
 listenToCanyon();
 listenClosely();
+listenToSettings();
 find("left-close").addEventListener("click", () => showLeft([]));
 for (const { place, mount } of MODULES) mounted.push(mount(page, find(place)) ?? {});
 openLink(location.hash.length > 1 ? location.hash : PLAY.link);

@@ -6,11 +6,13 @@ import functools
 import inspect
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from downslope.dialects import dialect_of, full_name
 from downslope.language.expression import Expression
+from downslope.language.formula import Range
 from downslope.language.options import compose
 from downslope.language.program import Program, in_order
 from downslope.pages import data_in_page
@@ -53,7 +55,7 @@ def _entry(rule: Rule, family: str) -> str:
         "python": _in_python(rule),
         "numbers": {name: USUAL.get(name, 0.9) if value is None else value for name, value in numbers},
         "demanded": [name for name, value in numbers if value is None],
-        "ranges": {name: [_end(rule.ranges[name].low), _end(rule.ranges[name].high)] for name in rule.hyperparameters},
+        "ranges": {name: _ends(rule.ranges[name]) for name in rule.hyperparameters},
         "flags": dict(rule.flags),
     }
     forms = _object((flags_key(each), _program(compose(rule, **each))) for each in _choices(rule.flags))
@@ -135,8 +137,10 @@ def _in_python(rule: Rule) -> str | None:
     return f"downslope.{rule.name}" if dialect == "note" else f"downslope.dialects.{dialect}.{rule.name}"
 
 
-def _end(value: float) -> float | None:
-    return value if abs(value) < UNBOUNDED else None
+def _ends(allowed: Range) -> list[float | None]:
+    """The lowest and the highest number of a range; None where there is no end."""
+    high = allowed.high if allowed.closed else math.nextafter(allowed.high, -math.inf)
+    return [end if abs(end) < UNBOUNDED else None for end in (allowed.low, high)]
 
 
 def _object(members: Iterable[tuple[str, str]]) -> str:

@@ -3,8 +3,14 @@
 
 const LATE = 1e18; // the number of a step by which all that fades has faded
 
-// The largest size of an eigenvalue of a square matrix, by squaring it again and again.
+// The largest size of an eigenvalue of a square matrix: that of one or two rows is known, others are squared again and again.
 function radius(matrix, size) {
+  if (size === 1) return Math.abs(matrix[0]);
+  if (size === 2) {
+    const [a, b, c, d] = matrix;
+    const [middle, apart] = [(a + d) / 2, ((a - d) / 2) ** 2 + b * c];
+    return apart >= 0 ? Math.abs(middle) + Math.sqrt(apart) : Math.sqrt(middle * middle - apart);
+  }
   let now = Float64Array.from(matrix);
   let next = new Float64Array(size * size);
   let log = 0;
@@ -44,6 +50,12 @@ function settledScalars({ code }, numbers) {
 
 // The limit of a rule's learning rate times the curvature: { limit, gain, held }, or null where none can be read off.
 function limitOf(form, numbers) {
+  const key = Object.values(numbers).join();
+  if (form.limitKey !== key) Object.assign(form, { limit: foundLimit(form, numbers), limitKey: key });
+  return form.limit;
+}
+
+function foundLimit(form, numbers) {
   const { reason, held, size, inputs, fill } = form.recurrence;
   if (reason || !(numbers.lr > 0)) return null;
   let scalars = null;

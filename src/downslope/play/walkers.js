@@ -67,16 +67,29 @@ function gather() {
 function walk(walker, lr) {
   const size = surface.variables.length;
   const numbers = { ...walker.numbers, lr };
+  walker.waiting = null;
   const way = walked(walker.code, numbers, surface, state.start, gusts, walker.room);
   const limit = limitOf(walker.form, numbers);
   const sharpness = sharpnesses(way, walker.code, numbers, surface, limit);
-  Object.assign(walker, way, { lr, limit, sharpness, effective: effectiveSteps(way, walker.code, numbers, size) });
+  Object.assign(walker, way, { lr, limit, sharpness, effective: effectiveSteps(way, walker.code, numbers, size), telling: telling(way.losses, 600) });
   walker.version = (walker.version ?? 0) + 1;
   walker.arrived = arrival(walker.losses, goal, surface.bottomless);
   Object.assign(walker, measured(walker.points, size, Math.min(walker.arrived, state.steps)));
 }
 
-// Works out everything anew; best learning rates in so many milliseconds, and then as there is time.
+// Lets those walk that wait for it, for so many milliseconds, but one of them at least.
+let turn = 0;
+function walkOn(milliseconds) {
+  const end = performance.now() + milliseconds;
+  for (let k = 0; k < walkers.length && (performance.now() < end || k === 0); k++) {
+    const walker = walkers[turn++ % walkers.length];
+    if (walker.waiting !== null) walk(walker, walker.waiting);
+  }
+}
+
+const isWaiting = () => walkers.some((walker) => walker.waiting !== null);
+
+// Works out everything anew: at once, or while something is dragged in so many milliseconds and then as there is time.
 function recompute(milliseconds) {
   surface = surfaceNow();
   gather();
@@ -86,10 +99,13 @@ function recompute(milliseconds) {
   goal = surface.lowest + (surface.bottomless ? PLAY.half : PLAY.close) * (first - surface.lowest);
   for (const walker of walkers) {
     const best = walker.trial?.outcomes.every(Boolean) ? bestIn(walker.trial) : walker.numbers.lr;
-    walk(walker, !("lr" in walker.numbers) ? NaN : state.lr === "best" ? best : state.lr === "own" ? walker.numbers.lr : state.lr);
+    walker.waiting = !("lr" in walker.numbers) ? NaN : state.lr === "best" ? best : state.lr === "own" ? walker.numbers.lr : state.lr;
   }
+  const missing = walkers.filter((walker) => walker.losses !== walker.room.losses); // there is nothing to show of them yet
+  for (const walker of missing) walk(walker, walker.waiting);
+  walkOn(milliseconds);
   stale();
-  tryRates(milliseconds);
+  if (state.lr === "best" && milliseconds === Infinity) tryRates(60);
   now.step = Math.min(now.step, state.steps);
   now.pointed = walkers.find((walker) => walker.id === now.pointed?.id) ?? null;
 }

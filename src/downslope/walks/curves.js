@@ -14,7 +14,7 @@ function drawLosses(canvas, scene) {
   const depth = Math.abs(walkers[0].losses[0] - surface.lowest);
   const high = log ? 4 * first : first + 0.4 * depth;
   low = log ? Math.max(low / 2, first * 1e-12) : Math.max(low, surface.lowest - 1.4 * depth);
-  drawCurves(canvas, scene, { low, high, log, mark: goal - lowest, every: 1, value: (walker, t) => walker.losses[t] - lowest });
+  drawCurves(canvas, scene, { low, high, log, mark: goal - lowest, places: (walker) => walker.telling, value: (walker, t) => walker.losses[t] - lowest });
 }
 
 // Learning rate times curvature, over the limit.
@@ -29,11 +29,30 @@ function drawNearness(canvas, scene) {
     }
   }
   low = Math.max(low / 1.5, 1e-4); // farther from the limit it does not matter how far
-  drawCurves(canvas, scene, { low, high: Math.min(high * 1.5, 1e3), log: true, mark: 1, every, value });
+  drawCurves(canvas, scene, { low, high: Math.min(high * 1.5, 1e3), log: true, mark: 1, places: () => regular(scene.steps, every), value });
 }
 
+// The places of values between which a curve can be drawn: all of them or, of many, the least and the largest of each of so
+// many parts, and what is no number.
+function telling(values, parts) {
+  const size = Math.max(1, Math.floor(values.length / parts));
+  const places = [];
+  for (let begin = 0; begin < values.length; begin += size) {
+    let [low, high, wrong] = [begin, begin, -1];
+    for (let t = begin; t < Math.min(values.length, begin + size); t++) {
+      if (values[t] < values[low]) low = t;
+      else if (values[t] > values[high]) high = t;
+      if (!Number.isFinite(values[t])) wrong = t;
+    }
+    for (const t of [low, high, wrong].sort((a, b) => a - b)) if (t >= 0 && t !== places[places.length - 1]) places.push(t);
+  }
+  return places;
+}
+
+const regular = (steps, every) => Array.from({ length: Math.floor(steps / every) + 1 }, (_, k) => k * every);
+
 // Curves of all rules that are shown, with a line at a mark.
-function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log, mark, every, value }) {
+function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log, mark, places, value }) {
   const { context, width, height } = fitted(canvas);
   const { left, right, top, bottom } = MARGIN;
   const scale = log ? (size) => Math.log10(Math.max(size, low)) : (size) => size;
@@ -57,13 +76,17 @@ function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log,
     context.strokeStyle = colour(walker.colour);
     context.setLineDash(walker.dash);
     context.lineWidth = walker === pointed ? 3 : 1.8;
+    const all = places(walker);
     for (const [from, to, opacity] of [[0, step, 1], [step, steps, 0.25]]) {
       context.globalAlpha = faint ? 0.12 : opacity;
       const on = begun(context);
-      for (let t = from; t <= to; t = t < to ? Math.min(to, t + every - (t % every)) : to + 1) {
+      const at = (t) => {
         const size = value(walker, t);
         on(x(t), Number.isFinite(size) ? y(size) : NaN);
-      }
+      };
+      at(from);
+      for (const t of all) if (t > from && t < to) at(t);
+      at(to);
       context.stroke();
     }
     context.globalAlpha = 1;

@@ -12,13 +12,26 @@ const SHAPES = {
 };
 const SHAPE_NAMES = Object.keys(SHAPES);
 
+// The colours of the page, looked up once: asking for them while a page is being changed makes it work out its styles anew.
+const colours = new Map();
+for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", () => colours.clear());
+
 function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return colours.get(name);
 }
+
+// The sizes of canvases, which the browser tells when they change; asking for them each time would cost a layout.
+const sizes = new WeakMap();
+const sizing = new ResizeObserver((entries) => entries.forEach(({ target }) => sizes.set(target, target.getBoundingClientRect())));
 
 // A canvas as sharp as the screen; drawn in CSS pixels.
 function fitted(canvas) {
-  const { width, height } = canvas.getBoundingClientRect();
+  if (!sizes.has(canvas)) {
+    sizes.set(canvas, canvas.getBoundingClientRect());
+    sizing.observe(canvas);
+  }
+  const { width, height } = sizes.get(canvas);
   const ratio = window.devicePixelRatio || 1;
   const [w, h] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
   if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
