@@ -73,11 +73,11 @@ def test_the_formula_is_shown_with_the_numbers_of_the_step(playground, opened):
 def test_pointing_at_a_symbol_lights_what_it_stands_for(playground, opened, rule, name, role):
     opened(f"surface=valley&rules={rule}&lr=0.1&steps=30&t=5")
     playground.locator(f"#formula [data-of={name}]").first.hover()
-    playground.wait_for_function("role => now.lit === role", arg=role)
+    assert playground.evaluate("now.lit") == role
     playground.evaluate("draw()")
     assert playground.locator(f"#roles [data-role={role}]").get_attribute("aria-pressed") == "true"
     playground.locator("h1").hover()
-    playground.wait_for_function("now.lit === ''")
+    assert playground.evaluate("now.lit") == ""
     playground.locator(f"#roles [data-role={role}]").press("Enter")  # as the keyboard does it
     assert playground.evaluate("now.lit") == role
     playground.locator(f"#roles [data-role={role}]").press("Enter")

@@ -40,7 +40,7 @@ def check_paths(playground, walk, names):
 def test_it_walks_where_python_walks(playground, opened, link, surface, given):
     rules = ["sgd", "momentum", "keras.adam", "rmsprop"]
     assert opened(f"{link}&steps=100&rules={','.join(rules)}") == ""
-    playground.wait_for_function("isTried()")
+    playground.evaluate("while (!isTried()) tryRates(50)")
     check_paths(playground, downslope.walk(surface, rules, steps=100, **given), rules)
 
 
@@ -79,7 +79,7 @@ def test_the_limit_of_every_rule_is_pythons(playground):
 def test_the_canyon_is_how_every_rule_ends(playground, opened):
     """Beside Python's walks at single learning rates; the best is its lowest place that does not leave the map."""
     opened("surface=valley&rules=sgd,nesterov,adam&steps=60&lr=best")
-    playground.wait_for_function("isTried()")
+    playground.evaluate("while (!isTried()) tryRates(50)")
     rates, trials = playground.evaluate("[RATES, walkers.map(w => w.trial.outcomes)]")
     for k in range(20, 61, 8):
         walk = downslope.walk("valley", ["sgd", "nesterov", "adam"], steps=60, lr=rates[k])
@@ -101,7 +101,7 @@ def test_the_limit_is_drawn_where_theory_puts_it(playground, opened):
 
 def test_the_learning_rate_is_a_handle_on_the_canyon(playground, opened):
     opened("surface=valley&rules=sgd,momentum,adam&lr=best&steps=60")
-    playground.wait_for_function("isTried()")
+    playground.evaluate("while (!isTried()) tryRates(50)")
     best = playground.evaluate("walkers.map(w => w.lr)")
     playground.get_by_role("button", name="each its own").click()  # nothing jumps
     assert playground.evaluate("walkers.map(w => w.lr)") == best
@@ -117,7 +117,7 @@ def test_the_learning_rate_is_a_handle_on_the_canyon(playground, opened):
     playground.mouse.click(box["x"] + place, box["y"] + box["height"] / 2)
     assert playground.evaluate("walkers.map(w => w.lr)") == pytest.approx([0.01] * 3, rel=0.05)
     playground.get_by_role("button", name="each its best").click()
-    playground.wait_for_function("isTried()")
+    playground.evaluate("while (!isTried()) tryRates(50)")
     assert playground.evaluate("walkers.map(w => w.lr)") == best
     row = playground.locator("#rows tr", has_text="momentum").inner_text()
     path = downslope.walk("valley", ["momentum"], steps=60)["momentum"]
@@ -143,7 +143,7 @@ def test_moving_the_start_makes_the_walk_from_there(playground, opened):
 
 def test_steps_are_looked_up(playground, opened):
     opened("surface=valley&steps=80&t=80")
-    assert playground.locator("#step").inner_text() == "80"
+    expect(playground.locator("#step")).to_have_text("80")
     playground.get_by_label("One step back").click()
     expect(playground.locator("#step")).to_have_text("79")
     playground.locator("#scrubber").fill("10")

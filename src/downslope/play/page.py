@@ -59,8 +59,9 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
     rules = {**every_rule(), **(own or {})}
     words = {language: _words(language, rules) for language in LANGUAGES}
     parts = [asset("downslope.walks", name) for name in SHARED] + [asset("downslope.play", name) for name in SCRIPTS]
-    codes = f"const RULES = {rules_code(rules)};\nconst SURFACES = {_surfaces()};\nconst READER = {reader()};"
-    script = re.sub(r"\n *(//.*)?(?=\n)|(?<=\n) +", "", "\n".join(["'use strict';", LIBRARY, codes, *parts]))
+    codes = _dense(f"const RULES = {rules_code(rules)};\nconst SURFACES = {_surfaces()};")
+    script = "\n".join(["'use strict';", LIBRARY, codes, f"const READER = {reader()};", *parts])
+    script = re.sub(r"\n *(//.*)?(?=\n)|(?<=\n) +", "", script)
     styles = [theme(), *(asset("downslope.walks", name) for name in STYLES)]
     styles += [asset("downslope.play", name) for name in OWN_STYLES]
     style = "\n".join(styles)
@@ -81,6 +82,19 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
         version=__version__,
     )
     return re.sub(r'(data-say="([^"]+)"[^>]*>)(?=<)', lambda found: found[1] + html.escape(words["en"][found[2]]), text)
+
+
+def _dense(code: str) -> str:
+    """Emitted JavaScript without the spaces around operators, but in strings and between two signs.
+
+    Example:
+        >>> _dense('const c = a - -b * { "a b": 1 };')
+        'const c=a - -b*{"a b":1};'
+    """
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', code)
+    spaces = re.compile(r" ([=*/?:<>+]|[<>=!]=+|&&|\|\||-(?! *-)) |(?<=[,{:;]) | (?=[{}])")
+    parts[::2] = (spaces.sub(lambda found: found[1] or "", part) for part in parts[::2])
+    return "".join(parts)
 
 
 def _words(language: str, rules: Mapping[str, Rule]) -> dict[str, str]:

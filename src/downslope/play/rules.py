@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -62,13 +61,9 @@ def _entry(rule: Rule, family: str) -> str:
     return f"{{ ...{data_in_page(told)}, forms: {forms} }}"
 
 
-def _choices(flags: Mapping[str, bool]) -> Iterable[dict[str, bool]]:
-    """All choices of up to two flags; of more, the usual ones and those in which one is another: a page has limits."""
-    if len(flags) <= 2:
-        return [
-            dict(zip(flags, chosen, strict=True)) for chosen in itertools.product(*([v, not v] for v in flags.values()))
-        ]
-    return [dict(flags), *({**flags, name: not value} for name, value in flags.items())]
+def _choices(flags: Mapping[str, bool]) -> list[dict[str, bool]]:
+    """Both choices of one flag; of several the usual ones only, since all together would be too much for a page."""
+    return [dict(flags)] + [{name: not value} for name, value in flags.items() if len(flags) == 1]
 
 
 def flags_key(flags: Mapping[str, bool]) -> str:

@@ -83,17 +83,9 @@ function buildSettings({ id, rule, flags }) {
     range.dataset.number = name;
     return make("div", {}, label, range);
   });
-  const switches = Object.keys(flags).map((name) => {
-    const box = make("input", {
-      type: "checkbox",
-      onchange: () => {
-        const wanted = { ...lookedAt().flags, [name]: box.checked };
-        // Where there is no program for the choices together, this one alone is another than usual.
-        const fits = has(rule.forms, flagsKey(wanted));
-        const chosen = fits ? wanted : { ...rule.flags, [name]: box.checked };
-        change({ settings: { ...state.settings, [id]: { ...state.settings[id], ...chosen } } });
-      },
-    });
+  const offered = Object.keys(flags).filter((name) => has(rule.forms, flagsKey({ ...rule.flags, [name]: !rule.flags[name] })));
+  const switches = offered.map((name) => {
+    const box = make("input", { type: "checkbox", onchange: () => set(id, name, box.checked) });
     box.dataset.flag = name;
     return make("label", { className: "flag" }, box, " ", settingName(name));
   });
