@@ -274,15 +274,23 @@ def test_a_gradient_scalers_scale_is_taken_back(where, on_gpu):
 # Where there is no kernel
 
 
-def test_a_device_that_takes_no_kernel_goes_on_operation_by_operation_and_says_so_once(where, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("ptxas does not know sm_999"), "ptxas does not know sm_999"),
+        (NotADirectoryError(20, "Not a directory", "/dev/null/x"), "'/dev/null/x'; .* in TRITON_CACHE_DIR"),
+    ],
+    ids=["an unknown card", "a cache that cannot be written"],
+)
+def test_a_device_that_takes_no_kernel_goes_on_operation_by_operation_and_says_so_once(error, said, where, monkeypatch):
     class Broken(devices.DeviceMemory):
         def here(self):
-            raise RuntimeError("ptxas does not know sm_999")
+            raise error
 
     monkeypatch.setattr(launch, "memory_of", Broken)
     monkeypatch.setattr(devices, "_refused", {})
     ours = Training(where, downslope.adam)
-    with pytest.warns(RuntimeWarning, match="no kernels for parameters on .*ptxas does not know sm_999") as caught:
+    with pytest.warns(RuntimeWarning, match=f"no kernels for parameters on .*{said}") as caught:
         ours.step()
     assert len(caught) == 1
     assert ours.kinds() == {Interpreted}
@@ -293,8 +301,44 @@ def test_a_device_that_takes_no_kernel_goes_on_operation_by_operation_and_says_s
         torch.testing.assert_close(a.detach().cpu(), b.detach())
     monkeypatch.setattr(launch, "memory_of", Broken)
     for settings in ({"dtype": torch.bfloat16, "rounding": "stochastic"}, {"state_dtype": torch.uint8}):
-        with pytest.raises(RuntimeError, match="sm_999"):
+        with pytest.raises(RuntimeError, match=said):
             Training(where, downslope.momentum, **settings).step()
+
+
+def test_a_group_with_parameters_on_several_devices():
+    """Each device has its own launch; one that has no memory stands for those without a kernel."""
+
+    def trained(places):
+        params = [torch.nn.Parameter(torch.ones(3, device=place)) for place in places]
+        optimizer = downslope.torch.Optimizer(params, downslope.adam, lr=0.1)
+        for k in range(3):
+            for p in params:
+                p.grad = torch.full_like(p, 0.5 - k)
+            optimizer.step()
+        [laid_out] = optimizer._progress.layouts.values()
+        return params, optimizer, [type(each) for each in laid_out.launches]
+
+    ours, optimizer, kinds = trained(["cpu", "meta", "cpu"])
+    due, *_ = trained(["cpu", "cpu", "cpu"])
+    assert kinds == [Compiled, Interpreted]
+    assert torch.equal(ours[0], due[0])
+    assert torch.equal(ours[2], due[2])
+    assert [optimizer.state[p]["step"].item() for p in ours] == [3, 3, 3]
+    assert {tensor.device.type for name, tensor in optimizer.state[ours[1]].items() if name != "step"} == {"meta"}
+
+
+def test_a_gradient_on_another_device_is_not_taken_as_it_is():
+    """PyTorch lets parameters move to a GPU and leave their gradients; before a step these are copied there."""
+    param = torch.nn.Parameter(torch.ones(3, device="meta"))
+    param.grad = torch.ones(3, device="meta")
+    optimizer = downslope.torch.Optimizer([param], downslope.adam, lr=0.1)
+    optimizer.step()
+    [laid_out] = optimizer._progress.layouts.values()
+    gradients = [torch.ones(3)]
+    assert laid_out.take(gradients) == [1]
+    assert laid_out.ready(gradients)
+    assert gradients[0].device.type == "meta"
+    assert laid_out.take(gradients) == [0]
 
 
 @pytest.mark.parametrize("options", [{}, {"max_norm": 1.0}, {"nonfinite": "skip"}])

@@ -195,7 +195,8 @@ def _stepper(program: Program, rounding: str, table: SlotTable, device: torch.de
     except (torch.OutOfMemoryError, ValueError):
         raise
     except Exception as error:  # of Triton, its compiler, the driver
-        raise NoKernelError(f"{type(error).__name__}: {error!s:.300}") from error
+        where = "; Triton keeps what it compiles in TRITON_CACHE_DIR" if isinstance(error, OSError) else ""
+        raise NoKernelError(f"{type(error).__name__}: {error!s:.300}{where}") from error
 
 
 class Interpreted:
@@ -226,6 +227,8 @@ class Interpreted:
             if gradient is None:
                 continue
             if not tensors or gradient.layout is not torch.strided or gradient.shape != tensors[0].shape:
+                return s + 1
+            if gradient.device != self.device:
                 return s + 1
         self._gradients = gradients
         return ALL
