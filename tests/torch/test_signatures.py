@@ -35,7 +35,7 @@ def test_the_signature_is_that_of_torch(name):
 def test_the_signature_of_the_one_for_any_rule_has_every_option():
     names = list(inspect.signature(downslope.torch.Optimizer).parameters)
     assert names[:2] == ["params", "rule"]
-    assert {*downslope.Options.__annotations__, *Extras.__annotations__, "lookahead"} == set(names[2:-1])
+    assert {*downslope.Options.__annotations__, *Extras.__annotations__, "lookahead", "capturable"} == set(names[2:-1])
     assert names[-1] == "hyperparameters"
 
 

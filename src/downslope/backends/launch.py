@@ -15,6 +15,10 @@ class Numbered(Protocol):
     def numbers(self) -> Mapping[str, float]:
         """The hyperparameters, by name."""
 
+    @property
+    def tensors(self) -> Mapping[str, Any]:
+        """Those that are read where a device has them, by name: tensors of one element."""
+
 
 class Launch(Protocol):
     """Some tensors, laid out once, that are updated together at every step.

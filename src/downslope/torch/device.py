@@ -55,16 +55,11 @@ UNPREPARED = (
     "a CUDA graph cannot record a step that has memory to prepare; take a step with the same parameters and settings "
     "before torch.cuda.graph, and one between two graphs"
 )
-
-
-def refuse_recording(memory: DeviceMemory) -> None:
-    """Refuse to prepare memory while a graph is recorded.
-
-    Raises:
-        RuntimeError: One is.
-    """
-    if memory.recording():
-        raise RuntimeError(UNPREPARED)
+UNKNOWN = (
+    "a CUDA graph cannot record a step in which the host looks at the gradients: with nonfinite='skip' or 'raise', or "
+    "with max_norm where they are float64 or on several devices. Leave these options out, or call step() outside of "
+    "torch.cuda.graph"
+)
 
 
 class DeviceMemory:

@@ -52,8 +52,9 @@ class ClassicOptions(Extras, total=False):
         foreach: Which implementation of `torch.optim`'s to run; downslope has one, which is fused. It is kept in the
             parameter groups, so that a `state_dict` finds it when it goes back.
         fused: The same.
-        capturable: Refused: the step is compiled code that PyTorch's graphs cannot contain.
-        differentiable: Refused, for the same reason.
+        capturable: Let `torch.cuda.graph` record steps: the count of steps, and hyperparameters given as tensors on the
+            GPU, are then read there. For parameters on a GPU only.
+        differentiable: Refused: the step is compiled code that PyTorch's graphs cannot contain.
     """
 
     maximize: bool
@@ -70,9 +71,11 @@ class Arguments(UsualOptions[float | torch.Tensor], Extras, total=False):
         lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
             parameters, so that the ordinary loop takes its gradient there, and `at_weights` moves to the weights
             themselves; "explicit" keeps the weights, and the gradient is to be taken inside `at_lookahead`.
+        capturable: See `ClassicOptions`.
     """
 
     lookahead: Literal["stored", "explicit"]
+    capturable: bool
 
 
 STORING = {"nonfinite": "keep", "state_dtype": None, "rounding": "nearest", "seed": 0, "threads": None}

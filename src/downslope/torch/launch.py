@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from downslope.language.program import Program
 from downslope.targets.arrays import interpret
 from downslope.targets.codes import CODES
 from downslope.torch.describe import describer
-from downslope.torch.device import described, memory_of, refuse_recording, runs_behind
+from downslope.torch.device import UNKNOWN, UNPREPARED, UNREPEATABLE, DeviceMemory, described, memory_of, runs_behind
 
 STORAGES = {
     torch.float64: ("float64", False),
@@ -60,6 +61,7 @@ class Together:
         storages: What weights, gradients and states are stored as.
         pairs: Whether they are complex.
         mesh: The process groups over which they are shared out.
+        counted: Whether the host counts their steps, rather than the device, as when a graph records them.
     """
 
     kind: Kind
@@ -68,6 +70,7 @@ class Together:
     storages: tuple[str, ...]
     pairs: bool
     mesh: tuple[Any, ...]
+    counted: bool
 
 
 @dataclass(frozen=True)
@@ -116,13 +119,22 @@ class Compiled:
             numbers=[first + i for i in members.which],
             seed=storage.seed,
             device=described(together.device),
+            counted=together.counted,
         )
-        self._stepper = _stepper(program, storage.rounding, self._table, together.device)
+        self._memory = memory_of(together.device)
+        self._stepper = _stepper(program, storage.rounding, self._table, self._memory)
         self._regroup()
 
     def _regroup(self) -> None:
-        """Give slots of one group with equal clocks one row, reading the clocks afresh."""
+        """Give slots of one group with equal clocks one row, reading the clocks afresh.
+
+        Where the device counts, nobody else knows which are equal.
+        """
         counts = 1 + len(self.program.scalar_states)
+        if not self._table.counted:
+            self._row_groups = self._groups
+            self._stepper.group_rows(range(len(self.held)), [[0.0] * counts] * len(self.held))
+            return
         rows: dict[tuple[float, ...], int] = {}
         numbers = []
         for group, tensors in zip(self._groups, self.held, strict=True):
@@ -139,6 +151,17 @@ class Compiled:
             # Clocks and `grad_scale` are no settings; the stepper has them from elsewhere.
             self._stepper.settle(row, [numbers.get(name, 0.0) for name in self._names])
         self._stepper.scale(scale)
+        if not self._table.counted:
+            self._stepper.follow([*self._followed()])
+
+    def _followed(self) -> Iterator[tuple[slice, int, torch.Tensor]]:
+        """The hyperparameters that are read where the device has them: rows of their group, column, tensor."""
+        for group, rows in itertools.groupby(range(len(self._groups)), self._groups.__getitem__):
+            first, *more = rows
+            for column, name in enumerate(self._names):
+                if name in self._settings[group].tensors:
+                    tensor = self._settings[group].tensors[name].detach().reshape(())
+                    yield slice(first, first + 1 + len(more)), column, tensor
 
     def scale(self, factor: Any) -> None:
         """Set what gradients are multiplied by from now on."""
@@ -168,7 +191,13 @@ class Compiled:
         return code
 
     def survey(self, workers: int) -> tuple[float, float, int]:
-        """The norm of all gradients whose addresses have just been taken: see `backends.survey`."""
+        """The norm of all gradients whose addresses have just been taken: see `backends.survey`.
+
+        Raises:
+            RuntimeError: A graph is being recorded, which the host cannot wait for.
+        """
+        if self._memory is not None and self._memory.recording():
+            raise RuntimeError(UNKNOWN)
         return self._stepper.survey(workers)
 
     def squares(self) -> Any:
@@ -176,20 +205,34 @@ class Compiled:
         return self._stepper.squares()
 
 
+def refuse_while_recording(devices: Iterable[torch.device], capturable: bool) -> None:
+    """Refuse to prepare memory of devices while a graph is recorded there.
+
+    Args:
+        devices: The devices.
+        capturable: Whether it could be recorded if it were prepared.
+
+    Raises:
+        RuntimeError: One is.
+    """
+    for device in devices:
+        memory = memory_of(device)
+        if memory is not None and memory.recording():
+            raise RuntimeError(UNPREPARED if capturable else UNREPEATABLE)
+
+
 class NoKernelError(RuntimeError):
     """A device does not take a kernel."""
 
 
-def _stepper(program: Program, rounding: str, table: SlotTable, device: torch.device) -> Stepper:
+def _stepper(program: Program, rounding: str, table: SlotTable, memory: DeviceMemory | None) -> Stepper:
     """What updates the tensors of a table, compiled.
 
     Raises:
         NoKernelError: It cannot be compiled for the device, or be launched there.
     """
-    memory = memory_of(device)
     if memory is None:
         return Stepper(program, rounding, table)
-    refuse_recording(memory)
     try:
         return Stepper(program, rounding, table, memory)
     except (torch.OutOfMemoryError, ValueError):

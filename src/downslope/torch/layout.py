@@ -26,6 +26,7 @@ from downslope.torch.launch import (
     NoKernelError,
     Storage,
     Together,
+    refuse_while_recording,
 )
 from downslope.torch.settings import GroupSettings, Reader, outside
 from downslope.torch.state import (
@@ -112,7 +113,7 @@ class Layout:
     def adopt(self, settings: list[GroupSettings], scale: float) -> bool:
         """Have the launches take over these settings; whether they could: not if another program is asked for."""
         pairs = [*zip(settings, self.settings, strict=True)]
-        if any(new.program is not old.program for new, old in pairs):
+        if not all(new.asks_for_the_same(old) for new, old in pairs):
             return False
         if any(new is not old for new, old in pairs):
             self.settle(settings, scale)
@@ -259,9 +260,11 @@ def lay_out(
     Raises:
         TypeError: A parameter has a dtype that cannot be trained, or a state is not a tensor.
         ValueError: A state does not fit, or shares memory with something else.
-        RuntimeError: A parameter was made in inference mode.
+        RuntimeError: A parameter was made in inference mode, or a graph is being recorded.
     """
     settled = [reader.read(group) for reader, group in zip(readers, groups, strict=True)]
+    for group, settings in zip(groups, settled, strict=True):
+        refuse_while_recording({p.device for p in group["params"]}, settings.capturable)
     layout = Layout([p for group in groups for p in group["params"]], readers, settled, scaled)
     layout.param_ids = [*map(id, layout.params)]
     numbered = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
@@ -271,6 +274,11 @@ def lay_out(
         settings = settled[k]
         own, tensors = local(p), []
         kind = _kind_of(own)
+        if kind is Interpreted and settled[k].capturable:
+            raise ValueError(
+                f"capturable=True is not possible for parameter {i} on {p.device}, which no kernel updates; leave it "
+                "out"
+            )
         if kind.dense and (not is_dense(own) or own.is_conj() or own.is_neg()):
             own = _stand_in(p, layout)
         layout.weights.append(own)
@@ -301,7 +309,7 @@ def _launch(together: Together, members: Members, storage: Storage, first: int) 
     try:
         return together.kind(together, members, storage, first)
     except NoKernelError as error:
-        if storage.rounding != "nearest" or storage.state_dtype is torch.uint8:
+        if storage.rounding != "nearest" or storage.state_dtype is torch.uint8 or not together.counted:
             raise
         refuse(together.device, str(error))
         return Interpreted(together, members, storage, first)
@@ -350,7 +358,7 @@ def _together(
     mesh: tuple[Any, ...] = ()
     if is_distributed(p):
         mesh = tuple(p.device_mesh.get_group(d) for d, placement in enumerate(p.placements) if placement.is_shard())
-    return Together(kind, own.device, program, storages, own.is_complex(), mesh)
+    return Together(kind, own.device, program, storages, own.is_complex(), mesh, not settings.capturable)
 
 
 @functools.cache

@@ -29,7 +29,7 @@ from downslope.torch.settings import (
     GroupSettings,
     Shared,
     check_carried,
-    refuse_recording,
+    refuse_capturable,
     settle,
     warn_of_misspelt,
 )
@@ -84,13 +84,13 @@ class Optimizer(torch.optim.Optimizer):
     @overload
     def __init__(self, params: Any, rule: Rule, **settings: Any) -> None: ...
 
-    @takes(*every_option(), *keywords({**STORING, "lookahead": "stored"}), rest="hyperparameters")
+    @takes(*every_option(), *keywords({**STORING, "lookahead": "stored", "capturable": False}), rest="hyperparameters")
     def __init__(self, params: Any, rule: Rule, **settings: Any) -> None:
         if not isinstance(rule, Rule):
             raise TypeError(
                 f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
             )
-        lookahead, maximize = settings.pop("lookahead"), settings.pop("maximize")
+        lookahead, maximize, capturable = (settings.pop(name) for name in ("lookahead", "maximize", "capturable"))
         if lookahead not in ("stored", "explicit"):
             raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
         wanted({"maximize": maximize})  # raises if it is neither True nor False
@@ -105,6 +105,8 @@ class Optimizer(torch.optim.Optimizer):
         self.rule = rule
         self._aliases = aliases(rule)
         defaults = dict(AliasedGroup({**defaults, "maximize": maximize}, self._aliases))
+        if capturable:
+            defaults["capturable"] = capturable
         self._begin(params, defaults, extras, stored_ahead=lookahead == "stored")
 
     def _begin(
@@ -159,9 +161,8 @@ class Optimizer(torch.optim.Optimizer):
             if self._aliases:
                 param_group = AliasedGroup(param_group, self._aliases)
             trial = {**self.defaults, **param_group}
-            if trial.get("capturable"):
-                refuse_recording("capturable")
             self._check_group(trial, admitted)
+            refuse_capturable(trial)
             check_members(param_group, self._storage)
             self._admit(admitted)
         super().add_param_group(param_group)
@@ -186,7 +187,7 @@ class Optimizer(torch.optim.Optimizer):
         check_carried(group, rule)
         settings = settle(group, rule, options or self._options, self._options.max_norm is not None)
         check_codable(settings, self._storage)
-        return settings
+        return settings.looked_at()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all parameters that have a gradient by one step of the rule.

@@ -8,7 +8,7 @@ import operator
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any
 
@@ -69,17 +69,41 @@ class GroupSettings:
     Attributes:
         chosen: The rule with everything around it.
         program: The same, read.
-        numbers: The hyperparameters by name.
+        numbers: The hyperparameters by name; 0 in the place of those that are read where a GPU has them.
+        tensors: These: each a tensor of one element, by name.
+        capturable: Whether a CUDA graph may record the steps.
     """
 
     chosen: Settings
     program: Program
     numbers: Mapping[str, float]
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    capturable: bool = False
 
     @property
     def rule(self) -> Rule:
         """The rule."""
         return self.chosen.rule
+
+    def asks_for_the_same(self, other: GroupSettings) -> bool:
+        """Whether what is laid out with these settings can take over other ones."""
+        return self.program is other.program and self.capturable is other.capturable
+
+    def says_the_same(self, other: GroupSettings) -> bool:
+        """Whether other settings come to the same, with the very same tensors."""
+        mine, theirs = ({name: id(tensor) for name, tensor in each.tensors.items()} for each in (self, other))
+        return self.asks_for_the_same(other) and self.numbers == other.numbers and mine == theirs
+
+    def looked_at(self) -> GroupSettings:
+        """The same with all hyperparameters as numbers, for which the host waits.
+
+        Raises:
+            ValueError: One is out of range.
+        """
+        if not self.tensors:
+            return self
+        read = {name: checked(name, tensor, self.program.ranges[name]) for name, tensor in self.tensors.items()}
+        return replace(self, numbers={**self.numbers, **read})
 
 
 class Reader:
@@ -102,7 +126,8 @@ class Reader:
     def _look(self, group: Group) -> None:
         """Remember the entries by which the settings were read."""
         names = tuple(group)
-        keys = [key for key in names if key not in ("params", "param_names", PLACED, *CARRIED)]
+        passed_over = ("params", "param_names", PLACED, *{*CARRIED} - {"capturable"})
+        keys = [key for key in names if key not in passed_over]
         entries: Callable[[Group], Any] = operator.itemgetter(*keys, "params")
 
         def pick(group: Group) -> Any:
@@ -124,7 +149,7 @@ class Reader:
         if self.fixed and alike(self._pick(group), self._seen):
             return self._settings
         settings = settle(group, self._choose(group), self._options, self._scaled)
-        if settings.program is not self._settings.program or settings.numbers != self._settings.numbers:
+        if not settings.says_the_same(self._settings):
             self._settings = settings
         self._look(group)
         return self._settings
@@ -149,26 +174,47 @@ def check_carried(group: Group, rule: Rule) -> None:
         if value is torch_optimizer.required:
             raise TypeError(f"{rule.name} has no default for {name}; give {name}=...")
     if group.get("differentiable"):
-        refuse_recording("differentiable")
-    for name in ("foreach", "fused"):
+        raise ValueError(
+            "differentiable=True is not possible: the step is compiled code outside of PyTorch's graphs; leave it out"
+        )
+    for name in ("foreach", "fused", "capturable"):
         if not isinstance(group.get(name), (bool, NoneType)):
             raise TypeError(f"{name}={group[name]!r}: give True, False or None")
     if group.get("foreach") and group.get("fused"):
         raise ValueError("foreach=True and fused=True exclude each other in torch.optim; give one or neither")
 
 
-def refuse_recording(name: str) -> None:
-    """Refuse an option that asks PyTorch to record what a step does.
+def in_main_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is where the host computes."""
+    return tensor.device.type == "cpu"
 
-    `capturable` is refused where a group is given: `torch.compile` itself writes it into groups that are written to in
-    code it has compiled.
+
+def recorded(group: Group) -> bool:
+    """Whether a CUDA graph may record the steps of a group: it is `capturable`, and its parameters are on GPUs.
+
+    With parameters in main memory `capturable` is refused where a group is given, and later on means nothing:
+    `torch.compile` itself writes it into groups that are written to in code it has compiled.
+    """
+    return bool(group.get("capturable")) and not any(map(in_main_memory, _members(group)))
+
+
+def refuse_capturable(group: Group) -> None:
+    """Refuse a group that asks for steps which a graph records where there is none.
 
     Raises:
-        ValueError: Always.
+        ValueError: It does.
     """
-    raise ValueError(
-        f"{name}=True is not possible: the step is compiled code outside of PyTorch's graphs; leave it out"
-    )
+    if group.get("capturable") and (places := [p.device for p in _members(group) if in_main_memory(p)]):
+        raise ValueError(
+            f"capturable=True is not possible for parameters on {places[0]}: it is for CUDA graphs, which record what "
+            "a GPU is given and not what the host computes. Leave it out; in torch.compile a step needs nothing of it"
+        )
+
+
+def _members(group: Group) -> list[torch.Tensor]:
+    """The parameters of a group, whose names may stand beside them."""
+    entries = group["params"] if isinstance(group["params"], list) else [group["params"]]
+    return [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
 
 
 def settle(group: Group, rule: Rule, options: Shared, scaled: bool) -> GroupSettings:
@@ -183,11 +229,38 @@ def settle(group: Group, rule: Rule, options: Shared, scaled: bool) -> GroupSett
     maximize = _yes("maximize", group.get("maximize", False))
     chosen = options.around(rule, flags, maximize, scaled)
     program = chosen.program
-    numbers = {
-        name: checked(_spelled(group, name), look_up(group, name, rule), program.ranges[name])
-        for name in program.hyperparameters
-    }
-    return GroupSettings(chosen, program, numbers)
+    capturable = recorded(group)
+    numbers: dict[str, float] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    for name in program.hyperparameters:
+        value = look_up(group, name, rule)
+        if capturable and isinstance(value, torch.Tensor) and not in_main_memory(value):
+            _check_held(_spelled(group, name), value, name in _known_by_the_host(chosen))
+            numbers[name], tensors[name] = 0.0, value
+        else:
+            numbers[name] = checked(_spelled(group, name), value, program.ranges[name])
+    return GroupSettings(chosen, program, numbers, tensors, capturable)
+
+
+def _known_by_the_host(chosen: Settings) -> set[str]:
+    """The hyperparameters that states begin with, or that place a point ahead."""
+    starts = {start for start in chosen.program.states.values() if isinstance(start, str)}
+    return starts | ({*chosen.ahead.scalars} if chosen.ahead is not None else set())
+
+
+def _check_held(name: str, tensor: torch.Tensor, known: bool) -> None:
+    """Make sure that a hyperparameter can be read where a GPU has it.
+
+    Raises:
+        ValueError: It has several elements, or the host has to know it.
+    """
+    if tensor.numel() != 1:
+        raise ValueError(f"{name} is a tensor of shape {tuple(tensor.shape)}; give a number or a tensor of one element")
+    if known:
+        raise ValueError(
+            f"{name} is a tensor on {tensor.device}, but with capturable=True the host has to know it without asking, "
+            "for states that begin with it or for the point ahead; give a number, or a tensor on the CPU"
+        )
 
 
 def look_up(group: Group, name: str, rule: Rule) -> Any:

@@ -105,14 +105,15 @@ def complete_state(
     remembered = [name for name in settings.rule.states if name in program.states]
     if remembered and not any(new.get(name + end) is not None for name in remembered for end in ("", CODED)):
         new["step"] = 0.0  # as when SGD is given a momentum on the way: for the rule this is the beginning
-    if not _is_clock(new.get("step"), torch.float32):
-        done = torch.tensor(float(new.pop("step", 0.0)), dtype=torch.float32, device="cpu")
+    counted_on = p.device if settings.capturable else torch.device("cpu")
+    if not _is_clock(new.get("step"), torch.float32, counted_on):
+        done = torch.tensor(float(new.pop("step", 0.0)), dtype=torch.float32, device=counted_on)
         new = {"step": done, **new}
     for name, start in program.scalar_states.items():
-        if not _is_clock(new.get(name), torch.float64):
+        if not _is_clock(new.get(name), torch.float64, counted_on):
             value = new.get(name)
             number = start if value is None else float(value)
-            new[name] = torch.tensor(number, dtype=torch.float64, device="cpu")
+            new[name] = torch.tensor(number, dtype=torch.float64, device=counted_on)
     for name, kind in kinds.items():
         new[name + CODED], new[name + SCALES] = _pair(p, name, kind, new, settings)
     for name in names:
@@ -139,8 +140,8 @@ def complete_state(
     return new, names
 
 
-def _is_clock(value: Any, dtype: torch.dtype) -> bool:
-    return isinstance(value, Tensor) and value.dtype == dtype and value.dim() == 0 and value.device.type == "cpu"
+def _is_clock(value: Any, dtype: torch.dtype, device: torch.device) -> bool:
+    return isinstance(value, Tensor) and value.dtype == dtype and value.dim() == 0 and value.device == device
 
 
 def _pair(p: Tensor, name: str, kind: str, own: Mapping[str, Any], settings: GroupSettings) -> tuple[Tensor, Tensor]:
