@@ -16,21 +16,23 @@ from downslope.language.program import Program
 from downslope.targets.codes import BLOCK, CODES
 from downslope.targets.signs import exact, nonnegative
 
-WORDS = "NOISE, dither, held, inverse, magnitude, make_noise, no_peak, peak, reading, scaling, writing"
+WORDS = "NOISE, dither, holding, inverse, magnitude, make_noise, no_peak, peak, reading, scaling, writing"
 """What the text needs of `codes`."""
 
-_NAMES = ("load", "store", "at", "held", "hold", "peak", "scale", "inverse", "kept", "size", "start")
+_NAMES = ("load", "store", "store_many", "at", "hold", "peak", "scale", "inverse", "kept", "size", "start")
 
 BLOCKS = """\
         for block_ in range(first_, last_, {block}):
             stop_ = min(block_ + {block}, last_)
+            many_ = block_ + (stop_ - block_) // {many} * {many}
             number_ = block_ // {block}
-            if far_:
-{prefetches}
 {before}
             for i_ in range(block_, stop_):
 {loop}
 {between}
+            for i_ in range(block_, many_, {many}):
+{after_many}
+            for i_ in range(many_, stop_):
 {after}"""
 
 NOISE = """\
@@ -69,7 +71,7 @@ def names(states: Mapping[str, str]) -> set[str]:
     return (
         used
         | {f"{what}_of_{name}_" for name in states for what in ("scale", "start")}
-        | {"number_", *WORDS.split(", ")}
+        | {"number_", "many_", *WORDS.split(", ")}
     )
 
 
@@ -84,8 +86,8 @@ def words(states: Mapping[str, str], columns: Mapping[str, int], scales: int) ->
     lines = []
     for j, (name, code) in enumerate(states.items()):
         lines += [
-            f'load_{name}_, store_{name}_ = reading("{code}", {columns[name]}), writing("{code}", {columns[name]})',
-            f'held_{name}_, hold_{name}_ = held("{name}")',
+            f'load_{name}_, hold_{name}_ = reading("{code}", {columns[name]}), holding("{name}")',
+            f'store_{name}_, store_many_{name}_ = writing("{code}", {columns[name]}, "{name}")',
             f'load_scale_{name}_, store_scale_{name}_ = access("float32", {scales + j})',
             f'scale_of_{name}_, start_of_{name}_ = scaling("{code}"), dither({j})',
         ]
@@ -132,16 +134,10 @@ def between(written: Sequence[str]) -> list[str]:
     return lines
 
 
-def after(written: Sequence[str]) -> list[str]:
-    """Lines that write the codes of a block, a loop for each state."""
-    lines = []
-    for name in written:
-        value, n = f"held_{name}_(i_ - block_)", f"start_{name}_ + (i_ - block_)"
-        lines += [
-            "for i_ in wide(block_, stop_):",
-            f"    store_{name}_(at_{name}_, i_, {value}, inverse_{name}_, {n})",
-        ]
-    return lines
+def after(written: Sequence[str], word: str) -> list[str]:
+    """Lines that write codes of a block, one of each of these states, or several, by words of this name."""
+    place = "i_ - block_"
+    return [f"{word}_{name}_(at_{name}_, i_, {place}, inverse_{name}_, start_{name}_ + ({place}))" for name in written]
 
 
 def bounds(first: str, last: str, length: str) -> tuple[str, str]:

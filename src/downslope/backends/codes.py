@@ -34,33 +34,32 @@ def reading(kind: str, which: int) -> Word:
         moved = new("i32", f"shl {wide}, {code.shift}")
         offset = number(code.offset, "i32")
         if code.signed:  # the sign has come to stand in front, and all between it and the magnitude is taken away
-            kept = new("i32", f"and {moved}, {-0x80000000 | code.magnitudes << code.shift}")
-            sign = new("i32", f"and {kept}, {-0x80000000}")
-            z = new("i32", f"or {kept}, {offset.text}")
-            offset = new("i32", f"or {sign}, {offset.text}")
-        else:
-            z = new("i32", f"add {moved}, {offset.text}")
-        floats = [new("float", f"bitcast {part} to float") for part in (z, offset)]
-        return new("float", f"fmul {new('float', f'fsub {floats[0]}, {floats[1].text}')}, {scale.text}")
+            moved = new("i32", f"and {moved}, {-0x80000000 | code.magnitudes << code.shift}")
+        z = new("float", f"bitcast {new('i32', f'or {moved}, {offset.text}')} to float")
+        z = new("float", f"fmul contract {z}, {scale.text}")
+        c = new("float", f"fmul contract {new('float', f'bitcast {offset} to float')}, {scale.text}")
+        if code.signed:
+            sign = new("i32", f"and {wide}, {-0x80000000}")
+            c = new("i32", f"or {new('i32', f'bitcast {c} to i32')}, {sign.text}")
+            c = new("float", f"bitcast {c} to float")
+        return new("float", f"fsub contract {z}, {c.text}")  # exact, as the products are: two of the three may be one
 
     return Word(load)
 
 
-def held(name: str) -> tuple[Word, Word]:
-    """Words `load(i)` and `store(i, value)` of a float32 in memory of a function's own, which has room for a block."""
+def _held_at(writer: Writer, name: str, i: Value) -> str:
+    start = writer.room(name, "float", BLOCK)
+    return str(writer.new("ptr", f"getelementptr inbounds float, {start}, {writer.cast(i, 'i64')}"))
 
-    def at(writer: Writer, i: Value) -> str:
-        start = writer.room(name, "float", BLOCK)
-        return str(writer.new("ptr", f"getelementptr inbounds float, {start}, {writer.cast(i, 'i64')}"))
 
-    def load(writer: Writer, arguments: Sequence[Value]) -> Value:
-        return writer.new("float", f"load float, {at(writer, arguments[0])}")
+def holding(name: str) -> Word:
+    """A word `hold(i, value)`: keep a float32 in memory of a function's own, which has room for a block."""
 
-    def store(writer: Writer, arguments: Sequence[Value]) -> None:
+    def hold(writer: Writer, arguments: Sequence[Value]) -> None:
         i, value = arguments
-        writer.put(f"store {writer.cast(value, 'float')}, {at(writer, i)}")
+        writer.put(f"store {writer.cast(value, 'float')}, {_held_at(writer, name, i)}")
 
-    return Word(load), Word(store)
+    return Word(hold)
 
 
 def _magnitude(writer: Writer, arguments: Sequence[Value]) -> Value:
@@ -112,7 +111,7 @@ def _make_noise(writer: Writer, arguments: Sequence[Value]) -> None:
     bits = writer.new("i32", f"mul {n}, {GOLDEN}")
     for code in CODES.values():
         value = writer.new("i32", f"lshr {bits}, {32 - code.shift}")
-        writer.put(f"store {value}, {_noise_at(writer, arguments[0], code)}")
+        writer.put(f"store {writer.new('i32', f'sub {value}, {code.offset}')}, {_noise_at(writer, arguments[0], code)}")
 
 
 def _noise_at(writer: Writer, n: Value, code: Code) -> str:
@@ -141,33 +140,97 @@ def dither(which: int) -> Word:
     return Word(start)
 
 
-def writing(kind: str, which: int) -> Word:
-    """A word `store(address, i, value, inverse, n)`: a value as a code of the array number `which` of a slot.
+MANY = 32
+"""How many codes are written at a time."""
 
-    For a code without sign the value has none; `n` is the place of the number to round by.
+_LANES = 8
+
+
+def writing(kind: str, which: int, name: str) -> tuple[Word, Word]:
+    """Words `store(address, i, j, inverse, n)` and `store_many(...)`, which does it for `MANY` codes from there on.
+
+    They write the held value number `j` of this name as the code number `i` of the array number `which` of a slot. For
+    a code without sign the value has none; `n` is the place of the number to round by.
     """
     code = CODES[kind]
 
     def store(writer: Writer, arguments: Sequence[Value]) -> None:
-        address, i, value, inverse, n = arguments
-        new = writer.new
-        noise = new("i32", f"load i32, {_noise_at(writer, n, code)}")
-        bits = new("i32", f"bitcast {value} to i32")
-        magnitude = new("i32", f"and {bits}, {MAGNITUDE}") if code.signed else bits
-        scaled = new("float", f"fmul {new('float', f'bitcast {magnitude} to float')}, {inverse.text}")
-        offset = new("float", f"bitcast i32 {code.offset} to float")
-        z = new("i32", f"bitcast {new('float', f'fadd {scaled}, {offset.text}')} to i32")
-        found = new("i32", f"lshr {new('i32', f'add {z}, {noise.text}')}, {code.shift}")
-        if code.signed:  # in bytes, of which there are more in a register
-            kept = new("i8", f"and {new('i8', f'trunc {found} to i8')}, {code.magnitudes}")
-            below = new("i8", f"trunc {new('i32', f'ashr {bits}, 31')} to i8")
-            byte = new("i8", f"or {kept}, {new('i8', f'and {below}, {~code.magnitudes}').text}")
-        else:  # what is not zero has no code below 1
-            least = new("i32", f"or {_smaller(writer, bits, number(1, 'i32'))}, {code.offset >> code.shift}")
-            byte = new("i8", f"trunc {_larger(writer, found, least)} to i8")
+        address, i, j, inverse, n = arguments
+        found, other = _encoded(writer, code, name, j, inverse, n, 1)
+        byte = _joined(writer, code, found, other, "i32", 1)
+        byte = writer.new("i8", f"trunc {byte} to i8")
         writer.put(f"store {byte}, {writer.pointer(address, 'i8', i)}{mark(writer, which)}")
 
-    return Word(store)
+    def store_many(writer: Writer, arguments: Sequence[Value]) -> None:
+        address, i, j, inverse, n = arguments
+        parts = []
+        for part in range(0, MANY, _LANES):
+            here, there = (writer.combine("+", place, number(part, "i64")) for place in (j, n))
+            parts.append(_encoded(writer, code, name, here, inverse, there, _LANES))
+        founds, others = zip(*parts, strict=True)
+        found, other = _bytes(writer, founds, code.magnitudes), _bytes(writer, others, -1)
+        words = writer.new("<8 x i32>", f"bitcast {_joined(writer, code, found, other, 'i8', MANY)} to <8 x i32>")
+        order = "<8 x i32> <i32 0, i32 4, i32 1, i32 5, i32 2, i32 6, i32 3, i32 7>"
+        ordered = writer.new("<8 x i32>", f"shufflevector {words}, <8 x i32> poison, {order}")
+        writer.put(f"store {ordered}, {writer.pointer(address, 'i8', i)}, align 1{mark(writer, which)}")
+
+    return Word(store), Word(store_many)
+
+
+def _vector(kind: str, lanes: int) -> str:
+    return kind if lanes == 1 else f"<{lanes} x {kind}>"
+
+
+def _constant(kind: str, value: int, lanes: int) -> str:
+    return str(value) if lanes == 1 else f"<{', '.join([f'{kind} {value}'] * lanes)}>"
+
+
+def _encoded(
+    writer: Writer, code: Code, name: str, j: Value, inverse: Value, n: Value, lanes: int
+) -> tuple[Value, Value]:
+    """Magnitudes of the codes of held values; and numbers whose bit 7 is the sign, or bit 0 whether it is not zero."""
+    new, ints, floats = writer.new, _vector("i32", lanes), _vector("float", lanes)
+    bits = new(ints, f"load {ints}, {_held_at(writer, name, j)}, align 4")
+    noise = new(ints, f"load {ints}, {_noise_at(writer, n, code)}, align 4")
+    if lanes > 1:
+        first = new(floats, f"insertelement {floats} poison, {inverse}, i32 0")
+        inverse = new(floats, f"shufflevector {first}, {floats} poison, {ints} zeroinitializer")
+    size = new(ints, f"and {bits}, {_constant('i32', MAGNITUDE, lanes)}") if code.signed else bits
+    scaled = new(floats, f"fmul contract {new(floats, f'bitcast {size} to {floats}')}, {inverse.text}")
+    offset = new(floats, f"bitcast {ints} {_constant('i32', code.offset, lanes)} to {floats}")
+    z = new(ints, f"bitcast {new(floats, f'fadd contract {scaled}, {offset.text}')} to {ints}")  # exact but for the sum
+    found = new(ints, f"lshr {new(ints, f'add {z}, {noise.text}')}, {_constant('i32', code.shift, lanes)}")
+    found = new(ints, f"and {found}, {_constant('i32', code.magnitudes, lanes)}") if lanes == 1 else found
+    if code.signed:
+        return found, new(ints, f"lshr {bits}, {_constant('i32', 24, lanes)}")
+    some = new(_vector("i1", lanes), f"icmp ne {bits}, {_constant('i32', 0, lanes)}")
+    return found, new(ints, f"sext {some} to {ints}")
+
+
+def _joined(writer: Writer, code: Code, found: Value, other: Value, kind: str, lanes: int) -> Value:
+    """Codes, of what `_encoded` gives."""
+    whole, bit = _vector(kind, lanes), 0xFF & ~code.magnitudes if code.signed else 1
+    below = writer.new(whole, f"and {other}, {_constant(kind, bit, lanes)}")
+    if code.signed:
+        return writer.new(whole, f"or {found}, {below.text}")
+    return writer.call(whole, f"llvm.umax.{kind if lanes == 1 else f'v{lanes}{kind}'}", [found, below])
+
+
+def _bytes(writer: Writer, parts: Sequence[Value], kept: int) -> Value:
+    """The lowest bytes of 32 integers and what bits of them are `kept`, in an order of their own.
+
+    It is that in which processors with 32 bytes to a register make one of two, by one instruction.
+    """
+    for kind, count in (("i16", 16), ("i8", 32)):
+        if kind == "i8":
+            parts = [writer.new("<16 x i16>", f"and {part}, {_constant('i16', kept, 16)}") for part in parts]
+        whole, quarter = f"<{count} x {kind}>", count // 4
+        order = [side + 2 * (half * quarter + k) for half in (0, 1) for side in (0, count) for k in range(quarter)]
+        mask = f"<{count} x i32> <{', '.join(f'i32 {k}' for k in order)}>"
+        same = [writer.new(whole, f"bitcast {part} to {whole}") for part in parts]
+        pairs = zip(same[::2], same[1::2], strict=True)
+        parts = [writer.new(whole, f"shufflevector {a}, {b}, {mask}") for a, b in pairs]
+    return parts[0]
 
 
 def _larger(writer: Writer, left: Value, right: Value) -> Value:

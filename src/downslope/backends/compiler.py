@@ -4,12 +4,11 @@ A function has an annotation for every argument and for what it returns: `int64`
 the address of many of them, `words`, `halves`, `singles`, `doubles`, which are read and written as `words[i]`. What has
 no annotation is `float64`, and a function that does not say what it returns is written wherever it is called.
 
-There are assignments, `if`, `while`, `for ... in range(...)`, `continue`, `return`, arithmetic, comparisons, calls;
-`wide` in the place of `range` asks for 32 turns at a time, as is good for bytes. A variable has the type of what it is
-first given. Of an integer and any float comes a `float64`, of two floats the wider. Nothing is re-associated, and
-nothing is checked. Names that are no variables are the module's: numbers, classes whose
-attributes are whole numbers, other functions of the same library, and `Word`s, for which instructions are written in
-their place.
+There are assignments, `if`, `while`, `for ... in range(...)`, `continue`, `return`, arithmetic, comparisons, calls.
+A variable has the type of what it is first given. Of an integer and any float comes a `float64`, of two floats the
+wider. Nothing is re-associated, and nothing is checked. Names that are no variables are the module's: numbers, classes
+whose attributes are whole numbers, other functions of the same library, and `Word`s, for which instructions are written
+in their place.
 """
 
 from __future__ import annotations
@@ -277,7 +276,7 @@ class _Compilation:
         write.jump(advance)
         write.reach(advance)
         write.set(counter, write.new("i64", f"add nsw i64 {write.get(counter).text}, {step.text}"))
-        write.jump(test, wide=ast.unparse(statement.iter.func) == "wide")
+        write.jump(test)
         write.reach(after)
 
     def _repeated(self, body: Sequence[ast.stmt], next_: str) -> None:

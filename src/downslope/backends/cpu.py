@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from downslope.backends import coded, memory, source_cache, threads
+from downslope.backends.codes import MANY
 from downslope.backends.host import host
 from downslope.backends.memory import FIRST, KEY, LENGTH, ROW, START
 from downslope.language.program import Program, in_order
@@ -201,22 +202,19 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
             loop += [f"sum_ = {value}", f"{put}({at}, i_, sum_)"]
             loop.append(f"{accessors[COMPENSATION][1]}({addresses[COMPENSATION]}, i_, sum_ - round_(sum_))")
     sizes = {name: SIZES[stored[name]] for name in kept}
-    lines = [range(AHEAD_BYTES, AHEAD_BYTES + size * BLOCK, 64) if codes else ["line_"] for size in sizes.values()]
-    prefetches = [
-        f"prefetch({addresses[name]} + {size} * block_ + {line})"
-        for (name, size), ahead in zip(sizes.items(), lines, strict=True)
-        for line in ahead
-    ]
+    prefetches = [f"prefetch({addresses[name]} + {size} * block_ + line_)" for name, size in sizes.items()]
     written = [name for name, _ in text.stores if name in codes]
     blocks = (coded.BLOCKS if codes else _BLOCKS).format(
         block=BLOCK if codes else BLOCK_BYTES // max(sizes.values()),
+        many=MANY,
         ahead=AHEAD_BYTES,
         size=max(sizes.values()),
         prefetches=_indented(prefetches, 16),
         loop=_indented(loop, 16),
         before=_indented(coded.before([name for _, name in text.loads if name in codes], written), 12),
         between=_indented(coded.between(written), 12),
-        after=_indented(coded.after(written), 12),
+        after_many=_indented(coded.after(written, "store_many"), 16),
+        after=_indented(coded.after(written, "store"), 16),
     )
     first, last = f"max(begin_ - slot_[{START}], 0)", f"min(end_ - slot_[{START}], slot_[{LENGTH}])"
     if codes:

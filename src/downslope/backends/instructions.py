@@ -46,8 +46,6 @@ _CONVERSIONS = {
 }
 _INTRINSICS = {"sqrt": "sqrt", "exp": "exp", "log": "log", "pow": "pow", "abs": "fabs"}
 _CALLED = ("expm1", "tanh", "sin", "cos")
-_HINTS = 1000
-"""The first number of what is said of loops; lower ones are of those who write what a function is for."""
 OF_THE_C_LIBRARY = tuple(f"{name}{end}" for name in ("exp", "log", "pow", *_CALLED) for end in ("", "f"))
 """Functions that compiled code calls."""
 
@@ -149,20 +147,9 @@ class Writer:
         """Go on at a place; what was written last has to end with a jump."""
         self._lines.append(f"{label}:")
 
-    def jump(self, label: str, *, wide: bool = False) -> None:
-        """Jump to a place; back to the start of a loop that is to be done 32 steps at a time, if `wide`."""
-        self.put(f"br label %{label}{self._hint() if wide else ''}")
-
-    def _hint(self) -> str:
-        at = _HINTS + 3 * sum(name.startswith("wide") for name in self.metadata)
-        width, once = '"llvm.loop.vectorize.width", i32 32', '"llvm.loop.interleave.count", i32 1'
-        lines = (
-            f"!{at} = distinct !{{!{at}, !{at + 1}, !{at + 2}}}",
-            f"!{at + 1} = !{{!{width}}}",
-            f"!{at + 2} = !{{!{once}}}",
-        )
-        self.metadata[f"wide {at}"] = "\n".join(lines)
-        return f", !llvm.loop !{at}"
+    def jump(self, label: str) -> None:
+        """Jump to a place."""
+        self.put(f"br label %{label}")
 
     def branch(self, test: Value, then: str, otherwise: str) -> None:
         """Jump to one place if this is true, else to another."""

@@ -74,7 +74,7 @@ def from_{kind}(code, scale):
 def to_{kind}(value, size, scale, noise):
     z = (scaled(size, scale) + real({c!r})).to(tl.uint32, bitcast=True)
     found = (z + (noise >> {spare})) >> {shift}
-    return tl.maximum(found, tl.minimum(size, 1) | {zero:#x}).to(tl.{kind})
+    return tl.maximum(found & {magnitudes:#x}, tl.minimum(size, 1)).to(tl.{kind})
 """
 
 
@@ -93,7 +93,6 @@ def library(kinds: Iterable[str]) -> str:
                 kept=1 << 31 | code.magnitudes << code.shift,
                 offset=code.offset,
                 c=2.0**code.power,
-                zero=code.offset >> code.shift,
             )
         )
     return "".join([_LIBRARY, *parts]) if parts else ""
