@@ -27,7 +27,7 @@ function change(patch) {
   Object.assign(state, patch);
   if (other) {
     state.shape = patch.shape ?? {};
-    if (!("start" in patch)) state.start = [...surfaceNamed(state.surface).start];
+    if (!("start" in patch)) state.start = [...groundOf(state).start];
   }
   if (!state.rules.includes(state.look)) state.look = state.rules[0];
   recompute(budget());
@@ -49,12 +49,14 @@ function ask() {
       tryRates(dragging || now.playing ? SLICE : 12);
       if (state.lr === "best") showNumbers();
     }
-    if (isWaiting() || !isTried()) ask();
+    else if (!isClouded()) workClouds(dragging ? SLICE : 8);
+    if (isWaiting() || !isTried() || !isClouded()) ask();
     draw(time);
   });
 }
 
-// What is in sight, or will be soon: nothing else is drawn.
+// What is in sight, or will be soon: while things move nothing else is drawn.
+const isDrawn = (id) => inSight.has(find(id)) || !(now.playing || dragging);
 const inSight = new Set();
 const sight = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -77,11 +79,13 @@ function draw(time = Infinity) {
   const drawn = scene();
   const drawing = drawGround(ground, drawn);
   placeHandle(handle, surface, state.start, drawing);
+  drawClouds(drawing);
   if (lookedAt().shown) drawForces(drawing.context, lookedAt(), drawing.place);
   drawLosses(find("curves"), drawn);
   drawCanyon(find("canyon"));
-  if (inSight.has(find("closely"))) drawClosely(time);
-  if (inSight.has(find("numbers")) && isTime(time, "numbers")) {
+  if (isDrawn("closely")) drawClosely(time);
+  if (find("weather").open && isTime(time, "weather")) fillWeather();
+  if (isDrawn("numbers") && isTime(time, "numbers")) {
     find("at").textContent = `${now.step}`;
     fillNow(drawn, told);
   }
@@ -138,6 +142,8 @@ function showState() {
   showWalkers();
   showClosely();
   showSettings();
+  showWeather();
+  showShare();
   showAdd();
   find("step-count").value = state.steps;
 }
@@ -277,6 +283,8 @@ scrubOn(find("curves"), () => state.steps, going.show);
 listenToCanyon();
 listenClosely();
 listenToSettings();
+listenToWeather();
+listenToShare();
 find("left-close").addEventListener("click", () => showLeft([]));
 for (const { place, mount } of MODULES) mounted.push(mount(page, find(place)) ?? {});
 openLink(location.hash.length > 1 ? location.hash : PLAY.link);

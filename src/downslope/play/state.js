@@ -54,7 +54,7 @@ const KEYS = {
     write: names.write,
   },
   start: {
-    fallback: (state) => [...surfaceNamed(state.surface).start],
+    fallback: (state) => [...groundOf(state).start],
     read(text, state) {
       const { variables } = surfaceNamed(state.surface);
       const values = text.split(",").map((part) => within(-1e6, 1e6).read(part));
@@ -122,6 +122,11 @@ function readLink(link) {
     }
   }
   return left;
+}
+
+// The surface of a state, as it is turned, stretched and multiplied, for where a walk begins on it.
+function groundOf({ surface, turn = 0, stretch = 1, times = 1 }) {
+  return altered(surfaceNamed(surface), turn, stretch, times);
 }
 
 // What a key such as `adam.lr`, `adam.bias_correction` or `valley.kappa` says.

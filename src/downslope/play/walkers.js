@@ -21,12 +21,13 @@ function surfaceTyped(text) {
 
 // The surface of the state, with what of it is worked out once.
 function surfaceNow() {
-  const key = JSON.stringify([state.surface, state.shape]);
+  const key = JSON.stringify([state.surface, state.shape, state.turn, state.stretch, state.times]);
   if (!made.has(key)) {
     const base = surfaceNamed(state.surface);
     const shape = { ...base.parameters, ...state.shape };
     if (made.size > 20) made.clear();
-    made.set(key, { ...base, flat: base.variables.length === 2, height: base.height(shape), second: base.second(shape) });
+    const plain = { ...base, flat: base.variables.length === 2, height: base.height(shape), second: base.second(shape) };
+    made.set(key, state.turn || state.stretch !== 1 || state.times !== 1 ? altered(plain, state.turn, state.stretch, state.times) : { ...plain, base: plain, to: (point) => Array.from(point), backTo: (point) => Array.from(point) });
   }
   return made.get(key);
 }
@@ -95,6 +96,7 @@ function recompute(milliseconds) {
   gather();
   every = Math.ceil(state.steps / 600);
   const size = surface.variables.length;
+  gusts = state.noise > 0 ? gustsOf(state.seed, state.noise, state.steps * size) : null;
   const first = surface.height(Float64Array.from(state.start), new Float64Array(1 + size))[0];
   goal = surface.lowest + (surface.bottomless ? PLAY.half : PLAY.close) * (first - surface.lowest);
   for (const walker of walkers) {
@@ -105,6 +107,7 @@ function recompute(milliseconds) {
   for (const walker of missing) walk(walker, walker.waiting);
   walkOn(milliseconds);
   stale();
+  staleCloud();
   if (state.lr === "best" && milliseconds === Infinity) tryRates(60);
   now.step = Math.min(now.step, state.steps);
   now.pointed = walkers.find((walker) => walker.id === now.pointed?.id) ?? null;

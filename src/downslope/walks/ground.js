@@ -7,8 +7,9 @@ function placed(surface, width, height) {
 }
 
 // Draws a scene: a surface, walkers on it that are at a step of so many, and perhaps one that is pointed at.
-function drawGround(canvas, scene) {
-  const { context, width, height, ratio } = fitted(canvas);
+const drawGround = (canvas, scene) => paintGround(fitted(canvas), scene);
+
+function paintGround({ context, width, height, ratio }, scene) {
   const { surface } = scene;
   const place = placed(surface, width, height);
   if (surface.flat) context.drawImage(mapOf(surface, width, height, ratio), 0, 0, width, height);

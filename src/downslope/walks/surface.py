@@ -17,8 +17,8 @@ from typing import Any, overload
 import numpy as np
 
 from downslope.language.derivative import gradient
-from downslope.language.expression import Expression, expression
-from downslope.language.formula import check_number, unknown, usual_range
+from downslope.language.expression import Expression, apply, expression
+from downslope.language.formula import Range, check_number, unknown, usual_range
 from downslope.language.grammar import parse
 from downslope.language.operations import FormulaError, namespace
 from downslope.language.program import Program, in_order, share
@@ -156,6 +156,58 @@ class Surface:
                 raise unknown(self.name, name, list(numbers))
             numbers[name] = check_number(name, value, usual_range(name))
         return replace(self, parameters=numbers)
+
+    def changed(self, *, turn: float = 0.0, stretch: float = 1.0, times: float = 1.0) -> Surface:
+        """The same ground, stretched along `x`, then turned, and the loss multiplied: rules differ in what they mind.
+
+        The start and the minima are the same places of the ground, the ranges what it takes to see it all.
+
+        Args:
+            turn: Degrees, to the left; a surface of one weight cannot be turned.
+            stretch: How many times as long it is along `x`.
+            times: What the loss is multiplied by.
+
+        Raises:
+            ValueError: A number is out of range, or a surface of one weight is to be turned.
+
+        Example:
+            >>> from downslope import surfaces
+            >>> turned = surfaces.valley.changed(turn=90)
+            >>> [round(each, 9) for each in turned.start], round(float(turned(*turned.start)), 9)
+            ([-1.5, -9.0], 19.35)
+        """
+        turn = math.radians(check_number("turn", turn, Range(-360.0, 360.0)))
+        stretch = check_number("stretch", stretch, Range(1e-6, 1e6))
+        times = check_number("times", times, Range(1e-9, 1e9))
+        if turn and len(self.variables) == 1:
+            raise ValueError(f"turn={math.degrees(turn):g}: {self.name} has one weight, and cannot be turned")
+        c, s = math.cos(turn), math.sin(turn)
+        rows = [[c * stretch, -s], [s * stretch, c]] if len(self.variables) == 2 else [[stretch]]
+        forth = np.array(rows)
+        here = [array(name) for name in self.variables]
+        back = [[c / stretch, s / stretch], [-s, c]] if len(here) == 2 else [[1 / stretch]]
+        there = {
+            v: functools.reduce(lambda a, b: a + b, [w * h for w, h in zip(row, here, strict=True)])
+            for v, row in zip(self.variables, back, strict=True)
+        }
+        new: dict[Expression, Expression] = {}
+        for e in in_order([self.formula]):
+            args = [new[arg] for arg in e.args]
+            new[e] = apply(e.op, *args) if args else there.get(str(e.value), e)
+        corners = np.array(list(itertools.product(*(self.ranges[name] for name in self.variables)))) @ forth.T
+        ends = zip(corners.min(axis=0), corners.max(axis=0), strict=True)
+        points = [tuple(map(float, forth @ np.array(point))) for point in (self.start, *self.minima)]
+        told = {"turn": math.degrees(turn), "stretch": stretch, "times": times}
+        usual = {"turn": 0.0, "stretch": 1.0, "times": 1.0}
+        how = ", ".join(f"{name}={value:g}" for name, value in told.items() if value != usual[name])
+        return replace(
+            self,
+            name=f"{self.name} ({how})" if how else self.name,
+            formula=times * new[self.formula],
+            ranges={v: (float(low), float(high)) for v, (low, high) in zip(self.variables, ends, strict=True)},
+            start=points[0],
+            minima=tuple(points[1:]),
+        )
 
     @property
     def lowest(self) -> float | None:
