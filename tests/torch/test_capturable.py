@@ -277,6 +277,75 @@ def test_clipping_is_recorded(gpu):
     ours.ends_like(due, exact=False)
 
 
+WAITS = ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "nonzero")
+
+
+def unasked(training, act):
+    """Do something that nobody may wait for a device in."""
+    training.next()
+    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
+        for name in WAITS:
+            patch.setattr(torch.Tensor, name, None, raising=False)
+        act()
+
+
+@pytest.mark.parametrize("options", [{}, {"max_norm": 0.5}], ids=["skip", "skip and clip"])
+def test_a_device_leaves_out_steps_whose_gradients_are_not_finite(options, gpu):
+    """The count of steps says nothing of them, and nobody waits, recorded or not."""
+    ours, due = trainings(gpu, lambda p, **on: downslope.torch.NAdam(p, nonfinite="skip", **options, **on))
+    replay = None
+    for k, bad in enumerate((False, torch.inf, False, False, torch.nan, -torch.inf, False)):
+        if k == 3:
+            ours.next()
+            counted = ours.optimizer.skipped
+            run = gpu.recorded(ours.optimizer.step, [*ours.tensors(), *ours.optimizer._progress.left_out.values()])
+            ours.steps -= 1
+            assert ours.optimizer.skipped == counted == 1
+            replay = run
+        for training in (ours, due):
+            write, training.next = training.next, lambda t=training, n=Training.next: (n(t), spoil(t))
+
+            def spoil(training, bad=bad):
+                if bad:
+                    training.params[1].grad[-1] = bad
+
+            if training is ours:
+                if k == 0:  # what is laid out, and compiled
+                    training.step()
+                else:
+                    unasked(training, replay or training.optimizer.step)
+            else:
+                training.step()
+            training.next = write
+        assert ours.optimizer.skipped == due.optimizer.skipped
+    assert ours.optimizer.skipped == 3
+    ours.ends_like(due, exact=not options)
+    again = copy.deepcopy(ours.optimizer)
+    assert again.skipped == 3
+
+
+def test_a_gradient_scaler_that_leaves_all_to_the_step_waits_for_nothing(gpu):
+    """It sets both numbers for the length of a step; with max_norm the norm is that of what has been unscaled."""
+    for options in ({}, {"max_norm": 0.5}, {"maximize": True, "weight_decay": 0.1}):
+        ours, due = trainings(gpu, lambda p, **on: downslope.torch.Adam(p, fused=True, lr=0.1, **options, **on))  # noqa: B023
+        for k, (scale, found) in enumerate([(1024.0, 0.0), (1024.0, 1.0), (512.0, 0.0), (None, 0.0), (None, 1.0)]):
+            for training in (ours, due):
+                optimizer = training.optimizer
+                optimizer.found_inf = torch.tensor(found, device=training.where)
+                if scale is not None:
+                    optimizer.grad_scale = torch.tensor(scale, device=training.where)
+                if training is due or k in (0, 3):
+                    training.step()
+                else:
+                    unasked(training, optimizer.step)
+                for name in ("found_inf", "grad_scale"):
+                    optimizer.__dict__.pop(name, None)
+        assert ours.optimizer.skipped == due.optimizer.skipped == 2
+        for training in (ours, due):  # and nothing is left of them
+            training.step()
+        ours.ends_like(due, exact="max_norm" not in options)
+
+
 def test_gradients_may_be_at_other_places_in_the_graph_than_before(gpu):
     ours, due = trainings(gpu, lambda p, **on: downslope.torch.Adam(p, **on))
     ours.step()
@@ -383,7 +452,7 @@ def test_what_no_graph_can_record_is_refused_with_the_reason(gpu):
     refused("make the optimizer with capturable=True")
     refused("make the optimizer with capturable=True", steps=0)
     refused("take a step with the same parameters and settings", steps=0, capturable=True)
-    refused("nonfinite='skip' or 'raise'", capturable=True, nonfinite="skip")
+    refused("the host looks at the gradients: with nonfinite='raise'", capturable=True, nonfinite="raise")
 
 
 def test_a_tensor_that_the_host_has_to_know_is_refused(gpu):

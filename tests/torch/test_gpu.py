@@ -402,16 +402,16 @@ def test_sums_are_taken_on_the_devices_of_the_gradients(processes):
 def test_nobody_waits_for_the_norm_of_shards(processes, monkeypatch):
     """Two launches over 4 processes, one over 2 × 3, one that every process has whole."""
     four, two, three = (Processes(count, ["cuda"]) for count in (4, 2, 3))
-    squares = {(four,): 2, (two, three): 1, (): 1}
+    meshes = {(four,): 2, (two, three): 1, (): 1}
     launches = [
         SimpleNamespace(mesh=mesh, squares=lambda: torch.tensor(4.0, dtype=torch.float64))
-        for mesh, count in squares.items()
+        for mesh, count in meshes.items()
         for _ in range(count)
     ]
     for name in ("item", "tolist", "__float__", "__bool__", "cpu", "nonzero"):
         monkeypatch.setattr(torch.Tensor, name, None, raising=False)
-    factor = gradients.factor_on_device(launches, 3.0, 0.5)
-    loose = gradients.factor_on_device(launches, 100.0, 0.5)
+    squares = gradients.squares_on_device(launches)
+    factor, loose = (gradients.factor_within(squares, limit, 0.5) for limit in (3.0, 100.0))
     monkeypatch.undo()
     assert factor.item() == pytest.approx(3.0 / (2 * 4 * 4 + 6 * 4 + 4) ** 0.5)
     assert loose.item() == 0.5

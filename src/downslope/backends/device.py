@@ -39,7 +39,7 @@ class OnDevice:
         storages = table.storages[: len(program.arrays)]
         self.dtype, self.width = np.dtype(body_scalar(storages)), len(program.coefficients)
         self._table, self._memory, self._columns = table, memory, slot_columns(table.storages, rounding)
-        self._factor, self._program, self._scaled_by = None, program, scale_column(program)
+        self._factor, self._scaled_by = None, scale_column(program)
         module = load(program, storages, rounding)
         self.work_out_at = module.work_out.address
         block, warps = shape_of(storages)
@@ -80,7 +80,7 @@ class OnDevice:
         self._rows.follow(tensors)
 
     def leave_out(self, flag: Any) -> None:
-        """Leave steps out where a number on the device is not 0; see `WorkedOut.leave_out`."""
+        """Leave the next step out if a number on the device is not 0; see `WorkedOut.leave_out`."""
         self._rows.leave_out(flag)
 
     def scale(self, factor: Any) -> None:
@@ -100,8 +100,8 @@ class OnDevice:
             return self._survey.norm()
 
     def squares(self) -> Any:
-        """The sum of squares of all gradients, on the device; None where `scaled_by_one` says so."""
-        if not scaled_by_one(self._program, self._table.storages[1]):
+        """The sum of squares of all gradients, on the device; None for gradients in double precision."""
+        if self._table.storages[1] == "float64":
             return None
         with self._memory.here():
             self._slots.send()
@@ -139,22 +139,12 @@ class Sent:
 
 
 def scale_column(program: Program) -> int:
-    """Which of the coefficients is what gradients are multiplied by; -1 if it is none, or in others besides."""
+    """Which of the coefficients is what gradients are multiplied by; -1 if it is none, or in others besides.
+
+    Only if it is one can gradients be scaled by a number that the host does not know.
+    """
     named = [e.op == "input" and e.value == "grad_scale" for e in program.coefficients]
     others = [e for e, is_scale in zip(program.coefficients, named, strict=True) if not is_scale]
     if any(e.value == "grad_scale" for e in in_order([*others, *program.scalar_outputs.values()])):
         return -1
     return named.index(True) if True in named else -1
-
-
-def scaled_by_one(program: Program, gradient: str) -> bool:
-    """Whether gradients can be scaled by a number that the host does not know.
-
-    Not where they are in double precision, so that their squares may overflow, nor by a program that does more with the
-    scale than to multiply gradients by it.
-
-    Args:
-        program: What a step computes.
-        gradient: What gradients are stored as.
-    """
-    return gradient != "float64" and scale_column(program) >= 0

@@ -34,6 +34,8 @@ class Launch(Protocol):
         held: Per slot its tensors: weights, states, then one tensor for the step count and one for each scalar state.
         device: Where they are, as the framework says it.
         mesh: The process groups over which these tensors are shared out, so that sums have to be taken over them.
+        counted: Whether the host counts their steps; if not, the device does, and may leave steps out by itself.
+        scaled_there: Whether `scale` may be given a number on their device, for which the host does not wait.
     """
 
     dense: bool
@@ -42,6 +44,8 @@ class Launch(Protocol):
     held: list[list[Any]]
     device: Any
     mesh: tuple[Any, ...]
+    counted: bool
+    scaled_there: bool
 
     def settle(self, settings: Sequence[Numbered], scale: float) -> None:
         """Take over the settings of all groups.
@@ -55,7 +59,14 @@ class Launch(Protocol):
         """Set what gradients are multiplied by from now on.
 
         Args:
-            factor: A number; or, where `squares` gave a tensor, a tensor of one number on the same device.
+            factor: A number; or a tensor of one, on the device, if the launch is `scaled_there`.
+        """
+
+    def leave_out(self, flag: Any) -> None:
+        """Leave the next step out if a number is not 0, for which nobody waits: then nothing changes or is counted.
+
+        Args:
+            flag: A tensor of one number, if the device counts; or None for a step that is not left out.
         """
 
     def take(self, gradients: Sequence[Any]) -> int:
@@ -89,5 +100,5 @@ class Launch(Protocol):
     def squares(self) -> Any:
         """The sum of squares of the gradients that were taken, as a tensor on their device that nobody has waited for.
 
-        None where only `survey` can tell.
+        It is finite if, and only if, all gradients are. None where only `survey` can tell.
         """

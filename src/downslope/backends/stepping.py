@@ -52,7 +52,7 @@ class Place(Protocol):
         """Read some of the scalars from tensors on the device: which rows, which column, the tensor."""
 
     def leave_out(self, flag: Any) -> None:
-        """Leave steps out where this number on the device is not 0; none where it is None. Only where nobody counts."""
+        """Leave the next step out if this number on the device is not 0; only where the device counts."""
 
     def scale(self, factor: Any) -> None:
         """Multiply gradients by a number of the device's, or by what the coefficients say where it is None."""
@@ -61,7 +61,11 @@ class Place(Protocol):
         """The norm of all gradients whose addresses have just been taken, and how many are not finite: see `survey`."""
 
     def squares(self) -> Any:
-        """The sum of their squares, as a tensor on the device where they are; None where the host has to know it."""
+        """The sum of their squares, as a tensor on the device where they are, for which nobody has waited.
+
+        It is finite if all gradients are. None where the host has to look: where it does so anyhow, and for gradients
+        in double precision, whose squares may overflow.
+        """
 
 
 class OnHost:

@@ -187,9 +187,7 @@ class WorkedOut:
         self._followed = [(self._scalars[rows, column], tensor) for rows, column, tensor in tensors]
 
     def leave_out(self, flag: Any) -> None:
-        """Leave steps out where this number on the device is not 0, from now on; none where it is None."""
-        if flag is None and self._flag is not None:
-            self._left_out.zero_()
+        """Leave the next step out if this number on the device is not 0."""
         self._flag = flag
 
     def bring(self, scalars: Array) -> None:
@@ -199,7 +197,11 @@ class WorkedOut:
         self._sheet.send()
         for place, tensor in self._followed:
             place.copy_(tensor)
-        if self._flag is not None:
-            self._left_out.copy_(self._flag)
-            self._slots.overwritten()
+        if self._flag is None:
+            self._launch()
+            return
+        self._left_out.copy_(self._flag)
         self._launch()
+        self._left_out.zero_()
+        self._slots.overwritten()
+        self._flag = None

@@ -56,9 +56,9 @@ UNPREPARED = (
     "before torch.cuda.graph, and one between two graphs"
 )
 UNKNOWN = (
-    "a CUDA graph cannot record a step in which the host looks at the gradients: with nonfinite='skip' or 'raise', or "
-    "with max_norm where they are float64 or on several devices. Leave these options out, or call step() outside of "
-    "torch.cuda.graph"
+    "a CUDA graph cannot record a step in which the host looks at the gradients: with nonfinite='raise', or with "
+    "max_norm or nonfinite='skip' where they are float64 or on several devices. Leave it out, or call step() outside "
+    "of torch.cuda.graph"
 )
 
 
@@ -80,7 +80,7 @@ class DeviceMemory:
 
     def recording(self) -> bool:
         """Whether a graph records what the device is given."""
-        return self._device.type != "cpu" and torch.cuda.is_current_stream_capturing()
+        return self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
     def keep(self, *things: Any) -> None:
         """Never let go of these."""

@@ -32,15 +32,13 @@ def norm_and_nonfinite(launches: Sequence[Launch], workers: int) -> tuple[float,
     return math.hypot(*norms), bad
 
 
-def factor_on_device(launches: Sequence[Launch], limit: float, scale: float) -> torch.Tensor | None:
-    """What to multiply gradients with so that their norm is within a limit, as a number that stays on their device.
+def squares_on_device(launches: Sequence[Launch]) -> torch.Tensor | None:
+    """The sum of squares of all gradients, as a number that stays on their device; finite if, and only if, all are.
 
     Gradients that are shared out over processes count as a whole: every process must call this, and gets the same.
 
     Args:
         launches: Those of a step, which have just taken the gradients.
-        limit: The largest norm that is left as it is.
-        scale: What gradients are multiplied by in any case.
 
     Returns:
         A tensor for which nobody has waited; None where gradients are on several devices, or where a launch has to be
@@ -60,7 +58,18 @@ def factor_on_device(launches: Sequence[Launch], limit: float, scale: float) -> 
         for group in mesh:
             torch.distributed.all_reduce(total, group=group)
         sums.append(total)
-    norm = (sums[0] if len(sums) == 1 else torch.stack(sums).sum()).sqrt()
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+
+
+def factor_within(squares: torch.Tensor, limit: float, scale: float | torch.Tensor) -> torch.Tensor:
+    """What to multiply gradients with so that their norm is within a limit, where their device knows it.
+
+    Args:
+        squares: The sum of their squares.
+        limit: The largest norm that is left as it is.
+        scale: What gradients are multiplied by in any case.
+    """
+    norm = squares.sqrt()
     return torch.where(norm * scale <= limit, scale, limit / norm)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from downslope.backends.device import scaled_by_one
+from downslope.backends.device import scale_column
 from downslope.backends.launch import Numbered
 from downslope.backends.stepping import Stepper
 from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
@@ -122,6 +122,7 @@ class Compiled:
             counted=together.counted,
         )
         self._memory = memory_of(together.device)
+        self.counted, self.scaled_there = together.counted, self._memory is not None and scale_column(program) >= 0
         self._stepper = _stepper(program, storage.rounding, self._table, self._memory)
         self._regroup()
 
@@ -172,6 +173,11 @@ class Compiled:
             self._scale = factor
             self._stepper.scale(factor)
 
+    def leave_out(self, flag: Any) -> None:
+        """Leave the next step out if a number on the device is not 0."""
+        if flag is not None:
+            self._stepper.leave_out(flag)
+
     def take(self, gradients: Sequence[Any]) -> int:
         """Look whether all tensors are as they should be; see `backends.table.take`."""
         return self._mended(self._table.take(*gradients))
@@ -221,6 +227,13 @@ def refuse_while_recording(devices: Iterable[torch.device], capturable: bool) ->
             raise RuntimeError(UNPREPARED if capturable else UNREPEATABLE)
 
 
+def keep_while_recording(device: torch.device, *things: Any) -> None:
+    """Never let go of what a graph refers to, if one is being recorded."""
+    memory = memory_of(device)
+    if memory is not None and memory.recording():
+        memory.keep(*things)
+
+
 class NoKernelError(RuntimeError):
     """A device does not take a kernel."""
 
@@ -245,7 +258,7 @@ def _stepper(program: Program, rounding: str, table: SlotTable, memory: DeviceMe
 class Interpreted:
     """Tensors where no kernel goes, on other devices: the program, operation by operation; a `Launch` too."""
 
-    dense = False
+    dense, counted = False, True
 
     def __init__(self, together: Together, members: Members, storage: Storage, first: int):
         """Note the tensors; the arguments are those of `Compiled`."""
@@ -254,7 +267,8 @@ class Interpreted:
         self._settings: Sequence[Numbered] = ()
         self._scale = 1.0
         self._gradients: Sequence[Any] = ()
-        self._scaled_there = runs_behind(self.device) and scaled_by_one(self.program, together.storages[1])
+        self._looked_at_there = runs_behind(self.device) and together.storages[1] != "float64"
+        self.scaled_there = runs_behind(self.device) and scale_column(self.program) >= 0
 
     def settle(self, settings: Sequence[Numbered], scale: float) -> None:
         """Take over the settings of all groups."""
@@ -263,6 +277,10 @@ class Interpreted:
     def scale(self, factor: Any) -> None:
         """Set what gradients are multiplied by from now on."""
         self._scale = factor
+
+    def leave_out(self, flag: Any) -> None:
+        """The host counts, and knows whether it leaves a step out."""
+        assert flag is None
 
     def take(self, gradients: Sequence[Any]) -> int:
         """Remember the gradients; 1 + the number of a slot that has no states yet."""
@@ -320,8 +338,8 @@ class Interpreted:
         return math.hypot(*(float(norm) for norm in norms)), 1.0, bad
 
     def squares(self) -> Any:
-        """The sum of squares of the gradients just taken, where that is the device's: see `device.scaled_by_one`."""
-        if not self._scaled_there:
+        """The sum of squares of the gradients just taken, as a tensor; None where to ask for it is not to wait."""
+        if not self._looked_at_there:
             return None
         found = torch.zeros((), dtype=torch.float64, device=self.device)
         for gradient in self._gradients:

@@ -131,8 +131,16 @@ class Layout:
             return [self.launches[0].take(gradients)]
         return [launch.take([gradients[i] for i in launch.which]) for launch in self.launches]
 
-    def step(self, gradients: Sequence[Tensor | None], scale: float | Tensor, workers: int) -> int:
+    def step(
+        self, gradients: Sequence[Tensor | None], scale: float | Tensor, workers: int, left_out: Tensor | None = None
+    ) -> int:
         """Update all weights and states.
+
+        Args:
+            gradients: One for each parameter, or None.
+            scale: What they are multiplied by.
+            workers: How many threads may share the work.
+            left_out: A number of the device's that is not 0 if nothing is to be changed; None if there is none.
 
         Returns:
             0 or less: done; 1: nothing has been changed, try again; 2: nothing has been changed, and something is to
@@ -148,6 +156,7 @@ class Layout:
         moved: Sequence[Tensor] = self.weights
         for k, launch in enumerate(launches):
             launch.scale(scale)
+            launch.leave_out(left_out)
             code = launch.step(gradients if len(launches) == 1 else [gradients[i] for i in launch.which], workers)
             if code > 0 or code == OTHER_CLOCKS:
                 if k:

@@ -29,6 +29,7 @@ from downslope.torch.settings import (
     GroupSettings,
     Shared,
     check_carried,
+    left_to_devices,
     refuse_capturable,
     settle,
     warn_of_misspelt,
@@ -133,7 +134,7 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def skipped(self) -> int:
         """How many steps were left out, for gradients that were not finite."""
-        return self._progress.skipped
+        return self._progress.all_skipped()
 
     @property
     def max_norm(self) -> float | None:
@@ -265,9 +266,15 @@ class Optimizer(torch.optim.Optimizer):
         """One step of the parameters in these groups, whose layout is kept under this key; None if it is left out."""
         # a gradient scaler sets found_inf and grad_scale for the length of a step
         found_inf, grad_scale = self.__dict__.get("found_inf"), self.__dict__.get("grad_scale")
-        if found_inf is not None and float(found_inf):
-            self._progress.skipped += 1
-            return None
+        told = [each for each in (found_inf, grad_scale) if each is not None]
+        there = left_to_devices(groups, told)
+        if there:
+            scale = 1.0 if grad_scale is None else grad_scale.detach().double().reciprocal().reshape(())
+        else:
+            if found_inf is not None and float(found_inf):
+                self._progress.skipped += 1
+                return None
+            scale = 1.0 if grad_scale is None else 1.0 / float(grad_scale)
         step = Step(
             self._progress,
             self._choose,
@@ -276,8 +283,9 @@ class Optimizer(torch.optim.Optimizer):
             self._nonfinite,
             self._workers,
             self.param_groups,
-            1.0 if grad_scale is None else 1.0 / float(grad_scale),
+            scale,
             self._options.max_norm is not None or grad_scale is not None,
+            found_inf if there else None,
         )
         return step.take(key, groups, state)
 
@@ -463,7 +471,7 @@ class Optimizer(torch.optim.Optimizer):
             loaded = training.load(self._training(model), path)
             self._options = replace(self._options, max_norm=loaded.max_norm)
             self._storage = replace(self._storage, seed=loaded.record.get("seed", self._storage.seed))
-            self._progress.skipped = loaded.skipped
+            self._progress.begin_skipped(loaded.skipped)
             self._progress.layouts.clear()
 
     save.__doc__, load.__doc__ = training.save.__doc__, training.load.__doc__
@@ -484,7 +492,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        skipped = state.pop("_skipped", self._progress.skipped if "_progress" in self.__dict__ else 0)
+        skipped = state.pop("_skipped", self._progress.all_skipped() if "_progress" in self.__dict__ else 0)
         super().__setstate__(state)
         if self._aliases:
             self.param_groups = [AliasedGroup(group, self._aliases) for group in self.param_groups]

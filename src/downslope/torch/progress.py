@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from downslope.torch.launch import keep_while_recording, refuse_while_recording
 from downslope.torch.layout import Layout
 from downslope.torch.modules import Rhythm
 
@@ -26,7 +27,8 @@ class Progress:
         layouts: The layout of all parameters, under None, and of single ones that are updated by themselves.
         quick_step: The step where nothing is out of the ordinary; see `quick.quick_step`.
         away: The method inside which parameters hold something else, or which is at work.
-        skipped: How many steps were left out.
+        skipped: How many steps the host has left out.
+        left_out: How many more a device has left out by itself, which only it knows, by device.
         rhythm: When `train()` was called.
     """
 
@@ -35,7 +37,36 @@ class Progress:
     layouts: dict[Tensor | None, Layout] = field(default_factory=dict)
     away: str = ""
     skipped: int = 0
+    left_out: dict[torch.device, Tensor] = field(default_factory=dict)
     rhythm: Rhythm = field(default_factory=Rhythm)
+
+    def all_skipped(self) -> int:
+        """How many steps were left out; whoever asks waits for the devices."""
+        return self.skipped + sum(int(count) for count in self.left_out.values())
+
+    def begin_skipped(self, count: int) -> None:
+        """Go on from so many steps that were left out."""
+        self.skipped = count
+        for there in self.left_out.values():
+            there.zero_()
+
+    def prepare(self, flag: Tensor | None) -> None:
+        """Have a count of the steps that the device of a flag leaves out, before the first of them.
+
+        Raises:
+            RuntimeError: A graph is being recorded, in which there would be a new one at every run.
+        """
+        if flag is not None and flag.device not in self.left_out:
+            refuse_while_recording([flag.device], capturable=True)
+            with torch.inference_mode(False):
+                self.left_out[flag.device] = torch.zeros((), dtype=torch.int64, device=flag.device)
+
+    def note(self, flag: Tensor | None) -> None:
+        """Count a step that a device leaves out if a number is not 0, there."""
+        if flag is not None:
+            count = self.left_out[flag.device]
+            keep_while_recording(flag.device, count)
+            count += flag.reshape(()) != 0
 
     def refuse(self, what: str) -> None:
         """Refuse to do something while parameters hold something else.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from downslope.backends.launch import Launch
 from downslope.rule import Rule
-from downslope.torch.gradients import describe_nonfinite, factor_on_device, norm_and_nonfinite
+from downslope.torch.gradients import describe_nonfinite, factor_within, norm_and_nonfinite, squares_on_device
 from downslope.torch.launch import Storage
 from downslope.torch.layout import Layout, lay_out, worst_of
 from downslope.torch.points import follow
@@ -21,6 +21,18 @@ from downslope.training.groups import NonFiniteGradientError
 Tensor = torch.Tensor
 State = dict[Tensor, dict[str, Any]]
 _ATTEMPTS = 5
+
+
+class Verdict(NamedTuple):
+    """What becomes of a step.
+
+    Attributes:
+        factor: What gradients are multiplied by.
+        left_out: A number of their device's that is not 0 if the step is left out; None if it is not.
+    """
+
+    factor: float | Tensor
+    left_out: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,9 @@ class Step:
         nonfinite: What to do when a gradient holds nan or infinity.
         workers: How many threads may share a launch.
         all_groups: All groups of the optimizer.
-        scale: What gradients are multiplied by before anything else.
+        scale: What gradients are multiplied by before anything else: a number, or a tensor where devices count steps.
         scaled: Whether they are multiplied at all, by this or to be clipped.
+        left_out: What a device has that counts steps: a number that is not 0 if this one is to be left out.
     """
 
     progress: Progress
@@ -46,8 +59,9 @@ class Step:
     nonfinite: str
     workers: int
     all_groups: Sequence[Group]
-    scale: float
+    scale: float | Tensor
     scaled: bool
+    left_out: Tensor | None = None
 
     def take(self, key: Tensor | None, groups: list[Group], state: State) -> Layout | None:
         """Take the step.
@@ -67,19 +81,22 @@ class Step:
         layout = self._current(key, groups, state)
         gradients = layout.gradients()
         surveys = self.options.max_norm is not None or self.nonfinite != "keep"
-        factor: float | Tensor | None = None if surveys else self.scale
+        verdict = None if surveys else Verdict(self._scale_of(layout.launches), self.left_out)
         for attempt in range(_ATTEMPTS):
             trouble = 0
-            if factor is None:  # once in a step, since other processes may be waiting for this one's part
+            if verdict is None:  # once in a step, since other processes may be waiting for this one's part
                 trouble = worst_of(layout.take(gradients))
                 if not trouble:
-                    factor = self._survey(layout.launches)
-                    if factor is None:
+                    verdict = self._survey(layout.launches)
+                    if verdict is None:
                         self.progress.skipped += 1
                         return None
-            if factor is not None:
-                trouble = layout.step(gradients, factor, self.workers)
+            if verdict is not None:
+                self.progress.prepare(verdict.left_out)
+                trouble = layout.step(gradients, verdict.factor, self.workers, verdict.left_out)
             if not trouble:
+                if verdict is not None:
+                    self.progress.note(verdict.left_out)
                 return layout
             if trouble == 2 and not (attempt == 0 and layout.ready(gradients)):
                 layout = self._laid_out(key, groups, state)
@@ -97,7 +114,7 @@ class Step:
             for group, wanted in zip(groups, settings, strict=True):
                 if wanted.rule.ahead is not None:
                     follow(group, state, wanted)
-        if not layout.adopt(settings, self.scale):
+        if not layout.adopt(settings, self._number):
             return self._laid_out(key, groups, state)
         return layout
 
@@ -106,22 +123,37 @@ class Step:
         readers = [Reader(group, self.choose, self.options, self.scaled) for group in groups]
         first = 0 if key is None else [id(p) for group in self.all_groups for p in group["params"]].index(id(key))
         layout = self.progress.layouts[key] = lay_out(groups, state, readers, self.scaled, self.storage, first)
-        layout.settle(layout.settings, self.scale)
+        layout.settle(layout.settings, self._number)
         return layout
 
-    def _survey(self, launches: list[Launch]) -> float | Tensor | None:
-        """What to multiply gradients with after a look at all of them; None for a step to be left out."""
-        limit = self.options.max_norm
-        if self.nonfinite == "keep" and limit is not None:
-            factor = factor_on_device(launches, limit, self.scale)
-            if factor is not None:
-                return factor
-        norm, bad = norm_and_nonfinite(launches, self.workers)
-        if bad and self.nonfinite == "raise":
+    @property
+    def _number(self) -> float:
+        """The scale to begin with, if it is a number; what is a tensor comes with the step itself."""
+        return 1.0 if isinstance(self.scale, Tensor) else self.scale
+
+    def _scale_of(self, launches: Sequence[Launch]) -> float | Tensor:
+        """The scale; as a number for programs that do more with it than to multiply gradients by it."""
+        return self.scale if all(launch.scaled_there for launch in launches) else float(self.scale)
+
+    def _survey(self, launches: Sequence[Launch]) -> Verdict | None:
+        """What becomes of the step after a look at all gradients; None if the host knows that it is left out."""
+        limit, scale = self.options.max_norm, self._scale_of(launches)
+        counted = any(launch.counted for launch in launches)
+        told = self.nonfinite == "raise" or (self.nonfinite == "skip" and counted)
+        if not told and (limit is None or all(launch.scaled_there for launch in launches)):
+            squares = squares_on_device(launches)
+            if squares is not None:
+                left_out = self.left_out
+                if self.nonfinite == "skip":
+                    bad = ~squares.isfinite()
+                    left_out = bad if left_out is None else bad | (left_out.reshape(()) != 0)
+                return Verdict(scale if limit is None else factor_within(squares, limit, scale), left_out)
+        norm, bad_elements = norm_and_nonfinite(launches, self.workers)
+        if bad_elements and self.nonfinite == "raise":
             raise NonFiniteGradientError(
                 f"nan or infinity in {describe_nonfinite(self.all_groups)}; nothing was changed. A lower learning "
                 "rate or max_norm=... may help; nonfinite='skip' leaves such steps out"
             )
-        if bad and self.nonfinite == "skip":
+        if bad_elements and self.nonfinite == "skip":
             return None
-        return self.scale if limit is None or norm * self.scale <= limit else limit / norm
+        return Verdict(scale if limit is None or norm * float(scale) <= limit else limit / norm, self.left_out)
