@@ -8,7 +8,7 @@ import numpy as np
 from downslope.lab.engines.protocol import Entry, Run, Snapshot, Surroundings
 from downslope.lab.races.plane import Trails
 from downslope.lab.races.results import Baseline, Race, RuleResult
-from downslope.lab.races.statistics import against_baseline, compare, geometric_mean, interval
+from downslope.lab.races.statistics import against_one, compare, geometric_mean, interval
 from downslope.lab.races.verdict import verdict
 from downslope.lab.races.why import Cliff, RuleWhy, Why
 from downslope.lab.races.words import on_limits, on_noise, on_updates, sentence
@@ -71,7 +71,7 @@ def make_race(
         loss=interval([2.3] * verdict_seeds),
         accuracy=interval([0.1] * verdict_seeds, "arithmetic") if task == "classification" else None,
     )
-    useful = against_baseline(losses, baseline.losses)
+    useful = against_one(losses, baseline.losses)
     return Race(
         problem="digits",
         title=title,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import math
@@ -18,7 +17,7 @@ from rich.text import Text
 
 import downslope
 from downslope.cli.ending import refuse
-from downslope.cli.names import check_dialect, recipe_named
+from downslope.cli.names import check_dialect, recipe_named, settings_typed
 from downslope.dialects import DIALECTS
 from downslope.printable import printable
 from downslope.recipes.conversion import Conversion
@@ -101,7 +100,7 @@ def _refuse(why: str, given: dict[str, Any]) -> None:
 
 
 def _converted(name: str, settings: Iterable[str], source: str, to: str) -> Conversion:
-    recipe = recipe_named(name, source, _settings(settings))
+    recipe = recipe_named(name, source, settings_typed(settings))
     check_dialect("--to", to)
     return downslope.convert(recipe, to)
 
@@ -133,7 +132,7 @@ def _moved(
             axes[parameter] = [int(axis) for axis in order.split(",")] if order else None
         except ValueError:
             raise ValueError(f"--transpose {text}: give the axes as numbers, NAME=1,0") from None
-    numbers = _settings(settings)
+    numbers = settings_typed(settings)
     if taken := [name for name in numbers if name in inspect.signature(downslope.convert_file).parameters]:
         raise ValueError(f"{taken[0]}={numbers[taken[0]]!r}: {taken[0]} is not a hyperparameter")
     if numbers and not to:
@@ -146,26 +145,6 @@ def _pair(what: str, text: str) -> tuple[str, str]:
     if not equals or not name or not value:
         raise ValueError(f"{what} {text}: give OLD=NEW")
     return name, value
-
-
-def _settings(texts: Iterable[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in map(_setting, texts):
-        if name in found:
-            raise ValueError(f"{name}={value}: {name} is given twice")
-        found[name] = value
-    return found
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """An argument and its value, from `lr=1e-3`, `nesterov=True` or `betas=(0.9,0.99)`."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise ValueError(f"{text}: give arguments as NAME=VALUE, such as lr=1e-3")
-    try:
-        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
-    except (ValueError, SyntaxError):
-        raise ValueError(f"{text}: {value or 'nothing'} is not a number, True or False, or a pair of numbers") from None
 
 
 def _data(conversion: Conversion) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import runpy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,43 @@ def _with_dialect(name: str) -> tuple[str, str]:
     return (dialect.lower(), rest) if dialect.lower() in DIALECTS and rest else ("", name)
 
 
+def settings_typed(texts: Iterable[str]) -> dict[str, Any]:
+    """The arguments of a call as a person types them, such as `lr=1e-3`, `nesterov=True` or `betas=(0.9,0.99)`.
+
+    Raises:
+        ValueError: A text is no such argument, or one is given twice.
+    """
+    found: dict[str, Any] = {}
+    for name, value in map(_setting, texts):
+        if name in found:
+            raise ValueError(f"{name}={value}: {name} is given twice")
+        found[name] = value
+    return found
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"{text}: give arguments as NAME=VALUE, such as lr=1e-3")
+    try:
+        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+    except (ValueError, SyntaxError):
+        raise ValueError(f"{text}: {value or 'nothing'} is not a number, True or False, or a pair of numbers") from None
+
+
+def recipe_typed(text: str, argument: str) -> Recipe:
+    """The recipe of an optimizer with its arguments in one text, such as `torch.optim.AdamW lr=3e-4`.
+
+    Raises:
+        ValueError: There is no such optimizer, or an argument is wrong.
+    """
+    name, *arguments = text.split() or [""]
+    try:
+        return recipe_named(name, "", settings_typed(arguments))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{argument} {text}: {error}") from None
+
+
 def check_dialect(option: str, value: str) -> None:
     """Refuse what is no dialect.
 
@@ -118,6 +156,38 @@ def names_a_file(name: str) -> bool:
     return bool(colon) and path.endswith(".py")
 
 
+def own_training(name: str, argument: str) -> Callable[[Any], object]:
+    """The training `file.py:name`, a function that is handed the runs of a race.
+
+    Args:
+        name: The file and the function's name in it.
+        argument: What the text was given as, for errors.
+
+    Raises:
+        ValueError: There is no such file or function, or the author's code raised something.
+    """
+    path, _, attribute = name.rpartition(":")
+    space = _run(name, argument)
+    found = space.get(attribute)
+    if not callable(found) or isinstance(found, (type, Rule)):
+        there = [key for key, value in space.items() if getattr(value, "__module__", "") == "<run_path>"]
+        listed = ", ".join(there) or "none"
+        raise ValueError(f"{argument} {name}: {path} has no function of this name to train a run; it has {listed}")
+    training: Callable[[Any], object] = found
+    return training
+
+
+def _run(name: str, argument: str) -> dict[str, Any]:
+    """What a file that a name is of defines."""
+    path = name.rpartition(":")[0]
+    if not Path(path).is_file():
+        raise ValueError(f"{argument} {name}: there is no file {path}")
+    try:
+        return runpy.run_path(path)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{argument} {name}: the file raised {type(error).__name__}: {error}") from None
+
+
 def own_rule(name: str, argument: str) -> Rule:
     """The rule `file.py:name`, once its formula has been read.
 
@@ -129,12 +199,7 @@ def own_rule(name: str, argument: str) -> Rule:
         ValueError: There is no such file or rule, or the author's code raised something.
     """
     path, _, attribute = name.rpartition(":")
-    if not Path(path).is_file():
-        raise ValueError(f"{argument} {name}: there is no file {path}")
-    try:
-        space: dict[str, Any] = runpy.run_path(path)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{argument} {name}: the file raised {type(error).__name__}: {error}") from None
+    space = _run(name, argument)
     found = space.get(attribute)
     if not isinstance(found, Rule):
         if inspect.isfunction(found):

@@ -19,7 +19,7 @@ import downslope
 import downslope.rules
 from downslope import files
 from downslope.cli.ending import Stoppable, refuse
-from downslope.cli.names import rules_named
+from downslope.cli.names import names_a_file, own_training, recipe_typed, rules_named
 from downslope.cli.wording import as_typed
 from downslope.extras import require
 from downslope.printable import printable
@@ -39,7 +39,7 @@ def race(
         str,
         typer.Argument(
             help="digits, breast-cancer, diabetes, parabola, or a table of yours: .csv, .tsv or .txt, perhaps "
-            "compressed (.gz, .zst), or .parquet."
+            "compressed (.gz, .zst), or .parquet. Or a training of yours, in any framework, as file.py:function."
         ),
     ] = "digits",
     target: Annotated[str, typer.Option(help="The column of your table to predict.")] = "",
@@ -93,6 +93,15 @@ def race(
         float, typer.Option(help="The smallest difference in loss that matters, as a share: 0.01 is 1 %.")
     ] = 0.01,
     target_loss: Annotated[float | None, typer.Option(help="Time the rules by this validation loss.")] = None,
+    now: Annotated[
+        str,
+        typer.Option(
+            help="What you use now, such as 'torch.optim.AdamW lr=3e-4'. It is raced as it is, and the verdict begins "
+            "with what the best rule saves against it.",
+        ),
+    ] = "",
+    steps: Annotated[int | None, typer.Option(help="The steps of a run of your own training.")] = None,
+    limit: Annotated[float | None, typer.Option(help="The most seconds of a run of your own training.")] = None,
     why: Annotated[
         bool,
         typer.Option(
@@ -114,7 +123,8 @@ def race(
 
     Every rule gets the same runs, on the same weights and splits, and is judged on seeds it was not tuned on.
     """
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the networks are small, and a GPU would only wait for them
+    if not names_a_file(problem):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the networks are small, and a GPU would only wait for them
     with Stoppable() as stoppable:
         try:
             from downslope.lab import race as run_race  # says what is missing
@@ -137,19 +147,26 @@ def race(
             given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
             hyperparameters = _settings(settings or [], entrants)
             kind = _splits(splits)
+            present = recipe_typed(now, "--now") if now else None
             _check_outputs(out, json, csv)
-            chosen = _problem(problem, about_table, epochs)
+            chosen = _training(problem, about_table, epochs) or _problem(problem, about_table, epochs)
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
-            from downslope.cli.screen import Screen, about
-            from downslope.lab.races.plan import CONFIRMING_SEEDS
+            from downslope.cli.screen import Screen, about, about_training
+            from downslope.lab.races.plan import CONFIRMING_SEEDS, GRID, NOW
             from downslope.lab.races.tuning import FINALISTS
 
-            for remark in chosen.remarks:
+            names = [*entrants, *([] if present is None else [NOW])]
+            for remark in () if callable(chosen) else chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
             console = Console(stderr=any(map(_is_output, (out, json, csv))), highlight=False)
             later: dict[StageName, int] = {"confirming": CONFIRMING_SEEDS * FINALISTS, "verdict": seeds}
-            with Screen(about(chosen, len(entrants), kind), entrants, chosen.epochs, console, later=later) as screen:
+            if callable(chosen):
+                later["tuning"] = len(given.get("learning_rates", GRID)) * tuning_seeds
+                screen = Screen(about_training(chosen, len(names)), names, None, console, threads=1, later=later)
+            else:
+                screen = Screen(about(chosen, len(names), kind), names, chosen.epochs, console, later=later)
+            with screen:
                 result = run_race(
                     chosen,
                     entrants,
@@ -160,6 +177,9 @@ def race(
                     splits=kind,
                     margin=margin,
                     target_loss=target_loss,
+                    now=present,
+                    steps=steps,
+                    limit=limit,
                     why=why,
                     hyperparameters=hyperparameters,
                     watch=screen.watch,
@@ -255,6 +275,21 @@ def _say(console: Console, text: str) -> None:
     console.print(Text(printable(text)), soft_wrap=True)
 
 
+def _training(name: str, about_table: dict[str, Any], epochs: int | None) -> Callable[[Any], object] | None:
+    """The training of the user's own that is named, if it is one."""
+    if not names_a_file(name):
+        return None
+    if used := _used(about_table | {"epochs": epochs}):
+        raise ValueError(f"--{used[0].replace('_', '-')} is for a table; {name} is a training of your own")
+    return own_training(name, "PROBLEM")
+
+
+def _used(options: dict[str, Any]) -> list[str]:
+    """The options that a person has given."""
+    unused = {"decimal_comma": (None,), "batch_size": (None,), "epochs": (None,)}  # False and 0 are something said
+    return [key for key, value in options.items() if value not in unused.get(key, ("", [], None, False))]
+
+
 def _problem(name: str, about_table: dict[str, Any], epochs: int | None) -> Problem:
     from downslope.lab import PROBLEMS, load_problem, load_table
     from downslope.lab.problems.problem import check_sizes
@@ -263,8 +298,7 @@ def _problem(name: str, about_table: dict[str, Any], epochs: int | None) -> Prob
     task, target = about_table["task"], about_table["target"]
     if task not in ("", "classification", "regression"):
         raise ValueError(f"--task {task}: choose classification or regression")
-    unused = {"decimal_comma": (None,), "batch_size": (None,)}  # False and 0 are something a person has said
-    used = {key: value for key, value in about_table.items() if value not in unused.get(key, ("", [], None, False))}
+    used = {key: about_table[key] for key in _used(about_table)}
     if names_a_table(name) or (name not in PROBLEMS and (target or Path(name).exists())):
         if not target:
             raise ValueError(f"{name}: say which column to predict, with --target COLUMN")

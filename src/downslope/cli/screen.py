@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -216,6 +217,18 @@ def about(problem: Problem, rules: int, splits: str = "varied") -> tuple[str, st
         f"{rules} rule{'s' if rules != 1 else ''}",
         f"Loss: {loss}",
     )
+
+
+def about_training(train: Callable[[Any], object], rules: int) -> tuple[str, str]:
+    """What is raced where that is a training of the user's own, in two lines.
+
+    Args:
+        train: Its function.
+        rules: How many rules take part.
+    """
+    many = f"{rules} rule{'s' if rules != 1 else ''}"
+    title = f"Your own training, {getattr(train, '__qualname__', type(train).__name__)}"
+    return printable(title), f"{many}; first a run of each at its default learning rate. Loss: as it is reported"
 
 
 def table(race: Race, width: int = 120) -> Text:

@@ -8,7 +8,7 @@ from typing import Any
 
 from downslope.lab.engines.own_check import check_training
 from downslope.lab.engines.own_engine import OwnEngine, Train
-from downslope.lab.engines.protocol import Progress
+from downslope.lab.engines.protocol import Entrant, Progress
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.problems.columns import DataError
 from downslope.lab.problems.problem import Problem
@@ -21,6 +21,8 @@ from downslope.lab.races.results import Race
 from downslope.lab.races.statistics import MARGIN
 from downslope.lab.races.tuning import Stage, Tuning
 from downslope.lab.races.why import Why, Witness
+from downslope.recipes.present import recipe_of
+from downslope.recipes.spelled import title
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
 
@@ -41,6 +43,7 @@ def race(
     target_loss: float | None = None,
     threads: int | None = None,
     why: bool = False,
+    now: Any = None,
     steps: int | None = None,
     limit: float | None = None,
     quiet: bool = True,
@@ -87,6 +90,10 @@ def race(
         why: Whether to look around in one run of each rule at its best learning rate and in one at the highest that it
             learns at: curvature, gradient noise, updates; and to say where each rule's learning rates were expected to
             stop working, in `Race.why`. It takes 10 to 20 % longer; the runs are the same.
+        now: What you use now, at its own learning rate: an optimizer of PyTorch or Keras, whose settings are read and
+            whose weights are left alone; a class of theirs or a function of Optax, with its settings as in
+            `functools.partial(optax.adam, learning_rate=1e-3)`; or a `downslope.Recipe`. It is raced untuned under
+            the name `now`, and the verdict begins with what the best rule saves against it.
         steps: The steps of a run of your own training, after which it is told not to go on; by default it ends when
             its function returns.
         limit: The most seconds that a run of your own training may take. It is stopped at its next report, and in the
@@ -132,12 +139,29 @@ def race(
         splits=splits,
         margin=margin,
         target_loss=target_loss,
+        now=entrant_now(now),
         defaults=own,
     )
     watch = watch or (lambda _: None)
     if isinstance(problem, Problem):
         return _table_race(problem, plan, threads=threads, why=why, watch=watch)
     return _own_race(OwnEngine(problem, plan.entrants, steps=steps, limit=limit, quiet=quiet), problem, plan, watch)
+
+
+def entrant_now(optimizer: Any) -> Entrant | None:
+    """What people use now, as it is.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    if optimizer is None:
+        return None
+    try:
+        recipe = recipe_of(optimizer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"now: {error}") from None
+    numbers = {name: value for name, value in recipe.numbers.items() if name != "lr"}
+    return Entrant(recipe.chosen, numbers, recipe.numbers["lr"], title(recipe))
 
 
 _OF_TABLES: dict[str, Any] = {"split_seed": 0, "splits": "varied", "why": False, "threads": None}

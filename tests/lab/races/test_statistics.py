@@ -10,7 +10,7 @@ from downslope.lab.races.comparison import Interval
 from downslope.lab.races.statistics import (
     FLOOR,
     MOST_EXACT,
-    against_baseline,
+    against_one,
     compare,
     geometric_mean,
     holm,
@@ -323,7 +323,7 @@ def test_compare_needs_two_rules_and_the_same_seeds():
 
 def test_against_the_baseline():
     noise = np.exp(np.random.default_rng(0).normal(0, 0.05, 8))
-    found = against_baseline({"good": (0.5 * noise).tolist(), "bad": (1.01 * noise).tolist()}, [1.0] * 8)
+    found = against_one({"good": (0.5 * noise).tolist(), "bad": (1.01 * noise).tolist()}, [1.0] * 8)
     assert (found["good"].outcome, found["bad"].outcome) == ("first", "undecided")
     assert found["good"].ratio.estimate == pytest.approx(0.5, rel=0.05)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from test_statistics import patient, races
 
 from downslope.lab.races.comparison import Comparison, Interval, winner
-from downslope.lab.races.statistics import against_baseline, compare, standing
+from downslope.lab.races.statistics import against_one, compare, standing
 from downslope.lab.races.verdict import difference, verdict
 
 INF = math.inf
@@ -33,8 +33,8 @@ def test_who_wins_is_decided_in_one_place():
     found = compare(losses)
     assert winner(found, 3) == "adam"
     assert winner(found, 4) is None  # one rule was not judged
-    assert winner(found, 3, against_baseline(losses, [1.0] * 10)) == "adam"
-    assert winner(found, 3, against_baseline(losses, [0.1] * 10)) is None
+    assert winner(found, 3, against_one(losses, [1.0] * 10)) == "adam"
+    assert winner(found, 3, against_one(losses, [0.1] * 10)) is None
     assert winner(compare({"sgd": [0.9] * 10, "adam": [0.9] * 10}), 2) is None
     assert winner((), 1) is None
 
@@ -117,13 +117,13 @@ def test_an_interrupted_race_has_no_winner():
 
 def test_a_rule_that_does_not_beat_the_baseline_does_not_win():
     losses = {"ascent": spread(0.99), "worse": spread(1.5)}
-    useful = against_baseline(losses, [1.0] * 10)
+    useful = against_one(losses, [1.0] * 10)
     sentence = judged(losses, baseline=useful, baseline_name="predicting the mean")
     assert sentence.startswith("No rule wins: ascent ended lowest")
     assert sentence.endswith("it is not shown to do better than predicting the mean.")
-    assert judged(losses, baseline=against_baseline(losses, [2.0] * 10)).startswith("ascent wins")
+    assert judged(losses, baseline=against_one(losses, [2.0] * 10)).startswith("ascent wins")
     undecided = {"a": spread(1.2), "b": spread(1.2, seed=1)}
-    assert "not shown to do better" in judged(undecided, baseline=against_baseline(undecided, [1.0] * 10))
+    assert "not shown to do better" in judged(undecided, baseline=against_one(undecided, [1.0] * 10))
 
 
 @patient

@@ -73,11 +73,13 @@ class Entrant:
         settings: The rule, its flags and what is around it.
         numbers: The other hyperparameters, in the order of the formula.
         lr: The learning rate that it has and keeps; None: it is to be tuned.
+        title: What people call it, where that is more than its name in the race.
     """
 
     settings: Settings
     numbers: Mapping[str, float]
     lr: float | None = None
+    title: str = ""
 
     @property
     def default_lr(self) -> float | None:

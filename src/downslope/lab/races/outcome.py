@@ -14,10 +14,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from downslope.lab.engines.protocol import Run
-from downslope.lab.races.comparison import Interval
+from downslope.lab.races.comparison import Comparison, Interval
+from downslope.lab.races.effects import effects, first_at
+from downslope.lab.races.effects import sentence as effect
 from downslope.lab.races.raced import Raced
 from downslope.lab.races.results import Baseline, Race, RuleResult
-from downslope.lab.races.statistics import against_baseline, compare, geometric_mean, interval
+from downslope.lab.races.statistics import against_one, compare, geometric_mean, interval, standing
 from downslope.lab.races.tuning import Tuning
 from downslope.lab.races.verdict import verdict
 from downslope.lab.races.why import Why
@@ -48,7 +50,8 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
     training, seeds, overlap = engine.description, plan.verdict_seeds, raced.overlap
     by_constant = _baseline(raced)
     results = [_rule_result(tuning, name, overlap) for name in plan.entrants]
-    target, note = _target(results[0], seeds, plan.target_loss)
+    first = next((result for result in results if not result.tuned), results[0])
+    target, note = _target(first, seeds, plan.target_loss)
     finals = {
         result.rule: [run.final_loss for run in result.verdict] or [math.inf] * len(seeds)
         for result in results
@@ -57,7 +60,20 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
     comparisons = compare(finals, overlap=overlap, margin=plan.margin)
     useful = None
     if by_constant is not None:
-        useful = against_baseline(finals, by_constant.losses, overlap=overlap, margin=plan.margin)
+        useful = against_one(finals, by_constant.losses, overlap=overlap, margin=plan.margin)
+    judged = verdict(
+        finals,
+        comparisons,
+        raced=len(results),
+        splits=raced.splits,
+        baseline=useful,
+        baseline_name=raced.constant_name,
+    )
+    saved = _against_now(results, finals, overlap, plan.margin)
+    tuned = [result.rule for result in results if result.tuned]
+    if saved and len(finals) == len(results):
+        lowest = min(tuned, key=lambda rule: standing(finals[rule]))
+        judged = f"{effect(saved[lowest], len(seeds), len(tuned))} {judged}"
     steps = training.steps_per_epoch if training else 1
     return Race(
         problem=raced.name,
@@ -84,19 +100,17 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
         target_note=note,
         safe_factor=SAFE_FACTOR,
         rules=tuple(
-            replace(r, steps_to_target=steps_to(target, r.verdict, steps), against_baseline=(useful or {}).get(r.rule))
-            for r in results
+            replace(
+                result,
+                steps_to_target=steps_to(target, result.verdict, steps),
+                against_baseline=(useful or {}).get(result.rule),
+                against_now=saved.get(result.rule),
+            )
+            for result in results
         ),
         baseline=by_constant,
         comparisons=comparisons,
-        verdict=verdict(
-            finals,
-            comparisons,
-            raced=len(results),
-            splits=raced.splits,
-            baseline=useful,
-            baseline_name=raced.constant_name,
-        ),
+        verdict=judged,
         cautions=(*_few_rows(raced.sizes), *_failures(tuning.runs), *_unequal(results), *tuning.cautions),
         remarks=raced.remarks,
         interrupted=interrupted,
@@ -186,6 +200,7 @@ def _rule_result(tuning: Tuning, name: str, overlap: float) -> RuleResult:
     known = tuning.plan.defaults and len(at_default) == len(tuning.plan.tuning_seeds)
     return RuleResult(
         rule=name,
+        title=entrant.title,
         formula=latex(entrant.settings.program),
         hyperparameters={**entrant.numbers, **entrant.settings.choices},
         tuning=tuning.of(name, "tuning"),
@@ -208,6 +223,17 @@ def _rule_result(tuning: Tuning, name: str, overlap: float) -> RuleResult:
     )
 
 
+def _against_now(
+    results: Sequence[RuleResult], finals: Mapping[str, Sequence[float]], overlap: float, margin: float
+) -> dict[str, Comparison]:
+    """What every rule that was judged saves against what people have now, if that was judged too."""
+    now = next((result for result in results if not result.tuned and result.rule in finals), None)
+    if now is None:
+        return {}
+    runs = {result.rule: result.verdict for result in results if result.tuned and result.rule in finals}
+    return effects({r: those for r, those in runs.items() if those}, now.verdict, overlap=overlap, margin=margin)
+
+
 def _over_all(losses: Sequence[float]) -> float:
     """The geometric mean, infinite if one is."""
     return math.inf if math.inf in losses else geometric_mean(losses)
@@ -225,9 +251,10 @@ def _target(first: RuleResult, seeds: Sequence[int], given: float | None) -> tup
         return given, "given by the user"
     finals = [run.final_loss for run in first.verdict]
     target = statistics.median_high(finals) if len(finals) == len(seeds) else math.inf
+    which = f"{first.rule}, the first rule," if first.tuned else "what you do now"
     if math.isinf(target):
-        return None, f"{first.rule}, the first rule, did not finish, so there is no loss to time the others by"
-    return target, f"where {first.rule}, the first rule, ends (upper median over the reporting seeds)"
+        return None, f"{which} did not finish, so there is no loss to time the others by"
+    return target, f"where {which} ends (upper median over the reporting seeds)"
 
 
 def steps_to(target: float | None, runs: Sequence[Run], steps_per_epoch: int) -> float | None:
@@ -240,11 +267,6 @@ def steps_to(target: float | None, runs: Sequence[Run], steps_per_epoch: int) ->
         return None
     firsts = [first_at(run, target) * steps_per_epoch for run in runs]
     return float(statistics.median_low(firsts))  # of an even number the lower: half of the runs got there by then
-
-
-def first_at(run: Run, target: float) -> float:
-    """When the validation loss of a run is at the target for the first time; infinite if never."""
-    return next((time for time, loss in zip(run.times, run.valid_loss, strict=True) if loss <= target), math.inf)
 
 
 def _environment(threads: int, *, own_training: bool) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class RuleResult:
     against_baseline: Comparison | None
     steps_to_target: float | None  # median over the reporting seeds, infinite where the median run misses it
     seconds: float  # wall-clock seconds spent on training all runs of this rule
+    title: str = field(default="", metadata=LATER)  # what people call it, where that is more than its name
+    against_now: Comparison | None = field(default=None, metadata=LATER)  # of the steps that are needed; see `effects`
     tuned: bool = field(default=True, metadata=LATER)  # False: it was raced at the learning rate it came with
     default_lr: float | None = field(default=None, metadata=LATER)  # None: it has none, or was not run at it
     default_loss: float | None = field(default=None, metadata=LATER)  # geometric mean over the tuning seeds
@@ -100,6 +102,11 @@ class Race:
         """The rule that is decided to be lower than every other one and than the baseline; None if there is none."""
         baseline = {result.rule: result.against_baseline for result in self.rules if result.against_baseline}
         return comparison.winner(self.comparisons, len(self.rules), baseline if self.baseline else None)
+
+    @property
+    def now(self) -> RuleResult | None:
+        """What people have now, if it was raced."""
+        return next((result for result in self.rules if not result.tuned), None)
 
     @property
     def loss_name(self) -> str:

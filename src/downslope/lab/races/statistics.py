@@ -253,37 +253,56 @@ def seeds_needed(rules: int) -> int:
         >>> seeds_needed(2), seeds_needed(6), seeds_needed(12)
         (6, 10, 12)
     """
-    pairs = math.comb(rules, 2)
-    return next(n for n in itertools.count(2) if pairs * 2 / 2**n <= SIGNIFICANCE or n > MOST_EXACT)
+    return seeds_for(math.comb(rules, 2))
 
 
-def against_baseline(
-    losses: Mapping[str, Sequence[float]], baseline: Sequence[float], *, overlap: float = 0.0, margin: float = MARGIN
+def seeds_for(claims: int) -> int:
+    """The fewest reporting seeds with which each of so many claims can be decided.
+
+    Example:
+        >>> seeds_for(1), seeds_for(6)
+        (6, 8)
+    """
+    return next(n for n in itertools.count(2) if claims * 2 / 2**n <= SIGNIFICANCE or n > MOST_EXACT)
+
+
+def against_one(
+    values: Mapping[str, Sequence[float]],
+    one: Sequence[float],
+    name: str = "baseline",
+    *,
+    claims: int = 1,
+    overlap: float = 0.0,
+    margin: float = MARGIN,
 ) -> dict[str, Comparison]:
-    """Compare every rule of a race with predicting the same for every row.
+    """Compare every rule of a race with one thing, such as predicting the same for every row.
 
-    Each comparison stands for itself, without correction: a winner has to pass it in addition to all others.
+    With one claim, each comparison stands for itself, without correction: a winner has to pass that with the baseline
+    in addition to all others. With as many claims as rules, any of them may be picked for what was found (Bonferroni).
 
     Args:
-        losses: As for `compare`.
-        baseline: The baseline's validation losses on the same seeds.
+        values: For each rule its losses, as for `compare`, or other positive numbers of which less is better.
+        one: Those of the one thing, on the same seeds.
+        name: What it is called.
+        claims: Among how many comparisons a wrong decision is to be as improbable as it is for one.
         overlap: As for `compare`.
         margin: As for `compare`.
 
     Returns:
-        For every rule with runs its comparison with the baseline, whose name is "baseline".
+        For every rule with runs its comparison with the one thing.
 
     Raises:
         ValueError: As for `compare`.
     """
-    runs = _runs({**losses, "": baseline}, overlap, margin)
+    runs = _runs({**values, "": one}, overlap, margin)
     constant = runs.pop("")
     found = {}
-    for rule, values in runs.items():
-        if len(values):
-            one = _Means(_amounts(values) - _amounts(constant), overlap)
-            p = _p_value(one, margin)
-            found[rule] = _comparison((rule, "baseline"), (values, constant), (p, p), one, SIGNIFICANCE, margin)
+    for rule, sample in runs.items():
+        if len(sample):
+            means = _Means(_amounts(sample) - _amounts(constant), overlap)
+            p = _p_value(means, margin)
+            ps = (p, min(1.0, claims * p))
+            found[rule] = _comparison((rule, name), (sample, constant), ps, means, SIGNIFICANCE / claims, margin)
     return found
 
 

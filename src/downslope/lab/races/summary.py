@@ -31,6 +31,7 @@ class Row:
 
     Attributes:
         name: What the rule is called; None for the baseline.
+        title: What people call it, where that is more than its name.
         best_lr: Its best learning rate; where it was not tuned, its own.
         tuned: Whether it was tuned.
         no_best_lr: Why there is none.
@@ -52,6 +53,7 @@ class Row:
     """
 
     name: str | None
+    title: str = ""
     best_lr: float | None = None
     tuned: bool = True
     no_best_lr: Literal["", "not tuned yet", "all diverged", "tuning unfinished"] = ""
@@ -95,6 +97,7 @@ def _row(result: RuleResult) -> Row:
     tested = [run.test_loss for run in result.verdict if run.test_loss is not None]
     return Row(
         name=result.rule,
+        title=result.title,
         best_lr=result.best_lr,
         tuned=result.tuned,
         no_best_lr=_no_best_lr(result),

@@ -108,7 +108,7 @@ def difference(comparison: Comparison) -> str:
 
 
 def _lower(ratio: Interval) -> str:
-    return f"{_percent(1 - ratio.estimate)} %"
+    return f"{percent(1 - ratio.estimate)} %"
 
 
 def _ends(ratio: Interval, *, with_level: bool = False) -> str:
@@ -116,15 +116,16 @@ def _ends(ratio: Interval, *, with_level: bool = False) -> str:
         return ""
     if ratio.high <= 1:
         level = f"{100 * ratio.level:.3g} % interval: " if with_level else ""
-        return f" ({level}{_percent(1 - ratio.high)} to {_percent(1 - ratio.low)} %)"
-    low = f"{_percent(1 - ratio.low)} % lower" if ratio.low <= 1 else f"{_percent(ratio.low - 1)} % higher"
+        return f" ({level}{percent(1 - ratio.high)} to {percent(1 - ratio.low)} %)"
+    low = f"{percent(1 - ratio.low)} % lower" if ratio.low <= 1 else f"{percent(ratio.low - 1)} % higher"
     if math.isinf(ratio.high):
         return f" ({low} to any higher)"
-    high = f"{_percent(ratio.high - 1)} % higher" if ratio.high <= 2 else f"{ratio.high:.3g} times as high"
+    high = f"{percent(ratio.high - 1)} % higher" if ratio.high <= 2 else f"{ratio.high:.3g} times as high"
     return f" ({low} to {high})"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share for people, in percent: two digits, and as many as it takes below ten."""
     percent = 100 * share
     return f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}" if percent >= 5e-3 else "0"
 

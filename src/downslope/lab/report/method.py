@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from downslope.lab.races.results import Race
+from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.report.drawing import number
 
 
@@ -89,17 +89,23 @@ def _listed(seeds: tuple[int, ...]) -> str:
 
 
 def _runs(race: Race) -> str:
-    counts = {(len(result.tuning), len(result.verdict)) for result in race.rules if result.tuned}
-    if len(counts) == 1:
-        ((tuning, verdict),) = counts
-        return f"{tuning} in tuning and {verdict} for the verdict, the same for every rule{_untuned(race)}"
-    listed = ", ".join(f"{result.rule} {len(result.tuning)} + {len(result.verdict)}" for result in race.rules)
-    return f"Tuning and verdict, not the same for every rule: {listed}"
-
-
-def _untuned(race: Race) -> str:
+    counts = {result.rule: (_on_the_grid(race, result), len(result.verdict)) for result in race.rules if result.tuned}
     kept = [result.rule for result in race.rules if not result.tuned]
-    return f"; {', '.join(kept)} at the learning rate it came with, which was not tuned" if kept else ""
+    beside = f"; {', '.join(kept)} at the learning rate it came with, which was not tuned" if kept else ""
+    if any(result.default_lr is not None for result in race.rules):
+        beside += "; and each at its default learning rate, on the tuning seeds, if that was not on the grid"
+    if len(set(counts.values())) == 1:
+        tuning, verdict = next(iter(counts.values()))
+        return f"{tuning} in tuning and {verdict} for the verdict, the same for every rule{beside}"
+    listed = ", ".join(f"{rule} {tuning} + {verdict}" for rule, (tuning, verdict) in counts.items())
+    return f"Tuning and verdict, not the same for every rule: {listed}{beside}"
+
+
+def _on_the_grid(race: Race, result: RuleResult) -> int:
+    """How many runs a rule had in tuning, without those at a default that only it has."""
+    others = {run.lr for other in race.rules if other.tuned and other is not result for run in other.tuning}
+    shared = others.union(race.learning_rates)
+    return sum(run.lr != result.default_lr or run.lr in shared for run in result.tuning)
 
 
 def _about_splits(race: Race) -> str:

@@ -12,7 +12,7 @@ from downslope.lab.races.plane import Walks
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
-from downslope.lab.races.verdict import difference
+from downslope.lab.races.verdict import difference, percent
 from downslope.lab.report.drawing import SHAPES, Look, number
 
 DASHES = {
@@ -211,11 +211,13 @@ def _cells(row: Row) -> dict[str, str]:
 
 
 def _standing(result: RuleResult, leader: str | None, race: Race) -> str:
-    words = []
+    words = [html.escape(result.title)] if result.title else []
     if result.rule == leader:
         words.append("lowest")
     outcomes = {one.outcome for one in race.comparisons if {result.rule, leader} == {one.first, one.second}}
     words += [{"undecided": "too close to call", "alike": "practically as low"}[o] for o in outcomes & _OPEN]
+    if result.against_now is not None and result.against_now.outcome == "first" and result.against_now.ratio.estimate:
+        words.append(f"saves {percent(1 - result.against_now.ratio.estimate)} % of the steps")
     if result.against_baseline is not None and result.against_baseline.outcome != "first":
         words.append("not shown to beat the baseline")
     return ", ".join(words)

@@ -1,0 +1,160 @@
+"""What people use now in a race on a training of theirs: it trains as it does without downslope."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from torch import nn
+
+import downslope
+from downslope.lab import Race, race
+from downslope.lab.engines.own_engine import OwnEngine
+from downslope.lab.engines.protocol import Entry
+from downslope.lab.racing import entrant_now
+from downslope.lab.report.page import report_page
+
+STEPS = 60
+FEW = {"learning_rates": [0.01, 0.1], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 2}
+
+
+class Told:
+    """What a training is handed when there is no race: it only listens."""
+
+    def __init__(self, seed, optimizer):
+        self.seed, self.optimizer, self.losses = seed, optimizer, []
+
+    def report(self, step, loss):
+        self.losses.append(loss.item())
+        return step < STEPS
+
+
+def with_torch(run):
+    torch.manual_seed(run.seed)
+    x = torch.randn(64, 3, dtype=torch.float64)
+    y = torch.sin(x.sum(1, keepdim=True))
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    optimizer, step = run.optimizer(model.parameters()), 0
+    while run.report(step, nn.functional.mse_loss(model(x), y)):
+        rows = torch.randint(64, (16,))
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+        step += 1
+
+
+def with_optax(run):
+    key = jax.random.key(run.seed)
+    x = jax.random.normal(key, (64, 3))
+    y = jnp.sin(x.sum(1))
+    params = {"W": 0.5 * jax.random.normal(key, (3, 8)), "v": jnp.full(8, 0.3)}
+    loss = jax.jit(lambda p, x, y: jnp.mean((jnp.tanh(x @ p["W"]) @ p["v"] - y) ** 2))
+    transformation = run.optimizer(params)
+    state = transformation.init(params)
+
+    @jax.jit
+    def advance(params, state, x, y):
+        updates, state = transformation.update(jax.grad(loss)(params, x, y), state, params)
+        return optax.apply_updates(params, updates), state
+
+    random, step = np.random.default_rng(run.seed), 0
+    while run.report(step, loss(params, x, y)):
+        rows = random.integers(0, 64, 16)
+        params, state = advance(params, state, x[rows], y[rows])
+        step += 1
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+        functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1),
+        functools.partial(torch.optim.RMSprop, lr=0.003, alpha=0.9),
+    ],
+    ids=["SGD", "AdamW", "RMSprop"],
+)
+def test_now_trains_as_plain_torch_does(plain):
+    run, alone = now_and_alone(with_torch, plain([nn.Parameter(torch.ones(1))]), plain)
+    assert run.valid_loss == pytest.approx(alone, rel=1e-6)
+    assert run.lr == plain.keywords["lr"]
+
+
+def test_now_trains_as_plain_optax_does():
+    plain = functools.partial(optax.adamw, learning_rate=0.01, weight_decay=0.1)
+    run, alone = now_and_alone(with_optax, plain, lambda params: plain())
+    assert run.valid_loss == pytest.approx(alone, abs=1e-6)
+
+
+def now_and_alone(train, given, plain):
+    """The run of what is used now in a race, and the losses of the same training without downslope."""
+    entrant = entrant_now(given)
+    run = OwnEngine(train, {"now": entrant}, steps=STEPS).run(Entry("now", entrant.lr, seed=3))
+    alone = Told(3, plain)
+    train(alone)
+    assert run.final_loss < 0.7 * run.valid_loss[0]
+    return run, alone.losses
+
+
+@pytest.fixture(scope="module")
+def result():
+    slow = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.01)
+    return race(with_torch, [downslope.sgd, downslope.adam], now=slow, steps=STEPS, **FEW | {"verdict_seeds": 7})
+
+
+def test_the_verdict_begins_with_what_is_saved(result):
+    now, lowest = result.now, result.ranked[0]
+    assert (now.rule, now.title, now.tuned, now.best_lr) == ("now", "PyTorch's SGD", False, 0.01)
+    assert {run.lr for run in now.tuning} == {0.01}
+    saved = lowest.against_now
+    assert saved.outcome == "first"
+    assert result.verdict.startswith(
+        f"{lowest.rule} saves {100 * (1 - saved.ratio.estimate):.0f} % of the steps against"
+    )
+    assert result.verdict.endswith(".")
+    needed = []
+    for run, ended in zip(lowest.verdict, now.verdict, strict=True):
+        first = [
+            next(k for k, loss in enumerate(one.valid_loss) if k and loss <= ended.final_loss) for one in (run, ended)
+        ]
+        needed.append(np.log(first[0] / first[1]))
+    assert saved.ratio.estimate == pytest.approx(np.exp(np.mean(needed)))
+    assert "where what you do now ends" in result.target_note
+
+
+def test_now_is_no_rule_that_is_tuned(result):
+    assert now_is_untuned(result)
+    assert Race.from_json(result.to_json()).to_json() == result.to_json()
+    page = report_page(result)
+    assert "PyTorch&#x27;s SGD" in page
+    assert "% of the steps" in page
+    assert "now at the learning rate it came with, which was not tuned" in page
+
+
+def now_is_untuned(result):
+    return (result.now.safe_range, result.now.edge, result.now.default_lr) == (None, None, None)
+
+
+@pytest.mark.slow
+def test_now_stands_in_a_race_on_a_table_too():
+    few = FEW | {"learning_rates": [0.001, 0.1, 10]}
+    found = race("parabola", [downslope.sgd], now=downslope.Recipe(downslope.adam, lr=0.01, weight_decay=0.01), **few)
+    assert now_is_untuned(found)
+    assert found.now.hyperparameters["weight_decay"] == 0.01
+    assert len(found.now.verdict) == 2
+    assert "against what you do now cannot be told on 2 seeds, which are too few: run at least 6" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("now", "rules", "said"),
+    [
+        (3, None, "now: 3 is no optimizer that downslope can read"),
+        (optax.sgd(0.1), None, "now: .* does not say what it computes"),
+        (downslope.sgd, {"now": downslope.adam}, "'now' is what the optimizer given as now= is called"),
+    ],
+)
+def test_what_cannot_be_now_is_refused(now, rules, said):
+    with pytest.raises(ValueError, match=said):
+        race(with_torch, rules, now=now)
