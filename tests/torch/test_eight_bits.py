@@ -305,6 +305,15 @@ def test_a_file_of_codes_goes_on_with_numpy_arrays(tmp_path):
     there.save(tmp_path / "numbers")
     tensors, _ = checkpoint.read(tmp_path / "numbers")
     np.testing.assert_array_equal(tensors["v/weight"], numbers(optimizer.state[model.weight], "v"))
+    small = downslope.Optimizer(arrays, downslope.adam, lr=0.01, state_dtype=np.uint8, seed=9)  # the file's is 0
+    small.load(tmp_path / "file")
+    for k in range(3):
+        steps(optimizer, list(model.parameters()), 1, seed=k)
+        small.step({name: p.grad.numpy() for name, p in model.named_parameters()})
+    for name, p in model.named_parameters():
+        np.testing.assert_array_equal(arrays[name], p.detach())
+        for what in ("m.codes", "m.scales", "v.codes", "v.scales"):
+            np.testing.assert_array_equal(small.state[what][name], optimizer.state[p][what])
 
 
 def test_torch_optim_does_not_take_codes_for_numbers():

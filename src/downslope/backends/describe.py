@@ -52,6 +52,7 @@ _DATA, _NDIM, _SHAPE, _DTYPE, _FLAGS = _HEAD, _HEAD + 8, _HEAD + 16, _HEAD + 40,
 _READABLE, _WRITABLE = 0x0001 | 0x0100, 0x0400  # C-contiguous and aligned; not read-only
 _LETTERS = _HEAD + 8  # of a dtype: kind, character and byte order
 _SINGLE, _DOUBLE = int.from_bytes(b"ff=", "little"), int.from_bytes(b"fd=", "little")
+_SIGNED, _UNSIGNED = int.from_bytes(b"ib|", "little"), int.from_bytes(b"uB|", "little")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +83,26 @@ _library = Library(__file__)
 
 @_library.function(python=True, address=True)
 def _describe(array: int64, at: words, told: words) -> int64:
-    """Describe an array of NumPy's own type at `at`; -1 if it is not one after another float32 or float64, aligned."""
+    """Describe an array of NumPy's own type at `at`.
+
+    -1 if it is not one float32, float64, int8 or uint8 after another, aligned.
+    """
     flags = halves(array + _FLAGS)[0]
     letters = halves(words(array + _DTYPE)[0] + _LETTERS)[0] & 0xFFFFFF
-    if flags & _READABLE != _READABLE or (letters != _SINGLE and letters != _DOUBLE):
+    code, bits = 2, 32
+    if letters == _DOUBLE:
+        bits = 64
+    elif letters == _SIGNED:
+        code, bits = 0, 8
+    elif letters == _UNSIGNED:
+        code, bits = 1, 8
+    elif letters != _SINGLE:
         return -1
-    bits = 32 if letters == _SINGLE else 64
+    if flags & _READABLE != _READABLE:
+        return -1
     at[DATA] = words(array + _DATA)[0]
     at[DEVICE] = CPU
-    at[KIND] = halves(array + _NDIM)[0] | (2 | bits << 8 | 1 << 16) << 32
+    at[KIND] = halves(array + _NDIM)[0] | (code | bits << 8 | 1 << 16) << 32
     at[SHAPE] = words(array + _SHAPE)[0]
     at[STRIDES] = 0
     at[OFFSET] = 0
@@ -106,9 +118,16 @@ def of_arrays() -> Describer:
     """
     room = np.zeros(DESCRIPTION, np.int64)
     sound = np.arange(6.0, dtype=np.float32).reshape(2, 3), np.zeros((3, 1, 2)), np.zeros((), np.float32)
+    codes = np.zeros((2, 3), np.int8), np.zeros(5, np.uint8)
     frozen = np.ones((2, 2))
     frozen.flags.writeable = False
-    wrong = sound[0].T, sound[1][::2], sound[0].astype(sound[0].dtype.newbyteorder()), np.zeros(2, np.int32)
+    wrong = (
+        sound[0].T,
+        sound[1][::2],
+        sound[0].astype(sound[0].dtype.newbyteorder()),
+        np.zeros(2, np.int32),
+        np.ones(2, bool),
+    )
 
     def known(array: np.ndarray[Any, Any]) -> bool:
         found = _describe.call(id(array), address(room), 0)
@@ -118,7 +137,7 @@ def of_arrays() -> Describer:
             return False
         return array.ndim == 0 or (*(ctypes.c_int64 * array.ndim).from_address(int(room[SHAPE])),) == array.shape
 
-    good: list[np.ndarray[Any, Any]] = [*sound, frozen]
+    good: list[np.ndarray[Any, Any]] = [*sound, *codes, frozen]
     refused = all(_describe.call(id(array), address(room), 0) == -1 for array in wrong)
     if not refused or not all(map(known, good)):
         raise RuntimeError(

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Unpack, overload
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from downslope.language.formula import Range, check_number
 from downslope.language.options import Options
@@ -22,11 +23,13 @@ from downslope.numpy.parameters import (
     describe_nonfinite,
     lay_out,
 )
+from downslope.numpy.states import begun, codes_for, remembered
 from downslope.numpy.training import ArrayTraining, points
 from downslope.rule import Rule
 from downslope.training import saving
 from downslope.training.arguments import every_option, keywords, takes
 from downslope.training.groups import POLICIES, Array, Group, NonFiniteGradientError
+from downslope.training.record import is_seed
 from downslope.training.settings import Schedule, settle
 
 
@@ -40,12 +43,18 @@ class Arguments(Options[float | Schedule], total=False):
         lookahead: For a rule that takes its gradient ahead of the weights: "stored" keeps the point ahead in the
             arrays, so that an ordinary loop takes its gradient there (`at_weights` moves to the weights themselves);
             "explicit" keeps the weights in the arrays, and the gradient is to be taken inside `at_lookahead`.
+        state_dtype: As what states are kept: `numpy.uint8` keeps every state of which the rule's formula shows that
+            eight bits do as codes, with a scale for each block of 256 weights (see `downslope.targets.codes`); by
+            default all have the dtype of the weights.
+        seed: The seed of the random numbers by which such states are rounded.
         threads: How many threads may share a launch; by default as many as there are processors. Small launches use
             one.
     """
 
     nonfinite: Literal["keep", "raise", "skip"]
     lookahead: Literal["stored", "explicit"]
+    state_dtype: DTypeLike
+    seed: int
     threads: int | None
 
 
@@ -58,8 +67,8 @@ class Optimizer:
             that group. The arrays are updated in place.
         rule: The rule, one of downslope's or your own.
         **settings: The options of every optimizer, such as weight decay, clipping and averaging (`downslope.Options`);
-            `nonfinite`, `lookahead` and `threads` (`downslope.numpy.optimizer.Arguments`); and the rule's
-            hyperparameters: numbers, or schedules, functions of the number of the step.
+            `nonfinite`, `lookahead`, `state_dtype`, `seed` and `threads` (`downslope.numpy.optimizer.Arguments`); and
+            the rule's hyperparameters: numbers, or schedules, functions of the number of the step.
 
     Raises:
         TypeError: Something is of the wrong kind, a name is unknown, or a hyperparameter is missing.
@@ -86,15 +95,18 @@ class Optimizer:
 
     @takes(
         *every_option(),
-        *keywords({"nonfinite": "keep", "lookahead": "stored", "threads": None}),
+        *keywords({"nonfinite": "keep", "lookahead": "stored", "state_dtype": None, "seed": 0, "threads": None}),
         rest="hyperparameters",
     )
     def __init__(self, params: Any, rule: Rule, **settings: Any) -> None:
         nonfinite, lookahead, threads = (settings.pop(name) for name in ("nonfinite", "lookahead", "threads"))
+        state_dtype, seed = settings.pop("state_dtype"), settings.pop("seed")
         if nonfinite not in POLICIES:
             raise ValueError(f"nonfinite={nonfinite!r} is unknown; choose one of {', '.join(POLICIES)}")
         if lookahead not in ("stored", "explicit"):
             raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
+        if not is_seed(seed):
+            raise TypeError(f"seed={seed!r}: give a whole number of at most 63 bits")
         self._layout, arrays, own, names = lay_out(params)
         dtype = check_weights(arrays)
         self._settings, numbers = settle(rule, settings, own, stored_ahead=lookahead == "stored")
@@ -108,9 +120,11 @@ class Optimizer:
         self.skipped = 0
         self._moved = ""
         self._lock = threading.RLock()
-        self._prepare(dtype, threads)
+        codes = codes_for(self._settings, dtype, state_dtype)
+        self._seed = seed if codes else None
+        self._prepare(dtype, codes, threads)
 
-    def _prepare(self, dtype: np.dtype[Any], threads: int | None) -> None:
+    def _prepare(self, dtype: np.dtype[Any], codes: Mapping[str, str], threads: int | None) -> None:
         """Make the states, compile the kernel and lay out the slot table."""
         from downslope.backends import threads as pool
         from downslope.backends.describe import of_arrays
@@ -122,23 +136,27 @@ class Optimizer:
             raise ValueError(f"threads={threads!r} must be a whole number of at least 1")
         self._workers = threads or pool.available()
         program = self._settings.program
+        new = begun(self.params, self._groups, codes)
         self.state: Mapping[str, Mapping[str, Array]] = MappingProxyType(
-            {
-                state: MappingProxyType({name: _filled(self.params[name], start, dtype) for name, start in by_name})
-                for state, by_name in self._starts().items()
-            }
+            {what: MappingProxyType(by_name) for what, by_name in new.items()}
         )
         held = [
-            [np.asarray(array), *(self.state[state][name] for state in self.state)]
-            for name, array in self.params.items()
+            [np.asarray(array), *remembered(self.state, program.states, name)] for name, array in self.params.items()
         ]
         self._dtype, self._remembers = dtype, bool(program.scalar_states)
-        storages = [dtype.name] * len(program.arrays)
-        self._table = SlotTable(of_arrays(), held, storages, scalars=len(program.scalar_states))
+        self._kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in held]
+        storages = [dtype.name, dtype.name, *(codes.get(state, dtype.name) for state in program.states)]
+        self._table = SlotTable(
+            of_arrays(),
+            held,
+            [*storages, *("float32" for _ in codes)],
+            scales=len(codes),
+            scalars=len(program.scalar_states),
+            seed=self._seed or 0,
+        )
         self._stepper = Stepper(program, "nearest", self._table)
         self._launch = self._stepper.quick_step() or functools.partial(self._stepper.step, workers=self._workers)
         self._names = list(self.params)
-        self._shapes = {name: array.shape for name, array in self.params.items()}
         self._restart(0)
         if self._settings.stored_ahead:
             self._place(self._points(to_weights=False))
@@ -163,22 +181,6 @@ class Optimizer:
     @t.setter
     def t(self, steps: int) -> None:
         self._table.clocks[:, 0] = steps
-
-    def _starts(self) -> dict[str, list[tuple[str, float | None]]]:
-        """By state, the name of each array and its initial value; None for a copy of the weights."""
-        program = self._settings.program
-        numbers = [
-            {name: group.value(name, 1, program.ranges[name]) for name in group.hyperparameters}
-            for group in self._groups
-        ]
-        return {
-            state: [
-                (name, program.initial(state, own))
-                for group, own in zip(self._groups, numbers, strict=True)
-                for name in group.names
-            ]
-            for state in program.states
-        }
 
     def step(self, gradients: Any) -> None:
         """Update all weights and states by one step of the rule.
@@ -252,11 +254,10 @@ class Optimizer:
 
     def _readable(self, gradients: Sequence[Any]) -> list[Array]:
         """The gradients, copied where a kernel cannot read them; what is held is found anew."""
-        for name, arrays in zip(self._names, self._table.held, strict=True):
-            for array in arrays:
+        for name, arrays, kinds in zip(self._names, self._table.held, self._kinds, strict=True):
+            for array, kind in zip(arrays, kinds, strict=True):
                 check_writable(f"the parameter or a state of {name!r}", array)
-                same = array.shape == self._shapes[name] and array.dtype == self._dtype
-                if not same:
+                if (array.shape, array.dtype) != kind:
                     raise ValueError(
                         f"the parameter {name!r} or one of its states was resized or retyped in place since the "
                         "optimizer was made; make a new optimizer for it"
@@ -407,20 +408,13 @@ class Optimizer:
             loaded = saving.load(self._training(), path)
             self._groups, self._max_norm = list(loaded.groups), loaded.max_norm
             self.skipped = loaded.skipped
+            if self._seed is not None and "seed" in loaded.record:
+                self._seed = self._table.head.seed = loaded.record["seed"]
             self._restart(loaded.t)
 
     def _training(self) -> ArrayTraining:
-        return ArrayTraining(self.params, self.state, self._groups, self._max_norm, self.t, self.skipped)
+        return ArrayTraining(self.params, self.state, self._groups, self._max_norm, self.t, self.skipped, self._seed)
 
     def __repr__(self) -> str:
         weights = sum(array.size for array in self.params.values())
         return f"<Optimizer {self.rule.name}: {len(self.params)} array(s), {weights:,} weights, t={self.t}>"
-
-
-def _filled(like: Array, initial: float | None, dtype: np.dtype[Any]) -> Array:
-    """A new array of this shape, each element the initial value of a state; None for a copy of the weights."""
-    from downslope.backends.memory import alongside
-
-    array = alongside(like, dtype)
-    array[...] = like if initial is None else initial
-    return array

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from downslope.numpy.parameters import check_writable
 from downslope.training.checkpoint import Raw
 from downslope.training.groups import Array, Clock, Group
 from downslope.training.protocol import Kind, Loaded
+from downslope.training.record import seed_of
 from downslope.training.settings import Schedule
 
 
@@ -48,7 +50,8 @@ class ArrayTraining:
 
     Attributes:
         params: The arrays, by name; they hold the points ahead where the settings of their group say so.
-        state: The states, by their own name and that of the weights.
+        state: The states, by their own name and that of the weights; of those in eight bits the codes and the scales.
+        seed: The seed of their random numbers; None where there are none.
     """
 
     params: Mapping[str, Array]
@@ -57,13 +60,16 @@ class ArrayTraining:
     max_norm: float | None
     t: int
     skipped: int
+    seed: int | None
     clocks = None
-    rounding = None
+
+    @property
+    def rounding(self) -> dict[str, Any] | None:  # noqa: D102
+        return None if self.seed is None else {"seed": self.seed}
 
     def kinds(self, name: str) -> dict[str, Kind]:  # noqa: D102
-        x = self.params[name]
-        kind = str(x.dtype), x.shape
-        return {"x": kind, **dict.fromkeys(self.state, kind)}
+        own = {"x": self.params[name], **{what: by_name[name] for what, by_name in self.state.items()}}
+        return {what: (str(array.dtype), array.shape) for what, array in own.items()}
 
     def get(self, what: str, name: str) -> Raw:  # noqa: D102
         stored = self.groups[0].settings.stored_ahead
@@ -84,6 +90,8 @@ class ArrayTraining:
         return adopted
 
     def put(self, loaded: Loaded) -> None:  # noqa: D102
+        if self.seed is not None and "seed" in loaded.record:
+            seed_of(loaded.record)
         for name, array in self.params.items():
             check_writable(f"the parameter {name!r}", array)
             for state, by_name in self.state.items():

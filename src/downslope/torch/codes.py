@@ -17,6 +17,7 @@ from downslope.targets.codes import CODED, SCALES, blocks, decode, encode
 from downslope.torch.device import has_kernels
 from downslope.torch.launch import Storage
 from downslope.torch.settings import GroupSettings
+from downslope.training.eight_bits import none_codable
 
 Tensor = torch.Tensor
 
@@ -37,11 +38,7 @@ def check_codable(settings: GroupSettings, storage: Storage) -> None:
     """
     states = settings.program.states
     if storage.state_dtype is torch.uint8 and states and not coded(settings, storage):
-        raise ValueError(
-            f"state_dtype=torch.uint8: {settings.rule.name} has no state that eight bits would do for; "
-            f"{', '.join(states)} must be exact, as places of weights, points ahead and variances must. "
-            "Leave state_dtype out"
-        )
+        raise ValueError(f"state_dtype=torch.uint8: {none_codable(settings.rule.name, states)}")
 
 
 def check_coded_parameter(p: Tensor) -> None:

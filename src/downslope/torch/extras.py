@@ -16,6 +16,7 @@ from downslope.language.options import NAMES, NUMBERS, OccasionalOptions, OwnOpt
 from downslope.torch.launch import Storage
 from downslope.training.arguments import every_option, keywords
 from downslope.training.groups import POLICIES
+from downslope.training.record import is_seed
 from downslope.training.settings import wanted
 
 
@@ -147,6 +148,6 @@ def _one_of(name: str, value: Any, choices: Iterable[str]) -> str:
 def _storage(dtype: Any, rounding: str, seed: Any) -> Storage:
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"state_dtype={dtype!r}: give a torch.dtype, such as torch.bfloat16")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+    if not is_seed(seed):
         raise TypeError(f"seed={seed!r}: give a whole number of at most 63 bits")
     return Storage(dtype, rounding, seed)

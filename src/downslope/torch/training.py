@@ -18,6 +18,7 @@ from downslope.training import saving
 from downslope.training.checkpoint import CheckpointError, Raw
 from downslope.training.groups import Clock
 from downslope.training.protocol import Kind, Loaded
+from downslope.training.record import seed_of
 
 Tensor = torch.Tensor
 
@@ -199,7 +200,7 @@ class TorchTraining:
 
     def put(self, loaded: Loaded) -> None:  # noqa: D102
         if self.storage.rounding == "stochastic" or "seed" in loaded.record:
-            _check_seed(loaded.record)
+            seed_of(loaded.record)
         writes: list[tuple[Tensor, Tensor]] = []
         states: dict[Tensor, dict[str, Any]] = {}
         for name, (p, k) in self.members.items():
@@ -276,12 +277,6 @@ def _in_place_of(old: Any, value: float) -> Any:
     if float(old) == value:
         return old
     return torch.full_like(old.detach(), value) if isinstance(old, Tensor) else float(value)
-
-
-def _check_seed(record: Mapping[str, Any]) -> None:
-    seed = record.get("seed")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise CheckpointError(f"the file's seed is {seed!r:.60}; expected a whole number of at most 63 bits")
 
 
 def _begun(name: str, clock: Clock) -> dict[str, Any]:

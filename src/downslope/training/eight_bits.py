@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from downslope.training.checkpoint import CheckpointError, Raw
 from downslope.training.protocol import Kind, Training
 
 _NUMBERS = ("float64", "float32", "float16", "bfloat16")
+
+
+def none_codable(rule: str, states: Iterable[str]) -> str:
+    """What is wrong with asking for states in eight bits for a rule of which none can be kept so."""
+    return (
+        f"{rule} has no state that eight bits would do for; {', '.join(states)} must be exact, as places of weights, "
+        "points ahead and variances must. Leave state_dtype out"
+    )
 
 
 def as_kept(training: Training, file: Mapping[str, Raw]) -> dict[str, Raw]:

@@ -14,6 +14,24 @@ from downslope.training.checkpoint import CheckpointError
 from downslope.training.groups import Clock, Group
 from downslope.training.protocol import Training
 
+
+def is_seed(value: Any) -> TypeGuard[int]:
+    """Whether random numbers can begin with this."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def seed_of(record: Mapping[str, Any]) -> int:
+    """The seed in a record.
+
+    Raises:
+        CheckpointError: There is none, or it is no whole number of at most 63 bits.
+    """
+    seed = record.get("seed")
+    if not is_seed(seed):
+        raise CheckpointError(f"the file's seed is {seed!r:.60}; expected a whole number of at most 63 bits")
+    return seed
+
+
 COMPUTED = ("rule", "flags", "options", "formula")
 """The entries that say what is computed."""
 
