@@ -17,8 +17,8 @@ from downslope.targets.typed import reader
 from downslope.version import __version__
 from downslope.walks.emitted import height, second, tall
 from downslope.walks.surface import Surface
-from downslope.walks.surfaces import SURFACES
-from downslope.walks.walking import CLOSE, HALF_WAY, RATES, lowest_places
+from downslope.walks.surfaces import SURFACES, valley
+from downslope.walks.walking import CLOSE, HALF_WAY, RATES, lowest_places, walk
 
 LANGUAGES = ("en", "zh")
 SHARED = ("walking.js", "drawing.js", "map.js", "ground.js", "curves.js", "table.js", "transport.js")
@@ -83,6 +83,8 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
         script=script,
         data=data_in_page(data),
         version=__version__,
+        picture=_picture(),
+        **{f"noscript_{language}": html.escape(known["noscript"]) for language, known in words.items()},
     )
     return re.sub(r'(data-say="([^"]+)"[^>]*>)(?=<)', lambda found: found[1] + html.escape(words["en"][found[2]]), text)
 
@@ -98,6 +100,29 @@ def _dense(code: str) -> str:
     spaces = re.compile(r" ([=*/?:<>+]|[<>=!]=+|&&|\|\||-(?! *-)) |(?<=[,{:;]) | (?=[{}])")
     parts[::2] = (spaces.sub(lambda found: found[1] or "", part) for part in parts[::2])
     return "".join(parts)
+
+
+def _picture() -> str:
+    """What is seen where no script runs: the textbook's rules in the valley, as an SVG."""
+    walked = walk(valley, steps=60)
+    (left, right), (bottom, top) = valley.ranges.values()
+
+    def placed(x: float, y: float) -> tuple[float, float]:
+        return round(640 * (x - left) / (right - left), 1), round(400 * (top - y) / (top - bottom), 1)
+
+    middle = "{} {}".format(*placed(0, 0))
+    levels = [0.3 * 3**k for k in range(6)]
+    rings = [
+        (640 * (10 * level) ** 0.5 / (right - left), 400 * (level / 5) ** 0.5 / (top - bottom)) for level in levels
+    ]
+    shapes = [
+        f'<ellipse rx="{rx:.0f}" ry="{ry:.0f}" transform="translate({middle})" stroke="var(--contour)"/>'
+        for rx, ry in rings
+    ]
+    for k, path in enumerate(walked.paths):
+        places = " ".join("{},{}".format(*placed(*point)) for point in path.points.tolist())
+        shapes.append(f'<polyline points="{places}" stroke="var(--c{k})" stroke-width="2"/>')
+    return f'<svg viewBox="0 0 640 400" fill="none" aria-hidden="true">{"".join(shapes)}</svg>'
 
 
 def _words(language: str, rules: Mapping[str, Rule]) -> dict[str, str]:

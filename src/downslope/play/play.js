@@ -265,6 +265,7 @@ const page = {
 };
 const mounted = [];
 
+document.documentElement.classList.add("scripted");
 buildChoices();
 const going = transport(now, {
   steps: () => state.steps,

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -77,8 +78,11 @@ def flags_key(flags: Mapping[str, bool]) -> str:
 
 
 def _program(program: Program) -> str:
+    code = re.sub(
+        r"^\{\n  name: .*\n  hyperparameters: .*\n", "{\n", javascript(program)
+    )  # they are told with the rule
     parts = {
-        "code": javascript(program),
+        "code": re.sub(r"(\w)_all\b", r"\1$", code.replace("hyperparameters", "numbers").replace("point: null,\n", "")),
         "response": response_code(program),
         "recurrence": recurrence_code(program),
         "lines": data_in_page(_lines(program)),

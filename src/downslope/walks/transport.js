@@ -65,7 +65,7 @@ function dragOn(element, to, measuredOn = element) {
   element.addEventListener("pointermove", (event) => element.hasPointerCapture(event.pointerId) && tell(event, false));
 }
 
-// A handle on the ground that puts the start somewhere else, by dragging or with the arrow keys.
+// A handle on the ground that puts the start somewhere else, by dragging, with the arrow keys or by a click on the ground.
 function startHandle(handle, ground, { surface, start, move }) {
   const spans = () => surface().ranges.map(([low, high]) => high - low);
   handle.addEventListener("keydown", (event) => {
@@ -79,6 +79,7 @@ function startHandle(handle, ground, { surface, start, move }) {
     move(start().map((_, i) => surface().ranges[i][0] + parts[i] * spans()[i]));
   };
   dragOn(handle, to, ground);
+  ground.addEventListener("click", ({ offsetX, offsetY }) => to(offsetX, ground.clientWidth, offsetY, ground.clientHeight));
 }
 
 // A place within the ranges of a surface, to as many digits as can be told apart there.

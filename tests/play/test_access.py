@@ -1,0 +1,115 @@
+"""The playground for everybody: keyboard, screen readers, narrow windows, no script, no network."""
+
+import pytest
+
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+expect = pytest.importorskip("playwright.sync_api").expect
+
+
+@pytest.fixture
+def sized(playground):
+    """The page in windows of other sizes, and back."""
+    yield lambda width, height: playground.set_viewport_size({"width": width, "height": height})
+    playground.set_viewport_size({"width": 1300, "height": 2000})
+    playground.emulate_media(color_scheme="light", reduced_motion="reduce")
+
+
+@pytest.mark.parametrize(("width", "scheme", "lang"), [(1300, "light", "en"), (390, "dark", "zh")])
+def test_axe_finds_nothing(playground, opened, sized, width, scheme, lang):
+    sized(width, 900)
+    playground.emulate_media(color_scheme=scheme)
+    opened(f"surface=valley&noise=0.3&cloud=1&turn=20&lang={lang}&off=sgd&speling=3")
+    found = axe.Axe().run(playground).response
+    assert len(found["passes"]) > 20
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+
+
+@pytest.mark.parametrize("width", [200, 320, 390, 768, 1440])
+def test_it_fits(playground, opened, sized, width):
+    sized(width, 800)
+    for lang in ("en", "zh"):
+        opened(f"surface=rotated_valley&rules=schedule_free_adamw,optax.rmsprop_momentum&lang={lang}&turn=20")
+        playground.evaluate("draw()")
+        assert playground.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_is_to_be_hit_is_large_enough(playground, opened, sized):
+    """24 pixels each way (WCAG 2.2, 2.5.8), for all that is no link in a sentence."""
+    sized(390, 844)
+    opened("surface=valley&noise=0.3&turn=20")
+    small = playground.evaluate(
+        """() => [...document.querySelectorAll("button, select, summary, input, textarea")].filter(e => {
+        const box = (e.type === "checkbox" ? e.closest("label") : e).getBoundingClientRect();
+        return e.checkVisibility() && (box.width < 24 || box.height < 24); }).map(e => e.outerHTML)"""
+    )
+    assert small == []
+
+
+def test_everything_can_be_done_from_the_keyboard(playground, opened):
+    """All that does something is reached by the tabulator key, and what is dragged has arrow keys."""
+    opened("surface=valley&lr=0.05&steps=40&t=3")
+    playground.evaluate("document.body.focus()")
+    reached = []
+    for _ in range(150):
+        playground.keyboard.press("Tab")
+        reached.append(playground.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+        if reached.count(reached[0]) > 1:
+            break
+    for each in ("surface", "start", "play", "scrubber", "rate", "slope", "copy-python", "own-text", "add"):
+        assert any(name.startswith(each) for name in reached), each
+    playground.locator("#start").press("ArrowLeft")
+    assert playground.evaluate("state.start[0]") == -9.2
+    playground.locator("h1").click()
+    playground.keyboard.press("ArrowRight")
+    assert playground.evaluate("now.step") == 4
+    assert playground.locator("#said").inner_text().startswith("Step 4 of 40. sgd: loss ")
+    playground.keyboard.press(" ")
+    assert playground.evaluate("now.playing")
+    playground.keyboard.press(" ")
+    assert not playground.evaluate("now.playing")
+
+
+def test_no_walker_is_told_by_its_colour_alone(playground, opened):
+    """Ten at once: no two have the same dash and the same mark."""
+    names = "sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw,nadam,lion,adan"
+    opened(f"surface=valley&steps=10&rules={names}")
+    marks = playground.evaluate("walkers.map(w => [w.shape, w.dash.join()].join())")
+    assert len(set(marks)) == 10
+
+
+def test_it_moves_at_once_unless_nothing_is_to_move(playground, playground_file):
+    other = playground.context.new_page()
+    other.emulate_media(reduced_motion="reduce")
+    other.goto(playground_file.as_uri())
+    assert other.evaluate("[now.playing, now.step === state.steps]") == [False, True]
+    other.close()
+    other = playground.context.new_page()
+    other.emulate_media(reduced_motion="no-preference")
+    other.goto(playground_file.as_uri())
+    assert other.evaluate("now.playing")
+    assert other.locator("#play").get_attribute("aria-label") == "Pause"
+    assert other.evaluate("performance.getEntriesByType('resource').length") == 0
+    assert other.evaluate("document.title") == "downslope playground"
+    other.close()
+
+
+def test_without_a_script_it_says_what_it_is(playground, playground_file):
+    context = playground.context.browser.new_context(java_script_enabled=False, offline=True)
+    plain = context.new_page()
+    plain.goto(playground_file.as_uri())
+    assert "needs JavaScript" in plain.locator("noscript").inner_text()
+    assert plain.locator("noscript svg polyline").count() == 6
+    assert not plain.locator("#play").is_visible()
+    context.close()
+
+
+def test_touch_drags_the_start(playground, playground_file):
+    context = playground.context.browser.new_context(
+        has_touch=True, viewport={"width": 390, "height": 844}, reduced_motion="reduce", offline=True
+    )
+    phone = context.new_page()
+    phone.goto(f"{playground_file.as_uri()}#surface=valley")
+    box = phone.locator("#ground").bounding_box()
+    phone.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
+    assert phone.evaluate("state.start") == pytest.approx([-5, 1.5], abs=0.1)
+    context.close()
