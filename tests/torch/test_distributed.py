@@ -100,6 +100,14 @@ def test_points_ahead_and_kernels_of_a_gpu_are_sharded(kernels):
     assert {"launches: OnDevice" if kernels else "launches: OnHost"} < set.intersection(*map(set, expected))
 
 
+def test_the_quick_step_of_shards_is_the_plain_step():
+    """Whatever becomes of parameters, states and gradients between two steps."""
+    quick, plain = (run_on(2, trainings.changed_between_steps, quickly) for quickly in (True, False))
+    assert_same([[end] for end, _ in quick], [plain[0][0]])
+    assert all(count == 0 for _, count in plain)
+    assert all(count >= 10 for _, count in quick), quick
+
+
 def test_processes_without_any_weights_take_part():
     """Of four processes two hold nothing, but the norm and the verdict on non-finite gradients are everybody's."""
     cases = [("SGD", {"max_norm": 0.5, "nonfinite": "skip"}, torch.float64)]

@@ -188,6 +188,41 @@ def _looked_ahead(how, name, options, steps):
     return {f"{where}: {name}": value for where, values in found.items() for name, value in values.items()}
 
 
+def changed_between_steps(quickly):
+    """A training of shards to which something happens before every step.
+
+    Args:
+        quickly: Whether steps are taken as they are; else each with a closure, which asks for everything anew.
+
+    Returns:
+        Weights and states at the end, and how many steps were taken the quick way.
+    """
+    shapes = {"inner": [(5, 6), (4,), (3, 5)], "outer": [(37, 29), (1, 4)]}
+    training = Training("fsdp", Readout(shapes, torch.float32), "Adam", {"lr": 0.1})
+    optimizer, params = training.optimizer, [*training.model.parameters()]
+    mesh, quick = params[0].device_mesh, []
+
+    def moved(tensor):
+        tensor._local_tensor = tensor._local_tensor.clone()
+
+    happens = {
+        4: lambda: moved(params[0]),
+        6: lambda: moved(optimizer.state[params[1]]["exp_avg"]),
+        8: lambda: setattr(params[0], "grad", params[0].grad.redistribute(mesh, [Replicate()])),
+        10: lambda: setattr(params[2], "grad", None),
+        12: lambda: params[0].grad.to_local().mul_(2),
+        14: lambda: optimizer.param_groups[0].update(lr=0.05),
+        16: lambda: optimizer.state[params[1]].update(exp_avg=optimizer.state[params[1]]["exp_avg"].clone()),
+    }
+    for t in range(18):
+        training.backward(training.batch(t))
+        happens.get(t, lambda: None)()
+        before = optimizer._progress.quick_step
+        optimizer.step(*() if quickly else [lambda: None])
+        quick.append(before is not None and before is optimizer._progress.quick_step)
+    return training.everything(), quick.count(True)
+
+
 def networks(how, cases, steps):
     """Weights after a training of a perceptron with each of the cases, (name of the class, options)."""
     results = []

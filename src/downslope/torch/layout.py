@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from operator import itemgetter
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from downslope.torch.launch import (
 )
 from downslope.torch.settings import GroupSettings, Reader, outside
 from downslope.torch.state import (
+    all_local,
     check_storage,
     complete_state,
     is_backed,
@@ -43,7 +44,7 @@ from downslope.torch.state import (
 )
 
 Tensor = torch.Tensor
-_PARAMS = itemgetter("params")
+_PARAMS, _GRAD = operator.itemgetter("params"), operator.attrgetter("grad")
 State = Mapping[Tensor, dict[str, Any]]
 
 
@@ -54,10 +55,8 @@ def worst_of(codes: Sequence[int]) -> int:
 
 def identities(state: State, sharded: bool) -> list[int]:
     """The identity of everything in the states, in their order."""
-    if not sharded:
-        return [*map(id, chain.from_iterable(map(dict.values, state.values())))]
-    values = [v for by_name in state.values() for v in by_name.values()]
-    return [*map(id, values), *(id(local(v)) for v in values if isinstance(v, Tensor))]
+    values = [*chain.from_iterable(map(dict.values, state.values()))]
+    return [*map(id, values), *map(id, all_local(values))] if sharded else [*map(id, values)]
 
 
 @dataclass
@@ -73,6 +72,8 @@ class Layout:
         sharded: Whether there are distributed tensors.
         suspects: The numbers of parameters whose gradients may be lazily negated or conjugated in a way that memory
             does not show.
+        placements: How parameters are shared out; None for those that are not.
+        specs: What last said so of their gradients; as a rule the very same objects say it again.
         staged: Parameters that are views with gaps, with dense tensors that stand in for them.
         weights: What is updated of each parameter: the part of it that this process holds, or what stands in for it.
         large: The numbers of parameters whose gradients are so long that reading beyond their memory would end the
@@ -87,6 +88,8 @@ class Layout:
     launches: list[Launch] = field(default_factory=list)
     sharded: bool = False
     suspects: list[int] = field(default_factory=list)
+    placements: list[Any] = field(default_factory=list)
+    specs: list[Any] = field(default_factory=list)
     staged: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     param_ids: list[int] = field(default_factory=list)
     state_ids: list[int] = field(default_factory=list)
@@ -100,7 +103,7 @@ class Layout:
             return False
         if [*map(id, chain.from_iterable(map(_PARAMS, groups)))] != self.param_ids:
             return False
-        if self.sharded and [id(local(p)) for p in self.params] != [id(w) for w in self.weights]:
+        if self.sharded and [*map(id, all_local(self.params))] != [*map(id, self.weights)]:
             return False
         if self.suspects and any(self.weights[i].is_conj() or self.weights[i].is_neg() for i in self.suspects):
             return False
@@ -170,10 +173,23 @@ class Layout:
         torch._C._increment_version(moved)
         return 0
 
+    def shards(self) -> list[Tensor | None] | None:
+        """The gradients, or this process's parts of them; None unless all are shared out as their parameters are."""
+        found = [*map(_GRAD, self.params)]
+        if not self.sharded:
+            return found
+        specs = _specs(found)
+        if len(specs) != len(self.specs) or not all(map(operator.is_, specs, self.specs)):
+            if [*map(_placements, specs)] != self.placements:
+                return None
+            self.specs = specs
+        return all_local(found)
+
     def gradients(self) -> list[Tensor | None]:
         """The gradients as they are now."""
-        found = [p.grad for p in self.params]
-        if self.sharded:
+        found = self.shards()
+        if found is None:
+            found = [p.grad for p in self.params]
             for i, (g, p) in enumerate(zip(found, self.params, strict=True)):
                 if g is not None and is_distributed(p):
                     found[i] = _local_gradient(g, p)
@@ -233,6 +249,15 @@ def _local_gradient(gradient: Tensor, parameter: Any) -> Tensor:
     return local(distributed)
 
 
+def _specs(tensors: Sequence[Any]) -> list[Any]:
+    """What says how tensors are shared out over processes; None for each that is not."""
+    return [*map(getattr, tensors, repeat("_spec"), repeat(None))]
+
+
+def _placements(spec: Any) -> Any:
+    return None if spec is None else spec.placements
+
+
 def _span(tensor: Tensor) -> tuple[int, int]:
     known = tensor.layout is torch.strided and has_addresses(tensor.device) and not is_wrapper(tensor)
     if not known or tensor.numel() == 0:
@@ -276,6 +301,7 @@ def lay_out(
         refuse_while_recording({p.device for p in group["params"]}, settings.capturable)
     layout = Layout([p for group in groups for p in group["params"]], readers, settled, scaled)
     layout.param_ids = [*map(id, layout.params)]
+    layout.placements = [*map(_placements, _specs(layout.params))]
     numbered = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
     launches: dict[Together, Members] = {}
     for i, (k, p) in enumerate(numbered):
@@ -291,7 +317,7 @@ def lay_out(
         if kind.dense and (not is_dense(own) or own.is_conj() or own.is_neg()):
             own = _stand_in(p, layout)
         layout.weights.append(own)
-        if p.is_complex() or p.numel() == 1:
+        if own.is_complex() or own.numel() == 1:
             layout.suspects.append(i)
         if p.numel() >= THREADED_FROM:
             layout.large.append(i)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from downslope.backends.table import ALL, OTHER_CLOCKS
 from downslope.backends.watch import Watch
 from downslope.torch.layout import Layout, State
 from downslope.torch.points import in_place
+from downslope.torch.state import all_local, is_distributed
 
-_GRAD = attrgetter("grad")
+_GRAD, _LOCAL = attrgetter("grad"), attrgetter("_local_tensor")
 _RESTLESS = 255
 """After how many steps at the most there is a watch again."""
 
@@ -28,18 +30,21 @@ def quick_step(layout: Layout) -> Callable[[Groups, State], bool] | None:
         groups are taken over on the way. If anything else is not as it was laid out, it changes nothing and returns
         False, and the plain step is due. None where there is more to do in a step.
     """
-    more = layout.scaled or layout.sharded or layout.staged or layout.suspects or len(layout.launches) != 1
+    more = layout.scaled or layout.staged or layout.suspects or len(layout.launches) != 1
     update = None if more else layout.launches[0].quick_step()
     if update is None or not all(reader.fixed for reader in layout.readers):
         return None
-    current, params, weights = _Current(layout), layout.params, layout.weights
+    current, params, weights, sharded = _Current(layout), layout.params, layout.weights, layout.sharded
     increase = torch._C._increment_version
 
     def step(groups: Groups, state: State) -> bool:
         watch = current.watch
-        if (watch is None or not watch.unchanged(groups, state)) and not current.caught_up(groups, state):
+        kept = watch is not None and watch.unchanged(groups, state) and not (sharded and current.shards_changed())
+        if not kept and not current.caught_up(groups, state):
             return False
-        gradients = [*map(_GRAD, params)]
+        gradients = layout.shards() if sharded else [*map(_GRAD, params)]
+        if gradients is None:
+            return False
         code = update(*gradients)
         if code > 0 or code == OTHER_CLOCKS:
             return False
@@ -60,6 +65,8 @@ class _Current:
     def __init__(self, layout: Layout):
         self.watch: Watch | None = None
         self._layout = layout
+        self._tensors: list[Any] = []  # that are shared out over processes, while there is a watch
+        self._shards: list[Any] = []  # the parts of them that this process holds
         self._due = self._patience = 0  # after how many steps that ask there is a watch again
 
     def caught_up(self, groups: Groups, state: State) -> bool:
@@ -79,7 +86,15 @@ class _Current:
             self._due -= 1
         else:
             self.watch = _watch(groups, state)
+            if layout.sharded:
+                everything = *layout.params, *chain.from_iterable(map(dict.values, state.values()))
+                self._tensors = [tensor for tensor in everything if is_distributed(tensor)]
+                self._shards = all_local(self._tensors)
         return True
+
+    def shards_changed(self) -> bool:
+        """Whether a distributed tensor has come to hold another part than when the watch began."""
+        return not all(map(is_, map(_LOCAL, self._tensors), self._shards))
 
 
 def _watch(groups: Groups, state: State) -> Watch | None:

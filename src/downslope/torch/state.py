@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import itertools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,11 @@ OF_TORCH = ("capturable", "differentiable")
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds; all of it, unless it is a distributed one."""
     return getattr(tensor, "_local_tensor", tensor)
+
+
+def all_local(tensors: Sequence[Any]) -> list[Any]:
+    """`local` of each, whatever it is."""
+    return [*map(getattr, tensors, itertools.repeat("_local_tensor"), tensors)]
 
 
 def is_distributed(tensor: Tensor) -> bool:
