@@ -28,5 +28,10 @@ def opened(playground):
         playground.evaluate("link => openLink(link)", link)
         return playground.locator("#left-list").inner_text()
 
-    opened.page = playground
+    def until(condition):
+        """Come back when a condition holds in the page, whose policy forbids Playwright's own way of waiting."""
+        ask = f"const ask = () => ({condition}) ? done() : left-- ? setTimeout(ask, 20) : fail(Error('it never holds'))"
+        playground.evaluate(f"() => new Promise((done, fail) => {{ let left = 3000; {ask}; ask(); }})")
+
+    opened.page, opened.until = playground, until
     return opened

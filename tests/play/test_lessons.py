@@ -109,9 +109,9 @@ def test_links_of_lessons(opened):
     assert "lesson" in opened("lesson=zag")
     assert "guess" in opened("lesson=zigzag&guess=7")
     page.evaluate("location.hash = '#lesson=hill'")
-    page.wait_for_function("state.lesson === 'hill'")
+    opened.until("state.lesson === 'hill'")
     page.locator("#lessons a").last.click()
-    page.wait_for_function("state.lesson === 'saddle'")
+    opened.until("state.lesson === 'saddle'")
     page.locator("#lessons a").first.click()
-    page.wait_for_function("state.lesson === ''")
+    opened.until("state.lesson === ''")
     assert page.evaluate("document.body.className") == ""

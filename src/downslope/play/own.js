@@ -127,6 +127,7 @@ MODULES.push({
     element.className = "own";
     element.append(make("h2"), label, make("div", { className: "typing" }, field, problem), make("div", { className: "row" }, walks, examples), hint);
     let applied = null; // the text of the state when it was last shown here
+    let shown = "";
     const among = () => page.state.rules.includes(OWN);
 
     function entry() {
@@ -164,6 +165,9 @@ MODULES.push({
     }
 
     function changed() {
+      const now = JSON.stringify([page.state.own, page.state.lang, among()]);
+      if (now === shown) return;
+      shown = now;
       if (page.state.own !== applied) {
         field.value = applied = page.state.own;
         show(null);

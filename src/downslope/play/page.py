@@ -12,7 +12,7 @@ from typing import Any
 from downslope.pages import asset, data_in_page, policy, theme
 from downslope.play.rules import every_rule, rules_code, sentence
 from downslope.rule import Rule
-from downslope.targets.javascript import LIBRARY
+from downslope.targets.javascript import LIBRARY, dense, without_blanks
 from downslope.targets.typed import reader
 from downslope.version import __version__
 from downslope.walks.emitted import height, second, tall
@@ -39,12 +39,15 @@ SCRIPTS = (
     "settings.js",
     "share.js",
     "own.js",
+    "net.js",
+    "training.js",
+    "network.js",
     "lessons.js",
     "play.js",
 )
 """In the order in which they need each other; what is mounted into the page stands before the last."""
 
-OWN_STYLES = ("page.css", "own.css", "lessons.css")
+OWN_STYLES = ("page.css", "own.css", "lessons.css", "network.css")
 
 
 def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
@@ -62,9 +65,11 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
     rules = {**every_rule(), **(own or {})}
     words = {language: _words(language, rules) for language in LANGUAGES}
     parts = [asset("downslope.walks", name) for name in SHARED] + [asset("downslope.play", name) for name in SCRIPTS]
-    codes = _dense(f"const RULES = {rules_code(rules)};\nconst SURFACES = {_surfaces()};")
+    codes = dense(f"const RULES = {rules_code(rules)};\nconst SURFACES = {_surfaces()};")
     script = "\n".join(["'use strict';", LIBRARY, codes, f"const READER = {reader()};", *parts])
     script = re.sub(r"\n *(//.*)?(?=\n)|(?<=\n) +", "", script)
+    plain = re.compile(r"^[^\"'`/\n]+(?=( // .*)?$)( // .*)?", re.MULTILINE)
+    script = plain.sub(lambda found: without_blanks(found[0].partition(" //")[0]), script)
     styles = [theme(), *(asset("downslope.walks", name) for name in STYLES)]
     styles += [asset("downslope.play", name) for name in OWN_STYLES]
     style = "\n".join(styles)
@@ -87,19 +92,6 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
         **{f"noscript_{language}": html.escape(known["noscript"]) for language, known in words.items()},
     )
     return re.sub(r'(data-say="([^"]+)"[^>]*>)(?=<)', lambda found: found[1] + html.escape(words["en"][found[2]]), text)
-
-
-def _dense(code: str) -> str:
-    """Emitted JavaScript without the spaces around operators, but in strings and between two signs.
-
-    Example:
-        >>> _dense('const c = a - -b * { "a b": 1 };')
-        'const c=a - -b*{"a b":1};'
-    """
-    parts = re.split(r'("(?:[^"\\]|\\.)*")', code)
-    spaces = re.compile(r" ([=*/?:<>+]|[<>=!]=+|&&|\|\||-(?! *-)) |(?<=[,{:;]) | (?=[{}])")
-    parts[::2] = (spaces.sub(lambda found: found[1] or "", part) for part in parts[::2])
-    return "".join(parts)
 
 
 def _picture() -> str:

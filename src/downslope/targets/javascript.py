@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order
@@ -208,6 +209,40 @@ def javascript(program: Program) -> str:
         point,
     ]
     return "{\n" + "".join(f"{_indented(part)},\n" for part in parts) + "}"
+
+
+def dense(code: str) -> str:
+    """What this module writes, for pages that must be small: the same without blanks, and with short names.
+
+    The names that a rule's functions give to what they take become some that no rule can have.
+
+    Example:
+        >>> dense("point(at_all, x_all, states, hyperparameters) {")
+        'point($a,$x,$s,$h){'
+    """
+    code = re.sub(r'"([A-Za-z_]\w*)":', r"\1:", re.sub(r"(?<=[;,{}])\n *", "", code))
+    names = re.compile(rf"(?<![.\w])({'|'.join(_SHORT)})\b(?!:)")
+    return _outside_quotes(without_blanks(code), lambda part: names.sub(lambda found: _SHORT[found[1]], part))
+
+
+def without_blanks(code: str) -> str:
+    """Code without the spaces around operators, but in double quotes and between signs; no other quotes may be in it.
+
+    Example:
+        >>> without_blanks('const c = a - -b * { "a b": 1 };')
+        'const c=a - -b*{"a b":1};'
+    """
+    spaces = re.compile(r" ([=*/?:<>+]|[<>=!]=+|&&|\|\||-(?! *-)) |(?<=[,{:;]) | (?=[{}])")
+    return _outside_quotes(code, lambda part: spaces.sub(lambda found: found[1] or "", part))
+
+
+def _outside_quotes(code: str, change: Callable[[str], str]) -> str:
+    parts = re.split(r'("(?:[^"\\]|\\.)*")', code)
+    parts[::2] = map(change, parts[::2])
+    return "".join(parts)
+
+
+_SHORT = {"hyperparameters": "$h", "states": "$s", "x_all": "$x", "dx_all": "$d", "at_all": "$a"}
 
 
 def _start(program: Program) -> str:

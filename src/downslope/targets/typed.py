@@ -22,7 +22,7 @@ from downslope.language.formula import ANY, FRACTION, USUAL, Range
 from downslope.language.grammar import BINARY, CALLED, DEEPEST, LONGEST, SIGNS
 from downslope.language.operations import OPERATIONS, POWERS
 from downslope.language.trace import number
-from downslope.targets.javascript import JAVASCRIPT
+from downslope.targets.javascript import JAVASCRIPT, dense
 from downslope.targets.javascript import number as number_in_javascript
 from downslope.targets.write import Scope
 
@@ -61,7 +61,7 @@ def reader() -> str:
     }
     constants = "".join(f"const {name} = {text};\n" for name, text in tables.items())
     code = (resources.files("downslope.targets").joinpath(name).read_text("utf-8") for name in SCRIPTS)
-    return f"(() => {{\n{constants}{''.join(code)}}})()"
+    return f"(() => {{\n{dense(constants)}{''.join(code)}}})()"
 
 
 def _range(allowed: Range) -> str:
