@@ -29,6 +29,8 @@ PLACED = "placed_by"
 CARRIED = ("foreach", "fused", "capturable", "differentiable")
 """What `torch.optim` groups hold besides: which of its own implementations to run. downslope has one."""
 
+_NO_SETTING = {"params", "param_names", PLACED, *CARRIED} - {"capturable"}
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -91,8 +93,10 @@ class GroupSettings:
 
     def says_the_same(self, other: GroupSettings) -> bool:
         """Whether other settings come to the same, with the very same tensors."""
-        mine, theirs = ({name: id(tensor) for name, tensor in each.tensors.items()} for each in (self, other))
-        return self.asks_for_the_same(other) and self.numbers == other.numbers and mine == theirs
+        if self.numbers != other.numbers or not self.asks_for_the_same(other):
+            return False
+        mine, theirs = self.tensors, other.tensors
+        return mine.keys() == theirs.keys() and all(tensor is theirs[name] for name, tensor in mine.items())
 
     def looked_at(self) -> GroupSettings:
         """The same with all hyperparameters as numbers, for which the host waits.
@@ -126,8 +130,7 @@ class Reader:
     def _look(self, group: Group) -> None:
         """Remember the entries by which the settings were read."""
         names = tuple(group)
-        passed_over = ("params", "param_names", PLACED, *{*CARRIED} - {"capturable"})
-        keys = [key for key in names if key not in passed_over]
+        keys = [key for key in names if key not in _NO_SETTING]
         entries: Callable[[Group], Any] = operator.itemgetter(*keys, "params")
 
         def pick(group: Group) -> Any:
@@ -240,37 +243,35 @@ def settle(group: Group, rule: Rule, options: Shared, scaled: bool) -> GroupSett
     chosen = options.around(rule, flags, maximize, scaled)
     program = chosen.program
     capturable = recorded(group)
-    numbers: dict[str, float] = {}
-    tensors: dict[str, torch.Tensor] = {}
-    for name in program.hyperparameters:
-        value = look_up(group, name, rule)
-        if capturable and isinstance(value, torch.Tensor) and not in_main_memory(value):
-            _check_held(_spelled(group, name), value, name in _known_by_the_host(chosen))
-            numbers[name], tensors[name] = 0.0, value
-        else:
-            numbers[name] = checked(_spelled(group, name), value, program.ranges[name])
+    tensors = _held(group, chosen) if capturable else {}
+    numbers = {
+        name: 0.0
+        if name in tensors
+        else checked(_spelled(group, name), look_up(group, name, rule), program.ranges[name])
+        for name in program.hyperparameters
+    }
     return GroupSettings(chosen, program, numbers, tensors, capturable)
 
 
-def _known_by_the_host(chosen: Settings) -> set[str]:
-    """The hyperparameters that states begin with, or that place a point ahead."""
-    starts = {start for start in chosen.program.states.values() if isinstance(start, str)}
-    return starts | ({*chosen.ahead.scalars} if chosen.ahead is not None else set())
-
-
-def _check_held(name: str, tensor: torch.Tensor, known: bool) -> None:
-    """Make sure that a hyperparameter can be read where a GPU has it.
+def _held(group: Group, chosen: Settings) -> dict[str, torch.Tensor]:
+    """The hyperparameters that are read where a GPU has them.
 
     Raises:
-        ValueError: It has several elements, or the host has to know it.
+        ValueError: One has several elements, or the host has to know it.
     """
-    if tensor.numel() != 1:
-        raise ValueError(f"{name} is a tensor of shape {tuple(tensor.shape)}; give a number or a tensor of one element")
-    if known:
-        raise ValueError(
-            f"{name} is a tensor on {tensor.device}, but with capturable=True the host has to know it without asking, "
-            "for states that begin with it or for the point ahead; give a number, or a tensor on the CPU"
-        )
+    program, ahead = chosen.program, chosen.ahead
+    values = {name: look_up(group, name, chosen.rule) for name in program.hyperparameters}
+    known = {*program.states.values()} | ({*ahead.scalars} if ahead is not None else set())
+    held = {name: v for name, v in values.items() if isinstance(v, torch.Tensor) and not in_main_memory(v)}
+    for name, tensor in held.items():
+        _check_one(name, tensor)
+        if name in known:
+            raise ValueError(
+                f"{_spelled(group, name)} is a tensor on {tensor.device}, but with capturable=True the host has to "
+                "know it without asking, for states that begin with it or for the point ahead; give a number, or a "
+                "tensor on the CPU"
+            )
+    return held
 
 
 def look_up(group: Group, name: str, rule: Rule) -> Any:
@@ -302,11 +303,16 @@ def _yes(name: str, value: Any) -> bool:
 
 def checked(name: str, value: Any, allowed: Range) -> float:
     """A hyperparameter as a number, from a number or a tensor of one element."""
-    if isinstance(value, torch.Tensor) and value.numel() != 1:
-        raise ValueError(f"{name} is a tensor of shape {tuple(value.shape)}; give a number or a tensor of one element")
+    if isinstance(value, torch.Tensor):
+        _check_one(name, value)
     if callable(value):
         raise TypeError(f"{name}={value!r}: give a number; for a schedule use torch.optim.lr_scheduler")
     return check_number(name, _plain(value), allowed)
+
+
+def _check_one(name: str, tensor: torch.Tensor) -> None:
+    if tensor.numel() != 1:
+        raise ValueError(f"{name} is a tensor of shape {tuple(tensor.shape)}; give a number or a tensor of one element")
 
 
 def warn_of_misspelt(group: Group, known: Mapping[str, Any]) -> None:
