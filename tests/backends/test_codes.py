@@ -1,5 +1,6 @@
 """States in eight bits: what a code keeps, and kernels that read and write codes, beside the formula in NumPy."""
 
+import platform
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import downslope
+from downslope.backends import machine
 from downslope.backends.cpu import Kernel, whereabouts
 from downslope.backends.memory import FIRST, KEY, LENGTH, address
 from downslope.language.options import compose
@@ -235,3 +237,33 @@ def test_a_rule_may_use_the_names_that_the_kernel_does():
     kinds = ["float32", "float32", "int8", "uint8"]
     program, before, after, _ = launched(awkward, kinds, arrays, numbers)
     np.testing.assert_allclose(after["x"], interpret(program, before, numbers)["x"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names a processor of this kind")
+def test_a_processor_that_fuses_nothing_ends_in_the_same_bits(monkeypatch):
+    """What may be fused is exact, so that it does not matter where one operation does for two."""
+    llvm = pytest.importorskip("llvmlite.binding")
+
+    def oldest():
+        machine._initialize()
+        target = llvm.Target.from_triple(llvm.get_process_triple())
+        return target.create_target_machine(cpu="x86-64", opt=3, reloc="static", codemodel="jitdefault", jit=True)
+
+    @downslope.rule
+    def here(x, dx, m=0, v=0, *, lr):
+        return x - lr * m, m + lr * dx, abs(dx)
+
+    @downslope.rule
+    def there(x, dx, m=0, v=0, *, lr):
+        return x - lr * m, m + lr * dx, abs(dx)
+
+    arrays = [values("int8", seed, 1000, 30) * np.float32(10.0**10) for seed in range(3)]
+    arrays.append(np.abs(arrays[2]))
+    ends = []
+    for rule in (here, there):
+        _, _, after, scales = launched(rule, ["float32", "float32", "int8", "uint8"], arrays, {"lr": 0.3}, 9)
+        ends.append([*after.values(), *scales])
+        monkeypatch.setattr(machine, "_target_machine", oldest)
+        monkeypatch.setattr(machine, "_processor", lambda: "the oldest")
+    for mine, yours in zip(*ends, strict=True):
+        np.testing.assert_array_equal(mine, yours)
