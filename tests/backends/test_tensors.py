@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+import downslope.torch
 from downslope.backends import tensors
 from downslope.backends.describe import DESCRIPTION
 from downslope.backends.memory import address
@@ -78,6 +80,16 @@ def test_ordinary_tensors_are_described_at_sight_and_no_others():
     others = [ordinary[None, None, None, None], torch._neg_view(ordinary), torch._lazy_clone(torch.zeros(2)), None, 5]
     others += [ordinary.to("meta"), ordinary.to_sparse(), [ordinary], "text", torch.int8, ordinary.int()]
     assert [at_sight(other) for other in others] == [False] * len(others)
+
+
+def test_a_first_look_inside_a_mode_that_makes_other_tensors_is_like_any_other():
+    describer.cache_clear()
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.zeros(3))]
+        params[0].grad = torch.zeros(3)
+        with pytest.raises(ValueError, match=r"a FakeTensor of shape .* has no memory that could be updated"):
+            downslope.torch.Adam(params).step()
+    assert at_sight(torch.zeros(3))
 
 
 def test_where_tensors_are_laid_out_in_another_way_pytorch_is_asked(monkeypatch):

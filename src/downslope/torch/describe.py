@@ -25,7 +25,7 @@ _DTYPES = (
 def describer(device: torch.device) -> Describer:
     """For tensors on a device, and for the counts of steps, which are on the CPU."""
     asked = of_tensors(torch.Tensor)
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), torch._C._DisableTorchDispatch():  # or a mode would make others
         usual = _usual(torch.device("cpu")) + (_usual(device) if device.type != "cpu" else [])
         return at_sight(asked, usual, _unusual())
 
