@@ -6,7 +6,9 @@ asked.
 """
 
 import copy
+import gc
 import importlib.util
+import weakref
 
 import numpy as np
 import pytest
@@ -249,6 +251,25 @@ def test_a_learning_rate_on_the_device_is_read_at_every_run(gpu):
     rate.fill_(-1.0)
     with pytest.raises(ValueError, match=r"lr=-1\.0"):
         downslope.torch.Adam([torch.nn.Parameter(torch.ones(2, device=gpu.where))], lr=rate, capturable=True)
+
+
+def test_a_learning_rate_is_read_wherever_its_memory_is(gpu):
+    """And a graph goes on with the one that it has seen, which nobody else may hold any more."""
+    ours, due = trainings(gpu, lambda p, **on: downslope.torch.Adam(p, lr=torch.tensor(0.5, device=p[0].device), **on))
+    rate = ours.optimizer.defaults["lr"]
+    for lr in (0.5, 0.25):
+        rate.data = torch.tensor(lr, device=gpu.where)
+        due.optimizer.param_groups[0]["lr"] = lr
+        ours.step()
+        due.step()
+    ours.ends_like(due)
+    ours.recorded(gpu)
+    alive = weakref.ref(rate)
+    del rate
+    ours.optimizer.defaults["lr"] = ours.optimizer.param_groups[0]["lr"] = torch.tensor(0.1, device=gpu.where)
+    ours.step()
+    gc.collect()
+    assert alive() is not None
 
 
 def test_a_number_is_that_of_the_recording(gpu):

@@ -139,7 +139,6 @@ class WorkedOut:
 
     Attributes:
         numbers: The tensor of all coefficients, row by row.
-        kept: What a graph that has recorded the launch refers to.
     """
 
     def __init__(
@@ -176,7 +175,12 @@ class WorkedOut:
         given = self._clocks.copy, self._scalars, known, self._left_out, slots.copy, self.numbers
         function, programs = load(program, dtype.name, launched).work_out, -(-count // SLOTS)
         with memory.here():
-            self.kept = self._launch = launcher(function, programs, given, {"SLOTS_": SLOTS})
+            self._launch = launcher(function, programs, given, {"SLOTS_": SLOTS})
+
+    @property
+    def kept(self) -> Any:
+        """What a graph that records a step refers to; it goes on reading the tensors that are followed now."""
+        return self._launch, self._followed
 
     def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
         """Read some of the scalars where the device has them, from now on.
@@ -196,7 +200,7 @@ class WorkedOut:
         self._sheet.words.view(np.float64)[:] = scalars.reshape(-1)
         self._sheet.send()
         for place, tensor in self._followed:
-            place.copy_(tensor)
+            place.copy_(tensor.detach().reshape(()))
         if self._flag is None:
             self._launch()
             return

@@ -161,8 +161,7 @@ class Compiled:
             first, *more = rows
             for column, name in enumerate(self._names):
                 if name in self._settings[group].tensors:
-                    tensor = self._settings[group].tensors[name].detach().reshape(())
-                    yield slice(first, first + 1 + len(more)), column, tensor
+                    yield slice(first, first + 1 + len(more)), column, self._settings[group].tensors[name]
 
     def scale(self, factor: Any) -> None:
         """Set what gradients are multiplied by from now on."""
