@@ -367,6 +367,20 @@ def test_a_gradient_scaler_that_leaves_all_to_the_step_waits_for_nothing(gpu):
         ours.ends_like(due, exact="max_norm" not in options)
 
 
+def test_a_gradient_scaler_leaves_a_step_out_before_it_would_raise(gpu):
+    """An overflow is the scaler's own affair, as on the CPU."""
+    for training in trainings(gpu, lambda p, **on: downslope.torch.Adam(p, fused=True, nonfinite="raise", **on)):
+        training.step()
+        before = [bits(tensor) for tensor in training.tensors()]
+        training.optimizer.grad_scale = torch.tensor(8.0, device=training.where)
+        training.optimizer.found_inf = torch.tensor([1.0], device=training.where)
+        training.params[0].grad.fill_(torch.inf)
+        training.next = lambda: None
+        training.step()
+        assert [bits(tensor) for tensor in training.tensors()] == before
+        assert training.optimizer.skipped == 1
+
+
 def test_gradients_may_be_at_other_places_in_the_graph_than_before(gpu):
     ours, due = trainings(gpu, lambda p, **on: downslope.torch.Adam(p, **on))
     ours.step()

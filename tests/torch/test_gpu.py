@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import downslope
 import downslope.torch
@@ -415,6 +416,13 @@ def test_nobody_waits_for_the_norm_of_shards(processes, monkeypatch):
     monkeypatch.undo()
     assert factor.item() == pytest.approx(3.0 / (2 * 4 * 4 + 6 * 4 + 4) ** 0.5)
     assert loose.item() == 0.5
+
+
+def test_a_scale_may_be_on_another_gpu_than_the_gradients():
+    """A gradient scaler's is where the loss is. No such devices are needed for tensors that hold nothing."""
+    with FakeTensorMode():
+        squares, scale = (torch.ones((), dtype=torch.float64, device=f"cuda:{k}") for k in range(2))
+        assert gradients.factor_within(squares, 1.0, scale).device == squares.device
 
 
 def test_without_a_kernel_a_device_is_not_waited_for_either(monkeypatch):

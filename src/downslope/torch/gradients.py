@@ -69,6 +69,8 @@ def factor_within(squares: torch.Tensor, limit: float, scale: float | torch.Tens
         limit: The largest norm that is left as it is.
         scale: What gradients are multiplied by in any case.
     """
+    if isinstance(scale, torch.Tensor):
+        scale = scale.to(squares.device)  # a gradient scaler's is where the loss is
     norm = squares.sqrt()
     return torch.where(norm * scale <= limit, scale, limit / norm)
 

@@ -267,7 +267,7 @@ class Optimizer(torch.optim.Optimizer):
         # a gradient scaler sets found_inf and grad_scale for the length of a step
         found_inf, grad_scale = self.__dict__.get("found_inf"), self.__dict__.get("grad_scale")
         told = [each for each in (found_inf, grad_scale) if each is not None]
-        there = left_to_devices(groups, told)
+        there = self._nonfinite != "raise" and left_to_devices(groups, told)  # or the host looks, and has to know first
         if there:
             scale = 1.0 if grad_scale is None else grad_scale.detach().double().reciprocal().reshape(())
         else:

@@ -146,7 +146,7 @@ class Step:
                 left_out = self.left_out
                 if self.nonfinite == "skip":
                     bad = ~squares.isfinite()
-                    left_out = bad if left_out is None else bad | (left_out.reshape(()) != 0)
+                    left_out = bad if left_out is None else bad | (left_out.to(bad.device).reshape(()) != 0)
                 return Verdict(scale if limit is None else factor_within(squares, limit, scale), left_out)
         norm, bad_elements = norm_and_nonfinite(launches, self.workers)
         if bad_elements and self.nonfinite == "raise":
