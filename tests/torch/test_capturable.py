@@ -48,6 +48,7 @@ class Notes(TorchDispatchMode):
             self.done.append(lambda: self.again(function, args, kwargs or {}, found))
         return found
 
+    @torch.no_grad()
     def again(self, function, args, kwargs, found):
         """Do an operation once more, with what comes of it in the same memory."""
         new = function(*args, **kwargs)
@@ -398,6 +399,32 @@ def test_gradients_may_be_at_other_places_in_the_graph_than_before(gpu):
     for _ in range(4):
         due.step()
     ours.ends_like(due)
+
+
+def test_what_stands_in_for_views_and_gradients_stays_as_long_as_a_graph_writes_to_it(gpu):
+    ours, due = trainings(gpu, lambda p, **on: downslope.torch.Adam(p, lr=0.1, **on))
+    for training in (ours, due):
+        first, second, _ = training.params
+        first.data = torch.cat([first.data, first.data], 1)[:, ::2]
+        second.grad = torch.zeros(18, device=training.where)[::2]
+        first.grad = torch.zeros(5, 7, device=training.where).T
+        training.step()
+    replay = ours.recorded(gpu)
+    [layout] = ours.optimizer._progress.layouts.values()
+    standing_in = [stage for _, stage in layout.staged] + [*layout.buffers.values()]
+    assert len(standing_in) == 3
+    alive = [weakref.ref(tensor) for tensor in standing_in]
+    replay()
+    due.step()
+    ours.ends_like(due)
+    ours.optimizer.param_groups[0]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr"):
+        ours.optimizer.step()
+    ours.optimizer.param_groups[0]["lr"] = 0.1
+    del layout, standing_in, replay
+    ours.step()  # laid out anew
+    gc.collect()
+    assert all(tensor() is not None for tensor in alive)
 
 
 def test_two_graphs_of_one_optimizer(gpu):

@@ -26,6 +26,7 @@ from downslope.torch.launch import (
     NoKernelError,
     Storage,
     Together,
+    keep_while_recording,
     refuse_while_recording,
 )
 from downslope.torch.settings import GroupSettings, Reader, outside
@@ -170,6 +171,9 @@ class Layout:
         for own, stage in self.staged:
             with torch.no_grad():
                 own.copy_(stage)
+        if self.staged or self.buffers:
+            for device in {w.device for w in self.weights}:
+                keep_while_recording(device, [*self.staged], [*self.buffers.values()])
         torch._C._increment_version(moved)
         return 0
 
