@@ -139,6 +139,22 @@ def test_all_processes_skip_a_step_that_is_bad_on_one(world, how):
         assert_same([[end]], [expected])
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+def test_all_devices_leave_out_a_step_that_is_bad_on_one():
+    """A GPU decides by itself, but for the one number that goes between them."""
+    pytest.importorskip("triton")
+    options = {"averaging": 0.9, "nonfinite": "skip", "capturable": True}
+    job = "AdamW", options, 4, 2
+    *_, expected = trainings.poisoned("single", *job, "interpreted")
+    assert {float(value) for name, value in expected.items() if name.endswith("step")} == {3.0}
+    results = run_on(2, trainings.poisoned, "fsdp", *job, "interpreted")
+    assert [seen for seen, *_ in results] == [True, False]
+    for _, error, before, after, end in results:
+        assert error is None
+        assert_same([[after]], [before])
+        assert_same([[end]], [expected])
+
+
 @pytest.mark.parametrize(("world", "how"), [(4, "fsdp"), (2, "ddp")])
 def test_all_processes_raise_where_one_has_a_bad_gradient(world, how):
     """And go on together afterwards."""

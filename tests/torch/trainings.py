@@ -3,6 +3,8 @@
 A function here runs in every process of a group, or in a single one, and returns NumPy arrays.
 """
 
+import contextlib
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -22,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 import downslope
 import downslope.torch
 from downslope.torch import device as devices
-from downslope.torch import launch
+from downslope.torch import launch, settings
 
 BATCH = 8
 # Rows that neither 2 nor 4 processes can share evenly, and parameters with fewer rows than processes.
@@ -158,15 +160,20 @@ def readouts(how, cases, steps, shapes=SHAPES):
     return results
 
 
-def looking_ahead(how, cases, steps, kernels=""):
-    """Weights at the end of trainings, by rule and options, and what `eval`, `at_weights` and `at_average` show.
-
-    With `kernels="interpreted"` those of a GPU update the parameters, on tensors of the CPU.
-    """
+@contextlib.contextmanager
+def updated_by(kernels):
+    """With `kernels="interpreted"` those of a GPU update parameters in this block, on tensors of the CPU."""
     with pytest.MonkeyPatch.context() as patch:
         if kernels:
             patch.setenv("TRITON_INTERPRET", "1")
             patch.setattr(launch, "memory_of", devices.DeviceMemory)
+            patch.setattr(settings, "in_main_memory", lambda tensor: False)
+        yield
+
+
+def looking_ahead(how, cases, steps, kernels=""):
+    """Weights at the end of trainings, by rule and options, and what `eval`, `at_weights` and `at_average` show."""
+    with updated_by(kernels):
         return [_looked_ahead(how, name, options, steps) for name, options in cases]
 
 
@@ -233,29 +240,30 @@ def networks(how, cases, steps):
     return results
 
 
-def poisoned(how, name, options, steps, bad):
+def poisoned(how, name, options, steps, bad, kernels=""):
     """A training in which the first weight's gradient is infinite at step `bad`.
 
     Returns:
         Whether this process saw something infinite, what `step` raised, and weights and states before and after it
         and at the end.
     """
-    training = Training(how, Readout(SHAPES, torch.float32), name, options)
-    training.run(range(bad))
-    before = training.everything()
-    batch = training.batch(bad)
-    batch[0, 0] = torch.inf
-    training.backward(batch)
-    own = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in training.model.parameters()]
-    seen = not all(gradient.isfinite().all() for gradient in own)
-    error = None
-    try:
-        training.optimizer.step()
-    except downslope.NonFiniteGradientError as caught:
-        error = str(caught)
-    after = training.everything()
-    training.run(range(bad + 1, steps))
-    return seen, error, before, after, training.everything()
+    with updated_by(kernels):
+        training = Training(how, Readout(SHAPES, torch.float32), name, options)
+        training.run(range(bad))
+        before = training.everything()
+        batch = training.batch(bad)
+        batch[0, 0] = torch.inf
+        training.backward(batch)
+        own = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in training.model.parameters()]
+        seen = not all(gradient.isfinite().all() for gradient in own)
+        error = None
+        try:
+            training.optimizer.step()
+        except downslope.NonFiniteGradientError as caught:
+            error = str(caught)
+        after = training.everything()
+        training.run(range(bad + 1, steps))
+        return seen, error, before, after, training.everything()
 
 
 def placed(how, name, options, steps):
