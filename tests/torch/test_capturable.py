@@ -484,6 +484,35 @@ def test_an_ordinary_training_goes_on_as_one_to_be_recorded_and_back(gpu):
     ours.ends_like(due)
 
 
+def test_a_file_goes_on_where_it_was_saved_and_evaluation_is_at_the_weights(gpu, tmp_path):
+    def make(p, **on):
+        return A_RULE(p, downslope.schedule_free_adamw, **on)
+
+    ours, due = trainings(gpu, make)
+    ours.step()
+    replay = ours.recorded(gpu)
+    replay()
+    model = torch.nn.ParameterList(ours.params)
+    with ours.optimizer.at_weights():
+        weights = [p.detach().clone() for p in ours.params]
+    ours.optimizer.save(tmp_path / "state.safetensors", model)
+    for _ in range(2):
+        due.step()
+    with due.optimizer.at_weights():
+        for mine, theirs in zip(weights, due.params, strict=True):
+            torch.testing.assert_close(mine.cpu(), theirs.detach())
+    later = Training(gpu.where, lambda p: make(p, capturable=True))
+    later.optimizer.load(tmp_path / "state.safetensors", torch.nn.ParameterList(later.params))
+    later.steps = ours.steps
+    for training in (ours, later):
+        training.step()
+        training.recorded(gpu)()
+    later.ends_like(ours)
+    for _ in range(2):
+        due.step()
+    ours.ends_like(due)
+
+
 # What is refused
 
 
