@@ -127,12 +127,16 @@ def test_every_rule_is_its_formula(name):
     assert_step(Slots(program, ["float32"] * len(program.arrays)), scalars_of(program))
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_every_rule_with_all_options_is_its_formula_in_double_precision_too(name):
-    own = {*RULES[name].hyperparameters, *RULES[name].flags}
+def with_all_options(chosen):
+    own = {*chosen.hyperparameters, *chosen.flags}
     options = {option: True for option in NUMBERS if option not in own}
     decoupled = {"decoupled": True} if "weight_decay" in options and "lr" in own else {}
-    program = compose(RULES[name], max_norm=True, maximize=True, cautious=True, **options, **decoupled)
+    return compose(chosen, max_norm=True, maximize=True, cautious=True, **options, **decoupled)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_with_all_options_is_its_formula_in_double_precision_too(name):
+    program = with_all_options(RULES[name])
     assert_step(Slots(program, ["float64"] * len(program.arrays), (3, 1030)), scalars_of(program))
 
 
@@ -209,9 +213,7 @@ def counting(program, storages, done, **more):
 @pytest.mark.parametrize("name", RULES)
 def test_the_device_works_out_the_coefficients_of_the_host_to_the_last_bit(name):
     """In double precision, at counts far apart, with hyperparameters that differ; clocks included."""
-    own = {*RULES[name].hyperparameters, *RULES[name].flags}
-    options = {option: True for option in NUMBERS if option not in own}
-    program = compose(RULES[name], max_norm=True, **options)
+    program = with_all_options(RULES[name])
     host, device = counting(program, ["float64"] * len(program.arrays), (0.0, 9.0, 3e6))
     for lr in (0.05, 0.01):
         scalars = [scalars_of(program, lr=lr / k) for k in (1, 2, 3)]
