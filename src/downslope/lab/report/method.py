@@ -89,7 +89,7 @@ def _listed(seeds: tuple[int, ...]) -> str:
 
 
 def _runs(race: Race) -> str:
-    counts = {result.rule: (_on_the_grid(race, result), len(result.verdict)) for result in race.rules if result.tuned}
+    counts = {result.rule: (_shared(race, result), len(result.verdict)) for result in race.rules if result.tuned}
     kept = [result.rule for result in race.rules if not result.tuned]
     beside = f"; {', '.join(kept)} at the learning rate it came with, which was not tuned" if kept else ""
     if any(result.default_lr is not None for result in race.rules):
@@ -101,7 +101,7 @@ def _runs(race: Race) -> str:
     return f"Tuning and verdict, not the same for every rule: {listed}{beside}"
 
 
-def _on_the_grid(race: Race, result: RuleResult) -> int:
+def _shared(race: Race, result: RuleResult) -> int:
     """How many runs a rule had in tuning, without those at a default that only it has."""
     others = {run.lr for other in race.rules if other.tuned and other is not result for run in other.tuning}
     shared = others.union(race.learning_rates)

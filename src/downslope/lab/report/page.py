@@ -16,9 +16,9 @@ from downslope.lab.report.code import lowest, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, looks, number
 from downslope.lab.report.markup import plot, section, segments, slider
 from downslope.lab.report.method import method
-from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
+from downslope.lab.report.pictures import after_tries, canyon, same_and_tuned, training_curves
 from downslope.lab.report.plane import limits, plane_picture
-from downslope.lab.report.tables import failed_runs, matrix, pairs, rule_name, summary, valleys, walk_numbers
+from downslope.lab.report.tables import failed_runs, matrix, pairs, rule_name, summary, tries, valleys, walk_numbers
 from downslope.lab.report.why import why_pictures, why_section
 from downslope.pages import asset, theme
 from downslope.pages.mathml import mathml
@@ -59,7 +59,14 @@ def report_page(race: Race) -> str:
     from plotly.offline import get_plotlyjs
 
     look = looks(race)
-    every = (canyon(race), same_and_tuned(race), training_curves(race), plane_picture(race), *why_pictures(race))
+    every = (
+        canyon(race),
+        after_tries(race),
+        same_and_tuned(race),
+        training_curves(race),
+        plane_picture(race),
+        *why_pictures(race),
+    )
     pictures = {picture.name: picture for picture in every}
     body = "".join(
         (
@@ -67,6 +74,7 @@ def report_page(race: Race) -> str:
             _results(race, look),
             _rule_keys(race, look),
             _canyon(race),
+            _tries(race, pictures["tries"]),
             _pair(race, pictures["pair"]),
             _curves(race, pictures["curves"]),
             _plane(race, pictures["plane"]),
@@ -189,6 +197,22 @@ def _canyon(race: Race) -> str:
         + f"<details><summary>The canyon in numbers</summary>{valleys(race)}\n"
         f'<p class="small">Final {race.loss_name}: the median over the tuning seeds, and below it from the lowest to '
         "the highest. A run that diverged counts as infinite.</p></details>",
+    )
+
+
+def _tries(race: Race, picture: Picture) -> str:
+    if not picture.views:
+        return ""
+    return section(
+        "tries",
+        "If you can try a few",
+        "How low the loss is of somebody who tries some learning rates of this grid, drawn at random, and keeps the "
+        "best. The line is the median over all ways to draw them, the band holds the middle half. A rule whose line is "
+        f"high at the left needs a search; where a line is flat, one try does.{_about_faint(race)}",
+        plot("tries", f"Lowest {race.loss_name} over the number of learning rates tried, for every rule")
+        + f"<details><summary>The tries in numbers</summary>{tries(race)}\n"
+        '<p class="small">The median, and below it the quartiles, of losses that are means over the tuning seeds. ∞: '
+        "every learning rate drawn has diverged on some seed.</p></details>",
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from downslope.lab.engines.protocol import Run
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
+from downslope.lab.races.tries import best_after, on_the_grid
 from downslope.lab.report.drawing import (
     COLOURS,
     Look,
@@ -127,6 +128,24 @@ def training_curves(race: Race) -> Picture:
     layout = curve_layout("step", "", None) | {"height": 420}
     layout["xaxis"] |= {"range": [0, race.last * (race.steps_per_epoch or 1) * 1.01]}
     return Picture("curves", layout, tuple(views))
+
+
+def after_tries(race: Race) -> Picture:
+    """Tries across, the lowest loss up: the median over all ways to draw so many learning rates, and its quartiles."""
+    look = looks(race)
+    values = {result.rule: list(on_the_grid(race, result).values()) for result in race.rules if result.tuned}
+    known = {rule: losses for rule, losses in values.items() if losses}
+    if not known:
+        return Picture("tries", {}, ())
+    edges = loss_range((loss for losses in known.values() for loss in losses), _loss_before_training(race))
+    traces: list[dict[str, Any]] = []
+    for rule, losses in known.items():
+        tries = list(range(1, len(losses) + 1))
+        low, middle, high = ([best_after(losses, k, share) for k in tries] for share in (0.25, 0.5, 0.75))
+        traces += curve(rule, look[rule], tries, middle, low, high, edges[1])
+    layout = curve_layout("learning rates tried", f"lowest {race.loss_name}", edges) | {"height": 420}
+    layout["xaxis"] |= {"range": [0.8, max(map(len, known.values())) + 0.2]}
+    return Picture("tries", layout, (View("all", "", tuple(traces)),))
 
 
 def _on_tuning_seeds(race: Race) -> Race:

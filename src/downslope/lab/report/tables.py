@@ -12,6 +12,7 @@ from downslope.lab.races.plane import Walks
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
+from downslope.lab.races.tries import best_after, on_the_grid
 from downslope.lab.races.verdict import difference, percent
 from downslope.lab.report.drawing import SHAPES, Look, number
 
@@ -122,6 +123,27 @@ def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
     lost = sum(run.diverged_at is not None for run in runs)
     diverged = f"<small>{lost} of {len(runs)} diverged</small>" if lost else ""
     return f"{number(statistics.median(losses))}{spread}{diverged}"
+
+
+def tries(race: Race) -> str:
+    """What each rule reaches with a few tries, in numbers: the median, and below it the quartiles."""
+    values = {result.rule: list(on_the_grid(race, result).values()) for result in race.rules if result.tuned}
+    most = max(map(len, values.values()), default=0)
+    shown = sorted({k for k in (1, 2, 3, 5, 10, most) if 1 <= k <= most})
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(rule)}</th>'
+        + "".join(f'<td class="number">{_after(losses, k)}</td>' for k in shown)
+        + "</tr>\n"
+        for rule, losses in values.items()
+    )
+    return _table("tries", _heads(["Rule", *("1 try" if k == 1 else f"{k} tries" for k in shown)]), rows)
+
+
+def _after(losses: list[float], k: int) -> str:
+    if k > len(losses):
+        return "–"
+    low, middle, high = (number(best_after(losses, k, share)) for share in (0.25, 0.5, 0.75))
+    return f"{middle}<small>{low} – {high}</small>"
 
 
 def failed_runs(race: Race) -> str:
