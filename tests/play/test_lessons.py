@@ -7,8 +7,10 @@ import pytest
 import downslope
 
 LESSONS = ["zigzag", "tuned", "limits", "cycle", "hill", "saddle", "adagrad", "rmsprop", "first", "correction", "eps"]
-LESSONS += ["dialects", "turned", "worth"]
-TRIED = "() => { while (!isTried()) tryRates(100); draw(); }"
+LESSONS += ["dialects", "turned", "worth", "batches"]
+TRIED = """() => { while (!isTried()) tryRates(100);
+  while (state.lesson === "batches" && !isTrained()) trainFor(100, 1);
+  draw(); }"""
 
 
 def answered(opened, link):

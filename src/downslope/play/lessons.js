@@ -19,8 +19,8 @@ function elsewhere(walker, name, start, lr = walker.lr) {
 }
 const bestRateOf = (walker) => bestRate(walker.code, walker.numbers, surface, state.start, state.steps, null, PLAY.rates, goal);
 
-// `link` is the state in which the page answers, `right` the place of the right choice, `facts` what is put into the answer,
-// and `holds` what it claims, as a test asks of the walkers.
+// `link` is the state in which the page answers, `right` the place of the right choice, `facts` what is put into the answer
+// once `isReady`, and `holds` what it claims, as a test asks of the walkers.
 const LESSONS = {
   zigzag: {
     link: "surface=valley&rules=sgd,momentum&lr=0.15",
@@ -148,6 +148,17 @@ const LESSONS = {
     holds: ({ sgd, nesterov, adam, rmsprop }) => nesterov.arrived < adam.arrived && adam.arrived < Math.min(sgd.arrived, rmsprop.arrived),
   },
 };
+LESSONS.batches = {
+  link: `rules=sgd&net.batch=${BATCHES}&net.lr=best`,
+  hide: "stage,surface,rates,steps,add,weather,closely,settings,numbers,own-rule,share",
+  isReady: isTrained,
+  right: 1,
+  facts: () => Object.fromEntries(runs.map((run) => [`of${run.size}`, goalAfter(run.training)])),
+  holds: () => {
+    const [one, ten, fifty, all] = runs.map((run) => goalAfter(run.training));
+    return one > 0 && one <= ten && ten < fifty && fifty < all && 5 * ten <= all;
+  },
+};
 const CHOICES = 3;
 const FREE = ["v", "t", "speed", "off", "look", "lang", "hide", "lesson", "guess"]; // what of the state an answer does not depend on
 
@@ -158,9 +169,9 @@ KEYS.guess = { fallback: () => "", ...oneOf(() => ["", ...Array.from({ length: C
 function lessonLink(link) {
   const given = new URLSearchParams(link);
   if (!has(LESSONS, given.get("lesson") ?? "")) return link;
-  const { link: own } = LESSONS[given.get("lesson")];
+  const { link: own, hide = "own-rule,network" } = LESSONS[given.get("lesson")];
   const asking = given.get("guess") ? "" : `&off=${new URLSearchParams(own).get("rules")}`;
-  return `${own}${asking}&hide=own-rule,network&${link}`;
+  return `${own}${asking}&hide=${hide}&${link}`;
 }
 
 // Whether the state is the one in which a lesson answers.
@@ -226,7 +237,7 @@ MODULES.push({
       const field = element.querySelector("#answer");
       if (!field || guess === "") return;
       const right = Number(guess) === LESSONS[lesson].right;
-      const waits = page.state.lr === "best" && !isTried();
+      const waits = (page.state.lr === "best" && !isTried()) || LESSONS[lesson].isReady?.() === false;
       const text = isAsMade(LESSONS[lesson])
         ? waits ? "" : say("lessons.said", { verdict: say(right ? "lessons.right" : "lessons.wrong"), answer: say(`lesson.${lesson}.answer`, LESSONS[lesson].facts(byId())) })
         : say("lessons.changed");
@@ -237,7 +248,7 @@ MODULES.push({
       changed() {
         const { lesson, guess, lang } = page.state;
         if (built !== `${lesson} ${guess} ${lang}`) {
-          document.body.classList.toggle("asking", lesson !== "" && guess === "");
+          document.body.classList.toggle("asking", isAsking());
           element.classList.toggle("open", lesson !== "");
           if (lesson) question(lesson);
           else list();

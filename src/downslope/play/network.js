@@ -17,6 +17,7 @@ KEYS["net.lr"] = {
 KEYS["net.seed"] = { fallback: () => 1, ...within(1, 9999, true) };
 
 let runs = []; // those who train
+const isAsking = () => state.lesson !== "" && state.guess === ""; // a lesson whose answer would be given away
 const goalAfter = ({ losses }) => losses.findIndex((loss) => loss < NET_GOAL);
 
 // Who trains: every rule with these batches, or the rule that is looked at with batches of several sizes.
@@ -183,7 +184,7 @@ MODULES.push({
     const still = matchMedia("(prefers-reduced-motion: reduce)");
 
     function restart() {
-      runs = document.body.classList.contains("asking") ? [] : runsOf(page);
+      runs = isAsking() ? [] : runsOf(page);
       [plane, chosen] = [null, Math.max(0, runs.findIndex((run) => run.rule === page.state.look))];
       if (still.matches) Object.assign(moment, { pass: PASSES, playing: false });
       else Object.assign(moment, { pass: 0, playing: true, from: 0, since: performance.now() });
@@ -230,7 +231,8 @@ MODULES.push({
       drawPlane(canvases[1], plane, moment.pass);
       const seen = runs.filter((each) => each.training).map((each) => ({ ...each, losses: each.training.losses }));
       const lows = seen.flatMap((each) => [...each.losses.filter((loss) => loss > 0)]);
-      if (seen.length) {
+      if (!seen.length) fitted(canvases[2]);
+      else {
         drawCurves(canvases[2], { walkers: seen, steps: PASSES, step: moment.pass, pointed: null }, {
           low: Math.max(1e-4, Math.min(...lows) / 1.5), high: 3, log: true, mark: NET_GOAL, places: () => seen[0].losses.keys(), value: (each, t) => each.losses[t],
         });
@@ -312,9 +314,8 @@ MODULES.push({
       const { state } = page;
       const words = JSON.stringify([state.lang, state.look, state["net.batch"], state["net.lr"]]);
       if (words !== spoken) speak();
-      const asking = document.body.classList.contains("asking");
       const several = state["net.batch"].length > 1;
-      const key = JSON.stringify([asking, several && state.look, ["net.batch", "net.lr", "net.seed"].map((name) => state[name]), page.walkers.map(({ id, numbers, flags }) => [id, { ...numbers, lr: 0 }, flags]), state.own]);
+      const key = JSON.stringify([isAsking(), several && state.look, ["net.batch", "net.lr", "net.seed"].map((name) => state[name]), page.walkers.map(({ id, numbers, flags }) => [id, { ...numbers, lr: 0 }, flags]), state.own]);
       if (key !== made) restart();
       else if (words !== spoken && visible) draw();
       [made, spoken] = [key, words];

@@ -77,12 +77,14 @@ function isTime(time, what) {
 
 function draw(time = Infinity) {
   const drawn = scene();
-  const drawing = drawGround(ground, drawn);
-  placeHandle(handle, surface, state.start, drawing);
-  drawClouds(drawing);
-  if (lookedAt().shown) drawForces(drawing.context, lookedAt(), drawing.place);
-  drawLosses(find("curves"), drawn);
-  drawCanyon(find("canyon"));
+  if (!state.hide.includes("stage")) {
+    const drawing = drawGround(ground, drawn);
+    placeHandle(handle, surface, state.start, drawing);
+    drawClouds(drawing);
+    if (lookedAt().shown) drawForces(drawing.context, lookedAt(), drawing.place);
+    drawLosses(find("curves"), drawn);
+    drawCanyon(find("canyon"));
+  }
   if (isDrawn("closely")) drawClosely(time);
   if (find("weather").open && isTime(time, "weather")) fillWeather();
   if (isDrawn("numbers") && isTime(time, "numbers")) {

@@ -27,7 +27,7 @@ const sizing = new ResizeObserver((entries) => entries.forEach(({ target }) => s
 
 // A canvas as sharp as the screen; drawn in CSS pixels.
 function fitted(canvas) {
-  if (!sizes.has(canvas)) {
+  if (!sizes.get(canvas)?.width) { // new, or hidden when it was measured
     sizes.set(canvas, canvas.getBoundingClientRect());
     sizing.observe(canvas);
   }
