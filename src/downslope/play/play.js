@@ -41,18 +41,20 @@ function change(patch) {
 function ask() {
   if (asked) return;
   asked = true;
-  requestAnimationFrame((time) => {
-    asked = false;
-    if (now.playing) going.advance(time);
-    if (isWaiting()) walkOn(SLICE);
-    else if (!isTried()) {
-      tryRates(dragging || now.playing ? SLICE : 12);
-      if (state.lr === "best") showNumbers();
-    }
-    else if (!isClouded()) workClouds(dragging ? SLICE : 8);
-    if (isWaiting() || !isTried() || !isClouded()) ask();
-    draw(time);
-  });
+  requestAnimationFrame(frame);
+}
+
+// What is done in one frame: a step of the film, a slice of what is still to be worked out, and the pictures.
+function frame(time) {
+  asked = false;
+  if (now.playing) going.advance(time);
+  if (isWaiting()) walkOn(SLICE);
+  else if (!isTried()) {
+    tryRates(dragging || now.playing ? SLICE : 12);
+    if (state.lr === "best") showNumbers();
+  } else if (!isClouded()) workClouds(dragging ? SLICE : 8);
+  if (isWaiting() || !isTried() || !isClouded()) ask();
+  draw(time);
 }
 
 // What is in sight, or will be soon: while things move nothing else is drawn.

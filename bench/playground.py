@@ -1,0 +1,102 @@
+"""What the playground costs in a browser: to open, to keep, and for each frame of a drag.
+
+    python bench/playground.py [--rounds 5] [--json playground.json]
+
+- From the beginning of its loading to the first line that is drawn on a canvas, in a page of its own each time.
+- Ten walkers of 5,000 steps whose start is dragged, with the canyon on: the script's time in each frame, for what is
+  changed and for what is drawn, by `performance.now()`; and so with a processor that is made four times as slow.
+
+The parts take turns, `--rounds` times, of 120 frames each. Reported are the median and the 95th percentile of all
+frames, and what the page's thread has used of the processor per frame, which other processes do not lengthen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from downslope.play.page import page as written
+
+RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam", "adadelta", "adamax")
+LINK = f"#surface=valley&steps=5000&lr=0.05&rules={','.join(RULES)}"
+FRAMES = 120
+FIRST_LINE = """(() => { const { stroke } = CanvasRenderingContext2D.prototype;
+    CanvasRenderingContext2D.prototype.stroke = function (...path) {
+        window.firstLine ??= performance.now(); return stroke.apply(this, path); }; })()"""
+DRAG = """(frames) => new Promise((done) => {
+    const costs = []; let cost = 0; const drawn = frame; dragging = true;
+    const measured = (what) => { const begin = performance.now(); what(); cost += performance.now() - begin; };
+    frame = (time) => measured(() => drawn(time));
+    const move = (k) => requestAnimationFrame(() => {
+        if (k) costs.push(cost);
+        if (k > frames) { dragging = false; frame = drawn; return done(costs.slice(10)); }
+        cost = 0; measured(() => change({ start: [-9 + 0.01 * k, 1.5] })); move(k + 1); });
+    move(0); })"""
+
+
+def drag(page: Any, session: Any, slower: int) -> tuple[list[float], float]:
+    """The milliseconds of each frame, and what the page's thread has used of the processor per frame."""
+
+    def used() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(1000 * float(each["value"]) for each in metrics if each["name"] == "ThreadTime")
+
+    session.send("Emulation.setCPUThrottlingRate", {"rate": slower})
+    before = used()
+    costs = page.evaluate(DRAG, FRAMES)
+    found = (used() - before) / FRAMES
+    session.send("Emulation.setCPUThrottlingRate", {"rate": 1})
+    return costs, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="where to write what was found")
+    arguments = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    text = written()
+    opening: list[float] = []
+    frames: dict[int, list[float]] = {1: [], 4: []}
+    threads: dict[int, list[float]] = {1: [], 4: []}
+    with tempfile.TemporaryDirectory() as directory, sync_playwright() as playwright:
+        file = Path(directory) / "play.html"
+        file.write_text(text)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+        page.goto(file.as_uri() + LINK)
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        drag(page, session, 1)  # until it is compiled
+        for _ in range(arguments.rounds):
+            for slower in frames:
+                costs, used = drag(page, session, slower)
+                frames[slower] += costs
+                threads[slower].append(used)
+            fresh = browser.new_page(viewport={"width": 1440, "height": 900})
+            fresh.add_init_script(FIRST_LINE)
+            fresh.goto(file.as_uri())
+            opening.append(fresh.evaluate("new Promise(done => setTimeout(() => done(window.firstLine), 300))"))
+            fresh.close()
+        browser.close()
+    print(f"first line drawn after {statistics.median(opening):.0f} ms ({min(opening):.0f}–{max(opening):.0f})")
+    for slower, costs in frames.items():
+        name = "a frame of a drag" if slower == 1 else f"the same, {slower} times as slow"
+        last = statistics.quantiles(costs, n=20)[-1]
+        print(f"{name}: {statistics.median(costs):.2f} ms, 95 % within {last:.2f} ms; ", end="")
+        print(f"the thread in all {statistics.median(threads[slower]):.2f} ms")
+    print(f"size of the page {len(text.encode()) / 1000:.0f} KB")
+    if arguments.json:
+        found = {"load": os.getloadavg(), "bytes": len(text.encode()), "opening": opening, "frames": frames}
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
