@@ -20,7 +20,7 @@ import downslope.torch
 from downslope.backends import device as on_device
 from downslope.backends import triton_coefficients, triton_survey
 from downslope.torch import device as devices
-from downslope.torch import launch, settings
+from downslope.torch import launch, layout, settings
 from downslope.torch.launch import Compiled
 
 pytestmark = [
@@ -553,3 +553,15 @@ def test_a_tensor_that_the_host_has_to_know_is_refused(gpu):
         A_RULE(params, downslope.nesterov, mu=mu, capturable=True)
     with pytest.raises(ValueError, match=r"shape \(2,\)"):
         downslope.torch.Adam(params, lr=torch.ones(2, device=gpu.where), capturable=True)
+    with pytest.raises(ValueError, match=r"betas\[1\] is a tensor of shape \(3,\)"):
+        downslope.torch.Adam(params, betas=(0.9, torch.ones(3, device=gpu.where)), capturable=True)
+
+
+def test_it_is_refused_where_no_kernel_goes(gpu, monkeypatch):
+    training = Training(gpu.where, lambda p: downslope.torch.Adam(p, capturable=True))
+    monkeypatch.setattr(layout, "has_kernels", lambda device: False)
+    before = [p.detach().clone() for p in training.params]
+    with pytest.raises(ValueError, match=r"capturable=True is not possible for parameter 0 on .* no kernel updates"):
+        training.step()
+    assert all(map(torch.equal, training.params, before))
+    assert not training.optimizer.state

@@ -264,7 +264,7 @@ def _held(group: Group, chosen: Settings) -> dict[str, torch.Tensor]:
     known = {*program.states.values()} | ({*ahead.scalars} if ahead is not None else set())
     held = {name: v for name, v in values.items() if isinstance(v, torch.Tensor) and not in_main_memory(v)}
     for name, tensor in held.items():
-        _check_one(name, tensor)
+        _check_one(_spelled(group, name), tensor)
         if name in known:
             raise ValueError(
                 f"{_spelled(group, name)} is a tensor on {tensor.device}, but with capturable=True the host has to "
