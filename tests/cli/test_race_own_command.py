@@ -27,6 +27,7 @@ QUICK = ["--rules", "sgd,adam", "--lrs", "0.001,0.01,0.1,10", "--tuning-seeds", 
 def race(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(TRAINING)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")  # no cell of the table is folded
     return lambda *arguments: CliRunner().invoke(app, ["race", *arguments])
 
 

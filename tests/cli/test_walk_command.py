@@ -46,8 +46,8 @@ def test_everything_can_be_said(run, tmp_path):
     assert rows[0].startswith("rule,lr,step,x,y,loss")
     assert rows[1].startswith("momentum,0.1,0,-3.0,2.0,4.9,")  # (9 + 10 * 4) / 10
     page = (tmp_path / "b.html").read_text()
-    assert '"mu": 0.5' in page
-    assert '"beta1": 0.8' in page
+    assert '"mu":0.5' in page
+    assert '"beta1":0.8' in page
     assert "half" in page
 
 

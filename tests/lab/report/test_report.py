@@ -18,7 +18,7 @@ from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.verdict import difference
 from downslope.lab.report.drawing import looks, number
 from downslope.lab.report.page import report_page, write_report
-from downslope.lab.report.pictures import canyon, same_and_tuned, training_curves
+from downslope.lab.report.pictures import after_tries, canyon, same_and_tuned, training_curves
 from downslope.lab.report.plane import limits, plane_picture
 from downslope.lab.report.why import why_pictures
 from race_fixture import GRID, RULES, interrupt, make_race, walks_of, with_why
@@ -615,7 +615,8 @@ def test_a_browser_draws_the_pictures(tmp_path, case):
     write_report(RACES[case], path)
     done = in_a_browser(path, "--dump-dom")
     race = RACES[case]
-    drawn = sum(bool(picture.views) for picture in (canyon(race), training_curves(race), plane_picture(race))) + 1
+    some = canyon(race), training_curves(race), plane_picture(race), after_tries(race)
+    drawn = sum(bool(picture.views) for picture in some) + 1
     assert done.stdout.count('class="plot-container plotly"') == drawn
 
 
