@@ -24,6 +24,21 @@ def test_axe_finds_nothing(playground, opened, sized, width, scheme, lang):
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
 
 
+def test_on_paper_a_walk_stands_still_and_its_numbers_are_there(playground, opened, sized):
+    """Both are out of sight in so low a window, where they are not drawn while something moves."""
+    sized(1300, 300)
+    opened("surface=valley&steps=5000&t=1")
+    opened.until("inSight.size === 0")
+    playground.evaluate("now.playing = true; now.step = 77; draw(); dispatchEvent(new Event('beforeprint'))")
+    playground.emulate_media(media="print")
+    try:
+        opened.until("find('at').textContent === '77'")
+        assert not playground.evaluate("now.playing")
+        assert playground.evaluate("document.querySelector('#numbers tbody td').textContent") != ""
+    finally:
+        playground.emulate_media(media="screen")
+
+
 @pytest.mark.parametrize("width", [200, 320, 390, 768, 1440])
 def test_it_fits(playground, opened, sized, width):
     sized(width, 800)

@@ -16,16 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ADAM = functools.partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.0)
 
 
-@pytest.fixture(autouse=True)
-def quiet_and_alone(monkeypatch, tmp_path):
-    """No network, nothing written outside the test's own directory, and one thread."""
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "DO_NOT_TRACK"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quiet_and_alone")
 
 
 class Plain:

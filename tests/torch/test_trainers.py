@@ -25,6 +25,8 @@ import downslope.torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
+pytestmark = pytest.mark.usefixtures("quiet_and_alone")
+
 SETTINGS = {
     "SGD": {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
     "Adagrad": {"lr": 0.05},
@@ -91,18 +93,6 @@ def ending(model, optimizer):
         average = parameters_of(model)
     assert not torch.equal(last, average)
     return torch.stack([last, average])
-
-
-@pytest.fixture(autouse=True)
-def quiet_and_alone(monkeypatch, tmp_path):
-    """No network, no reports, nothing written outside the test's own directory, and one thread."""
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_PROGRESS_BARS", "DO_NOT_TRACK"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run_example(name, capsys):

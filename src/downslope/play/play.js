@@ -285,6 +285,7 @@ const going = transport(now, {
 find("speed").addEventListener("change", (event) => change({ speed: Number(event.target.value) }));
 startHandle(handle, ground, { surface: () => surface, start: () => state.start, move: moveStart });
 scrubOn(find("curves"), () => state.steps, going.show);
+addEventListener("beforeprint", () => going.show(now.step)); // on paper all is in sight and nothing moves
 listenToCanyon();
 listenClosely();
 listenToSettings();
