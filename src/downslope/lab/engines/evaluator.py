@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.data import Data, Rows, Scales, taken
 from downslope.lab.engines.network import Network, Weights
+from downslope.lab.engines.recorder import Losses
 
 CACHE_BYTES = 2**20
 """What the lanes of a heat may touch in one step: the second-level cache of a present-day core, more or less. Few lanes
@@ -22,14 +23,6 @@ pay for the overhead of each operation, many for trips to memory; the optimum be
 LANES = (4, 64)  # with more, the last runs of a race find most lanes empty
 
 ONE_CORE = {"xla_cpu_multi_thread_eigen": False}  # the other cores have heats of their own
-
-
-class Losses(NamedTuple):
-    """One entry of the curves of a run."""
-
-    train: float
-    valid: float
-    accuracy: float
 
 
 class Evaluation(NamedTuple):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +21,10 @@ from jax import lax
 from numpy.typing import NDArray
 
 from downslope.lab.engines.data import Scales, taken
-from downslope.lab.engines.evaluator import ONE_CORE, Evaluator, Losses
+from downslope.lab.engines.evaluator import ONE_CORE, Evaluator
 from downslope.lab.engines.network import Weights
-from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Progress, Run, Snapshot
+from downslope.lab.engines.protocol import Entrant, Entry, Progress, Run, Snapshot
+from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.targets.arrays import interpret
 
 
@@ -50,7 +50,7 @@ class Heat:
         self.data = trainer.evaluator.data
         self.epochs = self.data.problem.epochs  # of a run
         lanes = self.evaluator.lanes
-        self.recorders: list[_Recorder | None] = [None] * lanes
+        self.recorders: list[Recorder | None] = [None] * lanes
         self.seeds = [0] * lanes  # of the run that each lane has, or had last
         self.lr = np.zeros(lanes, np.float32)
         self.rows, self.scales = self.data.valid_rows(self.seeds), self.data.scales(self.seeds)
@@ -73,7 +73,7 @@ class Heat:
         snapshots, self.snapshots = tuple(self.snapshots), []
         return snapshots
 
-    def _observe(self, lane: int, recorder: _Recorder) -> None:
+    def _observe(self, lane: int, recorder: Recorder) -> None:
         """Take a snapshot of a lane's run, if somebody wants it."""
         if recorder.entry.observed:
             weights, states, scalars, t = jax.tree.map(lambda array: np.asarray(array)[lane].copy(), self.lanes)
@@ -88,7 +88,7 @@ class Heat:
             untrained = self.evaluator.untrained([entry.seed for _, entry in entries])
             self.lanes = jax.tree.map(np.array, self.lanes)
             for lane, entry in entries:
-                begun = self.recorders[lane] = _Recorder(entry, [untrained[entry.seed]])
+                begun = self.recorders[lane] = Recorder(entry, [untrained[entry.seed]])
                 self.seeds[lane] = entry.seed
                 self.lr[lane] = entry.lr
                 fresh = self.trainer.lane(entry.seed, entry.lr)
@@ -96,7 +96,7 @@ class Heat:
                     array[lane] = value
                 self._observe(lane, begun)
             self.rows, self.scales = self.data.valid_rows(self.seeds), self.data.scales(self.seeds)
-        lost: list[tuple[int, _Recorder]] = []
+        lost: list[tuple[int, Recorder]] = []
         for lane, recorder in enumerate(self.recorders):
             if recorder is not None and recorder.epochs == 0 and not recorder.starts_finite:
                 recorder.diverged_at = 0
@@ -113,7 +113,7 @@ class Heat:
         train_loss = np.asarray(train_loss)
         # Losses alone may not show it: the maximum of a ReLU need not pass on what is not a number.
         finite = [np.isfinite(w).reshape(evaluator.lanes, -1).all(axis=1) for w in map(np.asarray, self.lanes.weights)]
-        ended: list[tuple[int, _Recorder]] = []
+        ended: list[tuple[int, Recorder]] = []
         epochs = 0
         for lane, recorder in enumerate(self.recorders):
             if recorder is not None:
@@ -128,7 +128,7 @@ class Heat:
         skipped = sum(self.epochs - recorder.epochs for _, recorder in ended)
         return Progress(self.trainer.name, epochs, skipped, self._runs(ended), snapshots=self._observed())
 
-    def _runs(self, ended: Sequence[tuple[int, _Recorder]]) -> tuple[Run, ...]:
+    def _runs(self, ended: Sequence[tuple[int, Recorder]]) -> tuple[Run, ...]:
         test = None
         if any(recorder.entry.phase == "verdict" for _, recorder in ended):
             test = self.evaluator.evaluate(self.lanes.weights, self.scales, self.evaluator.test_rows)
@@ -140,51 +140,6 @@ class Heat:
                 seen = (math.inf, 0.0) if lost else (float(test.loss[lane]), float(test.accuracy[lane]))
             runs.append(recorder.run(self.epochs, self.evaluator.network.task == "classification", seen))
         return tuple(runs)
-
-
-@dataclass
-class _Recorder:
-    """Records the losses of a run that is being trained."""
-
-    entry: Entry
-    curve: list[Losses]  # the first is that of the untrained network
-    diverged_at: int | None = None
-
-    @property
-    def epochs(self) -> int:
-        return len(self.curve) - 1
-
-    @property
-    def starts_finite(self) -> bool:
-        """Whether the losses of the untrained network are finite."""
-        return math.isfinite(self.curve[0].train) and math.isfinite(self.curve[0].valid)
-
-    @property
-    def has_run_away(self) -> bool:
-        """Whether a loss is so many times that of the untrained network that the run counts as diverged."""
-        start, now = self.curve[0], self.curve[-1]
-        bounded = now.train <= DIVERGENCE_FACTOR * start.train and now.valid <= DIVERGENCE_FACTOR * start.valid
-        return not bounded  # also where a loss is nan
-
-    def add(self, losses: Losses) -> None:
-        self.curve.append(losses)
-
-    def run(self, epochs: int, has_accuracy: bool, test: tuple[float, float] | None) -> Run:
-        curve = list(self.curve)
-        if self.diverged_at is not None:
-            curve[self.diverged_at :] = [Losses(math.inf, math.inf, 0.0)] * (epochs + 1 - self.diverged_at)
-        return Run(
-            rule=self.entry.rule,
-            lr=self.entry.lr,
-            seed=self.entry.seed,
-            phase=self.entry.phase,
-            train_loss=tuple(losses.train for losses in curve),
-            valid_loss=tuple(losses.valid for losses in curve),
-            valid_accuracy=tuple(losses.accuracy for losses in curve) if has_accuracy else None,
-            diverged_at=self.diverged_at,
-            test_loss=None if test is None else test[0],
-            test_accuracy=None if test is None or not has_accuracy else test[1],
-        )
 
 
 class Trainer:

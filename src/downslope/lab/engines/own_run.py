@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any
 
+from downslope.lab.engines.apart import told
 from downslope.lab.engines.optimizers import arguments, optimizer_for
 from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Run
 from downslope.rule import Rule
@@ -181,9 +182,3 @@ def _number(name: str, value: Any) -> float:
         shown = repr(value)
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
         raise TypeError(f"report: {name}={shown} is no single number; give its mean as a float") from None
-
-
-def told(error: BaseException) -> str:
-    """What an error says, in one line that is not too long."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= 300 else f"{text[:297]}..."
