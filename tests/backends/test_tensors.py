@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import downslope.torch
 from downslope.backends import tensors
-from downslope.backends.describe import DESCRIPTION
+from downslope.backends.describe import DESCRIPTION, SHAPE, STRIDES, Describer
 from downslope.backends.memory import address
 from downslope.torch.describe import describer
 
@@ -92,10 +92,59 @@ def test_a_first_look_inside_a_mode_that_makes_other_tensors_is_like_any_other()
     assert at_sight(torch.zeros(3))
 
 
-def test_where_tensors_are_laid_out_in_another_way_pytorch_is_asked(monkeypatch):
-    monkeypatch.setattr(tensors, "_laid_out_as_known", lambda tensor: tensor.dim() != 1)
-    assert tensors.at_sight(ASKED, [torch.zeros(2, 3), torch.zeros(4)], []) is ASKED
-    monkeypatch.undo()
+class Laid(ctypes.c_int64 * 24):
+    """A tensor as another version lays it out: the object of an array leads to its words just as a tensor's does."""
+
+    def __init__(self, tensor, begin):
+        here = int(describer(CPU).told[tensors._LAYOUT])
+        found = (ctypes.c_int64 * (here + 15)).from_address(tensor._cdata)[:]
+        super().__init__(*found[:6], *[-7] * (begin - 6), *found[here:])
+        self.tensor, self.moved = tensor, self._cdata + 8 * begin - tensor._cdata - 8 * here
+
+    @property
+    def _cdata(self):
+        return ctypes.addressof(self)
+
+    def __getattr__(self, name):
+        return getattr(self.tensor, name)
+
+    def due(self):
+        """PyTorch's description of the tensor, with shape and strides where they are here if they are in line."""
+        found = described(self.tensor, ASKED)
+        if found and self.tensor.dim() <= 5:
+            found[SHAPE] += self.moved
+            found[STRIDES] += self.moved
+        return found
+
+
+@pytest.mark.parametrize(("begin", "known"), [(7, True), (8, True), (6, False), (9, False)])
+def test_tensors_are_known_as_every_version_lays_them_out_and_else_pytorch_is_asked(begin, known):
+    """The object of Python's that stands before the shape is told in one word from 2.13 on, and in two before."""
+    base = torch.arange(24.0).reshape(2, 3, 4)
+    usual = [*(torch.zeros(6, dtype=dtype) for dtype in DTYPES), base[1:, :, ::2].mT, base[0, 0, 0], base[:, :0]]
+    lazy = torch._lazy_clone(torch.zeros(3))
+    others = [torch._neg_view(base), base[None, None, None], lazy, base.bool(), base.to("meta")]
+    laid = {id(each): each for each in (Laid(tensor, begin) for tensor in (*usual, *others))}
+    wanted = []
+
+    @ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)
+    def ask(thing, at, told):
+        wanted.append(laid[thing].tensor)
+        found = laid[thing].due()
+        (ctypes.c_int64 * DESCRIPTION).from_address(at)[:] = found or [-7] * DESCRIPTION
+        return 0 if found else -1
+
+    told = ASKED.told.copy()
+    told[tensors._ASK] = ctypes.cast(ask, ctypes.c_void_p).value
+    asked, looked_at = Describer(ASKED.function, told=told), [*laid.values()]
+    sighted = tensors.at_sight(asked, looked_at[: len(usual)], [])
+    assert (sighted is not asked) == known
+    wanted.clear()
+    assert [described(each, sighted) for each in looked_at] == [each.due() for each in looked_at]
+    assert [*map(id, wanted)] == [*map(id, others if known else usual + others)]
+
+
+def test_where_one_tensor_is_not_described_as_pytorch_does_it_is_always_asked():
     usual = [torch.zeros(2, 3)]
     assert tensors.at_sight(ASKED, usual, []) is not ASKED
     strange = torch._lazy_clone(torch.zeros(3))

@@ -6,7 +6,8 @@ of all kinds, and makes sure that each is described as PyTorch describes it; if 
 Whatever is out of the ordinary is told apart by its words, and left to PyTorch: other classes, more than five axes,
 lazily negated, conjugated or copied tensors, those of other devices, traced ones.
 
-Source: https://github.com/dmlc/dlpack, `DLPackExchangeAPI`; PyTorch 2.11, `c10/core/TensorImpl.h`, `StorageImpl.h`.
+Source: https://github.com/dmlc/dlpack, `DLPackExchangeAPI`; PyTorch 2.11 to 2.13, `c10/core/TensorImpl.h`,
+`StorageImpl.h`, `impl/PyObjectSlot.h`.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ from downslope.backends.describe import (
 from downslope.backends.machine import Library
 from downslope.backends.memory import address
 
-_STORAGE, _AXES, _SHAPE, _STRIDES, _FIRST, _COUNT, _OF, _KEYS = 2, 7, 8, 13, 18, 19, 20, 21
-"""Words of a tensor's implementation. `_OF`: dtype (16 bits), device (8), its number (8), whether there is one (8)."""
+_STORAGE, _LAYOUTS = 2, (7, 8)
+"""Words of a tensor's implementation: its storage, and from where on those below follow. Right before them stands its
+object of Python: one word, and up to PyTorch 2.12 also the interpreter that it is of."""
+
+_AXES, _SHAPE, _STRIDES, _FIRST, _COUNT, _OF, _KEYS = 0, 1, 6, 11, 12, 13, 14
+"""The words that follow. `_OF`: dtype (16 bits), device (8), its number (8), whether there is one (8)."""
 
 _DATA, _CHECKS = 2, 7
 """Words of a storage. `_CHECKS`: among others, in its fourth byte, whether it may not be read just so."""
@@ -44,13 +49,13 @@ _INLINE = 5
 _BEHIND = object.__basicsize__
 """Where a tensor says what its implementation is, in bytes."""
 
-_ASK, _PLAIN, _NAMED, _PLACES = range(4)
+_ASK, _LAYOUT, _PLAIN, _NAMED, _PLACES = range(5)
 _PLACE, _WHERE, _KEYSET = range(3)
 _DTYPES = _PLACES + 2 * 3
 _MOST = 64
-"""What the describing function is told: where PyTorch's own is; the two classes that it may look at; for each of two
-devices what a tensor says that is there, what a description says then, and the keys of an ordinary tensor there; and
-for every dtype by its number the upper half of `KIND`, or 0."""
+"""What the describing function is told: where PyTorch's own is; which one of the layouts holds; the two classes that it
+may look at; for each of two devices what a tensor says that is there, what a description says then, and the keys of an
+ordinary tensor there; and for every dtype by its number the upper half of `KIND`, or 0."""
 
 _library = Library(__file__)
 
@@ -61,7 +66,8 @@ def _at_sight(tensor: int64, at: words, told: words) -> int64:
     kind = words(tensor + TYPE)[0]
     if kind != told[_PLAIN] and kind != told[_NAMED]:
         return -1
-    begin = words(tensor + _BEHIND)[0]
+    whole = words(tensor + _BEHIND)[0]
+    begin = whole + 8 * told[_LAYOUT]
     behind = words(begin)
     of = behind[_OF]
     dtype = of & 0xFFFF
@@ -72,7 +78,7 @@ def _at_sight(tensor: int64, at: words, told: words) -> int64:
             return -1
     if behind[_KEYS] != place[_KEYSET] or behind[_AXES] > _INLINE or dtype >= _MOST or told[_DTYPES + dtype] == 0:
         return -1
-    storage = words(behind[_STORAGE])
+    storage = words(words(whole)[_STORAGE])
     if storage[_CHECKS] & 0xFF000000 != 0:
         return -1
     word = told[_DTYPES + dtype]
@@ -129,9 +135,11 @@ def at_sight(asked: Describer, usual: Sequence[Any], others: Sequence[Any]) -> D
     Returns:
         A describer; `asked` itself if in this version of PyTorch tensors are laid out in another way.
     """
-    if not all(map(_laid_out_as_known, usual)):
+    layout = next((layout for layout in _LAYOUTS if all(_laid_out(tensor, layout) for tensor in usual)), None)
+    if layout is None:
         return asked
     told = asked.told.copy()
+    told[_LAYOUT] = layout
     places: dict[int, list[int]] = {}
     classes = [*{id(type(tensor)): None for tensor in usual}]
     told[_PLAIN:_PLACES] = classes[0], classes[-1]
@@ -139,7 +147,7 @@ def at_sight(asked: Describer, usual: Sequence[Any], others: Sequence[Any]) -> D
         said = _described(tensor, asked)
         if said is None:
             return asked
-        *_, of, keys = _words(tensor._cdata, _KEYS + 1)
+        *_, of, keys = _words(tensor._cdata + 8 * layout, _KEYS + 1)
         place, dtype = of >> 16 & 0xFFFFFF, of & 0xFFFF
         if dtype >= _MOST:
             return asked
@@ -162,14 +170,14 @@ def _words(at: int, count: int) -> list[int]:
     return (ctypes.c_int64 * count).from_address(at)[:]
 
 
-def _laid_out_as_known(tensor: Any) -> bool:
+def _laid_out(tensor: Any, layout: int) -> bool:
     """Whether an ordinary tensor's words are what PyTorch says of it, one after the other as far as they are known."""
     held = tensor.untyped_storage()
     if _words(id(tensor) + _BEHIND, 1) != [tensor._cdata]:
         return False
-    behind = _words(tensor._cdata, _KEYS + 1)
+    storage, behind = _words(tensor._cdata, _STORAGE + 1)[-1], _words(tensor._cdata + 8 * layout, _KEYS + 1)
     shape, strides = behind[_SHAPE:][: tensor.dim()], behind[_STRIDES:][: tensor.dim()]
-    found = behind[_STORAGE], behind[_AXES], shape, strides, behind[_FIRST], behind[_COUNT]
+    found = storage, behind[_AXES], shape, strides, behind[_FIRST], behind[_COUNT]
     due = held._cdata, tensor.dim(), [*tensor.shape], [*tensor.stride()], tensor.storage_offset(), tensor.numel()
     return found == due and _words(held._cdata, _CHECKS + 1)[_DATA] == held.data_ptr()
 
