@@ -76,17 +76,12 @@ function ownRecurrence(code, states) {
 function ownEntry(text) {
   const read = READER.parseRule(text);
   const code = READER.stepping(read, OWN);
-  const end = (value) => (Number.isFinite(value) ? value : null);
-  return {
-    family: OWN,
+  return ruleEntry(OWN, {
     dialect: "own",
     python: `downslope.read_rule(${JSON.stringify(text)})`,
     numbers: read.hyperparameters,
-    demanded: [],
-    ranges: Object.fromEntries(Object.entries(read.ranges).map(([name, { low, high }]) => [name, [end(low), end(high)]])),
-    flags: {},
     forms: { "": { code, response: null, recurrence: ownRecurrence(code, read.states), lines: ownLines(read) } },
-  };
+  });
 }
 
 // What a link says of it: the text of a rule, which is then among the rules.

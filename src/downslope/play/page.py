@@ -12,7 +12,8 @@ from typing import Any
 from downslope.pages import asset, data_in_page, policy, theme
 from downslope.play.rules import every_rule, rules_code, sentence
 from downslope.rule import Rule
-from downslope.targets.javascript import LIBRARY, dense, without_blanks
+from downslope.targets.dense import dense, without_blanks
+from downslope.targets.javascript import LIBRARY
 from downslope.targets.typed import reader
 from downslope.version import __version__
 from downslope.walks.emitted import height, second, tall
@@ -26,6 +27,7 @@ STYLES = ("ground.css", "stage.css", "table.css")
 """What the film of a walk is made of, too."""
 
 SCRIPTS = (
+    "rules.js",
     "words.js",
     "state.js",
     "weather.js",
@@ -65,14 +67,11 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
     rules = {**every_rule(), **(own or {})}
     words = {language: _words(language, rules) for language in LANGUAGES}
     parts = [asset("downslope.walks", name) for name in SHARED] + [asset("downslope.play", name) for name in SCRIPTS]
-    codes = dense(f"const RULES = {rules_code(rules)};\nconst SURFACES = {_surfaces()};")
-    script = "\n".join(["'use strict';", LIBRARY, codes, f"const READER = {reader()};", *parts])
-    script = re.sub(r"\n *(//.*)?(?=\n)|(?<=\n) +", "", script)
-    plain = re.compile(r"^[^\"'`/\n]+(?=( // .*)?$)( // .*)?", re.MULTILINE)
-    script = plain.sub(lambda found: without_blanks(found[0].partition(" //")[0]), script)
+    codes = [f"const READER = {reader()};", dense(f"{rules_code(rules)}\nconst SURFACES = {_surfaces()};")]
+    script = without_blanks("\n".join(["'use strict';", LIBRARY, *codes, *parts]))
     styles = [theme(), *(asset("downslope.walks", name) for name in STYLES)]
     styles += [asset("downslope.play", name) for name in OWN_STYLES]
-    style = "\n".join(styles)
+    style = re.sub(r"\s*([{};,])\s*|(?<=:)\s+", r"\1", "\n".join(styles))
     data = {
         "words": words,
         "rates": list(RATES),
@@ -144,4 +143,4 @@ def _surface(surface: Surface) -> str:
         "bottomless": not minima,
         "source": surface.source,
     }
-    return f"{{ ...{data_in_page(told)}, height: {height(surface)}, second: {second(surface)} }}"
+    return f"{{ {data_in_page(told)[1:-1]}, height: {height(surface)}, second: {second(surface)} }}"

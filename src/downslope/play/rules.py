@@ -7,23 +7,27 @@ import inspect
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from downslope.dialects import dialect_of, full_name
 from downslope.language.expression import Expression
-from downslope.language.formula import Range
+from downslope.language.formula import Range, usual_range
 from downslope.language.options import compose
 from downslope.language.program import Program, in_order
 from downslope.pages import data_in_page
 from downslope.recipes import catalogue
 from downslope.rule import Rule
 from downslope.targets.formula import lines_of
-from downslope.targets.javascript import javascript
+from downslope.targets.javascript import moving
 from downslope.walks.emitted import recurrence_code, response_code
 
 UNBOUNDED = 1e300
 """An end of a range beyond this is none."""
+
+SHORT = 20
+"""A text of no more characters stands wherever it is needed."""
 
 USUAL = {"lr": 1.0}
 """What is taken for a number that a framework demands; 0.9 for what is not here, which is a momentum then."""
@@ -35,9 +39,23 @@ def every_rule() -> dict[str, Rule]:
 
 
 def rules_code(rules: Mapping[str, Rule]) -> str:
-    """An object with each rule under its name: what is known of it, and a program for each choice of its flags."""
+    """The declaration of `RULES`, for `ruleEntry` of rules.js: what is known of each that is not usual for its name.
+
+    Texts that would stand in it more than once stand before it.
+    """
     families = {rule: name for name, family in catalogue.families().items() for rule in family.values()}
-    return _object((name, _entry(rule, families.get(rule, rule.name))) for name, rule in rules.items())
+    entries = {name: _entry(name, rule, families.get(rule, rule.name)) for name, rule in rules.items()}
+    counts = Counter(text for _, forms in entries.values() for form in forms.values() for text in form.values())
+    names = {text: f"${k}" for k, text in enumerate(t for t, count in counts.items() if count > 1 and len(t) > SHORT)}
+    members = []
+    for name, (told, forms) in entries.items():
+        programs = [
+            (flags, _object((part, names.get(text, text)) for part, text in form.items()))
+            for flags, form in forms.items()
+        ]
+        members.append((name, f"{{ {data_in_page(told)[1:-1]}, forms: {_object(programs)} }}"))
+    shared = "".join(f"const {name} = {text};\n" for text, name in names.items())
+    return f"{shared}const RULES = ruleEntries({_object(members)});"
 
 
 def sentence(rule: Rule) -> str:
@@ -47,19 +65,30 @@ def sentence(rule: Rule) -> str:
 
 
 @functools.cache
-def _entry(rule: Rule, family: str) -> str:
+def _entry(name: str, rule: Rule, family: str) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+    """What is told of a rule beside what its name says, and its programs by the flags that are on."""
     numbers = rule.hyperparameters.items()
-    told = {
+    told: dict[str, Any] = {
         "family": family,
         "dialect": dialect_of(rule) or "own",
         "python": _in_python(rule),
-        "numbers": {name: USUAL.get(name, 0.9) if value is None else value for name, value in numbers},
-        "demanded": [name for name, value in numbers if value is None],
-        "ranges": {name: _ends(rule.ranges[name]) for name in rule.hyperparameters},
+        "numbers": {key: USUAL.get(key, 0.9) if value is None else value for key, value in numbers},
+        "demanded": [key for key, value in numbers if value is None],
+        "ranges": {key: _ends(held) for key, held in rule.ranges.items() if held != usual_range(key)},
         "flags": dict(rule.flags),
     }
-    forms = _object((flags_key(each), _program(compose(rule, **each))) for each in _choices(rule.flags))
-    return f"{{ ...{data_in_page(told)}, forms: {forms} }}"
+    usual = _usual(name)
+    told = {key: value for key, value in told.items() if value != usual.get(key)}
+    forms = {flags_key(each): _program(compose(rule, **each)) for each in _choices(rule.flags)}
+    return told, forms
+
+
+def _usual(name: str) -> dict[str, Any]:
+    """What holds of a rule of this name unless it is told otherwise: what `ruleEntry` of rules.js takes for granted."""
+    dialect, _, called = name.rpartition(".")
+    python = f"downslope.dialects.{name}" if dialect else f"downslope.{name}"
+    empty: dict[str, Any] = {"demanded": [], "ranges": {}, "flags": {}}
+    return {"family": called, "dialect": dialect or "note", "python": python, **empty}
 
 
 def _choices(flags: Mapping[str, bool]) -> list[dict[str, bool]]:
@@ -77,17 +106,16 @@ def flags_key(flags: Mapping[str, bool]) -> str:
     return " ".join(name for name, on in flags.items() if on)
 
 
-def _program(program: Program) -> str:
-    code = re.sub(
-        r"^\{\n  name: .*\n  hyperparameters: .*\n", "{\n", javascript(program)
-    )  # they are told with the rule
-    parts = {
-        "code": re.sub(r"(\w)_all\b", r"\1$", code.replace("hyperparameters", "numbers").replace("point: null,\n", "")),
+def _program(program: Program) -> dict[str, str]:
+    methods = [re.sub(r"(\w)_all\b", r"\1$", text) for text in moving(program).values()]
+    starts = {"states": dict(program.states), "scalars": dict(program.scalar_states)}
+    told = [f"{name}: {data_in_page(value)}" for name, value in starts.items() if value]
+    return {
+        "code": f"{{ {', '.join([*told, *methods])} }}",
         "response": response_code(program),
         "recurrence": recurrence_code(program),
         "lines": data_in_page(_lines(program)),
     }
-    return _object(parts.items())
 
 
 def _lines(program: Program) -> list[list[Any]]:

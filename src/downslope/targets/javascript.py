@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order
@@ -198,51 +197,26 @@ def javascript(program: Program) -> str:
         }
     """
     defaults = {name: "null" if v is None else number(v).text for name, v in program.hyperparameters.items()}
-    point = "point: null"
-    if program.lookahead:
-        point = _over_all(program.lookahead, "point(at_all, x_all, states, hyperparameters)", to="at_all")
-    parts = [
-        f"name: {_quoted(program.name)}",
-        f"hyperparameters: {_object(defaults)}",
-        _start(program),
-        _over_all(program, "step(x_all, dx_all, states, hyperparameters, t)"),
-        point,
-    ]
+    parts = [f"name: {_quoted(program.name)}", f"hyperparameters: {_object(defaults)}", _start(program)]
+    parts += moving(program).values()
+    if not program.lookahead:
+        parts.append("point: null")
     return "{\n" + "".join(f"{_indented(part)},\n" for part in parts) + "}"
 
 
-def dense(code: str) -> str:
-    """What this module writes, for pages that must be small: the same without blanks, and with short names.
-
-    The names that a rule's functions give to what they take become some that no rule can have.
+def moving(program: Program) -> dict[str, str]:
+    """The methods `step` and, if there is a look-ahead, `point` of what `javascript` writes, by name.
 
     Example:
-        >>> dense("point(at_all, x_all, states, hyperparameters) {")
-        'point($a,$x,$s,$h){'
+        >>> import downslope
+        >>> from downslope.language.options import compose
+        >>> list(moving(compose(downslope.nesterov)))
+        ['step', 'point']
     """
-    code = re.sub(r'"([A-Za-z_]\w*)":', r"\1:", re.sub(r"(?<=[;,{}])\n *", "", code))
-    names = re.compile(rf"(?<![.\w])({'|'.join(_SHORT)})\b(?!:)")
-    return _outside_quotes(without_blanks(code), lambda part: names.sub(lambda found: _SHORT[found[1]], part))
-
-
-def without_blanks(code: str) -> str:
-    """Code without the spaces around operators, but in double quotes and between signs; no other quotes may be in it.
-
-    Example:
-        >>> without_blanks('const c = a - -b * { "a b": 1 };')
-        'const c=a - -b*{"a b":1};'
-    """
-    spaces = re.compile(r" ([=*/?:<>+]|[<>=!]=+|&&|\|\||-(?! *-)) |(?<=[,{:;]) | (?=[{}])")
-    return _outside_quotes(code, lambda part: spaces.sub(lambda found: found[1] or "", part))
-
-
-def _outside_quotes(code: str, change: Callable[[str], str]) -> str:
-    parts = re.split(r'("(?:[^"\\]|\\.)*")', code)
-    parts[::2] = map(change, parts[::2])
-    return "".join(parts)
-
-
-_SHORT = {"hyperparameters": "$h", "states": "$s", "x_all": "$x", "dx_all": "$d", "at_all": "$a"}
+    methods = {"step": _over_all(program, "step(x_all, dx_all, states, hyperparameters, t)")}
+    if program.lookahead:
+        methods["point"] = _over_all(program.lookahead, "point(at_all, x_all, states, hyperparameters)", to="at_all")
+    return methods
 
 
 def _start(program: Program) -> str:

@@ -192,31 +192,50 @@ function loss(tree, variables) {
   };
 }
 
-function slope(tree, variables) {
-  const { cells, roots } = laidOut([tree], variables);
-  const [root] = roots;
-  const count = cells.length;
-  const memory = begun(cells, count * (1 + variables.length));
-  const run = steps(cells, memory);
-  const ends = [root];
-  for (let k = 0; k < variables.length; k++) {
-    const begin = count * (k + 1);
-    const moves = cells.map((_, n) => n === k);
-    memory[begin + k] = 1;
-    cells.forEach(({ op, args }, n) => {
-      const key = args.map((arg) => (moves[arg] ? 1 : 0)).join("");
-      if (!has(OPERATIONS, op) || !has(OPERATIONS[op].slopes, key)) return;
-      const places = [0, 1, 2].map((m) => args[m] ?? 0);
-      run.push(OPERATIONS[op].slopes[key](memory, begin + n, n, ...places, ...places.map((at) => begin + at)));
-      moves[n] = true;
-    });
-    ends.push(begin + root);
+// An operation; of numbers alone it is a number.
+function made(op, args) {
+  if (op === "where" && isNumber(args[0])) return args[args[0].value ? 1 : 2];
+  if (op === "mul" && args.some((arg) => arg.value === 1)) return args.find((arg) => arg.value !== 1) ?? args[0];
+  if (!args.every(isNumber)) return { op, args };
+  const memory = Float64Array.of(0, ...args.map((arg) => arg.value));
+  OPERATIONS[op].value(memory, 0, 1, 2, 3)();
+  return constant(memory[0]);
+}
+
+// The tree of a derivative; null where a tree does not change with the variable. In what is known of an operation, a, b and c
+// are its arguments, e, f and g the slopes of these, and r is itself.
+function derivative(tree, by, seen = new Map()) {
+  if (tree.op === "input") return tree.value === by ? constant(1) : null;
+  if (!seen.has(tree)) {
+    const { op, args } = tree;
+    const slopes = args.map((arg) => derivative(arg, by, seen));
+    const key = slopes.map((each) => (each ? 1 : 0)).join("");
+    const [a, b, c] = args;
+    const [e, f, g] = slopes;
+    const letters = { a, b, c, e, f, g, r: tree };
+    const grown = (part) => {
+      if (typeof part === "string") return letters[part];
+      return typeof part === "number" ? constant(part) : made(part[0], part.slice(1).map(grown));
+    };
+    seen.set(tree, has(OPERATIONS, op) && has(OPERATIONS[op].slopes, key) ? grown(OPERATIONS[op].slopes[key]) : null);
   }
+  return seen.get(tree);
+}
+
+// A function of the variables and an array, which it fills with the values of trees.
+function filling(trees, variables) {
+  const { cells, roots } = laidOut(trees.map((tree) => tree ?? constant(0)), variables);
+  const memory = begun(cells, cells.length);
+  const run = steps(cells, memory);
   return (...point) => {
     const out = point[variables.length];
     for (let k = 0; k < variables.length; k++) memory[k] = point[k];
     for (let k = 0; k < run.length; k++) run[k]();
-    for (let k = 0; k < ends.length; k++) out[k] = memory[ends[k]];
+    for (let k = 0; k < roots.length; k++) out[k] = memory[roots[k]];
     return out;
   };
 }
+
+const slopes = (tree, variables) => variables.map((name) => tree && derivative(tree, name));
+const slope = (tree, variables) => filling([tree, ...slopes(tree, variables)], variables);
+const curvature = (tree, variables) => filling(slopes(tree, variables).flatMap((each) => slopes(each, variables)), variables);

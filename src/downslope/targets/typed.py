@@ -11,8 +11,9 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
+from typing import Any
 
 from downslope.language import lines
 from downslope.language.algebra import Algebra
@@ -22,7 +23,8 @@ from downslope.language.formula import ANY, FRACTION, USUAL, Range
 from downslope.language.grammar import BINARY, CALLED, DEEPEST, LONGEST, SIGNS
 from downslope.language.operations import OPERATIONS, POWERS
 from downslope.language.trace import number
-from downslope.targets.javascript import JAVASCRIPT, dense
+from downslope.targets.dense import dense
+from downslope.targets.javascript import JAVASCRIPT
 from downslope.targets.javascript import number as number_in_javascript
 from downslope.targets.write import Scope
 
@@ -37,7 +39,7 @@ def reader() -> str:
       character where the text goes wrong, and `problem`.
     - `loss(tree, variables)` gives a function of the variables that returns the value.
     - `slope(tree, variables)` gives a function of the variables and an array `out`, which it fills with the value and
-      its derivatives by each of them.
+      its derivatives by each of them; `curvature(tree, variables)` the same for the second derivatives, row by row.
     - `parseRule(text)` reads the lines of a rule, and throws as `parse` does. `stepping(read, name)` makes of that an
       object with the members that `javascript.javascript` gives a rule.
     """
@@ -74,23 +76,21 @@ def _operation(op: str) -> str:
     """What a page needs to know of an operation."""
     takes = OPERATIONS[op].takes
     algebra = Algebra()
-    places = {algebra.canonical(number(name)): f"t[{name}]" for name in "abcefg"}
-    numbers = list(places)
+    letters = {algebra.canonical(number(name)): name for name in "abcefg"}
+    numbers = list(letters)
     arguments = [
         algebra.make("ne", e, algebra.number(0)) if kind == "truth" else e
         for kind, e in zip(takes, numbers, strict=False)
     ]
     value = algebra.make(op, *arguments)
-    slopes = "".join(f"{key}: {text}, " for key, text in _slopes(value, numbers[3:], places, algebra))
+    slopes = {key: _tree(e, {**letters, value: "r"}) for key, e in _slopes(value, numbers[3:], algebra)}
     return (
         f"{{ takes: {json.dumps(takes)}, truth: {json.dumps(value.is_condition)}, "
-        f"value: (t, o, a, b, c) => () => {_assigned(value, places)}, slopes: {{ {slopes}}} }}"
+        f"value: (t, o, a, b, c) => () => {_assigned(value, letters)}, slopes: {json.dumps(slopes)} }}"
     )
 
 
-def _slopes(
-    value: Expression, slopes: list[Expression], places: dict[Expression, str], algebra: Algebra
-) -> Iterator[tuple[str, str]]:
+def _slopes(value: Expression, slopes: list[Expression], algebra: Algebra) -> Iterator[tuple[str, Expression]]:
     """How the slope of an operation follows, for each choice of arguments that have one, in their order."""
     zero = algebra.number(0)
     for has in itertools.product((0, 1), repeat=len(value.args)):
@@ -99,13 +99,18 @@ def _slopes(
             continue
         slope = chain(value, given, algebra)
         if any(has) and slope is not zero:
-            key = "".join(map(str, has))
-            text = _assigned(slope, {**places, value: "t[r]"})
-            yield f'"{key}"', f"(t, o, r, a, b, c, e, f, g) => () => {text}"
+            yield "".join(map(str, has)), slope
 
 
-def _assigned(e: Expression, places: dict[Expression, str]) -> str:
+def _tree(e: Expression, letters: Mapping[Expression, str]) -> Any:
+    """An expression as a letter, a number, or an operation and what it is applied to."""
+    if e in letters:
+        return letters[e]
+    return e.number if e.op == "constant" else [e.op, *(_tree(arg, letters) for arg in e.args)]
+
+
+def _assigned(e: Expression, letters: Mapping[Expression, str]) -> str:
     """The statements that put a value into its place."""
-    scope = Scope(JAVASCRIPT, {*JAVASCRIPT.reserved, *"toabcefgr"}, dict(places))
+    scope = Scope(JAVASCRIPT, {*JAVASCRIPT.reserved, *"toabc"}, {e: f"t[{letter}]" for e, letter in letters.items()})
     above = [f"const {name} = {text};" for name, text in scope.lines([e], {})]
     return f"{{ {' '.join([*above, f't[o] = {scope.text(e)};'])} }}"

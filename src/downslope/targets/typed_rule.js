@@ -5,6 +5,13 @@ function rangeOf(name) {
   return name.startsWith("beta") ? FRACTION : ANY;
 }
 
+// The lowest and the highest number that a hyperparameter may be; null where there is no end.
+function endsOf(name) {
+  const { low, high, closed } = rangeOf(name);
+  const end = (value) => (Number.isFinite(value) ? value : null);
+  return [end(low), end(closed ? high : high * (1 - Number.EPSILON / 2))];
+}
+
 // What a text is made of; `;` ends a line, and an end of line between brackets does not.
 function pieces(text) {
   let depth = 0;
@@ -148,4 +155,4 @@ function stepping(rule, name) {
   };
 }
 
-return { GrammarError, parse, loss, slope, parseRule, stepping };
+return { GrammarError, parse, loss, slope, curvature, parseRule, stepping, endsOf };
