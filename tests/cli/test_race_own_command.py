@@ -1,5 +1,6 @@
 """`downslope race file.py:function`: a race on a training of one's own, from the command line."""
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -23,9 +24,27 @@ learning_rate = 0.1
 QUICK = ["--rules", "sgd,adam", "--lrs", "0.001,0.01,0.1,10", "--tuning-seeds", "1", "--seeds", "8", "--steps", "8"]
 
 
+MODEL = """
+import torch
+from torch import nn
+
+def make_net(seed):
+    return nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2))
+
+def surprise(outputs, targets):
+    return nn.functional.cross_entropy(outputs, targets)
+
+net = make_net(0)
+"""
+
+
 @pytest.fixture
 def race(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(TRAINING)
+    (tmp_path / "model.py").write_text(MODEL)
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    np.savez(tmp_path / "pairs.npz", x=x, y=x[:, 0] > 0)
+    (tmp_path / "pairs.csv").write_text("a,b,c\n" + "".join(f"{a},{b},{a > 0}\n" for a, b in x))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")  # no cell of the table is folded
     return lambda *arguments: CliRunner().invoke(app, ["race", *arguments])
@@ -44,9 +63,43 @@ def test_a_race_on_ones_own_training_with_what_is_used_now(race, tmp_path):
     assert (tmp_path / "report.html").is_file()
 
 
+def test_a_race_on_ones_own_model(race, tmp_path):
+    few = ["--rules", "sgd,adam", "--lrs", "0.01,0.1", "--tuning-seeds", "1", "--seeds", "2", "--epochs", "1"]
+    done = race("model.py:make_net", "--data", "pairs.npz", *few, "--batch-size", "8", "--json", "race.json")
+    assert done.exit_code == 0, done.output
+    found = Race.from_json((tmp_path / "race.json").read_text())
+    lines = " ".join(done.output.split())
+    for said in (
+        "The model make_net, with the loss cross-entropy, since the targets are classes, on pairs.npz",
+        "Classification of 60 rows: 36 to train, 12 to validate, 12 to test; each seed has a split of its own",
+        "1 epochs in batches of 8; 2 rules, first a run of each",
+        "First run, adam at lr 0.001: ",
+        found.verdict,
+    ):
+        assert said in lines
+    assert (found.batch_size, found.epochs, found.weights) == (8, 1, 22)
+    done = race("model.py:make_net", "--data", "pairs.csv", "--target", "c", "--loss", "model.py:surprise", *few)
+    assert "with the loss surprise, on pairs.csv: c" in " ".join(done.output.split())
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["model.py:net", "--data", "pairs.npz"], "a Sequential that is made is no factory"),
+        (
+            ["model.py:neat", "--data", "pairs.npz"],
+            "no function of this name to make a model for a seed",
+        ),
+        (["model.py:make_net", "--data", "pears.npz"], "there is no file 'pears.npz'"),
+        (["model.py:make_net", "--data", "pairs.csv"], "target: say which column"),
+        (["model.py:make_net", "--data", "pairs.npz", "--encode"], "--encode is for a table; say its --target too"),
+        (["model.py:make_net", "--data", "pairs.npz", "--hidden", "4"], "--hidden is for a table without a model"),
+        (["model.py:make_net", "--data", "pairs.npz", "--loss", "mae"], "'mae': choose 'mse' or 'cross-entropy'"),
+        (["model.py:make_net", "--data", "pairs.npz", "--steps", "9"], "is for a race on a training of your own"),
+        (["model.py:make_net", "--data", "pairs.npz", "--why"], "--why is for a race on a problem without a model"),
+        (["digits", "--data", "pairs.npz"], "--data pairs.npz is for a model of yours, file.py:function"),
+        (["mine.py:descend", "--loss", "mse"], "--loss mse is for a model of yours; give its --data too"),
         (["mine.py:ascend"], "mine.py has no function of this name to train a run; it has descend"),
         (["mine.py:learning_rate"], "it has descend"),
         (["theirs.py:descend"], "there is no file theirs.py"),

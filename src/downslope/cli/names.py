@@ -156,12 +156,13 @@ def names_a_file(name: str) -> bool:
     return bool(colon) and path.endswith(".py")
 
 
-def own_training(name: str, argument: str) -> Callable[[Any], object]:
-    """The training `file.py:name`, a function that is handed the runs of a race.
+def own_function(name: str, argument: str, purpose: str) -> Callable[..., Any]:
+    """The function `file.py:name`.
 
     Args:
         name: The file and the function's name in it.
         argument: What the text was given as, for errors.
+        purpose: What it is for, such as `"to train a run"`, for errors.
 
     Raises:
         ValueError: There is no such file or function, or the author's code raised something.
@@ -172,9 +173,9 @@ def own_training(name: str, argument: str) -> Callable[[Any], object]:
     if not callable(found) or isinstance(found, (type, Rule)):
         there = [key for key, value in space.items() if getattr(value, "__module__", "") == "<run_path>"]
         listed = ", ".join(there) or "none"
-        raise ValueError(f"{argument} {name}: {path} has no function of this name to train a run; it has {listed}")
-    training: Callable[[Any], object] = found
-    return training
+        raise ValueError(f"{argument} {name}: {path} has no function of this name {purpose}; it has {listed}")
+    function: Callable[..., Any] = found
+    return function
 
 
 def _run(name: str, argument: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import itertools
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,13 +18,14 @@ import downslope
 import downslope.rules
 from downslope import files
 from downslope.cli.ending import Stoppable, refuse
-from downslope.cli.names import names_a_file, own_training, recipe_typed, rules_named
+from downslope.cli.names import names_a_file, recipe_typed, rules_named
+from downslope.cli.raced import raced_on
 from downslope.cli.wording import as_typed
 from downslope.extras import require
 from downslope.printable import printable
 
 if TYPE_CHECKING:
-    from downslope.lab import Problem, Race
+    from downslope.lab import Race
     from downslope.lab.races.tuning import StageName
     from downslope.rule import Rule
 
@@ -39,9 +39,23 @@ def race(
         str,
         typer.Argument(
             help="digits, breast-cancer, diabetes, parabola, or a table of yours: .csv, .tsv or .txt, perhaps "
-            "compressed (.gz, .zst), or .parquet. Or a training of yours, in any framework, as file.py:function."
+            "compressed (.gz, .zst), or .parquet. Or a training of yours, in any framework, as file.py:function; with "
+            "--data that function makes a model for a seed."
         ),
     ] = "digits",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="What your model learns from: an .npz file with x and y, a table with its --target, or a problem "
+            "that comes with downslope."
+        ),
+    ] = "",
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="What your model minimises: mse, cross-entropy, or file.py:function; by default told from the targets."
+        ),
+    ] = "",
     target: Annotated[str, typer.Option(help="The column of your table to predict.")] = "",
     hidden: Annotated[str, typer.Option(help="Sizes of the hidden layers for your table; by default 64.")] = "",
     task: Annotated[
@@ -70,7 +84,7 @@ def race(
     keep_index: Annotated[
         bool, typer.Option("--keep-index", help="Keep a first column without name that only counts the rows.")
     ] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Rows per step, for your table.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per step, for your table or model.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training rows.")] = None,
     rules: Annotated[
         str, typer.Option(help="Names of rules, and rules of your own as file.py:name, with commas between.")
@@ -149,27 +163,25 @@ def race(
             kind = _splits(splits)
             present = recipe_typed(now, "--now") if now else None
             _check_outputs(out, json, csv)
-            chosen = _training(problem, about_table, epochs) or _problem(problem, about_table, epochs)
+            chosen = raced_on(problem, about_table, epochs=epochs, data=data, loss=loss)
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
-            from downslope.cli.screen import Screen, about, about_training
+            from downslope.cli.screen import Screen
             from downslope.lab.races.plan import CONFIRMING_SEEDS, GRID, NOW
             from downslope.lab.races.tuning import FINALISTS
 
             names = [*entrants, *([] if present is None else [NOW])]
-            for remark in () if callable(chosen) else chosen.remarks:
+            for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
             console = Console(stderr=any(map(_is_output, (out, json, csv))), highlight=False)
             later: dict[StageName, int] = {"confirming": CONFIRMING_SEEDS * FINALISTS, "verdict": seeds}
-            if callable(chosen):
+            if chosen.own:
                 later["tuning"] = len(given.get("learning_rates", GRID)) * tuning_seeds
-                screen = Screen(about_training(chosen, len(names)), names, None, console, threads=1, later=later)
-            else:
-                screen = Screen(about(chosen, len(names), kind), names, chosen.epochs, console, later=later)
-            with screen:
+            lines, threads = chosen.about(len(names), kind), 1 if chosen.own else None
+            with Screen(lines, names, chosen.epochs, console, threads=threads, later=later) as screen:
                 result = run_race(
-                    chosen,
-                    entrants,
+                    **chosen.arguments,
+                    rules=entrants,
                     tuning_seeds=tuning_seeds,
                     verdict_seeds=seeds,
                     seed=seed,
@@ -275,46 +287,6 @@ def _say(console: Console, text: str) -> None:
     console.print(Text(printable(text)), soft_wrap=True)
 
 
-def _training(name: str, about_table: dict[str, Any], epochs: int | None) -> Callable[[Any], object] | None:
-    """The training of the user's own that is named, if it is one."""
-    if not names_a_file(name):
-        return None
-    if used := _used(about_table | {"epochs": epochs}):
-        raise ValueError(f"--{used[0].replace('_', '-')} is for a table; {name} is a training of your own")
-    return own_training(name, "PROBLEM")
-
-
-def _used(options: dict[str, Any]) -> list[str]:
-    """The options that a person has given."""
-    unused = {"decimal_comma": (None,), "batch_size": (None,), "epochs": (None,)}  # False and 0 are something said
-    return [key for key, value in options.items() if value not in unused.get(key, ("", [], None, False))]
-
-
-def _problem(name: str, about_table: dict[str, Any], epochs: int | None) -> Problem:
-    from downslope.lab import PROBLEMS, load_problem, load_table
-    from downslope.lab.problems.problem import check_sizes
-    from downslope.lab.problems.sources import names_a_table
-
-    task, target = about_table["task"], about_table["target"]
-    if task not in ("", "classification", "regression"):
-        raise ValueError(f"--task {task}: choose classification or regression")
-    used = {key: about_table[key] for key in _used(about_table)}
-    if names_a_table(name) or (name not in PROBLEMS and (target or Path(name).exists())):
-        if not target:
-            raise ValueError(f"{name}: say which column to predict, with --target COLUMN")
-        if "hidden" in used:
-            used["hidden"] = tuple(int(size) for size in _numbers(used["hidden"], "--hidden", whole=True))
-        return load_table(name, **used, epochs=30 if epochs is None else epochs)
-    if used and name in PROBLEMS:
-        option = next(iter(used)).replace("_", "-")
-        raise ValueError(f"--{option} is for a table of yours; {name} is a built-in problem")
-    chosen = load_problem(name)
-    if epochs is not None:
-        check_sizes(hidden=chosen.hidden, batch_size=None, epochs=epochs)
-        chosen = replace(chosen, epochs=epochs)
-    return chosen
-
-
 def _splits(choice: str) -> Literal["varied", "fixed"]:
     if choice not in ("varied", "fixed"):
         raise ValueError(f"--splits {choice}: choose varied or fixed")
@@ -359,8 +331,8 @@ def _value(text: str) -> float | bool:
         raise ValueError(f"{text!r} is neither a number nor true or false") from None
 
 
-def _numbers(text: str, option: str, *, whole: bool = False) -> list[float]:
+def _numbers(text: str, option: str) -> list[float]:
     try:
-        return [int(part) if whole else float(part) for part in text.split(",") if part.strip()]
+        return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ValueError(f"{option} {text}: give {'whole ' if whole else ''}numbers with commas between") from None
+        raise ValueError(f"{option} {text}: give numbers with commas between") from None

@@ -18,9 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from downslope.backends.threads import available
+from downslope.lab.engines.learner import Loss, described
 from downslope.lab.engines.network import Network
 from downslope.lab.engines.protocol import Progress, Run
 from downslope.lab.problems.baseline import NAMES
+from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.forecast import Forecast
@@ -229,6 +231,31 @@ def about_training(train: Callable[[Any], object], rules: int) -> tuple[str, str
     many = f"{rules} rule{'s' if rules != 1 else ''}"
     title = f"Your own training, {getattr(train, '__qualname__', type(train).__name__)}"
     return printable(title), f"{many}; first a run of each at its default learning rate. Loss: as it is reported"
+
+
+def about_model(
+    make: Callable[[int], object], examples: Examples | Problem, loss: Loss | None, rules: int, splits: str
+) -> tuple[str, str, str]:
+    """What is raced where that is a model of the user's own, in three lines.
+
+    Args:
+        make: Its factory.
+        examples: What it learns from.
+        loss: What it minimises; None: as the targets say.
+        rules: How many rules take part.
+        splits: "varied" if every seed has a split of its own.
+    """
+    parts = examples.split()
+    split = ", ".join(
+        f"{len(rows):,} {purpose}" for rows, purpose in zip(parts, ("to train", "to validate", "to test"), strict=True)
+    )
+    return (
+        printable(f"{described(make, loss, examples.task)}, on {examples.title}"),
+        f"{examples.task.capitalize()} of {sum(map(len, parts)):,} rows: {split}; "
+        + ("each seed has a split of its own" if splits == "varied" else "one split for all seeds"),
+        f"{examples.epochs} epochs in batches of {examples.batch_size}; {rules} rule{'s' if rules != 1 else ''}, first "
+        "a run of each at its default learning rate",
+    )
 
 
 def table(race: Race, width: int = 120) -> Text:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from downslope.lab.engines.factory import Make
+from downslope.lab.engines.learner import Loss, described
+from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.own_check import check_training
 from downslope.lab.engines.own_engine import OwnEngine, Train
 from downslope.lab.engines.protocol import Entrant, Progress
@@ -31,6 +34,12 @@ def race(
     problem: str | Problem | Train = "digits",
     rules: Sequence[Rule] | Mapping[str, Rule] | None = None,
     *,
+    model: Make | None = None,
+    data: Any = None,
+    loss: Loss | None = None,
+    target: str | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
     learning_rates: Sequence[float] = GRID,
     tuning_seeds: int = 3,
     confirming_seeds: int = CONFIRMING_SEEDS,
@@ -49,7 +58,7 @@ def race(
     quiet: bool = True,
     watch: Callable[[Stage | Progress], None] | None = None,
 ) -> Race:
-    """Race update rules on a network and data, or on a training of your own, each at its own best learning rate.
+    """Race update rules on a network and data, a model or a training of your own, each at its own best learning rate.
 
     Every rule is tuned over the same learning rates on the same tuning seeds; a best value of any rule on the edge of
     the grid widens the grid there by a decade for all, at most twice on each side. A few seeds may mislead, above all
@@ -63,6 +72,10 @@ def race(
     on one split; how the rows are scaled is learned from the training rows of that split. The test rows are the same
     for all races, and looked at once, at the end. A run that diverges has an infinite loss.
 
+    A model of your own is given as a factory with its data: `race(model=make_net, data=(inputs, targets))`, where
+    `make_net(seed)` makes a new `torch.nn.Module`. It stays on the device where the factory puts it. All of the above
+    holds for it, each rule is first run once at its default learning rate, and runs are trained one at a time.
+
     A training of your own, in any framework, is a function that is handed a run (`downslope.lab.OwnRun`): it asks
     `run.optimizer(params)` for its optimizer, or reads `run.rule` and `run.lr`; takes its weights and batches from
     `run.seed`; and goes on while `run.report(step, loss)` says so. Every rule is first run once at its default learning
@@ -71,6 +84,18 @@ def race(
 
     Args:
         problem: The name of a built-in problem, one from `downslope.lab.load_table`, or a training of your own.
+        model: A function of a seed that makes a new model, in place of a problem. Before it is called the generators of
+            Python, NumPy and PyTorch have been set by the seed.
+        data: What the model learns from: a pair of arrays `(inputs, targets)` with a row for each example; a `Dataset`,
+            a `DataLoader` or a `tf.data.Dataset` of such pairs, which is read once; a path of an `.npz` file with `x`
+            and `y`, of a CSV or Parquet file, or a data frame, with its `target`; a problem, or the name of a built-in
+            one. Arrays are not scaled; the columns of a table are, by the training rows of each split.
+        loss: What the model minimises and is judged by: `"mse"`, `"cross-entropy"` (of logits), or a function
+            `loss(outputs, targets)` that gives the mean over the rows; by default cross-entropy where the targets are
+            whole numbers or text, else the mean squared error.
+        target: The column of a table to predict.
+        batch_size: Rows per step of the model; by default those of the loader, or a power of two between 4 and 128.
+        epochs: Passes of the model over the training rows in one run; by default 30.
         rules: The rules, each with a hyperparameter `lr`; by default downslope's six. In a dict, by what they are to be
             called; in a list, each is called by its name, a framework's form with its dialect before it, as in
             `keras.adam`.
@@ -116,12 +141,19 @@ def race(
         >>> [rule.rule for rule in result.rules]
         ['sgd', 'adam']
     """
-    own, problem = callable(problem), load_problem(problem) if isinstance(problem, str) else problem
+    own = model is None and callable(problem)
+    if model is not None:
+        _refuse({"problem": problem, "threads": threads, "why": why}, _OF_NETWORKS, "a problem without a model")
+        _refuse({"steps": steps}, _OF_TRAININGS, "a training of your own; give epochs")
+    else:
+        of_models = {"data": data, "loss": loss, "target": target, "batch_size": batch_size, "epochs": epochs}
+        _refuse(of_models, dict.fromkeys(of_models), "a model of your own, model=make_net")
+        problem = load_problem(problem) if isinstance(problem, str) else problem
     if own:
         _refuse({"split_seed": split_seed, "splits": splits, "why": why, "threads": threads}, _OF_TABLES, "a table")
-    else:
+    elif model is None:
         _refuse({"steps": steps, "limit": limit, "quiet": quiet}, _OF_OWN, "a training of your own")
-    if not (own or isinstance(problem, Problem)):
+    if not (own or model is not None or isinstance(problem, Problem)):
         raise DataError(
             f"problem: a {type(problem).__name__} is no problem; make one with load_table(..., target=COLUMN), or give "
             "a function that trains a run"
@@ -140,11 +172,15 @@ def race(
         margin=margin,
         target_loss=target_loss,
         now=entrant_now(now),
-        defaults=own,
+        defaults=own or model is not None,
     )
     watch = watch or (lambda _: None)
+    if model is not None:
+        sizes = {"batch_size": batch_size, "epochs": epochs}
+        return _model_race(model, data, loss, plan, target=target, **sizes, limit=limit, quiet=quiet, watch=watch)
     if isinstance(problem, Problem):
         return _table_race(problem, plan, threads=threads, why=why, watch=watch)
+    assert callable(problem)
     return _own_race(OwnEngine(problem, plan.entrants, steps=steps, limit=limit, quiet=quiet), problem, plan, watch)
 
 
@@ -165,14 +201,17 @@ def entrant_now(optimizer: Any) -> Entrant | None:
 
 
 _OF_TABLES: dict[str, Any] = {"split_seed": 0, "splits": "varied", "why": False, "threads": None}
+_OF_NETWORKS: dict[str, Any] = {"problem": "digits", "threads": None, "why": False}
+_OF_TRAININGS: dict[str, Any] = {"steps": None}
 _OF_OWN: dict[str, Any] = {"steps": None, "limit": None, "quiet": True}
 
 
 def _refuse(given: Mapping[str, Any], usual: Mapping[str, Any], what: str) -> None:
     """Refuse arguments that are about something else than what is raced on."""
     for name, value in given.items():
-        if value != usual[name]:
-            raise ValueError(f"{name}={value!r} is for a race on {what}; leave it out")
+        if value is not usual[name] and (not isinstance(value, (str, int, float)) or value != usual[name]):
+            shown = repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+            raise ValueError(f"{name}={shown} is for a race on {what}; leave it out")
 
 
 def _table_race(
@@ -219,6 +258,57 @@ def _own_race(engine: OwnEngine, train: Train, plan: Plan, watch: Callable[[Stag
     except KeyboardInterrupt:
         interrupted = True
     raced = own_training(train)
+    return _told(
+        lambda stopped, seconds: outcome(raced, tuning, interrupted=stopped, seconds=seconds),
+        start,
+        interrupted=interrupted,
+    )
+
+
+def _model_race(
+    make: Make,
+    data: Any,
+    loss: Loss | None,
+    plan: Plan,
+    *,
+    target: str | None,
+    batch_size: int | None,
+    epochs: int | None,
+    limit: float | None,
+    quiet: bool,
+    watch: Callable[[Stage | Progress], None],
+) -> Race:
+    """A race on a model of the user's own."""
+    start = time.perf_counter()
+    examples = examples_for(data, loss, target=target, batch_size=batch_size, epochs=epochs)
+    engine = ModelEngine(
+        make,
+        examples,
+        plan.entrants,
+        loss=loss,
+        seeds=(plan.tuning_seeds[0], plan.verdict_seeds[0]),
+        split_seed=plan.split_seed,
+        varied=plan.splits == "varied",
+        limit=limit,
+        quiet=quiet,
+    )
+    tuning = Tuning(engine, plan, watch)
+    tuning.cautions += engine.cautions
+    interrupted = False
+    try:
+        tuning.begin_with_defaults()
+        tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
+        tuning.tune()
+        tuning.judge()
+    except KeyboardInterrupt:
+        interrupted = True
+    raced = Raced.table(
+        examples,
+        plan,
+        [engine.split_number(one) for one in plan.verdict_seeds],
+        about=described(make, loss, examples.task),
+        comparable=isinstance(engine.loss, str),
+    )
     return _told(
         lambda stopped, seconds: outcome(raced, tuning, interrupted=stopped, seconds=seconds),
         start,

@@ -180,7 +180,7 @@ def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(downslope.lab, "race", functools.partial(race, **few, confirming_seeds=0))
     page = (Path(__file__).parents[3] / "docs" / "race.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (block,) = re.findall(r"## Your own training.*?```python\n(.*?)```", page, re.DOTALL)
     space = {}
     exec(compile(block, "race.md", "exec"), space)
     found = space["result"]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from downslope.lab.engines.order import batch_order
 from downslope.lab.engines.protocol import SEEDS_PER_RACE
 from downslope.lab.problems.columns import Columns, Scaling
 from downslope.lab.problems.problem import Parts, Problem
@@ -26,31 +27,6 @@ CACHED_SPLIT_BYTES = 64 * 2**20
 
 MOST_EVALUATED = 2048
 """Rows of a lane that are evaluated at a time."""
-
-
-def batch_order(seed: int, epoch: int, rows: int, batch_size: int) -> NDArray[np.int32]:
-    """Which rows form the batches of an epoch: a shuffle of all rows, cut into full batches.
-
-    What is left over after the last full batch is not used in this epoch, so that all steps are alike; with fewer rows
-    than one batch, all of them form the only batch.
-
-    Args:
-        seed: The seed of the run.
-        epoch: The epoch, from 1.
-        rows: The number of training rows.
-        batch_size: Rows per step.
-
-    Returns:
-        Row numbers, shape `(steps, rows per step)`.
-
-    Example:
-        >>> batch_order(seed=0, epoch=1, rows=7, batch_size=3).shape
-        (2, 3)
-    """
-    batch_size = min(batch_size, rows)
-    steps = rows // batch_size
-    order = np.random.default_rng((seed, epoch)).permutation(rows)
-    return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
 
 
 class Rows(NamedTuple):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
+from downslope.lab.engines.model_engine import ModelEngine
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entry, Run
 
 
-def check_training(engine: OwnEngine, firsts: Sequence[Run], other_seed: int) -> list[str]:
+def check_training(engine: OwnEngine | ModelEngine, firsts: Sequence[Run], other_seed: int) -> list[str]:
     """Refuse a training that no race can be made of, and say what a race is to bear in mind of another.
 
     The first run that ended is repeated, and trained on another seed.
@@ -25,10 +27,11 @@ def check_training(engine: OwnEngine, firsts: Sequence[Run], other_seed: int) ->
     Raises:
         ValueError: Every run failed, the training uses nothing of what it is handed, or is the same on both seeds.
     """
+    what: Literal["train", "model"] = "model" if isinstance(engine, ModelEngine) else "train"
     if firsts and all(run.cause for run in firsts):
         causes = list(dict.fromkeys(run.cause for run in firsts))
         raise ValueError(
-            f"train: none of the first {len(firsts)} runs ended, one of each rule; the first: {causes[0]}"
+            f"{what}: none of the first {len(firsts)} runs ended, one of each rule; the first: {causes[0]}"
         ) from engine.error
     if not engine.used:
         raise ValueError(
@@ -42,9 +45,9 @@ def check_training(engine: OwnEngine, firsts: Sequence[Run], other_seed: int) ->
     other = engine.run(replace(entry, seed=other_seed))
     if _curves(other) == _curves(ended):
         raise ValueError(
-            f"train: seeds {ended.seed} and {other_seed} gave the same losses, so that more seeds would prove nothing; "
-            "take initial weights and the order of batches from run.seed, or from generators that you do not seed "
-            "yourself"
+            f"{what}: seeds {ended.seed} and {other_seed} gave the same losses, so that more seeds would "
+            "prove nothing; take initial weights and the order of batches from run.seed, or from generators that you "
+            "do not seed yourself"
         )
     again = engine.run(entry)
     if _curves(again) == _curves(ended):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.problems.columns import Columns
+from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.problem import Problem, Split
 from downslope.lab.problems.tables import Task
 
@@ -45,10 +46,13 @@ def baseline(task: Task, train: Split, valid: Split) -> tuple[float, float | Non
     return float(losses[valid.y].mean()), float(np.mean(valid.y == counts.argmax()))
 
 
-def baseline_on(problem: Problem, train: NDArray[np.int32], rows: NDArray[np.int32]) -> tuple[float, float | None]:
+def baseline_on(
+    problem: Problem | Examples, train: NDArray[np.int32], rows: NDArray[np.int32]
+) -> tuple[float, float | None]:
     """The loss and accuracy of a constant prediction on some rows of a problem, learned from the training rows."""
-    y: Any = problem.targets
+    y: Any = problem.y if isinstance(problem, Examples) else problem.targets
     if isinstance(y, Columns):
         y = y.scaling(train).of(y.values)
     nothing = np.empty((len(y), 0), np.float32)
-    return baseline(problem.task, *(Split(nothing[part], y[part]) for part in (train, rows)))
+    parts = (y[part].ravel() if problem.task == "classification" else y[part] for part in (train, rows))
+    return baseline(problem.task, *(Split(nothing, part) for part in parts))

@@ -105,7 +105,7 @@ class Problem:
         pool = np.setdiff1d(np.arange(len(self.columns.values), dtype=np.int32), self.test_rows)
         seed = int(np.random.SeedSequence((split_seed, number)).generate_state(1)[0])
         y = self.targets.values[pool, 0] if isinstance(self.targets, Columns) else self.targets[pool]
-        train, valid = next(_folds(y, self.task, FOLDS - 1, seed))
+        train, valid = next(folds(y, self.task, FOLDS - 1, seed))
         if self.task == "regression" and (y[train] == y[train[0]]).all():
             raise DataError(
                 f"target: of split {number} with split seed {split_seed} all {len(train)} training rows have the same "
@@ -119,12 +119,20 @@ class Problem:
         Raises:
             DataError: A value is too far from those for 32-bit floats.
         """
-        x = self.columns.prepared(parts.train).astype(np.float32)
-        y: NDArray[Any] = (
-            self.targets.prepared(parts.train).astype(np.float32) if isinstance(self.targets, Columns) else self.targets
-        )
+        x, y = self.prepared(parts)
         train, valid, test = (Split(x[rows], y[rows]) for rows in parts)
         return train, valid, test
+
+    def prepared(self, parts: Parts) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """Features and targets of all rows, scaled by the training rows of a split.
+
+        Raises:
+            DataError: A value is too far from those for 32-bit floats.
+        """
+        x = self.columns.prepared(parts.train).astype(np.float32)
+        if not isinstance(self.targets, Columns):
+            return x, self.targets
+        return x, self.targets.prepared(parts.train).astype(np.float32)
 
     @functools.cached_property
     def _first(self) -> tuple[Split, Split, Split]:
@@ -177,7 +185,7 @@ def assemble(
         DataError: A value is too far from the others for 32-bit floats, or the target is constant in the training
             rows, or `batch_size` exceeds their number.
     """
-    pool, test = next(_folds(y.values[:, 0] if isinstance(y, Columns) else y, task, FOLDS, TEST_SEED))
+    pool, test = next(folds(y.values[:, 0] if isinstance(y, Columns) else y, task, FOLDS, TEST_SEED))
     problem = Problem(
         name=name,
         title=title,
@@ -198,7 +206,7 @@ def assemble(
     if batch_size is not None and batch_size > rows:
         raise DataError(f"batch_size: {batch_size} is more than the {rows} training rows; give at most {rows}.")
     problem.divided(problem.split())  # what cannot be scaled is refused here, not while a race runs
-    return replace(problem, batch_size=batch_size or _usual_batch_size(rows), data_hash=_hash(x, y, test))
+    return replace(problem, batch_size=batch_size or usual_batch_size(rows), data_hash=_hash(x, y, test))
 
 
 def check_sizes(*, hidden: tuple[int, ...], batch_size: int | None, epochs: int) -> None:
@@ -216,19 +224,21 @@ def check_sizes(*, hidden: tuple[int, ...], batch_size: int | None, epochs: int)
         raise DataError(f"epochs: {epochs} epochs make no run; give at least 1.")
 
 
-def _folds(y: NDArray[Any], task: Task, folds: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+def folds(y: NDArray[Any], task: Task, count: int, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """The row numbers of several ways to leave a fold of the rows out, and those of the fold; by class if there are."""
     # One of several folds rather than a share drawn at random: with as many rows of a class as there are folds, every
     # fold is certain to hold that class, and how many rows it has does not depend on the seed.
     from sklearn.model_selection import KFold, StratifiedKFold
 
     splitter = StratifiedKFold if task == "classification" else KFold
     folded: Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]] = splitter(
-        folds, shuffle=True, random_state=seed
+        count, shuffle=True, random_state=seed
     ).split(np.zeros(len(y)), y)
     return folded
 
 
-def _usual_batch_size(rows: int) -> int:
+def usual_batch_size(rows: int) -> int:
+    """A power of two between 4 and 128, about a sixteenth of the training rows."""
     return int(min(2 ** np.clip(np.floor(np.log2(rows / 16)), 2, 7), rows))
 
 

@@ -115,7 +115,7 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
         remarks=raced.remarks,
         interrupted=interrupted,
         seconds=seconds,
-        environment=_environment(engine.threads, own_training=training is None),
+        environment=_environment(engine.threads, own=bool(raced.about)),
         walks=None if tuning.trails is None else tuning.trails.walks([run for r in results for run in r.verdict]),
         why=why,
     )
@@ -269,10 +269,10 @@ def steps_to(target: float | None, runs: Sequence[Run], steps_per_epoch: int) ->
     return float(statistics.median_low(firsts))  # of an even number the lower: half of the runs got there by then
 
 
-def _environment(threads: int, *, own_training: bool) -> dict[str, Any]:
+def _environment(threads: int, *, own: bool) -> dict[str, Any]:
     packages = ["jax", "jaxlib", "numpy", "scipy", "scikit-learn"]
     versions = {name: importlib.metadata.version(name) for name in packages}
-    if own_training:  # what it may have trained with
+    if own:  # what it may have trained with
         for name in ("torch", "keras", "tensorflow", "optax", "flax"):
             if (version := getattr(sys.modules.get(name), "__version__", None)) is not None:
                 versions[name] = version

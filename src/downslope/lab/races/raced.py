@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from downslope.lab.problems.baseline import NAMES, baseline_on
+from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.problem import Problem
 from downslope.lab.problems.tables import Task
 from downslope.lab.races.plan import Plan
@@ -40,28 +41,41 @@ class Raced:
     remarks: tuple[str, ...] = ()
 
     @classmethod
-    def table(cls, problem: Problem, plan: Plan, numbers: Sequence[int]) -> Raced:
-        """A network on a table.
+    def table(
+        cls,
+        problem: Problem | Examples,
+        plan: Plan,
+        numbers: Sequence[int],
+        *,
+        about: str = "",
+        comparable: bool = True,
+        remarks: Sequence[str] = (),
+    ) -> Raced:
+        """A network on data whose rows are split.
 
         Args:
-            problem: The table and the network.
+            problem: The data.
             plan: The plan of the race.
             numbers: Which split the runs of each reporting seed have.
+            about: What the network is, where that is the user's own.
+            comparable: Whether its losses are those that a constant prediction has too.
+            remarks: What is to be said besides, in sentences.
         """
         by_split = {}
-        for number in set(numbers):
+        for number in set(numbers) if comparable else ():
             train, valid, _ = problem.split(plan.split_seed, number)
             by_split[number] = baseline_on(problem, train, valid)
         return cls(
             name=problem.name,
             title=problem.title,
+            about=about,
             task=problem.task,
             data_hash=problem.data_hash,
             sizes={name: len(rows) for name, rows in problem.split(plan.split_seed)._asdict().items()},
             numbers=tuple(numbers),
-            constant=tuple(by_split[number] for number in numbers),
+            constant=tuple(by_split[number] for number in numbers if comparable),
             constant_name=NAMES[problem.task],
-            remarks=problem.remarks,
+            remarks=(*problem.remarks, *remarks),
         )
 
     @property

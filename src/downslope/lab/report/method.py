@@ -72,7 +72,8 @@ def _what(race: Race) -> list[tuple[str, str]]:
     sizes = ", ".join(f"{count:,} {name}" for name, count in race.sizes.items())
     return [
         ("Data", f"{race.problem}: {sizes} rows"),
-        *([("Reading the table", " ".join(race.remarks))] if race.remarks else []),
+        *([("Model", race.about)] if race.about else []),
+        *([(f"Reading the {'data' if race.about else 'table'}", " ".join(race.remarks))] if race.remarks else []),
         ("Data hash", race.data_hash),
         ("Network", f"{race.network}, {race.weights:,} weights"),
         ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),

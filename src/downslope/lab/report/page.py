@@ -159,7 +159,7 @@ def _results(race: Race, look: dict[str, Look]) -> str:
         f"{race.safe_factor:g} times its loss. At the edge: the best value was the last one tried on that side."
         f"{target} Seconds of training: all runs of the rule, by the clock. "
         f"Failures: runs that diverged{'' if race.sizes else ' or failed'}."
-        + (f" Baseline: {NAMES[race.task]}.</p>" if race.task is not None else "</p>")
+        + (f" Baseline: {NAMES[race.task]}.</p>" if race.baseline is not None and race.task is not None else "</p>")
         + failed_runs(race),
     )
 

@@ -1,0 +1,221 @@
+"""The engine of a race on a model of the user's own: an `Engine`.
+
+Models are made by a factory, each anew, and trained one at a time in this process, on the splits and batches that a
+race on a table has too. What a run does wrong is recorded as the cause of its failure, and the next one begins.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from downslope.lab.engines.apart import Apart, RunError, check_limit
+from downslope.lab.engines.factory import Make, look_at, try_out
+from downslope.lab.engines.learner import TASKS, Learner, Loss, Sight, check_loss
+from downslope.lab.engines.order import batch_order
+from downslope.lab.engines.protocol import SEEDS_PER_RACE, Description, Entrant, Entry, Progress, Run, Snapshot
+from downslope.lab.engines.recorder import Losses, Recorder
+from downslope.lab.problems.examples import Examples, examples_of
+from downslope.lab.problems.problem import Parts, Problem
+
+KEPT = 16
+"""So many splits of the rows are kept."""
+
+
+def examples_for(
+    data: object,
+    loss: Loss | None,
+    *,
+    target: str | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+) -> Problem | Examples:
+    """What models learn from, as their loss wants it; the other arguments are those of `examples_of`.
+
+    Raises:
+        ValueError: The data or the loss do not allow a race, or do not fit each other.
+    """
+    check_loss(loss)
+    named: Any = loss if isinstance(loss, str) else None
+    return examples_of(
+        data,
+        target=target,
+        task=TASKS.get(named),
+        as_they_are=loss is not None and named is None,
+        batch_size=batch_size,
+        epochs=epochs,
+    )
+
+
+class ModelEngine:
+    """Trains runs of several rules on models of the user's own: an `Engine`.
+
+    Args:
+        make: Makes a model for a seed.
+        examples: What the models learn from.
+        entrants: The rules that runs may ask for, by what they are called in the race.
+        loss: What is minimised; None: as the targets say, cross-entropy for classes and the mean squared error else.
+        seeds: Two that runs will have: the factory is tried on them.
+        split_seed: Which family of splits of the rows the seeds choose from.
+        varied: Whether each seed has a split of its own; otherwise all have the first of the family.
+        limit: How many seconds a run has; None: as many as it takes.
+        quiet: Whether what models print is held back; the end of it is told with the cause of a failure.
+
+    Attributes:
+        seconds: Per name of a rule, the wall-clock seconds its runs took so far.
+        loss: What is minimised.
+        cautions: What was found out about the factory that is to be borne in mind, in sentences.
+        error: The first that a run raised.
+
+    Raises:
+        ValueError: No race can be made of the factory, or loss or limit are none.
+
+    Example:
+        >>> import downslope, torch
+        >>> from downslope.lab.problems.builtin import load_problem
+        >>> entrants = {"sgd": Entrant.of("sgd", downslope.sgd, {})}
+        >>> engine = ModelEngine(lambda seed: torch.nn.Linear(64, 10), load_problem("digits"), entrants)
+        >>> (run,) = [run for progress in engine.train([Entry("sgd", 0.1, 0)]) for run in progress.finished]
+        >>> run.valid_loss[0] > 5 * run.final_loss
+        True
+    """
+
+    threads = 1
+    used = True
+
+    def __init__(
+        self,
+        make: Make,
+        examples: Problem | Examples,
+        entrants: Mapping[str, Entrant],
+        *,
+        loss: Loss | None = None,
+        seeds: tuple[int, int] = (0, 1),
+        split_seed: int = 0,
+        varied: bool = True,
+        limit: float | None = None,
+        quiet: bool = True,
+    ):
+        check_loss(loss)
+        check_limit(limit)
+        usual: Loss = "cross-entropy" if examples.task == "classification" else "mse"
+        self.loss = usual if loss is None else loss
+        self.examples, self._make, self._entrants = examples, make, entrants
+        self._varied, self._limit, self._quiet = varied, limit, quiet
+        self.seconds = dict.fromkeys(entrants, 0.0)
+        self.error: BaseException | None = None
+        self._split = functools.lru_cache(KEPT)(lambda number: examples.split(split_seed, number))
+        self._sight = functools.lru_cache(KEPT)(lambda number: Sight(*examples.prepared(self._split(number))))
+        classes = examples.outputs if isinstance(examples, Problem) else examples.classes
+        made = look_at(make, self.loss, classes, seeds, quiet=quiet)
+        self.cautions, self._models, self._network = made.cautions, made.models, made.network
+        rows = self._parts(seeds[0]).train
+        self._batch_size = min(examples.batch_size, len(rows))
+        self._steps = len(rows) // self._batch_size
+        name, entrant = next(iter(entrants.items()))
+        entry = Entry(name, entrant.default_lr or entrant.lr or 1e-3, seeds[0])
+        first = try_out(
+            lambda: self._learner(entry, entrant), rows[: self._batch_size], self.loss, quiet=quiet, seed=seeds[0]
+        )
+        self._weights = sum(array.size for array in first.weights())
+
+    @property
+    def description(self) -> Description:
+        """The model, and what each run of it is."""
+        return Description(self._network, self._weights, self._batch_size, self._steps, self.examples.epochs)
+
+    def split_number(self, seed: int) -> int:
+        """Which split of the family the runs of a seed are trained and validated on."""
+        return seed % SEEDS_PER_RACE if self._varied else 0
+
+    def train(self, entries: Sequence[Entry]) -> Iterator[Progress]:
+        """Train runs one after the other, and report after every epoch.
+
+        Args:
+            entries: The runs.
+
+        Raises:
+            ValueError: An entry names a rule that the engine does not have, or its learning rate is not positive.
+        """
+        for entry in entries:
+            if entry.rule not in self._entrants:
+                raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._entrants)}")
+            if not (entry.lr > 0 and math.isfinite(entry.lr)):
+                raise ValueError(f"entries: learning rate {entry.lr!r} of {entry.rule}; expected a positive number")
+        for entry in entries:
+            yield from self._run(entry)
+
+    def run(self, entry: Entry) -> Run:
+        """Train one run to its end."""
+        return next(run for progress in self._run(entry) for run in progress.finished)
+
+    def _run(self, entry: Entry) -> Iterator[Progress]:
+        apart = Apart(entry.seed, limit=self._limit, quiet=self._quiet)
+        recorder = Recorder(entry, [])
+        learner: Learner | None = None
+        test: tuple[float, float] | None = None
+        start, over = time.perf_counter(), False
+        while not over:
+            snapshots: list[Snapshot] = []
+            trained = 0
+            try:
+                if learner is None:
+                    learner = apart.call(lambda: self._learner(entry, self._entrants[entry.rule]))
+                    recorder.add(apart.call(functools.partial(self._begin, learner, entry.seed)))
+                    if not recorder.starts_finite:
+                        recorder.diverged_at = 0
+                    snapshots += self._seen(entry, 0, learner)
+                if recorder.diverged_at is None:
+                    trained = 1
+                    epoch = recorder.epochs + 1
+                    recorder.add(apart.call(functools.partial(self._epoch, learner, entry.seed, epoch)))
+                    weights = learner.weights()
+                    snapshots += self._seen(entry, epoch, learner)
+                    if recorder.has_run_away or not all(np.isfinite(array).all() for array in weights):
+                        recorder.diverged_at = epoch
+                over = recorder.diverged_at is not None or recorder.epochs == self.examples.epochs
+                if over and entry.phase == "verdict":
+                    test = (math.inf, 0.0)
+                    if recorder.diverged_at is None:
+                        rows = self._parts(entry.seed).test
+                        test = apart.call(functools.partial(learner.evaluate, rows))
+            except RunError as error:
+                self.error = self.error or error.__cause__
+                recorder.fail(str(error))
+                test, over = ((math.inf, 0.0) if entry.phase == "verdict" else None), True
+            seconds = time.perf_counter() - start
+            start += seconds
+            self.seconds[entry.rule] += seconds
+            finished: tuple[Run, ...] = ()
+            skipped = 0
+            if over:
+                finished = (recorder.run(self.examples.epochs, self.loss == "cross-entropy", test),)
+                skipped = self.examples.epochs - max(recorder.epochs, trained)
+            yield Progress(entry.rule, trained, skipped, finished, seconds, tuple(snapshots))
+
+    def _learner(self, entry: Entry, entrant: Entrant) -> Learner:
+        sight = self._sight(self.split_number(entry.seed))
+        return self._models.learner(self._make(entry.seed), entrant, entry.lr, sight)
+
+    def _begin(self, learner: Learner, seed: int) -> Losses:
+        parts = self._parts(seed)
+        return Losses(learner.evaluate(parts.train)[0], *learner.evaluate(parts.valid))
+
+    def _epoch(self, learner: Learner, seed: int, epoch: int) -> Losses:
+        parts = self._parts(seed)
+        batches = parts.train[batch_order(seed, epoch, len(parts.train), self._batch_size)]
+        return Losses(learner.epoch(batches), *learner.evaluate(parts.valid))
+
+    def _seen(self, entry: Entry, epoch: int, learner: Learner) -> list[Snapshot]:
+        """A snapshot of a run, if somebody wants it; what its rule remembers stays with the framework's optimizer."""
+        if not entry.observed:
+            return []
+        return [Snapshot(entry, epoch, learner.weights(), {}, {}, epoch * self._steps)]
+
+    def _parts(self, seed: int) -> Parts:
+        return self._split(self.split_number(seed))
