@@ -9,15 +9,20 @@ import pytest
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
 
+KEPT_BY_JAX = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 _KERNELS = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 def pytest_configure(config):
-    """Kernels of this session go into a directory of its own, subprocesses and parallel workers included."""
+    """What this session compiles goes into a directory of its own, subprocesses and parallel workers included.
+
+    JAX keeps what takes long there too: most races of the tests train the same few programs.
+    """
     if "DOWNSLOPE_TESTS" in os.environ:
         return
     directory = config.stash[_KERNELS] = tempfile.TemporaryDirectory(prefix="downslope-tests-")
     os.environ |= {"DOWNSLOPE_TESTS": "1", "DOWNSLOPE_CACHE_DIR": directory.name}
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": f"{directory.name}/jax", **KEPT_BY_JAX}
 
 
 def pytest_unconfigure(config):
@@ -37,6 +42,7 @@ def page():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         context = browser.new_context(offline=True)
+        context.set_default_timeout(300_000)  # of a busy machine, not of a test
         opened = context.new_page()
         opened.on("console", lambda message: complaints.append(message.text))
         opened.on("pageerror", lambda error: complaints.append(str(error)))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 # Imported once, in the server that every process is forked from: a process costs milliseconds, not seconds.
 IMPORTS = ["torch._dynamo", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "downslope.torch"]
+IMPORTS += ["llvmlite.binding", "pytest"]
 
 
 def run_on(world, function, *arguments, timeout=900):

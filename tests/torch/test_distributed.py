@@ -5,8 +5,6 @@ itself, so many processes must give the very numbers of one, to the last bit.
 """
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,25 +20,21 @@ from processes import run_on  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-STEPS = 5
+STEPS = 4
 CLIP = {"max_norm": 8.0}  # gradients are about 17 long on even steps and 2 on odd ones
+# No state, one, three, an average, one number of a parameter: what a formula makes of them is no process's concern.
 CASES = [
     ("SGD", {}, torch.float32),
     ("SGD", {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01}, torch.float64),
-    ("Adagrad", {"lr_decay": 0.1}, torch.float64),
-    ("RMSprop", {"momentum": 0.9, "centered": True}, torch.float32),
     ("Adam", {"amsgrad": True}, torch.float32),
     ("AdamW", {"averaging": 0.9, "nonfinite": "skip"}, torch.float32),
     ("NAdam", {}, torch.float32),
-    ("Adamax", {}, torch.float32),
-    ("Adadelta", {}, torch.float64),
-    ("RAdam", {}, torch.float32),
 ]
 CLIPPED = [
     ("SGD", {"momentum": 0.9, "nesterov": True, **CLIP}, torch.float64),
     ("AdamW", {"weight_decay": 0.1, "averaging": 0.9, **CLIP}, torch.float64),
 ]
-WAYS = [(2, "ddp"), (4, "ddp, views"), (2, "fsdp"), (4, "fsdp"), (4, "hsdp")]
+WAYS = [(2, "ddp"), (4, "ddp, views"), (4, "fsdp"), (4, "hsdp")]
 
 
 def assert_same(results, expected, tolerance=0.0):
@@ -73,7 +67,7 @@ def test_the_clipping_compared_is_at_work():
         assert not np.allclose(plain["inner.weights.0"], other["inner.weights.0"], rtol=0.01)
 
 
-@pytest.mark.parametrize(("world", "how"), WAYS)
+@pytest.mark.parametrize(("world", "how"), [(2, "ddp"), (4, "fsdp")])
 def test_a_network_trains_as_in_one_process(world, how):
     """Its gradients are rounded, to 1e-16 of their size, which training magnifies to far less than 1e-10 in 5 steps."""
     job = [("SGD", {"momentum": 0.9}), ("AdamW", {"max_norm": 0.1})], STEPS
@@ -186,42 +180,36 @@ RESUMED = [
 
 
 @pytest.mark.parametrize(
-    ("flat", "ways"),
-    [(False, [(2, "fsdp"), (1, "single")]), (True, [(4, "hsdp"), (2, "ddp")])],
+    ("cases", "flat", "ways"),
+    [(RESUMED[::2], False, [(2, "fsdp"), (1, "single")]), (RESUMED[1::2], True, [(4, "hsdp"), (2, "ddp")])],
     ids=["nested", "flat"],
 )
-def test_a_checkpoint_of_four_processes_resumes_on_any_number(tmp_path, flat, ways):
-    expected = trainings.readouts("single", RESUMED, 6)
-    job = RESUMED, flat, tmp_path / "checkpoint", 3, 6
+def test_a_checkpoint_of_four_processes_resumes_on_any_number(tmp_path, cases, flat, ways):
+    expected = trainings.readouts("single", cases, 6)
+    job = cases, flat, tmp_path / "checkpoint", 3, 6
     assert_same(run_on(4, trainings.saved, "fsdp", *job), expected)
     for world, how in ways:
         assert_same(run_on(world, trainings.resumed, how, *job), expected)
 
 
 def test_a_checkpoint_of_one_process_resumes_on_four(tmp_path):
-    job = RESUMED, False, tmp_path / "checkpoint", 3, 6
+    job = RESUMED[1::2], False, tmp_path / "checkpoint", 3, 6
     [expected] = run_on(1, trainings.saved, "single", *job)
     assert_same(run_on(4, trainings.resumed, "fsdp", *job), expected)
 
 
 def test_states_gathered_on_one_process_go_back_to_all():
-    expected = trainings.readouts("single", RESUMED, 6)
-    assert_same(run_on(4, trainings.handed_over, "fsdp", RESUMED, 3, 6), expected)
+    expected = trainings.readouts("single", RESUMED[::2], 6)
+    assert_same(run_on(4, trainings.handed_over, "fsdp", RESUMED[::2], 3, 6), expected)
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "torch_fsdp.py"
 
 
 def test_the_example(tmp_path):
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", EXAMPLE, tmp_path / "checkpoints"]
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as torchrun:
-        try:
-            printed, _ = torchrun.communicate(timeout=900)
-        finally:
-            torchrun.terminate()  # which ends the processes that it started
-    assert torchrun.returncode == 0
+    printed, nothing = run_on(2, trainings.example, EXAMPLE, tmp_path / "checkpoints")
     [loss] = re.findall(r"2 processes, steps 0 to 200: loss (.*)", printed)
-    assert float(loss) < 0.1
+    assert (float(loss) < 0.1, nothing) == (True, "")
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000200"]
 
 

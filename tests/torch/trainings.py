@@ -4,6 +4,8 @@ A function here runs in every process of a group, or in a single one, and return
 """
 
 import contextlib
+import io
+import runpy
 
 import pytest
 import torch
@@ -387,3 +389,13 @@ def sharing(options):
     model(model.batch(0)).mean().backward()
     optimizer.step()
     return ""
+
+
+def example(path, folder):
+    """What an example prints on this process, whose group is there already."""
+    main = runpy.run_path(str(path))["main"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(dist, "init_process_group", lambda backend: None)
+        patch.setattr(dist, "destroy_process_group", lambda: None)
+        main(folder)
+    return printed.getvalue()

@@ -1,10 +1,7 @@
 import dataclasses
-import html
 import json
 import math
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from importlib import resources
 
@@ -599,57 +596,49 @@ def test_the_seconds_say_of_what(pages):
 # A real browser, where there is one
 
 
-def in_a_browser(path, *flags):
-    usual = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    usual += [f"--user-data-dir={path.parent}/profile", "--virtual-time-budget=1000"]
-    return subprocess.run(
-        ["chromium", *usual, *flags, path.as_uri()], capture_output=True, text=True, timeout=900, check=True
-    )
+@pytest.fixture
+def opened(page, tmp_path):
+    """Opens the report of a race in a browser, of one colour scheme or the other."""
+    expect = pytest.importorskip("playwright.sync_api").expect
+
+    def opened(race, scheme="light"):
+        write_report(race, tmp_path / "race.html")
+        page.emulate_media(color_scheme=scheme)
+        page.goto((tmp_path / "race.html").as_uri())
+        some = canyon(race), training_curves(race), plane_picture(race), after_tries(race)
+        drawn = sum(bool(picture.views) for picture in some) + 1
+        expect(page.locator(".plot-container.plotly")).to_have_count(drawn, timeout=300_000)
+        return page
+
+    return opened
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-@pytest.mark.parametrize("case", ["twelve rules", "nothing run"])
-def test_a_browser_draws_the_pictures(tmp_path, case):
-    path = tmp_path / "race.html"
-    write_report(RACES[case], path)
-    done = in_a_browser(path, "--dump-dom")
-    race = RACES[case]
-    some = canyon(race), training_curves(race), plane_picture(race), after_tries(race)
-    drawn = sum(bool(picture.views) for picture in some) + 1
-    assert done.stdout.count('class="plot-container plotly"') == drawn
+def test_a_browser_draws_what_there_is_where_nothing_was_run(opened):
+    assert opened(RACES["nothing run"]).locator("#plot-canyon .plotly").count() == 1
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 @pytest.mark.parametrize("allowed", [True, False])
-def test_a_page_from_a_file_copies_the_code_or_selects_it(tmp_path, allowed):
+def test_a_page_from_a_file_copies_the_code_or_selects_it(opened, allowed):
     race = make_race(("adam",))
     rule = dataclasses.replace(race.rules[0], formula=downslope.adam.latex(bias_correction=True))
-    path = tmp_path / "race.html"
+    page = opened(dataclasses.replace(race, rules=(rule,)))
     clipboard = "async (text) => { window.taken = text; }" if allowed else "async () => { throw new Error(); }"
-    check = f"""<script>
-Object.defineProperty(navigator, "clipboard", {{ value: {{ writeText: {clipboard} }} }});
-const button = document.querySelector(".copy");
-button.click();
-setTimeout(() => {{
-  const wanted = button.parentElement.querySelector("code").textContent;
-  const taken = {"window.taken" if allowed else "getSelection().toString()"};
-  document.title = [wanted.includes("torch.optim.Adam("), taken.trim() === wanted.trim(), button.textContent].join(" ");
-}}, 100);
-</script></body>"""
-    text = report_page(dataclasses.replace(race, rules=(rule,)))
-    path.write_text(text.replace("</body>", check), encoding="utf-8")
-    title = re.search(r"<title>(.*?)</title>", in_a_browser(path, "--dump-dom").stdout)
-    assert title is not None
-    assert title[1] in ("true true Copied", *(() if allowed else ("true true Selected",)))
+    page.evaluate(f'Object.defineProperty(navigator, "clipboard", {{ value: {{ writeText: {clipboard} }} }})')
+    button = page.locator(".copy").first
+    button.click()
+    while (said := button.inner_text()) not in ("Copied", "Selected"):
+        page.evaluate("new Promise(requestAnimationFrame)")
+    assert said == "Copied" or not allowed
+    wanted = button.evaluate('button => button.parentElement.querySelector("code").textContent')
+    assert "torch.optim.Adam(" in wanted
+    assert page.evaluate("window.taken" if allowed else "getSelection().toString()").strip() == wanted.strip()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_one_rule_of_many_stands_out_while_the_keyboard_is_at_it(tmp_path):
-    path = tmp_path / "race.html"
-    check = """<script>
+def test_one_rule_of_many_stands_out_while_the_keyboard_is_at_it(opened):
+    found = opened(RACES["twelve rules"]).evaluate("""() => {
 const strong = () => new Set(document.getElementById("plot-canyon").data
   .filter((trace) => trace.opacity === 1).map((trace) => trace.meta.rule)).size;
 const key = document.querySelector('.rules [data-rule="lion"]');
@@ -663,39 +652,26 @@ for (const set of ["all", "none", "few"]) {
   document.querySelector(`[data-set="${set}"]`).click();
   found.push(strong());
 }
-document.title = found.join(" ");
-</script></body>"""
-    path.write_text(report_page(RACES["twelve rules"]).replace("</body>", check), encoding="utf-8")
-    title = re.search(r"<title>(.*?)</title>", in_a_browser(path, "--dump-dom").stdout)
-    assert title is not None
-    assert title[1] == "5 1 true 6 true 12 0 5"
+return found; }""")
+    assert found == [5, 1, True, 6, "true", 12, 0, 5]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_a_dark_browser_prints_in_light_colours_and_says_which_learning_rate(tmp_path):
-    path = tmp_path / "race.html"
-    check = """<script>
+def test_a_dark_browser_prints_in_light_colours_and_says_which_learning_rate(opened):
+    found = opened(make_race(("adam", "sgd")), "dark").evaluate("""() => {
 dispatchEvent(new Event("beforeprint"));
-document.title = [
+return [
   document.getElementById("printed-pair").textContent,
   document.querySelector("#plot-canyon .scatterlayer path.js-line[style*='stroke-width: 2.2']").style.stroke,
   matchMedia("(prefers-color-scheme: dark)").matches,
-].join(" ");
-</script></body>"""
-    path.write_text(report_page(make_race(("adam", "sgd"))).replace("</body>", check), encoding="utf-8")
-    done = in_a_browser(path, "--blink-settings=preferredColorScheme=0", "--dump-dom")
-    title = re.search(r"<title>(.*?)</title>", done.stdout)
-    assert title is not None
-    assert title[1] == "Shown: every rule at learning rate 0.01. rgb(0, 63, 148) true"
+]; }""")
+    assert found == ["Shown: every rule at learning rate 0.01.", "rgb(0, 63, 148)", True]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_the_walks_go_as_far_as_the_slider_and_have_the_losses_of_their_runs(tmp_path):
+def test_the_walks_go_as_far_as_the_slider_and_have_the_losses_of_their_runs(opened):
     race = with_lost_runs(make_race(("sgd", "adam"), verdict_seeds=3), {"sgd": 9})
-    path = tmp_path / "race.html"
-    check = """<script>
+    found = opened(race).evaluate("""async () => {
 const found = [];
 const seen = (name) => document.getElementById(name).innerText;
 function look() {
@@ -711,16 +687,12 @@ function slide(name, value) {
 look();
 slide("plane-seed", 2);
 slide("plane-epoch", 5);
-requestAnimationFrame(() => requestAnimationFrame(() => {
-  look();
-  found.push(seen("note-plane"));
-  document.title = JSON.stringify(found);
-}));
-</script></body>"""
-    path.write_text(report_page(race).replace("</body>", check), encoding="utf-8")
-    title = re.search(r"<title>(.*?)</title>", in_a_browser(path, "--dump-dom").stdout)
-    assert title is not None
-    whole, seed, epoch, part, note = json.loads(html.unescape(title[1]))
+await new Promise(requestAnimationFrame);
+await new Promise(requestAnimationFrame);
+look();
+found.push(seen("note-plane"));
+return found; }""")
+    whole, seed, epoch, part, note = found
     assert (seed, epoch) == ("102", "5")
     assert note == plane_picture(race).views[2].note
     for found, plane, stop in ((whole, race.walks.planes[0], 30), (part, race.walks.planes[2], 5)):
