@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from downslope.training.groups import NonFiniteGradientError
     from downslope.walks import surfaces
     from downslope.walks.paths import Walk
-    from downslope.walks.surface import Surface, surface
+    from downslope.walks.surface import Surface, read_surface, surface
     from downslope.walks.walking import walk
 
 _LATER = {
@@ -37,6 +37,7 @@ _LATER = {
     "convert_file": "downslope.recipes.transfer",
     "equivalent": "downslope.recipes.equivalence",
     "Surface": "downslope.walks.surface",
+    "read_surface": "downslope.walks.surface",
     "surface": "downslope.walks.surface",
     "surfaces": "downslope.walks",
     "Walk": "downslope.walks.paths",
@@ -58,6 +59,7 @@ __all__ = [
     "convert_file",
     "equivalent",
     "read_rule",
+    "read_surface",
     "rule",
     "scalar",
     "surface",

@@ -14,11 +14,13 @@ def sized(playground):
     playground.emulate_media(color_scheme="light", reduced_motion="reduce")
 
 
-@pytest.mark.parametrize(("width", "scheme", "lang"), [(1300, "light", "en"), (390, "dark", "zh")])
-def test_axe_finds_nothing(playground, opened, sized, width, scheme, lang):
+@pytest.mark.parametrize(
+    ("width", "scheme", "lang", "surface"), [(1300, "light", "en", "valley"), (390, "dark", "zh", "x**2/9 %2B y**2")]
+)
+def test_axe_finds_nothing(playground, opened, sized, width, scheme, lang, surface):
     sized(width, 900)
     playground.emulate_media(color_scheme=scheme)
-    opened(f"surface=valley&noise=0.3&cloud=1&turn=20&lang={lang}&off=sgd&speling=3")
+    opened(f"surface={surface}&noise=0.3&cloud=1&turn=20&lang={lang}&off=sgd&speling=3")
     found = axe.Axe().run(playground).response
     assert len(found["passes"]) > 20
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []

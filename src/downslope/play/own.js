@@ -108,12 +108,22 @@ function pointedAt(text, place) {
   return [line.slice(0, place - first), line.slice(place - first, place - first + 1) || " ", line.slice(place - first + 1)];
 }
 
+// What is wrong with the text of a field, below it.
+function showProblem(element, field, error) {
+  const wrong = Boolean(error && field.value);
+  field.setAttribute("aria-invalid", String(wrong));
+  if (!wrong) return element.replaceChildren();
+  if (!(error instanceof READER.GrammarError)) return element.replaceChildren(make("p", { textContent: error.message }));
+  const [before, at, after] = pointedAt(field.value, error.place);
+  element.replaceChildren(make("code", {}, before, make("mark", { textContent: at }), after), make("p", { textContent: sayProblem(error.problem) }));
+}
+
 MODULES.push({
   place: "own-rule",
   mount(page, element) {
     const field = make("textarea", { id: "own-text", rows: 5, spellcheck: false, autocapitalize: "off", autocomplete: "off" });
     field.setAttribute("aria-describedby", "own-problem own-hint");
-    const problem = make("div", { id: "own-problem", role: "status" });
+    const problem = make("div", { id: "own-problem", className: "problem", role: "status" });
     const walks = make("button", { type: "button", id: "own-walks" });
     const example = make("select", { id: "own-example" });
     const label = make("label", { htmlFor: "own-text" });
@@ -152,12 +162,7 @@ MODULES.push({
       });
     }
 
-    function show(error) {
-      field.setAttribute("aria-invalid", String(Boolean(error && field.value)));
-      if (!error || !field.value) return problem.replaceChildren();
-      const [before, at, after] = pointedAt(field.value, error.place);
-      problem.replaceChildren(make("code", {}, before, make("mark", { textContent: at }), after), make("p", { textContent: sayProblem(error.problem) }));
-    }
+    const show = (error) => showProblem(problem, field, error);
 
     function changed() {
       const now = JSON.stringify([page.state.own, page.state.lang, among()]);

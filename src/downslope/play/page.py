@@ -41,6 +41,7 @@ SCRIPTS = (
     "settings.js",
     "share.js",
     "own.js",
+    "formula.js",
     "net.js",
     "training.js",
     "network.js",
@@ -49,7 +50,7 @@ SCRIPTS = (
 )
 """In the order in which they need each other; what is mounted into the page stands before the last."""
 
-OWN_STYLES = ("page.css", "own.css", "lessons.css", "network.css")
+OWN_STYLES = ("page.css", "own.css", "formula.css", "lessons.css", "network.css")
 
 
 def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:

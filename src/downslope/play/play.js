@@ -27,6 +27,7 @@ function change(patch) {
   Object.assign(state, patch);
   if (other) {
     state.shape = patch.shape ?? {};
+    state.window = patch.window ?? KEYS.window.fallback(state);
     if (!("start" in patch)) state.start = [...groundOf(state).start];
   }
   if (!state.rules.includes(state.look)) state.look = state.rules[0];
@@ -127,9 +128,9 @@ function showState() {
     document.documentElement.lang = words.language = state.lang;
     sayAll();
   }
-  find("surface").value = state.surface;
+  find("surface").value = isTyped() ? "" : state.surface;
   for (const group of find("surface").querySelectorAll("optgroup")) group.label = say(group.dataset.key);
-  for (const option of find("surface").options) option.textContent = surfaceCalled(option.value);
+  for (const option of find("surface").options) option.textContent = option.value ? surfaceCalled(option.value) : say("formula.type");
   find("teaches").textContent = isSaid(`surface.${state.surface}.teaches`) ? say(`surface.${state.surface}.teaches`) : "";
   find("scrubber").max = state.steps;
   find("steps").textContent = state.steps.toLocaleString(state.lang);
@@ -235,8 +236,8 @@ function buildChoices() {
     group.append(...those.map((each) => make("option", { value: each.name })));
     return group;
   });
-  find("surface").append(...groups);
-  find("surface").addEventListener("change", (event) => change({ surface: event.target.value }));
+  find("surface").append(...groups, make("option", { value: "" }));
+  find("surface").addEventListener("change", (event) => change({ surface: event.target.value || find("formula-text").value || EXAMPLE_SURFACE }));
   for (const button of document.querySelectorAll("[data-lang]")) button.addEventListener("click", () => change({ lang: button.dataset.lang }));
 }
 

@@ -12,8 +12,10 @@ function python() {
   const shape = Object.entries(state.shape);
   const call = (name, pairs) => (pairs.length ? `.${name}(${pairs.map(([key, value]) => `${key}=${literal(value)}`).join(", ")})` : "");
   const altered = call("given", shape) + call("changed", changes);
-  const typed = !has(SURFACES, state.surface);
-  const place = !altered ? JSON.stringify(state.surface) : `${typed ? `downslope.walks.surface.typed(${JSON.stringify(state.surface)})` : `downslope.surfaces.${state.surface}`}${altered}`;
+  const seen = isTyped() && state.window.some((end) => Math.abs(end) !== 5);
+  const ranges = surface.variables.map((name, i) => `"${name}": (${literal(state.window[2 * i])}, ${literal(state.window[2 * i + 1])})`);
+  const read = () => `downslope.read_surface(${JSON.stringify(state.surface)}${seen ? `, ranges={${ranges.join(", ")}}` : ""})`;
+  const place = altered || seen ? `${isTyped() ? read() : `downslope.surfaces.${state.surface}`}${altered}` : JSON.stringify(state.surface);
   const rules = walkers.map(({ rule, numbers, flags }) => {
     const given = Object.entries(numbers).filter(([name, value]) => (name === "lr" ? state.lr === "own" : value !== rule.numbers[name] || rule.demanded?.includes(name)));
     given.push(...Object.entries(flags).filter(([name, value]) => value !== rule.flags[name]));

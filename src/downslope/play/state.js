@@ -37,11 +37,12 @@ const KEYS = {
   surface: {
     fallback: () => "double_well",
     read(text) {
-      if (!(text in SURFACES)) surfaceTyped(text); // throws where it is no formula
+      if (!has(SURFACES, text)) surfaceTyped(text); // throws where it is no formula
       return text;
     },
     write: String,
   },
+  window: { fallback: usualWindow, read: readWindow, write: (ends) => ends.join(",") },
   rules: {
     fallback: () => ["sgd", "momentum", "adam"],
     read(text) {
@@ -56,7 +57,7 @@ const KEYS = {
   start: {
     fallback: (state) => [...groundOf(state).start],
     read(text, state) {
-      const { variables } = surfaceNamed(state.surface);
+      const { variables } = surfaceOf(state);
       const values = text.split(",").map((part) => within(-1e6, 1e6).read(part));
       if (values.length !== variables.length) throw new Left(say("left.start", { count: variables.length }));
       return values;
@@ -97,6 +98,7 @@ function readLink(link) {
       }
     }
   }
+  words.language = has(PLAY.words, given.get("lang")) ? given.get("lang") : "en"; // what is left out is said in it
   if (given.has("v") && Number(given.get("v")) !== NEWEST) left.push(["v", say("left.newer")]);
   given.delete("v");
   const found = state;
@@ -108,7 +110,7 @@ function readLink(link) {
     try {
       found[key] = read(given.get(key), found);
     } catch (why) {
-      left.push([key, why.problem ?? why.message]);
+      left.push([key, why.problem ? sayProblem(why.problem) : why.message]);
     }
     given.delete(key);
   }
@@ -125,15 +127,15 @@ function readLink(link) {
 }
 
 // The surface of a state, as it is turned, stretched and multiplied, for where a walk begins on it.
-function groundOf({ surface, turn = 0, stretch = 1, times = 1 }) {
-  return altered(surfaceNamed(surface), turn, stretch, times);
+function groundOf(state) {
+  return altered(surfaceOf(state), state.turn ?? 0, state.stretch ?? 1, state.times ?? 1);
 }
 
 // What a key such as `adam.lr`, `adam.bias_correction` or `valley.kappa` says.
 function readSetting(found, key, text) {
   const dot = key.lastIndexOf(".");
   const [owner, name] = [key.slice(0, Math.max(0, dot)), key.slice(dot + 1)];
-  const surface = surfaceNamed(found.surface);
+  const surface = surfaceOf(found);
   if (found.rules.includes(owner)) {
     const rule = RULES[ruleOf(owner)];
     const settings = (found.settings[owner] ??= {});

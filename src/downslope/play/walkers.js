@@ -10,20 +10,16 @@ const now = { step: 0, playing: false, since: 0, from: 0, pointed: null, lit: ""
 
 const made = new Map(); // surfaces by what they are made of
 
-// The surface of a name, or of a formula that was typed.
-function surfaceNamed(name) {
-  return has(SURFACES, name) ? SURFACES[name] : surfaceTyped(name);
-}
-
-function surfaceTyped(text) {
-  throw new Left(say("left.surface", { name: text.slice(0, 40) }));
+// The surface of a state: that of a name, or of a formula that was typed.
+function surfaceOf({ surface, window }) {
+  return has(SURFACES, surface) ? SURFACES[surface] : surfaceTyped(surface, window);
 }
 
 // The surface of the state, with what of it is worked out once.
 function surfaceNow() {
-  const key = JSON.stringify([state.surface, state.shape, state.turn, state.stretch, state.times]);
+  const key = JSON.stringify([state.surface, state.window, state.shape, state.turn, state.stretch, state.times]);
   if (!made.has(key)) {
-    const base = surfaceNamed(state.surface);
+    const base = surfaceOf(state);
     const shape = { ...base.parameters, ...state.shape };
     if (made.size > 20) made.clear();
     const plain = { ...base, flat: base.variables.length === 2, height: base.height(shape), second: base.second(shape) };

@@ -291,22 +291,28 @@ def surface(
     return _traced(function, start, ranges or {}, minima)
 
 
-def typed(text: str) -> Surface:
-    """The surface of a formula as text.
+def read_surface(
+    text: str, *, start: Sequence[float] | None = None, ranges: Mapping[str, tuple[float, float]] | None = None
+) -> Surface:
+    """Read a surface from text: a formula in the words that rules are written in. The text is never run.
 
     Args:
-        text: Such as `"x**2/10 + 5*y**2"`; of `x` alone where there is no `y` in it.
+        text: Such as `"x**2/10 + 5*y**2"`, at most 200 characters; of `x` alone where there is no `y` in it.
+        start: Where a walk begins; the default is a place at the side of the ranges.
+        ranges: The lowest and highest value of each weight that are worth looking at; the default is from -5 to 5.
 
     Raises:
-        GrammarError: The text is no formula.
-        ValueError: The loss is finite nowhere.
+        GrammarError: The text is no formula; the message points at the place.
+        ValueError: A range is empty, the start has the wrong number of weights, or the loss is finite nowhere.
 
     Example:
-        >>> typed("x**2/10 + 5*y**2")
-        <surface x**2/10 + 5*y**2(x, y)>
+        >>> from downslope import read_surface
+        >>> far = read_surface("(x - 100)**2 / 50", ranges={"x": (0, 200)})
+        >>> far, far.start
+        (<surface (x - 100)**2 / 50(x)>, (20.0,))
     """
     formula = parse(text)
-    return _made(text.strip(), formula, _used(formula))
+    return _made(text.strip(), formula, _used(formula), None, start, ranges)
 
 
 def _used(e: Expression) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from downslope.language.operations import cos, exp, log, maximum, sin, tanh, where
-from downslope.walks.surface import Surface, surface, typed
+from downslope.walks.surface import Surface, read_surface, surface
 
 __all__ = [
     "valley",
@@ -262,5 +262,5 @@ def surface_of(what: Surface | str | Callable[..., Any]) -> Surface:
         return what
     if isinstance(what, str):
         built_in = {each.name: each for each in SURFACES}
-        return built_in.get(what.strip()) or typed(what)
+        return built_in.get(what.strip()) or read_surface(what)
     return surface(what)
