@@ -36,7 +36,8 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
     `BackupAndRestore` and others need nothing, wherever they stand among the callbacks. One that reads the variables
     themselves finds the weights at the end of an epoch, if it comes after this one.
 
-    A second `fit` starts exactly where the first one left off. With rules that have no look-ahead it does nothing.
+    A second `fit` starts exactly where the first one left off. With rules that have no look-ahead it does nothing, and
+    with an optimizer of Keras's own neither.
 
     Example:
         >>> import keras, numpy as np, downslope, downslope.keras
@@ -54,34 +55,32 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._kept: Kept | None = None
 
-    def _optimizer(self) -> Optimizer:
+    def _optimizer(self) -> Optimizer | None:
+        """The optimizer of the model, if it is one of downslope's."""
         optimizer = _inner(self.model)
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"AtWeights is for downslope's optimizers; the model was compiled with a {type(optimizer).__name__}"
-            )
-        return optimizer
+        return optimizer if isinstance(optimizer, Optimizer) else None
 
     def _enter(self) -> None:
-        if self._kept is None:
-            states = self._optimizer()._states
-            self._kept = states.leave(states.weights())
+        if self._kept is None and (optimizer := self._optimizer()) is not None:
+            self._kept = optimizer._states.leave(optimizer._states.weights())
 
     def _leave(self) -> None:
-        if self._kept is not None:
-            self._optimizer()._states.come_back(self._kept)
+        if self._kept is not None and (optimizer := self._optimizer()) is not None:
+            optimizer._states.come_back(self._kept)
             self._kept = None
 
     def on_train_begin(self, logs: Any = None) -> None:  # noqa: D102
         self._kept = None
-        self._optimizer()._minded = True
+        if (optimizer := self._optimizer()) is None:
+            return
+        optimizer._minded = True
         for name in LENT:
             _lend(self.model, name)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: D102
         self._leave()
-        if self._optimizer().built:
-            self._optimizer()._states.to_lookahead()  # from a finished fit, or a state that was loaded
+        if (optimizer := self._optimizer()) is not None and optimizer.built:
+            optimizer._states.to_lookahead()  # from a finished fit, or a state that was loaded
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:  # noqa: D102
         self._leave()
@@ -103,7 +102,8 @@ class AtWeights(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Any = None) -> None:  # noqa: D102
         self._kept = None  # fit has already given the model its final values
-        self._optimizer()._minded = False
+        if (optimizer := self._optimizer()) is not None:
+            optimizer._minded = False
         for name in LENT:
             _take_back(self.model, name)
 

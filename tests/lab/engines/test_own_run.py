@@ -131,13 +131,24 @@ def wait(run):
         time.sleep(60)
 
 
+def swallow(run):
+    run.report(0, 1.0)
+    try:
+        while True:
+            pass
+    except BaseException:
+        while True:
+            pass
+
+
 def go_on(run):
     step = 0
     while run.report(step, 1.0):
         step += 1
 
 
-@pytest.mark.parametrize("train", [hang, wait, go_on])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it may ring while JAX collects garbage
+@pytest.mark.parametrize("train", [hang, wait, swallow, go_on])
 def test_a_run_that_hangs_is_stopped(train):
     assert one(train, limit=0.05).cause == "took longer than its limit of 0.05 seconds"
 
@@ -180,6 +191,25 @@ def test_generators_are_set_by_the_seed_and_set_back():
 )
 def test_the_optimizer_is_of_the_framework_of_the_parameters(params, kind):
     assert type(run_of().optimizer(params)) is kind
+
+
+def test_a_loss_is_taken_at_the_weights_whatever_the_framework():
+    run = run_of(Entrant.of("nesterov", downslope.nesterov, {"mu": 0.5}))
+    tensor, array, tree = torch.nn.Parameter(torch.ones(1)), np.ones(1), jnp.ones(1)
+    tensor.grad = torch.tensor([2.0])
+    run.optimizer([tensor]).step()
+    run.optimizer(array).step(np.array([2.0]))
+    transformation = run.optimizer(tree)
+    updates, state = transformation.update(jnp.array([2.0]), transformation.init(tree))
+    tree = tree + updates
+    assert (tensor.item(), array.item(), tree.item()) == pytest.approx((0.7, 0.7, 0.7))
+    with run.at_weights():
+        assert (tensor.item(), array.item(), run.weights(tree, state).item()) == pytest.approx((0.8, 0.8, 0.8))
+    assert (tensor.item(), array.item()) == pytest.approx((0.7, 0.7))
+    assert run_of().weights(tree, None) is tree
+    run.optimizer(tree)
+    with pytest.raises(ValueError, match="the run has made 2 transformations"):
+        run.weights(tree, state)
 
 
 def test_an_optimizer_has_all_that_the_rule_was_given():

@@ -121,7 +121,7 @@ class _TimeUp(BaseException):
 
 @contextlib.contextmanager
 def _alarm(limit: float | None) -> Iterator[None]:
-    """Raise `_TimeUp` in here once the seconds are over, where the system can."""
+    """Raise `_TimeUp` in here once the seconds are over, where the system can; and again, should it be swallowed."""
     able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if limit is None or not able:
         yield
@@ -131,7 +131,7 @@ def _alarm(limit: float | None) -> Iterator[None]:
         raise _TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    signal.setitimer(signal.ITIMER_REAL, limit, limit)
     try:
         yield
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from downslope.lab.engines.protocol import Entrant
@@ -44,6 +44,29 @@ def optimizer_for(params: Any, entrant: Entrant, lr: float) -> Any:
     from downslope.numpy.optimizer import Optimizer
 
     return Optimizer(params, rule, **given)
+
+
+def weights_of(made: Sequence[Any], params: Any, state: Any) -> Any:
+    """The weights of a tree that one of these transformations trains.
+
+    Args:
+        made: What was made for the run that trains it.
+        params: The tree.
+        state: The transformation's state.
+
+    Raises:
+        ValueError: There are several.
+    """
+    from downslope.optax import weights
+    from downslope.optax.transformation import Transformation
+
+    ours = [one for one in made if isinstance(one, Transformation)]
+    if len(ours) > 1:
+        raise ValueError(
+            f"weights: the run has made {len(ours)} transformations; give the one that is meant to "
+            "downslope.optax.weights(transformation, params, state)"
+        )
+    return weights(ours[0], params, state) if ours else params
 
 
 def arguments(entrant: Entrant, lr: float) -> dict[str, Any]:

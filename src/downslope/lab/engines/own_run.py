@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from downslope.lab.engines.apart import told
-from downslope.lab.engines.optimizers import arguments, optimizer_for
+from downslope.lab.engines.optimizers import arguments, optimizer_for, weights_of
 from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Run
 from downslope.rule import Rule
 
@@ -44,6 +46,7 @@ class OwnRun:
         self._entry, self._entrant = entry, entrant
         self._steps, self._limit = steps, limit
         self._begun = time.monotonic()
+        self._made: list[Any] = []
         self._losses: dict[int, tuple[float, float | None]] = {}
         self._lost_at: int | None = None
         self._over = False
@@ -79,7 +82,44 @@ class OwnRun:
             ValueError: Keras cannot run the rule with its options.
         """
         self.used = True
-        return optimizer_for(params, self._entrant, self._entry.lr)
+        self._made.append(optimizer_for(params, self._entrant, self._entry.lr))
+        return self._made[-1]
+
+    @contextlib.contextmanager
+    def at_weights(self) -> Iterator[None]:
+        """Inside this block the parameters of the run's optimizers are the weights, to take a loss at.
+
+        It makes a difference for a rule with a look-ahead, whose parameters are the point ahead while it trains. For
+        `fit` of Keras there is the callback `downslope.keras.AtWeights`, and for trees of JAX arrays `weights`.
+
+        Example:
+            >>> import downslope, numpy as np
+            >>> run = OwnRun(Entry("nesterov", 0.1, seed=0), Entrant.of("nesterov", downslope.nesterov, {"mu": 0.5}))
+            >>> x = np.array([1.0])
+            >>> run.optimizer(x).step(np.array([2.0]))
+            >>> with run.at_weights():
+            ...     print(x)
+            [0.8]
+            >>> print(x)
+            [0.7]
+        """
+        with contextlib.ExitStack() as around:
+            for optimizer in self._made:
+                if hasattr(optimizer, "at_weights"):
+                    around.enter_context(optimizer.at_weights())
+            yield
+
+    def weights(self, params: Any, state: Any) -> Any:
+        """The weights themselves of a tree of JAX arrays, to take a loss at; see `at_weights`.
+
+        Args:
+            params: The tree that is trained.
+            state: The state of the run's transformation, or of a chain that it is in.
+
+        Raises:
+            ValueError: The run has made several transformations: `downslope.optax.weights` takes the one that is meant.
+        """
+        return weights_of(self._made, params, state)
 
     def report(self, step: int, loss: Any, accuracy: Any = None) -> bool:
         """Take in the loss after some steps; rules are judged by the last one.
