@@ -83,6 +83,18 @@ def test_a_race_on_ones_own_model(race, tmp_path):
     assert done.exit_code == 0, done.output
 
 
+def test_a_dry_run_says_what_the_race_will_be_and_the_race_is_that(race, tmp_path):
+    chosen = ["--rules", "sgd,adam", "--steps", "8", "--seeds", "6", "--budget", "1h"]
+    dry = race("mine.py:descend", *chosen, "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    what, how_long, proves, disk = dry.output.strip().splitlines()
+    assert what == "Race: 2 rules, 19 learning rates, 3 tuning seeds, 7 confirming seeds, and 6 fresh seeds."
+    assert how_long.startswith("188 runs, about ")
+    assert proves.startswith("6 fresh seeds can show a winner")
+    assert "report of about 5." in disk
+    assert not (tmp_path / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -108,6 +120,7 @@ def test_a_race_on_ones_own_model(race, tmp_path):
         (["mine.py:descend", "--why"], "--why is for a race on a table"),
         (["mine.py:descend", "--steps", "0"], "--steps 0: give the steps"),
         (["mine.py:descend", "--limit", "-1"], "--limit -1.0: give the most seconds"),
+        (["mine.py:descend", "--budget", "soon"], "--budget 'soon': give seconds, more than 0, or a time such as"),
         (["digits", "--steps", "3"], "--steps 3 is for a race on a training of your own"),
         (["mine.py:descend", "--now", "torch.optim.SDG lr=1"], "--now torch.optim.SDG lr=1: "),
         (["mine.py:descend", "--now", "torch.optim.SGD lr"], "give arguments as NAME=VALUE"),

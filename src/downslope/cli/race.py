@@ -26,7 +26,7 @@ from downslope.printable import printable
 
 if TYPE_CHECKING:
     from downslope.lab import Race
-    from downslope.lab.races.tuning import StageName
+    from downslope.lab.races.stage import StageName
     from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
@@ -96,8 +96,23 @@ def race(
     lrs: Annotated[
         str, typer.Option(help="Learning rates to start from, with commas; default: 19 from 1e-5 to 10.")
     ] = "",
-    tuning_seeds: Annotated[int, typer.Option(help="Runs per learning rate.")] = 3,
-    seeds: Annotated[int, typer.Option(help="Fresh runs of each rule's best learning rate, for the verdict.")] = 10,
+    tuning_seeds: Annotated[int | None, typer.Option(help="Runs per learning rate; default: 3.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Fresh runs of each rule's best learning rate, for the verdict; default: 10.")
+    ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="How long the race may take, such as 90s, 5min or 1h30min. Rules, learning rates, seeds and epochs "
+            "that you do not give are chosen so that it fits.",
+        ),
+    ] = "",
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only measure, and say how many runs the race has, how long it takes and what it proves."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Which initial weights and batches; another number is another race.")] = 0,
     split_seed: Annotated[int, typer.Option(help="Which random splits of the rows.")] = 0,
     splits: Annotated[
@@ -141,6 +156,7 @@ def race(
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the networks are small, and a GPU would only wait for them
     with Stoppable() as stoppable:
         try:
+            from downslope.lab import foresee
             from downslope.lab import race as run_race  # says what is missing
 
             about_table = {
@@ -167,36 +183,41 @@ def race(
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
             from downslope.cli.screen import Screen
-            from downslope.lab.races.plan import CONFIRMING_SEEDS, GRID, NOW
-            from downslope.lab.races.tuning import FINALISTS
+            from downslope.lab.races.plan import CONFIRMING_SEEDS, FINALISTS, GRID, NOW
 
             names = [*entrants, *([] if present is None else [NOW])]
             for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
             console = Console(stderr=any(map(_is_output, (out, json, csv))), highlight=False)
-            later: dict[StageName, int] = {"confirming": CONFIRMING_SEEDS * FINALISTS, "verdict": seeds}
+            later: dict[StageName, int] = {"confirming": CONFIRMING_SEEDS * FINALISTS, "verdict": seeds or 10}
             if chosen.own:
-                later["tuning"] = len(given.get("learning_rates", GRID)) * tuning_seeds
+                later["tuning"] = len(given.get("learning_rates", GRID)) * (tuning_seeds or 3)
+            arguments: dict[str, Any] = {
+                **chosen.arguments,
+                "rules": None if rules == TEXTBOOK else entrants,
+                "tuning_seeds": tuning_seeds,
+                "verdict_seeds": seeds,
+                "seed": seed,
+                "split_seed": split_seed,
+                "splits": kind,
+                "margin": margin,
+                "target_loss": target_loss,
+                "now": present,
+                "budget": budget or None,
+                "epochs": epochs,
+                "steps": steps,
+                "limit": limit,
+                "why": why,
+                "hyperparameters": hyperparameters,
+                **given,
+            }
+            if dry_run:
+                for sentence in foresee(**arguments).sentences:
+                    _say(console, sentence)
+                return
             lines, threads = chosen.about(len(names), kind), 1 if chosen.own else None
             with Screen(lines, names, chosen.epochs, console, threads=threads, later=later) as screen:
-                result = run_race(
-                    **chosen.arguments,
-                    rules=entrants,
-                    tuning_seeds=tuning_seeds,
-                    verdict_seeds=seeds,
-                    seed=seed,
-                    split_seed=split_seed,
-                    splits=kind,
-                    margin=margin,
-                    target_loss=target_loss,
-                    now=present,
-                    steps=steps,
-                    limit=limit,
-                    why=why,
-                    hyperparameters=hyperparameters,
-                    watch=screen.watch,
-                    **given,
-                )
+                result = run_race(watch=screen.watch, **arguments)
             screen.show(result)
             _write(result, out, json, csv, console)
         except ImportError as error:
@@ -205,7 +226,7 @@ def race(
             refuse("race", as_typed(str(error), OPTIONS))
         except KeyboardInterrupt:
             refuse("race", "stopped before the end; what was not written yet is lost", stoppable.status)
-    if result.interrupted:
+    if result.interrupted and not (result.budget and result.budget.over):
         raise typer.Exit(stoppable.status)
 
 

@@ -27,8 +27,8 @@ from downslope.lab.problems.problem import Problem
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.forecast import Forecast
 from downslope.lab.races.results import Race
+from downslope.lab.races.stage import Stage, StageName
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
-from downslope.lab.races.tuning import Stage, StageName
 from downslope.printable import printable
 
 _STAGES = {
@@ -102,6 +102,8 @@ class Screen:
         if isinstance(event, Stage):
             if self.begun is None:
                 self._begin()
+            for sentence in () if event.foreseen is None else event.foreseen.sentences:
+                self._print(sentence, "dim")
             self.stage = _STAGES[event.name]
             self.forecast.begin(event)
             return

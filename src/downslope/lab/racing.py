@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from downslope.lab.engines.factory import Make
@@ -14,15 +15,19 @@ from downslope.lab.engines.own_engine import OwnEngine, Train
 from downslope.lab.engines.protocol import Entrant, Progress
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.problems.columns import DataError
-from downslope.lab.problems.problem import Problem
+from downslope.lab.problems.examples import Examples
+from downslope.lab.problems.problem import Problem, check_sizes
+from downslope.lab.races.allowance import Allowance
+from downslope.lab.races.budget import Budget
 from downslope.lab.races.entrants import by_rule, named
 from downslope.lab.races.outcome import outcome
-from downslope.lab.races.plan import CONFIRMING_SEEDS, GRID, Plan, Splits
+from downslope.lab.races.plan import Plan, Splits
 from downslope.lab.races.raced import Raced
 from downslope.lab.races.reasons import edges, explain, unexplained
 from downslope.lab.races.results import Race
+from downslope.lab.races.stage import Stage
 from downslope.lab.races.statistics import MARGIN
-from downslope.lab.races.tuning import Stage, Tuning
+from downslope.lab.races.tuning import Tuning
 from downslope.lab.races.why import Why, Witness
 from downslope.recipes.present import recipe_of
 from downslope.recipes.spelled import title
@@ -40,10 +45,10 @@ def race(
     target: str | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
-    learning_rates: Sequence[float] = GRID,
-    tuning_seeds: int = 3,
-    confirming_seeds: int = CONFIRMING_SEEDS,
-    verdict_seeds: int = 10,
+    learning_rates: Sequence[float] | None = None,
+    tuning_seeds: int | None = None,
+    confirming_seeds: int | None = None,
+    verdict_seeds: int | None = None,
     seed: int = 0,
     split_seed: int = 0,
     splits: Splits = "varied",
@@ -53,6 +58,7 @@ def race(
     threads: int | None = None,
     why: bool = False,
     now: Any = None,
+    budget: float | str | Budget | None = None,
     steps: int | None = None,
     limit: float | None = None,
     quiet: bool = True,
@@ -95,14 +101,14 @@ def race(
             whole numbers or text, else the mean squared error.
         target: The column of a table to predict.
         batch_size: Rows per step of the model; by default those of the loader, or a power of two between 4 and 128.
-        epochs: Passes of the model over the training rows in one run; by default 30.
+        epochs: Passes over the training rows in one run; by default the problem's, of a model 30.
         rules: The rules, each with a hyperparameter `lr`; by default downslope's six. In a dict, by what they are to be
             called; in a list, each is called by its name, a framework's form with its dialect before it, as in
             `keras.adam`.
-        learning_rates: The grid to start from.
-        tuning_seeds: Runs per learning rate.
-        confirming_seeds: Further runs of the learning rates that look best.
-        verdict_seeds: Runs of each rule's best learning rate. Proving a difference needs at least 6.
+        learning_rates: The grid to start from; by default 19, three per decade from 1e-5 to 10.
+        tuning_seeds: Runs per learning rate; by default 3.
+        confirming_seeds: Further runs of the learning rates that look best; by default 7.
+        verdict_seeds: Runs of each rule's best learning rate; by default 10. Proving a difference needs at least 6.
         seed: Which initial weights and orders of batches, in tuning and verdict; no two races with different ones have
             a run's in common. The same numbers give the same race, bit for bit.
         split_seed: Which random splits.
@@ -119,6 +125,9 @@ def race(
             whose weights are left alone; a class of theirs or a function of Optax, with its settings as in
             `functools.partial(optax.adam, learning_rate=1e-3)`; or a `downslope.Recipe`. It is raced untuned under
             the name `now`, and the verdict begins with what the best rule saves against it.
+        budget: How long the race may take, in seconds or as in `"5min"`. Its rules are measured, and what you do not
+            give yourself (rules, learning rates, seeds, epochs) is chosen so that it fits: what, and what that can
+            prove, stands in `Race.budget`. What is not reached in time is dropped, and never ranked.
         steps: The steps of a run of your own training, after which it is told not to go on; by default it ends when
             its function returns.
         limit: The most seconds that a run of your own training may take. It is stopped at its next report, and in the
@@ -141,16 +150,18 @@ def race(
         >>> [rule.rule for rule in result.rules]
         ['sgd', 'adam']
     """
+    begun = (budget.clock if isinstance(budget, Budget) else time.perf_counter)()
     own = model is None and callable(problem)
     if model is not None:
         _refuse({"problem": problem, "threads": threads, "why": why}, _OF_NETWORKS, "a problem without a model")
         _refuse({"steps": steps}, _OF_TRAININGS, "a training of your own; give epochs")
     else:
-        of_models = {"data": data, "loss": loss, "target": target, "batch_size": batch_size, "epochs": epochs}
+        of_models = {"data": data, "loss": loss, "target": target, "batch_size": batch_size}
         _refuse(of_models, dict.fromkeys(of_models), "a model of your own, model=make_net")
         problem = load_problem(problem) if isinstance(problem, str) else problem
     if own:
-        _refuse({"split_seed": split_seed, "splits": splits, "why": why, "threads": threads}, _OF_TABLES, "a table")
+        about_table = {"split_seed": split_seed, "splits": splits, "why": why, "threads": threads, "epochs": epochs}
+        _refuse(about_table, _OF_TABLES, "a table")
     elif model is None:
         _refuse({"steps": steps, "limit": limit, "quiet": quiet}, _OF_OWN, "a training of your own")
     if not (own or model is not None or isinstance(problem, Problem)):
@@ -158,14 +169,22 @@ def race(
             f"problem: a {type(problem).__name__} is no problem; make one with load_table(..., target=COLUMN), or give "
             "a function that trains a run"
         )
+    if isinstance(problem, Problem) and epochs is not None:
+        check_sizes(hidden=problem.hidden, batch_size=None, epochs=epochs)
+        problem = replace(problem, epochs=epochs)
+    sizes: dict[str, Any] = {
+        "learning_rates": learning_rates,
+        "tuning_seeds": tuning_seeds,
+        "confirming_seeds": confirming_seeds,
+        "verdict_seeds": verdict_seeds,
+    }
+    settled = [name for name, value in {**sizes, "rules": rules, "epochs": epochs}.items() if value is not None]
+    allowed = None if budget is None else Budget.of(budget, settled, begun)
     entrants = named(TEXTBOOK if rules is None else rules)
     plan = Plan.of(
         entrants,
         hyperparameters=by_rule(hyperparameters or {}, entrants),
-        learning_rates=learning_rates,
-        tuning_seeds=tuning_seeds,
-        confirming_seeds=confirming_seeds,
-        verdict_seeds=verdict_seeds,
+        **{name: value for name, value in sizes.items() if value is not None},
         seed=seed,
         split_seed=split_seed,
         splits=splits,
@@ -176,12 +195,13 @@ def race(
     )
     watch = watch or (lambda _: None)
     if model is not None:
-        sizes = {"batch_size": batch_size, "epochs": epochs}
-        return _model_race(model, data, loss, plan, target=target, **sizes, limit=limit, quiet=quiet, watch=watch)
+        examples = examples_for(data, loss, target=target, batch_size=batch_size, epochs=epochs)
+        return _model_race(model, examples, loss, plan, limit=limit, quiet=quiet, watch=watch, budget=allowed)
     if isinstance(problem, Problem):
-        return _table_race(problem, plan, threads=threads, why=why, watch=watch)
+        return _table_race(problem, plan, threads=threads, why=why, watch=watch, budget=allowed)
     assert callable(problem)
-    return _own_race(OwnEngine(problem, plan.entrants, steps=steps, limit=limit, quiet=quiet), problem, plan, watch)
+    engine = OwnEngine(problem, plan.entrants, steps=steps, limit=limit, quiet=quiet, clock=_clock(allowed))
+    return _run_by_run(engine, plan, watch, allowed, lambda _: own_training(problem))
 
 
 def entrant_now(optimizer: Any) -> Entrant | None:
@@ -200,7 +220,7 @@ def entrant_now(optimizer: Any) -> Entrant | None:
     return Entrant(recipe.chosen, numbers, recipe.numbers["lr"], title(recipe))
 
 
-_OF_TABLES: dict[str, Any] = {"split_seed": 0, "splits": "varied", "why": False, "threads": None}
+_OF_TABLES: dict[str, Any] = {"split_seed": 0, "splits": "varied", "why": False, "threads": None, "epochs": None}
 _OF_NETWORKS: dict[str, Any] = {"problem": "digits", "threads": None, "why": False}
 _OF_TRAININGS: dict[str, Any] = {"steps": None}
 _OF_OWN: dict[str, Any] = {"steps": None, "limit": None, "quiet": True}
@@ -214,73 +234,62 @@ def _refuse(given: Mapping[str, Any], usual: Mapping[str, Any], what: str) -> No
             raise ValueError(f"{name}={shown} is for a race on {what}; leave it out")
 
 
+def _clock(budget: Budget | None) -> Callable[[], float]:
+    return time.perf_counter if budget is None else budget.clock
+
+
 def _table_race(
-    problem: Problem, plan: Plan, *, threads: int | None, why: bool, watch: Callable[[Stage | Progress], None]
+    problem: Problem,
+    plan: Plan,
+    *,
+    threads: int | None,
+    why: bool,
+    watch: Callable[[Stage | Progress], None],
+    budget: Budget | None,
 ) -> Race:
     """A race on a table."""
     from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
 
-    start, varied = time.perf_counter(), plan.splits == "varied"
-    engine = JaxEngine(problem, plan.entrants, threads=threads, split_seed=plan.split_seed, varied=varied)
+    start, varied, clock = time.perf_counter(), plan.splits == "varied", _clock(budget)
+    engine = JaxEngine(problem, plan.entrants, threads=threads, split_seed=plan.split_seed, varied=varied, clock=clock)
+    allowance = None if budget is None else Allowance(budget, engine, plan, shorten=engine.shorten, why=why)
     for one in plan.seeds if problem.task == "regression" else ():
         problem.split(plan.split_seed, engine.split_number(one))  # refuses a constant target, before training
-    tuning = Tuning(engine, plan, watch)
+    tuning = Tuning(engine, plan, watch, allowance)
     explained: Why | None = None
     interrupted = False
     try:
-        if why:
-            tuning.witness = Witness(plan, engine)
-        tuning.tune()
-        tuning.judge(edges(problem, tuning, engine) if why else ())
-        if tuning.witness is not None:
-            explained = explain(problem, tuning, tuning.witness)
+        tuning.measure()
+        if tuning.choose():
+            if why:
+                tuning.witness = Witness(tuning.plan, engine)
+            tuning.tune()
+            tuning.judge(edges(problem, tuning, engine) if why else ())
+            if tuning.witness is not None:
+                explained = explain(problem, tuning, tuning.witness)
     except KeyboardInterrupt:
         interrupted = True
 
     def told(interrupted: bool, seconds: float) -> Race:
-        because = explained if explained or not why else unexplained(plan, engine)
-        raced = Raced.table(problem, plan, [engine.split_number(seed) for seed in plan.verdict_seeds])
+        because = explained if explained or not why else unexplained(tuning.plan, engine)
+        raced = Raced.table(problem, tuning.plan, [engine.split_number(seed) for seed in tuning.plan.verdict_seeds])
         return outcome(raced, tuning, interrupted=interrupted, seconds=seconds, why=because)
 
     return _told(told, start, interrupted=interrupted)
 
 
-def _own_race(engine: OwnEngine, train: Train, plan: Plan, watch: Callable[[Stage | Progress], None]) -> Race:
-    """A race on a training of the user's own."""
-    start = time.perf_counter()
-    tuning = Tuning(engine, plan, watch)
-    interrupted = False
-    try:
-        tuning.begin_with_defaults()
-        tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
-        tuning.tune()
-        tuning.judge()
-    except KeyboardInterrupt:
-        interrupted = True
-    raced = own_training(train)
-    return _told(
-        lambda stopped, seconds: outcome(raced, tuning, interrupted=stopped, seconds=seconds),
-        start,
-        interrupted=interrupted,
-    )
-
-
 def _model_race(
     make: Make,
-    data: Any,
+    examples: Problem | Examples,
     loss: Loss | None,
     plan: Plan,
     *,
-    target: str | None,
-    batch_size: int | None,
-    epochs: int | None,
     limit: float | None,
     quiet: bool,
     watch: Callable[[Stage | Progress], None],
+    budget: Budget | None,
 ) -> Race:
     """A race on a model of the user's own."""
-    start = time.perf_counter()
-    examples = examples_for(data, loss, target=target, batch_size=batch_size, epochs=epochs)
     engine = ModelEngine(
         make,
         examples,
@@ -291,26 +300,50 @@ def _model_race(
         varied=plan.splits == "varied",
         limit=limit,
         quiet=quiet,
+        clock=_clock(budget),
     )
-    tuning = Tuning(engine, plan, watch)
-    tuning.cautions += engine.cautions
+
+    def raced(plan: Plan) -> Raced:
+        return Raced.table(
+            examples,
+            plan,
+            [engine.split_number(one) for one in plan.verdict_seeds],
+            about=described(make, loss, examples.task),
+            comparable=isinstance(engine.loss, str),
+        )
+
+    return _run_by_run(engine, plan, watch, budget, raced, engine.shorten, engine.cautions)
+
+
+def _run_by_run(
+    engine: OwnEngine | ModelEngine,
+    plan: Plan,
+    watch: Callable[[Stage | Progress], None],
+    budget: Budget | None,
+    raced: Callable[[Plan], Raced],
+    shorten: Callable[[int], None] | None = None,
+    cautions: Sequence[str] = (),
+) -> Race:
+    """A race whose runs are code of the user's own, one at a time."""
+    start = time.perf_counter()
+    allowance = None if budget is None else Allowance(budget, engine, plan, shorten=shorten)
+    tuning = Tuning(engine, plan, watch, allowance)
+    tuning.cautions += cautions
     interrupted = False
     try:
         tuning.begin_with_defaults()
-        tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
-        tuning.tune()
-        tuning.judge()
+        if allowance is None or allowance.has_time_for(2):
+            began = engine.clock()
+            tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
+            if allowance is not None:
+                allowance.repeated(tuning.runs, engine.clock() - began)
+        if tuning.choose():
+            tuning.tune()
+            tuning.judge()
     except KeyboardInterrupt:
         interrupted = True
-    raced = Raced.table(
-        examples,
-        plan,
-        [engine.split_number(one) for one in plan.verdict_seeds],
-        about=described(make, loss, examples.task),
-        comparable=isinstance(engine.loss, str),
-    )
     return _told(
-        lambda stopped, seconds: outcome(raced, tuning, interrupted=stopped, seconds=seconds),
+        lambda stopped, seconds: outcome(raced(tuning.plan), tuning, interrupted=stopped, seconds=seconds),
         start,
         interrupted=interrupted,
     )

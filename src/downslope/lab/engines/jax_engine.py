@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import jax
@@ -39,6 +39,7 @@ class JaxEngine:
         threads: Heats at a time; by default one per processor that this process may use.
         split_seed: Which family of splits of the rows the seeds choose from.
         varied: Whether each seed has a split of its own; otherwise all have the first of the family.
+        clock: Gives seconds.
 
     Attributes:
         seconds: Per name of a rule, the wall-clock seconds its runs took so far, compilation included. While n heats
@@ -65,10 +66,11 @@ class JaxEngine:
         threads: int | None = None,
         split_seed: int = 0,
         varied: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads}: give at least 1")
-        self.problem = problem
+        self.problem, self.clock = problem, clock
         self.threads = threads or available()
         self.seconds = dict.fromkeys(entrants, 0.0)
         self._data = Data(problem, split_seed, varied)
@@ -90,6 +92,10 @@ class JaxEngine:
             steps_per_epoch=self._data.steps,
             epochs=self.problem.epochs,
         )
+
+    def shorten(self, epochs: int) -> None:
+        """Give runs that begin from now on so many epochs; no program is compiled again."""
+        self.problem = self._data.problem = replace(self.problem, epochs=epochs)
 
     def split_number(self, seed: int) -> int:
         """Which split of the family the runs of a seed are trained and validated on."""
@@ -168,9 +174,9 @@ class JaxEngine:
         try:
             with jax.default_device(self._data.device):
                 while (rule := schedule.next_rule()) is not None:
-                    start = time.perf_counter()
+                    start = self.clock()
                     for progress in Heat(self._trainers[rule]).train(functools.partial(schedule.take, rule)):
-                        seconds = time.perf_counter() - start
+                        seconds = self.clock() - start
                         start += seconds
                         self.seconds[rule] += seconds / schedule.busy
                         reports.put(replace(progress, seconds=seconds))

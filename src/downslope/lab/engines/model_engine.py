@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,7 @@ class ModelEngine:
         varied: Whether each seed has a split of its own; otherwise all have the first of the family.
         limit: How many seconds a run has; None: as many as it takes.
         quiet: Whether what models print is held back; the end of it is told with the cause of a failure.
+        clock: Gives seconds.
 
     Attributes:
         seconds: Per name of a rule, the wall-clock seconds its runs took so far.
@@ -100,12 +102,13 @@ class ModelEngine:
         varied: bool = True,
         limit: float | None = None,
         quiet: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         check_loss(loss)
         check_limit(limit)
         usual: Loss = "cross-entropy" if examples.task == "classification" else "mse"
         self.loss = usual if loss is None else loss
-        self.examples, self._make, self._entrants = examples, make, entrants
+        self.examples, self._make, self._entrants, self.clock = examples, make, entrants, clock
         self._varied, self._limit, self._quiet = varied, limit, quiet
         self.seconds = dict.fromkeys(entrants, 0.0)
         self.error: BaseException | None = None
@@ -128,6 +131,10 @@ class ModelEngine:
     def description(self) -> Description:
         """The model, and what each run of it is."""
         return Description(self._network, self._weights, self._batch_size, self._steps, self.examples.epochs)
+
+    def shorten(self, epochs: int) -> None:
+        """Give runs that begin from now on so many epochs."""
+        self.examples = replace(self.examples, epochs=epochs)
 
     def split_number(self, seed: int) -> int:
         """Which split of the family the runs of a seed are trained and validated on."""
@@ -159,7 +166,7 @@ class ModelEngine:
         recorder = Recorder(entry, [])
         learner: Learner | None = None
         test: tuple[float, float] | None = None
-        start, over = time.perf_counter(), False
+        start, over = self.clock(), False
         while not over:
             snapshots: list[Snapshot] = []
             trained = 0
@@ -188,7 +195,7 @@ class ModelEngine:
                 self.error = self.error or error.__cause__
                 recorder.fail(str(error))
                 test, over = ((math.inf, 0.0) if entry.phase == "verdict" else None), True
-            seconds = time.perf_counter() - start
+            seconds = self.clock() - start
             start += seconds
             self.seconds[entry.rule] += seconds
             finished: tuple[Run, ...] = ()

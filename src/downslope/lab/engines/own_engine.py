@@ -28,6 +28,7 @@ class OwnEngine:
         steps: How many steps a run has; None: until `train` returns.
         limit: How many seconds a run has; None: as many as it takes.
         quiet: Whether what runs print is held back; the end of it is told with the cause of a failure.
+        clock: Gives seconds.
 
     Attributes:
         seconds: Per name of a rule, the wall-clock seconds its runs took so far.
@@ -63,13 +64,14 @@ class OwnEngine:
         steps: int | None = None,
         limit: float | None = None,
         quiet: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
     ):
         if not callable(train):
             raise ValueError(f"train={train!r} cannot be called; give a function that takes a run")
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1):
             raise ValueError(f"steps={steps!r}: give the steps of a run, a whole number of at least 1")
         check_limit(limit)
-        self._train, self._entrants = train, entrants
+        self._train, self._entrants, self.clock = train, entrants, clock
         self._steps, self._limit, self._quiet = steps, limit, quiet
         self.seconds = dict.fromkeys(entrants, 0.0)
         self.used = False
@@ -97,9 +99,9 @@ class OwnEngine:
             if entry.rule not in self._entrants:
                 raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._entrants)}")
         for entry in entries:
-            start = time.perf_counter()
+            start = self.clock()
             run = self.run(entry)
-            seconds = time.perf_counter() - start
+            seconds = self.clock() - start
             self.seconds[entry.rule] += seconds
             yield Progress(entry.rule, 1, 0, (run,), seconds)
 

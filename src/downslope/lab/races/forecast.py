@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from downslope.lab.engines.protocol import Progress
-from downslope.lab.races.tuning import Stage, StageName
+from downslope.lab.races.stage import Stage, StageName
 
 
 class Forecast:
     """The seconds left of a race.
 
-    What is counted are epochs of heats. One with empty lanes takes less than a full one, but not in proportion: half of
-    it is taken not to depend on them. What comes before the first of a rule, above all its compilation, is counted by
-    itself: in a short race it is half of the time.
+    What is counted are epochs of heats, or whole runs where they are trained one at a time. A heat with empty lanes
+    takes less than a full one, but not in proportion: half of it is taken not to depend on them. What comes before the
+    first of a rule, above all its compilation, is counted by itself: in a short race it is half of the time.
 
     Args:
         rules: The names of the rules.
@@ -42,6 +43,8 @@ class Forecast:
 
     def begin(self, stage: Stage) -> None:
         """Take in that a stage begins."""
+        if stage.foreseen is not None:
+            self.later = {**stage.foreseen.later}
         self.tuning = stage.name in ("defaults", "tuning", "widening")
         self.later = {} if stage.name == "verdict" else {k: v for k, v in self.later.items() if k != stage.name}
         for rule, pace in self.rules.items():
@@ -50,9 +53,14 @@ class Forecast:
     def add(self, progress: Progress) -> None:
         """Take in an epoch."""
         self.lanes = max(self.lanes, progress.epochs)
-        self.rules[progress.rule].add(progress, self._size(progress.epochs), compiled=self.compiled)
-        self.trained += progress.epochs
-        self.skipped += progress.skipped
+        whole = self.compiled or not progress.finished or any(run.diverged_at is None for run in progress.finished)
+        self.rules[progress.rule].add(progress, self._size(progress.epochs), compiled=self.compiled, whole=whole)
+        self.trained += progress.epochs if whole else 0
+        self.skipped += progress.skipped + (0 if whole else progress.epochs)
+
+    def replace(self, rule: str, runs: int, seconds: float) -> None:
+        """Take it that so many runs of a rule took so long, whatever its first one did."""
+        self.rules[rule].counted, self.rules[rule].count = seconds, runs
 
     def left(self, elapsed: float) -> float | None:
         """The seconds left.
@@ -63,11 +71,9 @@ class Forecast:
         Returns:
             Seconds; None as long as nothing is known but how long the first rule took to compile.
         """
-        known = [pace.cost for pace in self.rules.values() if pace.cost is not None]
-        if not known:
+        usual, setup = self._usual()
+        if usual is None:
             return None
-        usual = sum(known) / len(known)
-        setup = min((pace.setup for pace in self.rules.values() if pace.setup is not None), default=0.0)
         total = 0.0
         for pace in self.rules.values():
             to_come = sum(self._heats(self.epochs, self.epochs * runs) for runs in self.later.values())
@@ -75,6 +81,42 @@ class Forecast:
             total += setup if pace.setup is None else 0.0
         busy = sum(pace.seconds for pace in self.rules.values())
         return total / max(self.threads, busy / elapsed if elapsed > 0 else 0.0)
+
+    def takes(self, stages: Iterable[Mapping[str, int]], epochs: int | None = None) -> float:
+        """The seconds that parts of a race take, one after the other, if no run diverges.
+
+        Args:
+            stages: Of each, the runs of every rule.
+            epochs: The epochs of a run, where that is not what it has been until now.
+
+        Returns:
+            Seconds; 0 as long as nothing is known.
+        """
+        usual, setup = self._usual()
+        started = [pace.started for pace in self.rules.values() if pace.started is not None]
+        length, total = epochs or self.epochs, 0.0
+        new = {rule for rule, pace in self.rules.items() if pace.setup is None} if self.compiled else set()
+        for runs in stages:
+            busy = [0.0] * self.threads
+            for seconds in sorted((self._stage(rule, runs[rule], length, usual or 0.0) for rule in runs), reverse=True):
+                heapq.heapreplace(busy, busy[0] + seconds)  # to the thread that is the first to be done
+            total += max(busy) + sum(started) / max(1, len(started)) * len(runs) / self.threads
+            total += setup * len(new & set(runs)) / self.threads
+            new -= set(runs)
+        return total
+
+    def _stage(self, rule: str, runs: int, epochs: int, usual: float) -> float:
+        """The seconds of so many runs of a rule, beside what comes before them.
+
+        A heat with empty lanes is taken to be as long as a full one: of a large network it is.
+        """
+        return epochs * max(1.0, runs / self.lanes) * (self.rules[rule].cost or usual) if runs else 0.0
+
+    def _usual(self) -> tuple[float | None, float]:
+        """What an epoch costs in the mean over the rules, and the least that has come before the first."""
+        known = [pace.cost for pace in self.rules.values() if pace.cost is not None]
+        setup = min((pace.setup for pace in self.rules.values() if pace.setup is not None), default=0.0)
+        return (sum(known) / len(known) if known else None), setup
 
     def _now(self, pace: _Pace) -> float:
         """What a rule still has to do in this stage, in epochs of a full heat."""
@@ -104,16 +146,19 @@ class _Pace:
     seconds: float = 0.0
     counted: float = 0.0  # of these, in epochs that were not the first of a stage
     count: float = 0.0  # how many full heats' epochs these are
+    started: float | None = None  # by how much the first epoch of the last part of the race was longer than others
 
     @property
     def cost(self) -> float | None:
         """The seconds of an epoch of a full heat, as far as is known."""
         return self.counted / self.count if self.count else None
 
-    def add(self, progress: Progress, size: float, *, compiled: bool) -> None:
+    def add(self, progress: Progress, size: float, *, compiled: bool, whole: bool) -> None:
         if self.setup is None and compiled:
             self.setup = progress.seconds
-        elif self.heat_epochs or not compiled:
+        elif compiled and not self.heat_epochs:
+            self.started = max(0.0, progress.seconds - size * (self.cost or progress.seconds))
+        elif whole:
             self.counted += progress.seconds
             self.count += size
         self.seconds += progress.seconds

@@ -111,13 +111,20 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
         baseline=by_constant,
         comparisons=comparisons,
         verdict=judged,
-        cautions=(*_few_rows(raced.sizes), *_failures(tuning.runs), *_unequal(results), *tuning.cautions),
+        cautions=(
+            *_few_rows(raced.sizes),
+            *_failures(tuning.runs),
+            *_unequal(results),
+            *tuning.cautions,
+            *([] if tuning.allowance is None else tuning.allowance.dropped),
+        ),
         remarks=raced.remarks,
-        interrupted=interrupted,
+        interrupted=interrupted or (tuning.allowance is not None and tuning.allowance.over),
         seconds=seconds,
         environment=_environment(engine.threads, own=bool(raced.about)),
         walks=None if tuning.trails is None else tuning.trails.walks([run for r in results for run in r.verdict]),
         why=why,
+        budget=None if tuning.allowance is None else tuning.allowance.spent(),
     )
 
 

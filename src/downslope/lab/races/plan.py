@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,6 +20,9 @@ GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECA
 
 CONFIRMING_SEEDS = 7
 """More tuning seeds for the learning rates that look best."""
+
+FINALISTS = 4
+"""How many learning rates of every rule are confirmed at a time."""
 
 FIRST_VERDICT_SEED = 1000
 """Reporting seeds count from here, tuning seeds from 0: no run is judged on a seed that something was chosen by."""
@@ -124,6 +127,11 @@ class Plan:
             target_loss=target_loss,
             defaults=defaults,
         )
+
+    def with_seeds(self, tuning: int, confirming: int, verdict: int) -> Plan:
+        """The same plan with so many seeds."""
+        first, more, fresh = _seeds(self.seed, tuning, confirming, verdict)
+        return replace(self, tuning_seeds=first, confirming_seeds=more, verdict_seeds=fresh)
 
     @property
     def tuned(self) -> list[str]:

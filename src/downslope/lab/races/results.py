@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from downslope.lab.engines.protocol import LATER, Run
 from downslope.lab.races import comparison, store
+from downslope.lab.races.budget import Spent
 from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.statistics import standing
@@ -95,6 +96,7 @@ class Race:
     environment: dict[str, Any]  # versions, machine, date
     walks: Walks | None = field(default=None, metadata=LATER)  # None: no run of the verdict moved, or was recorded
     why: Why | None = field(default=None, metadata=LATER)  # None: nobody asked
+    budget: Spent | None = field(default=None, metadata=LATER)  # None: it took as long as it did
     about: str = field(default="", metadata=LATER)  # what was raced on, where the fields above do not say it
 
     @property

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 from downslope.lab.engines.protocol import Engine, Entry, Progress, Run
-from downslope.lab.races.plan import PER_DECADE, Plan
+from downslope.lab.races.allowance import Allowance, stoppable
+from downslope.lab.races.plan import FINALISTS, PER_DECADE, Plan
 from downslope.lab.races.plane import Trails
+from downslope.lab.races.stage import Stage, StageName
 from downslope.lab.races.why import Witness
 
 WIDENINGS = 2
 """How often the grid is widened by a decade on each side where the best learning rate of a rule lies on its edge."""
 
-FINALISTS = 4
-"""How many learning rates of every rule are confirmed at a time."""
-
 Side = Literal["low", "high"]
-
-StageName = Literal["defaults", "tuning", "widening", "confirming", "verdict"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the race that is about to begin.
-
-    Attributes:
-        name: `"defaults"`, `"tuning"`, `"widening"`, `"confirming"` or `"verdict"`.
-        epochs: For every rule that takes part, the epochs to be trained.
-    """
-
-    name: StageName
-    epochs: Mapping[str, int]
 
 
 class Tuning:
@@ -48,23 +33,55 @@ class Tuning:
         engine: What trains the runs.
         plan: Rules, learning rates and seeds.
         watch: Called with each stage that begins, and with what the engine reports.
+        allowance: The time that the race has; None: as much as it takes. Runs are then trained seed by seed: where time
+            is over, those on seeds that not all rules have been run on are dropped.
     """
 
-    def __init__(self, engine: Engine, plan: Plan, watch: Callable[[Stage | Progress], None]):
-        self.engine, self.plan, self.watch = engine, plan, watch
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        watch: Callable[[Stage | Progress], None],
+        allowance: Allowance | None = None,
+    ):
+        self.engine, self.plan, self.watch, self.allowance = engine, plan, watch, allowance
         self.runs: list[Run] = []
-        training = engine.description
-        self.epochs = 1 if training is None else training.epochs
         self.trails: Trails | None = None  # None: the engine shows nobody its weights
-        if training is not None:
-            self.trails = Trails(len(plan.entrants), plan.verdict_seeds, training.epochs, training.weights)
+        self._settle(plan)
         self.witness: Witness | None = None  # what explains the race later
         self.cautions: list[str] = []  # what was found out about the runs on the way, in sentences
         self.grid: set[float] = set()  # what all rules have been tried at, as far as it is in their range
         self.widenings: dict[Side, int] = {"low": 0, "high": 0}
+        self.closed: set[StageName] = set()  # the parts of the race that there is no more time for
         self.confirmed: dict[str, set[float]] = {}
         self.best: dict[str, float | None] = {name: one.lr for name, one in plan.entrants.items() if one.lr}
         self.edges: dict[str, Side | None] = {}
+
+    def _settle(self, plan: Plan) -> None:
+        """Go on with this plan, and the epochs that the engine has now."""
+        self.plan, training = plan, self.engine.description
+        self.epochs = 1 if training is None else training.epochs
+        if training is not None:
+            self.trails = Trails(len(plan.entrants), plan.verdict_seeds, training.epochs, training.weights)
+
+    def measure(self) -> None:
+        """Find out what runs cost, if the race has only so much time."""
+        if self.allowance is not None:
+            self.watch(Stage("tuning", {}))
+            self.allowance.measure()
+
+    def choose(self) -> bool:
+        """Make the race as large as there is time for; False if there is none for any."""
+        if self.allowance is None:
+            return True
+        before = self.allowance.epochs
+        foreseen = self.allowance.choose(self.runs)
+        if self.allowance.epochs != before:
+            self.runs = []  # those that there are have more epochs than all others will have
+        self._settle(self.allowance.chosen.plan)
+        self.best = {name: lr for name, lr in self.best.items() if name in self.plan.entrants}
+        self.watch(Stage("tuning", {}, foreseen))
+        return foreseen.fits
 
     def train(self, name: StageName, entries: Sequence[Entry], again: Sequence[Entry] = ()) -> None:
         """Train some runs, keep what they found, and let the watcher know.
@@ -80,15 +97,54 @@ class Tuning:
         epochs: dict[str, int] = {}
         for entry in entries:
             epochs[entry.rule] = epochs.get(entry.rule, 0) + self.epochs
-        self.watch(Stage(name, epochs))
-        for progress in self.engine.train(entries):
-            self.runs.extend(r for r in progress.finished if (r.rule, r.lr, r.seed, r.phase) not in known)
-            for snapshot in progress.snapshots:
-                if self.trails is not None and snapshot.entry.phase == "verdict":
-                    self.trails.add(snapshot)
-                if self.witness is not None:
-                    self.witness.add(snapshot)
-            self.watch(progress)
+        self._tell(Stage(name, epochs))
+        if self.allowance is not None:
+            entries.sort(key=lambda entry: entry.seed)
+        with stoppable(self.engine.train(entries)) as reports:
+            for progress in reports:
+                self.runs.extend(r for r in progress.finished if (r.rule, r.lr, r.seed, r.phase) not in known)
+                for snapshot in progress.snapshots:
+                    if self.trails is not None and snapshot.entry.phase == "verdict":
+                        self.trails.add(snapshot)
+                    if self.witness is not None:
+                        self.witness.add(snapshot)
+                self._tell(progress)
+                if self.allowance is not None and self.allowance.stops(self.plan, name):
+                    break
+        if self.allowance is not None:
+            self._drop_unfinished(name, entries)
+
+    def _tell(self, event: Stage | Progress) -> None:
+        if self.allowance is not None:
+            self.allowance.watch(event)
+        self.watch(event)
+
+    def _drop_unfinished(self, name: StageName, entries: Sequence[Entry]) -> None:
+        """Where a part of the race was stopped, keep its runs on those seeds that all rules have been run on."""
+        assert self.allowance is not None
+        done = {(run.rule, run.lr, run.seed, run.phase) for run in self.runs}
+        missing = {e.seed for e in entries if (e.rule, e.lr, e.seed, e.phase) not in done}
+        if not missing or name == "defaults":
+            return
+        seeds = self._seeds(name)
+        whole = tuple(itertools.takewhile(lambda seed: seed not in missing, seeds))
+        if name == "widening" or (name == "confirming" and any(len(c) > FINALISTS for c in self.confirmed.values())):
+            whole = ()  # the learning rates before were run on all seeds, and these are not compared on fewer
+        elif name == "confirming":
+            self.plan = replace(self.plan, confirming_seeds=whole)
+        elif whole and name == "verdict":
+            self.plan = replace(self.plan, verdict_seeds=whole)
+        elif whole:
+            self.plan = replace(self.plan, tuning_seeds=whole)
+        lost = {(e.rule, e.lr, e.seed, e.phase) for e in entries if e.seed not in whole}
+        self.runs = [run for run in self.runs if (run.rule, run.lr, run.seed, run.phase) not in lost]
+        self.allowance.cut(name, len(whole), len(seeds))
+
+    def _seeds(self, name: StageName) -> tuple[int, ...]:
+        """The seeds of a part of the race."""
+        if name == "verdict":
+            return self.plan.verdict_seeds
+        return self.plan.confirming_seeds if name == "confirming" else self.plan.tuning_seeds
 
     def begin_with_defaults(self) -> None:
         """Run every rule once at its default learning rate, and once what keeps its own: what people have now."""
@@ -104,15 +160,27 @@ class Tuning:
         given = [Entry(name, lr, seed) for name, lr in self.plan.given.items() for seed in self.plan.tuning_seeds]
         self._tune_at("tuning", dict.fromkeys(names, self.plan.learning_rates), given)
         while True:
-            if beyond_edges := self._beyond(names):
-                self._tune_at("widening", {name: self._in_range(name, beyond_edges) for name in names})
-            elif any(self._is_doubtful(name) for name in names):
-                finalists = {name: self._finalists(name) for name in names}
-                for name, rates in finalists.items():
-                    self.confirmed[name].update(rates)
-                self._tune_at("confirming", finalists)
-            else:
+            wider = {name: self._in_range(name, rates) for rates in [self._beyond(names)] if rates for name in names}
+            if wider and self._affords("widening", wider):
+                self._tune_at("widening", wider)
+                continue
+            doubtful = any(self._is_doubtful(name) for name in names)
+            finalists = {name: self._finalists(name) for name in names if doubtful}
+            if not (finalists and self._affords("confirming", finalists)):
                 break
+            for name, rates in finalists.items():
+                self.confirmed[name].update(rates)
+            self._tune_at("confirming", finalists)
+
+    def _affords(self, name: StageName, rates: Mapping[str, Sequence[float]]) -> bool:
+        """Whether there is time to run these learning rates of these rules; once there is not, there is none later."""
+        if self.allowance is None:
+            return True
+        runs = {rule: len(rates[rule]) * len(self._seeds(name)) for rule in rates}
+        affords = name not in self.closed and self.allowance.affords(self.plan, name, runs)
+        if not affords:
+            self.closed.add(name)
+        return affords
 
     def _tune_at(self, name: StageName, rates: Mapping[str, Sequence[float]], first: Sequence[Entry] = ()) -> None:
         """Train these learning rates of these rules, after some other runs, and choose again."""
@@ -176,6 +244,12 @@ class Tuning:
         Args:
             again: Runs that have been trained before, and are to be observed.
         """
+        if self.allowance is not None:
+            fresh = self.allowance.fresh_seeds(self.plan, self.best, self._losses_at_best())
+            if not fresh:
+                return
+            counts = len(self.plan.tuning_seeds), len(self.plan.confirming_seeds)
+            self._settle(replace(self.plan, verdict_seeds=self.plan.with_seeds(*counts, fresh).verdict_seeds))
         entries = [
             Entry(name, lr, seed, "verdict", observed=self.trails is not None and seed in self.trails.seeds)
             for name, lr in self.best.items()
@@ -184,6 +258,16 @@ class Tuning:
         ]
         if entries:
             self.train("verdict", entries, again)
+
+    def _losses_at_best(self) -> list[list[float]]:
+        """The losses of every rule at its best learning rate, on those tuning seeds that all have been run on there."""
+        found = [
+            {run.seed: run.final_loss for run in self.of(name, "tuning") if run.lr == lr}
+            for name, lr in self.best.items()
+            if lr
+        ]
+        shared = sorted(set.intersection(*map(set, found))) if found else []
+        return [[losses[seed] for seed in shared] for losses in found]
 
     def of(self, name: str, phase: Literal["tuning", "verdict"]) -> tuple[Run, ...]:
         """The finished runs of a rule, in order of learning rate and seed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from downslope.lab.races.budget import duration
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.report.drawing import number
 
@@ -15,6 +16,7 @@ def method(race: Race) -> list[tuple[str, str]]:
     grid = ", ".join(number(lr) for lr in race.learning_rates)
     return [
         *_what(race),
+        *_time(race),
         ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
         (
             "Widening",
@@ -78,6 +80,15 @@ def _what(race: Race) -> list[tuple[str, str]]:
         ("Network", f"{race.network}, {race.weights:,} weights"),
         ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),
     ]
+
+
+def _time(race: Race) -> list[tuple[str, str]]:
+    """What was made of the time that the race had, if it was given any."""
+    if race.budget is None:
+        return []
+    spent = race.budget
+    chosen = f"{duration(spent.seconds)}, for which was chosen: {spent.chosen}"
+    return [("Time", " ".join([f"{chosen}.", spent.proves, *spent.dropped]))]
 
 
 def _seeds(race: Race) -> str:

@@ -1,0 +1,288 @@
+"""The time that a race has left: what its runs cost, what is made of it, and when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+from downslope.lab.engines.protocol import Engine, Entry, Progress, Run
+from downslope.lab.races.budget import (
+    LEAST_SEEDS,
+    MOST_SEEDS,
+    Budget,
+    Chosen,
+    Foreseen,
+    Spent,
+    by_importance,
+    candidates,
+    duration,
+    proves,
+    spread_of,
+)
+from downslope.lab.races.forecast import Forecast
+from downslope.lab.races.plan import FINALISTS, Plan
+from downslope.lab.races.stage import Stage, StageName
+
+AIM = 0.9
+"""The share of the time that a race is chosen for: the rest is for what costs more than it did when it was measured."""
+
+MEASURED = 2
+"""So many epochs of each rule are trained to measure it, after the first, which is compiled."""
+
+EXPLAINING = 0.2
+"""The share of the time that is kept for saying why."""
+
+TELLING = 0.03
+"""The share of the time that is kept for what comes after the last run."""
+
+REPORT = 5_000_000
+"""The bytes of a report beside its numbers, above all the library that draws its pictures."""
+
+SAFE = 1.5
+"""How many times what the least verdict is expected to take is kept for it, where it is trained all at once."""
+
+
+class Allowance:
+    """The time of a race.
+
+    Args:
+        budget: How much there is.
+        engine: What trains the runs.
+        plan: The race that is made if there is time for it.
+        shorten: Gives the runs of the engine fewer epochs; None where a run is as long as it is.
+        why: Whether time is kept for explaining the race.
+
+    Attributes:
+        dropped: What was left out on the way, in sentences.
+        over: Whether the race ends before all of its rules are judged.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        engine: Engine,
+        plan: Plan,
+        *,
+        shorten: Callable[[int], None] | None = None,
+        why: bool = False,
+    ):
+        self.budget, self.engine, self.plan = budget, engine, plan
+        self._shorten, training = shorten, engine.description
+        begun = budget.clock() if budget.begun is None else budget.begun
+        self._end = begun + budget.seconds * (1 - TELLING - (EXPLAINING if why else 0.0))
+        self.epochs = None if training is None else training.epochs
+        self.forecast = Forecast(plan.entrants, self.epochs or 1, {}, engine.threads, compiled=training is not None)
+        self.chosen = self._usual = Chosen(plan, self.epochs)
+        self.dropped: list[str] = []
+        self.over = False
+        self.proves = ""
+        self._spread: float | None = None
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left."""
+        return self._end - self.budget.clock()
+
+    def watch(self, event: Stage | Progress) -> None:
+        """Take in what happens, to know what runs cost."""
+        if isinstance(event, Stage):
+            self.forecast.begin(event)
+        else:
+            self.forecast.add(event)
+
+    def measure(self) -> None:
+        """Train a few epochs of each rule, to know what they cost: for an engine that trains many runs at a time.
+
+        Half of the time is not spent for that: what the last rules cost is then taken to be what the others do.
+        """
+        rates, seeds = self.plan.learning_rates, self.plan.tuning_seeds
+        names = by_importance(self.plan.entrants)
+        half, many = self.left / 2, min(self.engine.threads, len(names))
+        self.watch(Stage("tuning", {}))
+        for group in (names[k : k + many] for k in range(0, len(names), many)):
+            entries = [Entry(name, lr, seed) for name in group for seed in seeds for lr in rates]
+            seen = dict.fromkeys(group, 0)
+            with stoppable(self.engine.train(entries)) as reports:
+                for progress in reports:
+                    self.watch(progress)
+                    seen[progress.rule] += progress.epochs > 0
+                    if self.left < half or min(seen.values()) > MEASURED:
+                        break
+            if self.left < half:
+                break
+
+    def repeated(self, finished: Sequence[Run], seconds: float) -> None:
+        """Take in what two further runs of the first rule took, now that what they load is loaded."""
+        first = next((run.rule for run in finished if run.diverged_at is None), None)
+        if first is not None and seconds > 0:
+            self.forecast.replace(first, 2 * (self.epochs or 1), seconds)
+
+    def choose(self, finished: Sequence[Run]) -> Foreseen:
+        """Choose the largest race that there is time for.
+
+        Args:
+            finished: The runs that are there already.
+        """
+        left, seconds = self.left, math.inf
+        for chosen in candidates(self.plan, self.budget.settled, self.epochs):
+            self.chosen, seconds = chosen, self._takes(chosen)
+            if seconds <= AIM * left:
+                break
+        fits, plan, epochs = seconds <= AIM * left, self.chosen.plan, self.chosen.epochs
+        self.over = not fits
+        if fits and epochs is not None and epochs != self.epochs:
+            assert self._shorten is not None
+            self._shorten(epochs)
+            self.forecast.epochs = self.epochs = epochs
+        if not fits:
+            self.dropped.append(
+                f"Of {duration(self.budget.seconds)}, {duration(max(0.0, left))} were left when the rules had been "
+                f"measured, and the smallest race, of {self._sentence()}, takes about "
+                f"{duration(seconds)}: give it more time, fewer rules or shorter runs."
+            )
+        stages = _stages(plan)
+        runs = sum(sum(stage.values()) for stage in stages.values())
+        self.proves = proves(len(plan.verdict_seeds), varied=self._varied)
+        return Foreseen(
+            seconds=seconds,
+            runs=runs,
+            disk=disk(runs, epochs, finished),
+            chosen=self._sentence(),
+            proves=self.proves,
+            later={name: max(stage.values(), default=0) for name, stage in stages.items() if name != "tuning"},
+            fits=fits,
+        )
+
+    def _takes(self, chosen: Chosen) -> float:
+        """What a race takes, with what is kept for its verdict."""
+        stages = _stages(chosen.plan)
+        verdict = self.forecast.takes([stages.pop("verdict")], chosen.epochs)
+        return self.forecast.takes(stages.values(), chosen.epochs) + max(
+            verdict, self._kept(chosen.plan, chosen.epochs)
+        )
+
+    def _sentence(self) -> str:
+        more = math.isfinite(self.budget.seconds) and "verdict_seeds" not in self.budget.settled
+        return self.chosen.sentence(self._usual, more=more)
+
+    @property
+    def _varied(self) -> bool:
+        return self.epochs is not None and self.plan.splits == "varied"
+
+    def affords(self, plan: Plan, stage: StageName, runs: Mapping[str, int]) -> bool:
+        """Whether there is time for a part of the race, and for what comes after it.
+
+        Args:
+            plan: The race as it is now.
+            stage: The part.
+            runs: The runs of each rule in it.
+        """
+        more = [_stages(plan)["confirming"]] if stage == "widening" else []
+        if self.left >= self.forecast.takes([runs, *more]) + self._kept(plan):
+            return True
+        what = {
+            "widening": "The grid was not widened where a best learning rate lay on its edge",
+            "confirming": "The learning rates that looked best were not run on more seeds",
+        }[stage]
+        self.dropped.append(f"{what}: there was no time for it.")
+        return False
+
+    def has_time_for(self, runs: int, kept: float = 0.0) -> bool:
+        """Whether so many runs can be made, one after the other, and so much time is left after them."""
+        return self.left > kept + self.forecast.takes([{next(iter(self.plan.entrants)): runs}])
+
+    def stops(self, plan: Plan, stage: StageName) -> bool:
+        """Whether a part of the race has to end now, before its next run or epoch."""
+        kept = 0.0 if stage in ("defaults", "verdict") else self._kept(plan)
+        if self.epochs is None:
+            return not self.has_time_for(1, kept)
+        return self.left < kept
+
+    def _kept(self, plan: Plan, epochs: int | None = None) -> float:
+        """What is kept for the verdict: more where all of its runs end at once, and all would be lost."""
+        least = dict.fromkeys(plan.entrants, min(LEAST_SEEDS, len(plan.verdict_seeds)))
+        return (1.0 if self.epochs is None else SAFE) * self.forecast.takes([least], epochs)
+
+    def cut(self, stage: StageName, done: int, of: int) -> None:
+        """Take note that a part of the race was stopped.
+
+        Args:
+            stage: The part.
+            done: On how many of its seeds all rules have been run, and count.
+            of: How many seeds it has.
+        """
+        kept = f"only {done} of {of} seeds were run by all rules, and nothing else counts"
+        if stage == "verdict":
+            self.over = done == 0
+            self.proves = proves(done or of, varied=self._varied, spread=self._spread)
+            self.dropped.append(f"Time was over during the verdict: {kept}.")
+        elif stage == "tuning":
+            self.over = done == 0
+            self.dropped.append(f"Tuning took longer than expected: {kept}.")
+        elif stage == "widening":
+            self.dropped.append("There was no time to try the wider grid with all rules, so that nothing of it counts.")
+        elif stage == "confirming":
+            self.dropped.append(f"There was no time to confirm all learning rates: {kept}.")
+
+    def fresh_seeds(self, plan: Plan, best: Mapping[str, float | None], losses: Sequence[Sequence[float]]) -> int:
+        """How many fresh seeds there is time for.
+
+        Args:
+            plan: The race as it is now.
+            best: Every rule's best learning rate.
+            losses: For each rule the losses of its best learning rate on the seeds that all have been run on.
+        """
+        wanted = len(plan.verdict_seeds)
+        most = wanted if "verdict_seeds" in self.budget.settled else MOST_SEEDS
+        judged = [rule for rule, lr in best.items() if lr]
+        room = AIM * self.left
+        if self.over or not judged:
+            return 0
+        seeds = next((n for n in range(most, 0, -1) if self.forecast.takes([dict.fromkeys(judged, n)]) <= room), 0)
+        if seeds < wanted:
+            self.dropped.append(f"There was time for {seeds} of {wanted} fresh seeds.")
+        self.over = not seeds
+        logs = [[math.log(max(loss, 1e-12)) for loss in of_rule] for of_rule in losses]
+        self._spread = spread_of(logs)
+        self.proves = proves(seeds or wanted, varied=self._varied, spread=self._spread)
+        return seeds
+
+    def spent(self) -> Spent:
+        """What was made of the time."""
+        return Spent(self.budget.seconds, self._sentence(), self.proves, tuple(self.dropped), self.over)
+
+
+def _stages(plan: Plan) -> dict[StageName, dict[str, int]]:
+    """The runs of every rule in each part of a race, if the grid is not widened."""
+    seeds, rates = len(plan.tuning_seeds), len(plan.learning_rates)
+    confirmed = min(FINALISTS, rates) * len(plan.confirming_seeds)
+    return {
+        "tuning": {name: seeds * ((name in plan.tuned) * rates + (name in plan.given)) for name in plan.entrants},
+        "confirming": dict.fromkeys(plan.tuned, confirmed),
+        "verdict": dict.fromkeys(plan.entrants, len(plan.verdict_seeds)),
+    }
+
+
+def disk(runs: int, epochs: int | None, finished: Sequence[Run]) -> tuple[int, int, int]:
+    """About how many bytes the report, the JSON and the CSV of a race have.
+
+    Args:
+        runs: Its trainings.
+        epochs: Epochs of a run; None where a run is as long as it is.
+        finished: Runs that there are already, from which the length of their curves is known.
+    """
+    points = epochs + 1 if epochs is not None else max((len(run.valid_loss) for run in finished), default=2)
+    curves = 2.5 if epochs is not None else 1.5  # two or three losses at each, or one and its step
+    json = int(7_000 + runs * (280 + 21 * curves * points))
+    return REPORT + json, json, 100 + runs * 95
+
+
+@contextlib.contextmanager
+def stoppable(reports: Iterator[Progress]) -> Iterator[Iterator[Progress]]:
+    """Reports of an engine, which stops training when this is left."""
+    try:
+        yield reports
+    finally:
+        if isinstance(reports, Generator):
+            reports.close()
