@@ -9,7 +9,7 @@ import pytest
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
 
-KEPT_BY_JAX = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+KEPT_BY_JAX = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 _KERNELS = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
@@ -30,24 +30,31 @@ def pytest_unconfigure(config):
         config.stash[_KERNELS].cleanup()
 
 
-@pytest.fixture(scope="module")
-def page():
-    """An empty page of Debian's Chromium without a network; whatever it complains of fails the module in the end."""
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, started once."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("needs chromium")
     from playwright.sync_api import sync_playwright
 
-    complaints = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        context = browser.new_context(offline=True)
-        context.set_default_timeout(300_000)  # of a busy machine, not of a test
-        opened = context.new_page()
-        opened.on("console", lambda message: complaints.append(message.text))
-        opened.on("pageerror", lambda error: complaints.append(str(error)))
-        yield opened
-        browser.close()
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    """An empty page without a network; whatever it complains of fails the module in the end."""
+    complaints = []
+    context = browser.new_context(offline=True)
+    context.set_default_timeout(300_000)  # of a busy machine, not of a test
+    opened = context.new_page()
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    context.close()
     assert not complaints
 
 

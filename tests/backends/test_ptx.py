@@ -182,8 +182,7 @@ def test_functions_are_those_of_the_device(dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("storage", "capability"), [("float32", 90), ("bfloat16", 80)])
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule(name, storage, capability):
     program = compose(RULES[name])
