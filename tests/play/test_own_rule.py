@@ -60,7 +60,7 @@ def test_it_walks_while_it_is_typed_and_what_is_wrong_is_pointed_at(opened):
     assert opened.page.evaluate("[state.rules, state.look, walkers[1].numbers]") == [
         ["sgd", "own"],
         "own",
-        {"mu": 0.9, "lr": 0.01},
+        {"mu": 0.9, "lr": 0.01, "weight_decay": 0},
     ]
     before = opened.page.evaluate(WALKER)
     field.fill("v = mu*v - lr*dx\nx += w")
@@ -77,7 +77,7 @@ def test_it_walks_while_it_is_typed_and_what_is_wrong_is_pointed_at(opened):
     field.fill("x -= lr*dx")
     assert opened.page.evaluate("[problem => problem, state.settings.own, walkers[1].numbers].slice(1)") == [
         {},
-        {"lr": 0.01},
+        {"lr": 0.01, "weight_decay": 0},
     ]
     button.click()
     assert opened.page.evaluate("state.rules") == ["sgd"]

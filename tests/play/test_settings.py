@@ -5,7 +5,9 @@ import pytest
 
 import downslope
 from downslope import Recipe, dialects
+from downslope.language.options import compose
 from downslope.play.rules import every_rule
+from downslope.targets.stability import stability
 
 
 def points(playground):
@@ -98,3 +100,63 @@ def test_quick_clicks(playground, opened):
         going.stop(); draw(); }"""
     )
     assert playground.evaluate("walkers.length > 0 && walkers.every(w => w.losses.length === state.steps + 1)")
+
+
+def decaying():
+    """All rules without a weight decay of their own, with what has no default."""
+    for name, rule in every_rule().items():
+        if "weight_decay" not in rule.hyperparameters:
+            missing = {key: 0.9 for key, value in rule.hyperparameters.items() if value is None}
+            yield name, rule, missing | {"lr": 0.05}
+
+
+@pytest.mark.parametrize("options", [{"weight_decay": 0.3}, {"weight_decay": 0.3, "decoupled": True}])
+def test_decay_around_every_rule_is_the_option_of_that_name(playground, opened, options):
+    """Walks, limits and the numbers in the formula, beside the program that Python composes."""
+    rules = list(decaying())
+    assert len(rules) > 40
+    for k in range(0, len(rules), 12):
+        some = rules[k : k + 12]
+        keys = {"weight_decay": 0.3, "decoupled": int("decoupled" in options), "lr": 0.05}
+        link = "".join(f"&{name}.{key}={value}" for name, _, _ in some for key, value in keys.items())
+        assert opened(f"surface=rotated_valley&steps=12&lr=own&rules={','.join(each[0] for each in some)}{link}") == ""
+        found = playground.evaluate(
+            """walkers.map(w => { const all = [];
+            for (const t of [0, 11]) { const { lines } = numbersOf(w, momentOf(w, t), 1);
+              all.push([lines[linesOf(w.form).findLastIndex(line => line.name === "x")], w.points[2 * (t + 1) + 1]]); }
+            return [[...w.points], w.limit && String(w.limit.limit), all]; })"""
+        )
+        walk = downslope.walk(
+            "rotated_valley", [Recipe(rule, **numbers, **options) for _, rule, numbers in some], steps=12, lr="own"
+        )
+        for (name, rule, _), path, (points, limit, lines) in zip(some, walk.paths, found, strict=True):
+            np.testing.assert_allclose(points, path.points.ravel(), rtol=1e-12, atol=1e-13, err_msg=name)
+            expected = stability(compose(rule, **dict.fromkeys(options, True)), path.recipe.numbers).limit
+            assert (limit is None) == (expected is None), name
+            if limit is not None:
+                assert float(limit.replace("Infinity", "inf")) == pytest.approx(expected, rel=1e-6), name
+            np.testing.assert_allclose(*np.transpose(lines), rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+def test_decay_is_switched_on_and_copied(playground, settings):
+    box = settings.locator("[data-flag=decoupled]")
+    assert box.is_disabled()
+    settings.locator("[type=number][data-number=weight_decay]").fill("0.2")
+    settings.locator("[type=number][data-number=weight_decay]").press("Enter")
+    sgd = Recipe(downslope.sgd, lr=0.1)
+    check(playground, sgd=sgd, adam=Recipe(downslope.adam, lr=0.1, weight_decay=0.2))
+    assert playground.locator("#formula .line").count() == 6
+    box.check()
+    check(playground, sgd=sgd, adam=Recipe(downslope.adam, lr=0.1, weight_decay=0.2, decoupled=True))
+    assert "adam.weight_decay=0.2&adam.decoupled=1" in playground.evaluate("writeLink()")
+    python = "downslope.Recipe(downslope.adam, lr=0.1, weight_decay=0.2, decoupled=True)"
+    assert python in playground.evaluate("find('python').textContent")
+    settings.locator("[type=range][data-number=weight_decay]").fill("-4")
+    check(playground, sgd=sgd, adam=Recipe(downslope.adam, lr=0.1))
+    assert "decoupled" not in playground.evaluate("find('python').textContent")
+    playground.evaluate("openLink('rules=adamw,sgd&adamw.decoupled=1&sgd.weight_decay=-1')")
+    left = playground.locator("#left-list").inner_text().split("\n")
+    assert left == [
+        "adamw.decoupled adamw has no such setting",
+        "sgd.weight_decay expected a number from 0 to 10³⁰⁰",
+    ]

@@ -28,6 +28,7 @@ STYLES = ("ground.css", "stage.css", "table.css")
 
 SCRIPTS = (
     "rules.js",
+    "decay.js",
     "words.js",
     "state.js",
     "weather.js",

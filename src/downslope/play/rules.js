@@ -5,16 +5,20 @@ function ruleEntries(told) {
 }
 
 // A rule as it is needed: `family` and `dialect`, how it is written in `python` if it can be, its `numbers`, which of them are
-// `demanded`, the `ranges` of all, its `flags`, and the `forms` of its program by the flags that are on.
+// `demanded`, the `ranges` of all, its `flags`, and the `forms` of its program by the flags that are on. One that has no weight
+// decay of its own `decays` by an option.
 function ruleEntry(name, told) {
   const [family, dialect = "note"] = name.split(".").reverse();
   const python = `downslope.${dialect === "note" ? "" : "dialects."}${name}`;
-  const ranges = Object.fromEntries(Object.keys(told.numbers).map((key) => [key, READER.endsOf(key)]));
+  const decays = takesDecay(told.numbers);
+  const numbers = { ...told.numbers, ...(decays ? { weight_decay: 0 } : {}) };
+  const flags = { ...told.flags, ...(decays ? { decoupled: false } : {}) };
+  const ranges = Object.fromEntries(Object.keys(numbers).map((key) => [key, READER.endsOf(key)]));
   for (const { code } of Object.values(told.forms)) {
     code.point ??= null;
     code.start ??= beginning(code.states ?? {}, code.scalars ?? {});
   }
-  return { family, dialect, python, demanded: [], flags: {}, ...told, ranges: { ...ranges, ...told.ranges } };
+  return { family, dialect, python, demanded: [], ...told, numbers, flags, decays, ranges: { ...ranges, ...told.ranges } };
 }
 
 // What makes the states before the first step: of each is known a number, the name of one, or `x` for the weights as they are.

@@ -11,6 +11,7 @@ function sliderOf(name, [low, high]) {
     return { min: 0, max: 4, step: 0.05, to: (s) => Number((1 - 10 ** -s).toPrecision(4)), from: (value) => -Math.log10(Math.max(1e-4, 1 - value)) };
   }
   if (/^eps/.test(name)) return { min: -16, max: 1, step: 0.5, to: (s) => Number((10 ** s).toPrecision(2)), from: (value) => Math.log10(Math.max(1e-16, value)) };
+  if (name === "weight_decay") return { min: -4, max: 1, step: 0.1, to: (s) => (s <= -4 ? 0 : Number((10 ** s).toPrecision(2))), from: (value) => (value > 0 ? Math.log10(value) : -4) };
   if (name === "lr") return { min: -4, max: 2, step: 0.1, to: (s) => Number((10 ** s).toPrecision(2)), from: (value) => Math.log10(Math.max(1e-4, value)) };
   return null;
 }
@@ -57,7 +58,10 @@ function showSettings() {
     if (document.activeElement !== input || input.type === "range") input.value = shown;
     if (input.type === "range") input.setAttribute("aria-valuetext", short(value));
   }
-  for (const input of find("settings").querySelectorAll("[data-flag]")) input.checked = walker.flags[input.dataset.flag];
+  for (const input of find("settings").querySelectorAll("[data-flag]")) {
+    input.checked = walker.flags[input.dataset.flag];
+    input.disabled = input.dataset.flag === "decoupled" && !numbers.weight_decay;
+  }
   find("remove").disabled = state.rules.length < 2;
   find("twice").disabled = state.rules.length >= MOST_RULES;
 }

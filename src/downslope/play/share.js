@@ -18,7 +18,7 @@ function python() {
   const place = altered || seen ? `${isTyped() ? read() : `downslope.surfaces.${state.surface}`}${altered}` : JSON.stringify(state.surface);
   const rules = walkers.map(({ rule, numbers, flags }) => {
     const given = Object.entries(numbers).filter(([name, value]) => (name === "lr" ? state.lr === "own" : value !== rule.numbers[name] || rule.demanded?.includes(name)));
-    given.push(...Object.entries(flags).filter(([name, value]) => value !== rule.flags[name]));
+    given.push(...Object.entries(flags).filter(([name, value]) => value !== rule.flags[name] && (name !== "decoupled" || numbers.weight_decay)));
     const called = rule.python ?? "my_rule";
     return given.length ? `downslope.Recipe(${[called, ...given.map(([name, value]) => `${name}=${literal(value)}`)].join(", ")})` : called;
   });

@@ -29,7 +29,7 @@ function surfaceNow() {
 }
 
 // The flags that are on, as the programs of a rule are called by: a rule's own, whatever else there is.
-const flagsKey = (flags) => Object.keys(flags).filter((name) => flags[name] === true).join(" ");
+const flagsKey = (flags) => Object.keys(flags).filter((name) => flags[name] === true && name !== "decoupled").join(" ");
 
 // A rule as it is to walk: its program, its numbers.
 function chosenRule(id) {
@@ -37,8 +37,10 @@ function chosenRule(id) {
   const settings = state.settings[id] ?? {};
   const pick = (usual) => Object.fromEntries(Object.entries(usual).map(([name, value]) => [name, settings[name] ?? value]));
   const flags = pick(rule.flags);
-  const form = rule.forms[flagsKey(flags)];
-  return { rule, flags, form, numbers: pick(rule.numbers), code: { ...form.code, response: form.response } };
+  const numbers = pick(rule.numbers);
+  const own = rule.forms[flagsKey(flags)];
+  const form = rule.decays && numbers.weight_decay ? decaying(own, flags.decoupled) : own;
+  return { rule, flags, form, numbers, code: { ...form.code, response: form.response } };
 }
 
 // Makes the walkers of the rules that there are; those that were there stay the same ones.
