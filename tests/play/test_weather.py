@@ -1,11 +1,13 @@
 """Noise, other ground, and what is taken away: all of it is Python's."""
 
+import base64
 import csv
 import io
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import downslope
 from downslope.walks.write import table
@@ -105,3 +107,50 @@ def test_numbers_and_pictures_are_taken_away(playground, opened):
     with playground.expect_download() as download:
         playground.locator("#save-png").click()
     assert download.value.path().read_bytes().startswith(b"\x89PNG")
+    with playground.expect_download() as download:
+        playground.locator("#save-gif").click()
+    film = Image.open(io.BytesIO(download.value.path().read_bytes()))
+    assert (film.n_frames, film.info["loop"]) == (21, 0)
+    assert playground.evaluate("now.step") == 20
+    for step in (0, 12, 20):
+        shown = playground.evaluate(
+            """step => { now.step = step; const [width, height, all] = pictureSize();
+            const context = make("canvas", { width, height: all }).getContext("2d");
+            paintPicture(context, width, height, 1); now.step = 20;
+            return [[all, width], btoa(String.fromCharCode(...new Uint8Array(
+              context.getImageData(0, 0, width, all).data.filter((_, k) => k % 4 === 0 || k % 4 === 1)
+            ).filter((_, k) => k % 14 < 2)))]; }""",
+            step,
+        )
+        size, reds_and_greens = shown[0], np.frombuffer(base64.b64decode(shown[1]), np.uint8).reshape(-1, 2)
+        film.seek(step)
+        pixels = np.array(film.convert("RGB"))
+        assert list(pixels.shape[:2]) == size
+        apart = abs(pixels.reshape(-1, 3)[::7, :2].astype(int) - reds_and_greens)
+        assert (apart.max(axis=1) == 0).mean() > 0.95
+        assert (apart.max(axis=1) > 60).mean() < 0.001
+
+
+def test_a_film_is_packed_without_a_loss(playground):
+    """Of any size, up to more codes than there is room for: what a reader of GIFs unpacks is what was packed."""
+    drawn = playground.evaluate(
+        """async () => { const random = randoms(1); const all = [];
+        const sizes = [[1, 1], [97, 83], ...Array.from({ length: 40 }, (_, k) => [7 * k + 3, 1]), [256, 60], [600, 1]];
+        for (const [width, height] of sizes) {
+          const pictures = [0, 1, 2].map(() => Uint32Array.from({ length: width * height },
+            () => (0xff000000 + 77777 * Math.floor(250 * random())) >>> 0));
+          pictures[1] = pictures[0].map((pixel, k) => (k % 5 ? pixel : pictures[1][k]));
+          const file = new Uint8Array(await gifOf(k => pictures[k], 3, width, height).arrayBuffer());
+          all.push([width, height, [...file].map(byte => byte.toString(16).padStart(2, "0")).join(""),
+            pictures.map(picture => [...picture])]); }
+        return all; }"""
+    )
+    for width, height, file, pictures in drawn:
+        film = Image.open(io.BytesIO(bytes.fromhex(file)))
+        assert film.size == (width, height)
+        for k, picture in enumerate(pictures):
+            colours = np.array(picture, "<u4").view(np.uint8).reshape(height, width, 4)[:, :, :3]
+            film.seek(min(k, film.n_frames - 1))
+            found = np.array(film.convert("RGB"))
+            if len(np.unique(np.concatenate(pictures))) <= 255:
+                np.testing.assert_array_equal(found, colours, err_msg=f"{width} by {height}, picture {k}")

@@ -40,6 +40,7 @@ SCRIPTS = (
     "forces.js",
     "closely.js",
     "settings.js",
+    "gif.js",
     "share.js",
     "own.js",
     "formula.js",

@@ -170,5 +170,6 @@ function listenToShare() {
   find("copy-python").addEventListener("click", (event) => copyText(event.currentTarget, find("python").textContent));
   find("save-png").addEventListener("click", () => png((blob) => saveAs("walk.png", blob)));
   find("save-svg").addEventListener("click", () => saveAs("walk.svg", new Blob([svg()], { type: "image/svg+xml" })));
+  find("save-gif").addEventListener("click", () => saveAs("walk.gif", gif()));
   find("save-csv").addEventListener("click", () => saveAs("walk.csv", new Blob([csv()], { type: "text/csv" })));
 }

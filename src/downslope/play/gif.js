@@ -1,0 +1,121 @@
+// The walk as an animated GIF (GIF89a): up to 255 colours, and of every picture only what is not as it was in the one before.
+
+const MOST_FRAMES = 60;
+
+// The colours that are most frequent in some pictures, at most 255 of them; of a pixel the lowest byte is its red.
+function paletteOf(pictures) {
+  const counts = new Map();
+  for (const pixels of pictures) for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
+  return [...counts].sort((a, b) => b[1] - a[1]).slice(0, 255).map(([found]) => found);
+}
+
+const channels = (pixel) => [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
+
+// For a colour, the place of the nearest one in a palette.
+function nearestIn(palette) {
+  const known = new Map(palette.map((each, k) => [each, k]));
+  const apart = (a, b) => channels(a).reduce((sum, value, k) => sum + (value - channels(b)[k]) ** 2, 0);
+  return (wanted) => {
+    if (!known.has(wanted)) {
+      const sizes = palette.map((each) => apart(each, wanted));
+      known.set(wanted, sizes.indexOf(Math.min(...sizes)));
+    }
+    return known.get(wanted);
+  };
+}
+
+const PREFIXES = new Int16Array(4096 * 256); // the code of what another code stands for and one more colour
+
+// Bytes by the method of Lempel, Ziv and Welch, in blocks as they stand in a GIF.
+function compressed(pixels) {
+  const [clear, end] = [256, 257];
+  const bytes = [];
+  let [size, next, bits, filled] = [9, 258, 0, 0];
+  const write = (code) => {
+    bits |= code << filled;
+    for (filled += size; filled >= 8; filled -= 8, bits >>>= 8) bytes.push(bits & 255);
+  };
+  PREFIXES.fill(0);
+  write(clear);
+  let prefix = pixels[0];
+  for (let k = 1; k < pixels.length; k++) {
+    const at = (prefix << 8) | pixels[k];
+    if (PREFIXES[at]) prefix = PREFIXES[at];
+    else {
+      write(prefix);
+      if (next < 4096) {
+        PREFIXES[at] = next++;
+        if (next > 1 << size) size++;
+      } else {
+        write(clear);
+        PREFIXES.fill(0);
+        [size, next] = [9, 258];
+      }
+      prefix = pixels[k];
+    }
+  }
+  write(prefix);
+  if (next === 1 << size && size < 12) size++;
+  write(end);
+  if (filled) bytes.push(bits & 255);
+  const blocks = [8];
+  for (let k = 0; k < bytes.length; k += 255) blocks.push(Math.min(255, bytes.length - k), ...bytes.slice(k, k + 255));
+  return [...blocks, 0];
+}
+
+// The part of a picture that is not as it was: where it begins, its size, and the places of its colours.
+function changedPart(pixels, before, width, nearest, nothing) {
+  let [left, top, right, bottom] = [width, 0, 0, 0];
+  for (let k = 0; k < pixels.length; k++) {
+    if (pixels[k] === before?.[k]) continue;
+    const x = k % width;
+    bottom = (k - x) / width;
+    if (left === width) top = bottom;
+    left = Math.min(left, x);
+    right = Math.max(right, x);
+  }
+  if (left > right) left = right;
+  const [w, h] = [right - left + 1, bottom - top + 1];
+  const part = new Uint8Array(w * h);
+  for (let k = 0; k < part.length; k++) {
+    const at = (top + Math.floor(k / w)) * width + left + (k % w);
+    part[k] = pixels[at] === before?.[at] ? nothing : nearest(pixels[at]);
+  }
+  return { place: [left, top, w, h], part };
+}
+
+// The file of so many pictures, each of them asked for by its number; the last one stays for a while.
+function gifOf(pictureOf, count, width, height) {
+  const palette = paletteOf([0, count >> 1, count - 1].map(pictureOf));
+  const [nearest, nothing] = [nearestIn(palette), palette.length];
+  const pairs = (...values) => values.flatMap((value) => [value & 255, value >> 8]);
+  const letters = (text) => [...text].map((letter) => letter.charCodeAt(0));
+  const table = Array.from({ length: 256 }, (_, k) => channels(palette[k] ?? 0)).flat();
+  const chunks = [[...letters("GIF89a"), ...pairs(width, height), 0xf7, 0, 0, ...table, 0x21, 0xff, 11, ...letters("NETSCAPE2.0"), 3, 1, 0, 0, 0]];
+  let before = null;
+  for (let k = 0; k < count; k++) {
+    const pixels = pictureOf(k);
+    const { place, part } = changedPart(pixels, before, width, nearest, nothing);
+    chunks.push([0x21, 0xf9, 4, 5, ...pairs(k === count - 1 ? 200 : 8), nothing, 0, 0x2c, ...pairs(...place), 0], compressed(part));
+    before = pixels;
+  }
+  return new Blob([...chunks.map((chunk) => Uint8Array.from(chunk)), Uint8Array.of(0x3b)], { type: "image/gif" });
+}
+
+// The walk from its first step to its last.
+function gif() {
+  const [width, height, all] = pictureSize();
+  const canvas = make("canvas", { width, height: all });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const shown = now.step;
+  const count = Math.min(state.steps + 1, MOST_FRAMES);
+  try {
+    return gifOf((k) => {
+      now.step = Math.round((k * state.steps) / (count - 1));
+      paintPicture(context, width, height, 1);
+      return new Uint32Array(context.getImageData(0, 0, width, all).data.buffer);
+    }, count, width, all);
+  } finally {
+    now.step = shown;
+  }
+}
