@@ -213,7 +213,7 @@ def read_rule(text: str, name: str = "own") -> Rule:
 
     The new weights are what `x` is in the end, or what the last line returns. A name that is used before a line sets it
     is a state, 0 at first. A line such as `mu = 0.5` makes a hyperparameter with this default; the usual ones need no
-    such line.
+    such line. Above a line that sets it anew, `s = 1` is what the state `s` begins with.
 
     Args:
         text: At most 500 characters; `;` ends a line too.
@@ -248,7 +248,7 @@ def read_rule(text: str, name: str = "own") -> Rule:
         return tuple(new) if read.states else new[0]
 
     arrays = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD) for key in ("x", "dx")]
-    states = [arrays[0].replace(name=key, default=0.0) for key in read.states]
+    states = [arrays[0].replace(name=key, default=value) for key, value in read.states.items()]
     numbers = {**({"t": inspect.Parameter.empty} if read.uses_t else {}), **read.hyperparameters}
     settings = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in numbers.items()]
     own.__name__ = own.__qualname__ = name

@@ -47,12 +47,14 @@ def test_the_rules_of_textbooks_are_read_as_what_they_are(name):
     [
         ("dx = dx + decay*x\ng = where(t > 3, dx, 0*dx)\nx -= lr*g", "*, t, lr=0.01, decay=0.3"),
         ("p = x\nv = v*mu + (x - p)\nx = x - lr*(dx + v)\nx *= 1 - decay", "v=0, *, lr=0.01, mu=0.9, decay=0.3"),
+        ("s = s + dx**2\nx -= lr*dx/s", "s=1, *, lr=0.01"),
         ("n += 1\nk = n**-0.5\nx = x - lr*k*sign(dx)*maximum(abs(dx), decay)", "n=0, *, lr=0.01, decay=0.3"),
     ],
 )
 def test_lines_mean_what_they_mean_in_python(text, arguments, tmp_path):
     """The same lines in a function, in a file, with what they are to return."""
     own = downslope.read_rule(f"decay = 0.3\n{text}" if "decay" in text else text)
+    own = downslope.read_rule(f"s = 1\n{text}") if "s=1" in arguments else own
     body = "\n    ".join([*text.split("\n"), f"return {', '.join(['x', *own.states])}"])
     head = f"from downslope import *\nfrom downslope import rule\n\n\n@rule\ndef own(x, dx, {arguments}):\n    "
     (tmp_path / "own.py").write_text(head + body)
@@ -69,7 +71,7 @@ def test_what_is_named_twice_is_worked_out_once():
     lines = ["a = dx*dx", *("a = a*a + a" for _ in range(40)), "x -= a"]
     read = parse_lines("\n".join(lines))
     program = compose(downslope.read_rule("\n".join(lines)))
-    assert read.states == ()
+    assert read.states == {}
     assert len(program.body) == 2 + 2 * 40
 
 
@@ -87,7 +89,10 @@ REFUSED = {
     "lr = -1\nx -= lr*dx": (0, "lr must be a finite number of at least 0"),
     "k = 1e999\nx -= k": (4, "this is not a finite number"),
     "x -= dx*(1/(1 - 1))": (10, "this is not a finite number"),
-    "v = 0\nv = mu*v - dx\nx += v": (0, "v is set to a number and otherwise too; a state is 0 at first by itself"),
+    "v = mu*v - dx\nv = 0\nx += v": (14, "v begins with a number only above all other lines that name it"),
+    "v = 1; v = 2; v = mu*v - dx; x += v": (7, "v begins with a number only above all other lines that name it"),
+    "x -= s*dx; s = 1; s = s/2": (11, "s begins with a number only above all other lines that name it"),
+    "v = dx; v = 1; x -= v": (8, "v begins with a number only above all other lines that name it"),
     "mu = .5\nmu = .6\nx -= mu": (8, "mu has a number already; give it one once, in a line above"),
     "lambda = 3": (0, "'lambda' cannot be set; choose another name"),
     "t = 3": (0, "'t' cannot be set; choose another name"),

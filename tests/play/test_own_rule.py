@@ -24,7 +24,16 @@ def walks(opened, text, link="rules=sgd,own&surface=valley&lr=0.05&steps=60"):
     return opened.page.evaluate(WALKER)
 
 
-@pytest.mark.parametrize("text", [HEAVY_BALL, ADAGRAD, BRAKE, "g = dx/t; x = x - lr*g - 0.01*x*lr"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAVY_BALL,
+        ADAGRAD,
+        BRAKE,
+        "g = dx/t; x = x - lr*g - 0.01*x*lr",
+        "s = 1; s = 0.9*s + 0.1*dx**2\nx -= lr*dx/sqrt(s)",
+    ],
+)
 def test_a_typed_rule_walks_where_pythons_walks(opened, text):
     name, points, _ = walks(opened, text)
     assert name == "own"

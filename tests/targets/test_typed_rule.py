@@ -18,8 +18,9 @@ const reader = %s;
 const nested = ({ op, args, value }) => (op === "constant" || op === "input" ? value : [op, ...args.map(nested)]);
 function read(text) {
   try {
-    const { states, hyperparameters, outputs } = reader.parseRule(text);
-    return { states, hyperparameters: Object.entries(hyperparameters), outputs: outputs.map(nested) };
+    const { states, starts, hyperparameters, outputs } = reader.parseRule(text);
+    const begun = states.map((name) => [name, starts[name] ?? 0]);
+    return { states: begun, hyperparameters: Object.entries(hyperparameters), outputs: outputs.map(nested) };
   } catch (error) {
     if (!(error instanceof reader.GrammarError)) throw error;
     return { place: error.place, problem: error.problem };
@@ -56,7 +57,7 @@ def read(text):
     except GrammarError as error:
         return {"place": error.place, "problem": error.problem}
     return {
-        "states": list(rule.states),
+        "states": [list(pair) for pair in rule.states.items()],
         "hyperparameters": [list(pair) for pair in rule.hyperparameters.items()],
         "outputs": [nested(e) for e in rule.outputs.values()],
     }
@@ -102,6 +103,11 @@ HOSTILE += [
     "return x,",
     "return x, return",
     "x +=",
+    "v = 2; x -= v*dx; v = v/2",
+    "v = -1e9; v += dx; return x - v",
+    "v = 2; v = 3; v = v*dx; x -= v",
+    "mu = 2; mu = mu*mu; x -= mu*dx",
+    "x -= v*dx; v = 2; v = v/2",
     "x = v = 2",
     "v += v; x = v",
     "x = toString",
@@ -149,9 +155,12 @@ def lines(draw):
     """Rules that read what they set before and after they set it."""
     names = ["x", "dx", "v", "w", "lr", "mu", "t", "k"]
     text = [draw(st.sampled_from(["k = 0.25", "k = 3; lr = 0.5", "k = -2"]))]
+    text += draw(st.sampled_from([[], ["v = 2"], ["w = -0.5; v = +3"]]))
     text += draw(st.lists(st.builds("{} {} {} + 0*x".format, st.sampled_from("vwx"), SIGN, numbers(names)), max_size=3))
     text += [
-        f"{name} = x*{draw(numbers(names, 1))}" for name in "vw" if not any(line.startswith(name) for line in text)
+        f"{name} = x*{draw(numbers(names, 1))}"
+        for name in "vw"
+        if not any(line[0] == name and "x" in line for line in text)
     ]
     return "\n".join([*text, draw(st.sampled_from(["x -= lr*v + w", "return x - lr*v", "return lr*dx + w"]))])
 
@@ -160,7 +169,7 @@ def walked(rule):
     """What `steps` gives in the page."""
     x = np.array([1.0, -2.5])
     program = compose(rule)
-    values = {"x": x} | {name: np.zeros(2) for name in rule.states}
+    values = {"x": x} | {name: np.full(2, value) for name, value in rule.states.items()}
     found = []
     for t, slope in enumerate(SLOPES, 1):
         new = interpret(program, {**values, "dx": np.array(slope)}, {**rule.hyperparameters, "t": t})

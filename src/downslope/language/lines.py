@@ -9,7 +9,7 @@ with the formulas of `grammar`, in which an end of line between brackets is a bl
 gradient and `t` the number of the step; the new weights are what `x` is in the end, or what the last line returns. A
 name that is used before a line sets it is a state, 0 before the first step; behind what is returned the states may
 stand, as they do in Python. A line that gives a name a number makes it a hyperparameter with this default; those in
-`DEFAULTS` need no such line.
+`DEFAULTS` need no such line. If a line below sets the name anew, it is a state that begins with the number.
 
 A text has at most 500 characters. It is read in one pass, and makes no more operations than it has characters.
 """
@@ -72,13 +72,13 @@ class Lines:
     """A rule that has been read from a text.
 
     Attributes:
-        states: The names of its states, in the order in which they are used.
+        states: Its states with what they are before the first step, in the order in which they are used.
         hyperparameters: Its hyperparameters with their defaults.
         outputs: The new weights and states, by name.
         uses_t: Whether the number of the step is used.
     """
 
-    states: tuple[str, ...]
+    states: Mapping[str, float]
     hyperparameters: Mapping[str, float]
     outputs: Mapping[str, Expression]
     uses_t: bool
@@ -126,13 +126,14 @@ class _Lines(Reader):
     def __init__(self, text: str):
         known = {"x": array("x"), "dx": array("dx"), "t": number("t")}
         super().__init__(text, known, _pieces(text))
-        self.set_to_numbers, self.set = self.settings()
-        self.states: dict[str, Expression] = {}
+        self.plain, self.set = self.settings()
+        self.set_to_numbers = {*self.plain.values()}
+        self.states: dict[str, float] = {}
         self.hyperparameters: dict[str, float] = {}
 
-    def settings(self) -> tuple[set[str], set[str]]:
-        """The names that lines set to a number, and those that they set otherwise."""
-        numbers: set[str] = set()
+    def settings(self) -> tuple[dict[int, str], set[str]]:
+        """The names that lines set to a number, by their places in the text, and those that are set otherwise."""
+        numbers: dict[int, str] = {}
         others: set[str] = set()
         ends = ["line", "end"]
         for k, (name, sign) in enumerate(itertools.pairwise(self.tokens)):
@@ -140,7 +141,10 @@ class _Lines(Reader):
                 signed = self.tokens[k + 2].text in ("+", "-")
                 value = [token.kind for token in self.tokens[k + 2 + signed : k + 4 + signed]]
                 plain = sign.text == "=" and value in (["number", end] for end in ends) and name.text not in ("x", "dx")
-                (numbers if plain else others).add(name.text)
+                if plain:
+                    numbers[name.place] = name.text
+                else:
+                    others.add(name.text)
         return numbers, others
 
     def lines(self) -> Lines:
@@ -157,7 +161,7 @@ class _Lines(Reader):
             self.fail("x never gets a new value: end with x = ... or return ...")
         outputs = {name: expression(self.names[name]) for name in ("x", *self.states)}
         used = {e.value for e in in_order(outputs.values()) if e.op == "input"}
-        return Lines(tuple(self.states), self.hyperparameters, outputs, "t" in used)
+        return Lines(self.states, self.hyperparameters, outputs, "t" in used)
 
     def line(self, name: Token) -> None:
         """Set a name."""
@@ -166,8 +170,8 @@ class _Lines(Reader):
             self.fail("expected a line such as x = ..., or return ...", name.place)
         if name.text in TAKEN or name.text.startswith("_"):
             self.fail(f"'{name.text}' cannot be set; choose another name", name.place)
-        if name.text in self.set_to_numbers:
-            self.hyperparameter(name)
+        if name.place in self.plain:
+            self.set_to_number(name)
         else:
             old = self.value(name) if SETTING[sign.text] else None
             value = self.operation(1, 0)
@@ -179,13 +183,17 @@ class _Lines(Reader):
         if self.token.kind not in ("line", "end"):
             self.fail("expected an operator")
 
-    def hyperparameter(self, name: Token) -> None:
-        """Give a hyperparameter its default."""
-        if name.text in self.set:
-            self.fail(f"{name.text} is set to a number and otherwise too; a state is 0 at first by itself", name.place)
+    def set_to_number(self, name: Token) -> None:
+        """Give a hyperparameter its default, or a state its first value."""
+        if name.text in self.names and name.text in self.set:
+            self.fail(f"{name.text} begins with a number only above all other lines that name it", name.place)
         if name.text in self.names:
             self.fail(f"{name.text} has a number already; give it one once, in a line above", name.place)
         value = float(self.signed(0))
+        if name.text in self.set:
+            self.states[name.text] = value
+            self.names[name.text] = array(name.text)
+            return
         if value not in usual_range(name.text):
             self.fail(f"{name.text} must be {usual_range(name.text)}", name.place)
         self.hyperparameters[name.text] = value
@@ -217,7 +225,8 @@ class _Lines(Reader):
     def unknown(self, name: Token) -> Any:
         """A state if a line sets it later, else one of the usual hyperparameters."""
         if name.text in self.set and name.text not in TAKEN and not name.text.startswith("_"):
-            self.states[name.text] = self.names[name.text] = array(name.text)
+            self.states[name.text] = 0.0
+            self.names[name.text] = array(name.text)
         elif name.text in DEFAULTS and name.text not in self.set_to_numbers:
             self.hyperparameters[name.text] = DEFAULTS[name.text]
             self.names[name.text] = number(name.text)

@@ -22,27 +22,29 @@ function pieces(text) {
   });
 }
 
-// The names that lines set to a number, and those that they set otherwise.
+// The names that lines set to a number, by their places in the text, and those that are set otherwise.
 function settings(read) {
-  const [numbers, others] = [new Set(), new Set()];
+  const [numbers, others] = [new Map(), new Set()];
   const ends = (k) => read[k]?.kind === "number" && ["line", "end"].includes(read[k + 1]?.kind);
   for (let k = 0; k + 1 < read.length; k++) {
     if (read[k].kind !== "name" || !has(SETTING, read[k + 1].text) || (k > 0 && read[k - 1].kind !== "line")) continue;
     const signed = ["+", "-"].includes(read[k + 2].text);
     const plain = read[k + 1].text === "=" && ends(k + 2 + signed) && !["x", "dx"].includes(read[k].text);
-    (plain ? numbers : others).add(read[k].text);
+    if (plain) numbers.set(read[k].place, read[k].text);
+    else others.add(read[k].text);
   }
   return [numbers, others];
 }
 
-// The rule of a text: its states and hyperparameters in the order of their use, the trees of what is new, and [name, tree]
+// The rule of a text: its states and hyperparameters in the order of their use, what states start with unless it is 0, the trees of what is new, and [name, tree]
 // of each line.
 function parseRule(text) {
   checkLength(text, "rule", LONGEST_RULE);
   const read = pieces(text);
   const names = known("x", "dx", "t");
-  const [numbers, others] = settings(read);
-  const [states, hyperparameters, lines] = [[], new Map(), []];
+  const [plain, others] = settings(read);
+  const numbers = new Set(plain.values());
+  const [states, starts, hyperparameters, lines] = [[], {}, new Map(), []];
   const taken = (name) => TAKEN.includes(name) || name.startsWith("_");
   const { next, take, fail, applied, operation, signed } = reading(read, names, unknown);
   const start = names.get("x");
@@ -67,7 +69,7 @@ function parseRule(text) {
     const sign = has(SETTING, next().text) ? take() : null;
     if (kind !== "name" || !sign) fail("expected a line such as x = ..., or return ...", place);
     if (taken(name)) fail(`'${name}' cannot be set; choose another name`, place);
-    if (numbers.has(name)) hyperparameter(name, place);
+    if (plain.has(place)) setToNumber(name, place);
     else {
       const op = SETTING[sign.text];
       const old = op && (names.get(name) ?? unknown({ text: name, place }));
@@ -79,10 +81,16 @@ function parseRule(text) {
     if (next().kind !== "line" && next().kind !== "end") fail("expected an operator");
   }
 
-  function hyperparameter(name, place) {
-    if (others.has(name)) fail(`${name} is set to a number and otherwise too; a state is 0 at first by itself`, place);
+  function setToNumber(name, place) {
+    if (names.has(name) && others.has(name)) fail(`${name} begins with a number only above all other lines that name it`, place);
     if (names.has(name)) fail(`${name} has a number already; give it one once, in a line above`, place);
     const { value } = signed();
+    if (others.has(name)) {
+      states.push(name);
+      starts[name] = value;
+      names.set(name, input(name));
+      return;
+    }
     const { low, high, closed, words } = rangeOf(name);
     if (!(low <= value && (value < high || (closed && value === high)))) fail(`${name} must be ${words}`, place);
     hyperparameters.set(name, value);
@@ -113,6 +121,7 @@ function parseRule(text) {
   if (names.get("x") === start) fail("x never gets a new value: end with x = ... or return ...");
   return {
     states,
+    starts,
     hyperparameters: Object.fromEntries(hyperparameters),
     ranges: Object.fromEntries([...hyperparameters.keys()].map((name) => [name, rangeOf(name)])),
     outputs: ["x", ...states].map((name) => names.get(name)),
@@ -123,7 +132,7 @@ function parseRule(text) {
 // A rule that has been read, as the object that targets/javascript.py writes of one. What is not the same for all weights is
 // worked out for each of them, the rest once a step, all in the order of the text.
 function stepping(rule, name) {
-  const { states, hyperparameters, ranges, outputs } = rule;
+  const { states, starts, hyperparameters, ranges, outputs } = rule;
   const numbers = Object.keys(hyperparameters);
   const variables = ["x", "dx", ...states, "t", ...numbers];
   const { cells, roots } = laidOut(outputs, variables);
@@ -137,7 +146,7 @@ function stepping(rule, name) {
     name,
     hyperparameters,
     ranges,
-    start: (x) => Object.fromEntries(states.map((state) => [state, new Float64Array(x.length)])),
+    start: (x) => Object.fromEntries(states.map((state) => [state, new Float64Array(x.length).fill(starts[state] ?? 0)])),
     step(x, dx, remembered, given, t) {
       const arrays = [x, ...states.map((state) => remembered[state])];
       memory[clock] = t;
