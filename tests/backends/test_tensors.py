@@ -56,6 +56,12 @@ CHANGES = {
 }
 
 
+def gradient_described(parameter):
+    """What is told of a gradient by its parameter; None for what is not ordinary."""
+    by = describer(CPU)
+    return described(parameter, Describer(by.gradient, told=by.told))
+
+
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_whatever_becomes_of_a_tensor_it_is_described_as_pytorch_does(data):
@@ -70,6 +76,31 @@ def test_whatever_becomes_of_a_tensor_it_is_described_as_pytorch_does(data):
             except RuntimeError:  # PyTorch does not do it to such a one
                 continue
             assert described(tensor, describer(CPU)) == described(tensor, ASKED)
+            holder = torch.nn.Parameter(torch.zeros(tensor.shape))
+            holder.grad_dtype = None  # a gradient may be of any
+            holder.grad = tensor.detach()
+            assert gradient_described(holder) == (described(holder.grad, ASKED) if at_sight(holder.grad) else None)
+
+
+def test_gradients_are_those_that_parameters_have_now():
+    x = torch.nn.Parameter(torch.zeros(2, 3))
+    assert gradient_described(x) is None
+    assert gradient_described(torch.zeros(2)) is None
+    for kind in (torch.zeros, torch.ones):
+        x.grad = kind(2, 3)
+        assert gradient_described(x) == described(x.grad, ASKED)
+    x.grad = None
+    assert gradient_described(x) is None
+    (x * 2).sum().backward()
+    assert gradient_described(x) == described(x.grad, ASKED)
+    x.grad = None
+    x.register_hook(lambda gradient: gradient.mT.contiguous().mT)
+    (2 * x).sum().backward()
+    assert gradient_described(x) == described(x.grad, ASKED)
+    others = [torch.zeros(2, 3).to_sparse(), torch._lazy_clone(torch.zeros(2, 3)), torch._neg_view(torch.zeros(2, 3))]
+    for other in others:
+        x.grad = other
+        assert gradient_described(x) is None
 
 
 def test_ordinary_tensors_are_described_at_sight_and_no_others():
@@ -93,13 +124,21 @@ def test_a_first_look_inside_a_mode_that_makes_other_tensors_is_like_any_other()
 
 
 class Laid(ctypes.c_int64 * 24):
-    """A tensor as another version lays it out: the object of an array leads to its words just as a tensor's does."""
+    """A tensor as another version lays it out: the object of an array leads to its words just as a tensor's does.
 
-    def __init__(self, tensor, begin):
+    The words that all versions know begin where it is told, and in what autograd keeps one is the gradient.
+    """
+
+    def __init__(self, tensor, begin, gradient):
         here = int(describer(CPU).told[tensors._LAYOUT])
         found = (ctypes.c_int64 * (here + 15)).from_address(tensor._cdata)[:]
         super().__init__(*found[:6], *[-7] * (begin - 6), *found[here:])
         self.tensor, self.moved = tensor, self._cdata + 8 * begin - tensor._cdata - 8 * here
+        self.grad = None if tensor.grad is None else Laid(tensor.grad, begin, gradient)
+        self.kept = (ctypes.c_int64 * 6)(*[-7] * 6)
+        self[3] = 0 if self.grad is None else ctypes.addressof(self.kept)
+        if self.grad is not None:
+            self.kept[gradient] = self.grad._cdata
 
     @property
     def _cdata(self):
@@ -117,14 +156,20 @@ class Laid(ctypes.c_int64 * 24):
         return found
 
 
-@pytest.mark.parametrize(("begin", "known"), [(7, True), (8, True), (6, False), (9, False)])
-def test_tensors_are_known_as_every_version_lays_them_out_and_else_pytorch_is_asked(begin, known):
+@pytest.mark.parametrize(
+    ("begin", "known", "gradient", "gradient_known"),
+    [(7, True, 5, True), (8, True, 4, True), (8, True, 3, False), (6, False, 5, False), (9, False, 5, False)],
+)
+def test_tensors_are_known_as_versions_lay_them_out_and_else_pytorch_is_asked(begin, known, gradient, gradient_known):
     """The object of Python's that stands before the shape is told in one word from 2.13 on, and in two before."""
     base = torch.arange(24.0).reshape(2, 3, 4)
     usual = [*(torch.zeros(6, dtype=dtype) for dtype in DTYPES), base[1:, :, ::2].mT, base[0, 0, 0], base[:, :0]]
+    for tensor in usual[:2]:
+        tensor.grad = torch.ones_like(tensor)
     lazy = torch._lazy_clone(torch.zeros(3))
     others = [torch._neg_view(base), base[None, None, None], lazy, base.bool(), base.to("meta")]
-    laid = {id(each): each for each in (Laid(tensor, begin) for tensor in (*usual, *others))}
+    looked_at = [Laid(tensor, begin, gradient) for tensor in (*usual, *others)]
+    laid = {id(each): each for each in (*looked_at, *(each.grad for each in looked_at[:2]))}
     wanted = []
 
     @ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)
@@ -136,12 +181,18 @@ def test_tensors_are_known_as_every_version_lays_them_out_and_else_pytorch_is_as
 
     told = ASKED.told.copy()
     told[tensors._ASK] = ctypes.cast(ask, ctypes.c_void_p).value
-    asked, looked_at = Describer(ASKED.function, told=told), [*laid.values()]
+    asked = Describer(ASKED.function, told=told)
     sighted = tensors.at_sight(asked, looked_at[: len(usual)], [])
-    assert (sighted is not asked) == known
+    assert ((sighted is not asked), sighted.gradient != 0) == (known, gradient_known)
     wanted.clear()
     assert [described(each, sighted) for each in looked_at] == [each.due() for each in looked_at]
     assert [*map(id, wanted)] == [*map(id, others if known else usual + others)]
+    if gradient_known:
+        of_gradients = Describer(sighted.gradient, told=sighted.told)
+        assert [described(each, of_gradients) for each in looked_at[:3]] == [
+            *(each.grad.due() for each in looked_at[:2]),
+            None,
+        ]
 
 
 def test_where_one_tensor_is_not_described_as_pytorch_does_it_is_always_asked():

@@ -1,6 +1,7 @@
 """The quick step is the plain step, bit for bit, whatever becomes of settings, gradients, parameters and states."""
 
 import copy
+import ctypes
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 import downslope
 import downslope.torch
+from downslope.backends import tensors
+from downslope.torch.describe import describer
 from downslope.torch.layout import Layout
 
 RULES = {
@@ -275,3 +278,43 @@ def test_a_group_without_parameters_that_is_added_by_hand():
             optimizer.param_groups.append({**optimizer.param_groups[0], "params": []})
         optimizer.step()
     assert {own["step"].item() for own in optimizer.state.values()} == {4}
+
+
+class Doubled(torch.nn.Parameter):
+    """Says that its gradient is twice what autograd found."""
+
+    @property
+    def grad(self):
+        found = torch.Tensor.grad.__get__(self)
+        return None if found is None else 2 * found
+
+    @grad.setter
+    def grad(self, gradient):
+        torch.Tensor.grad.__set__(self, gradient)
+
+
+def test_gradients_are_taken_as_autograd_keeps_them_but_a_class_that_says_otherwise_is_asked():
+    """An object of Python's for every new gradient takes as long as all else; it is not made unless somebody asks."""
+    plain, doubled = parameter(0), Doubled(values(0, (3,)))
+    for x, factor in ((plain, 1), (doubled, 2)):
+        due = x.detach().clone()
+        optimizer = downslope.torch.SGD([x], lr=0.5)
+        for step in range(4):
+            optimizer.zero_grad()
+            (x * (step + 1.0)).sum().backward()
+            assert not has_object(x)
+            optimizer.step()
+            due -= 0.5 * factor * (step + 1.0)
+            assert torch.equal(x.detach(), due)
+            assert has_object(x) == (x is doubled or step == 0)  # the first step looks closer
+
+
+def has_object(x):
+    """Whether the gradient that autograd keeps for a tensor has an object of Python's."""
+    told = describer(x.device).told
+    gradient = at(at(x._cdata, 3), int(told[tensors._GRADIENT]))
+    return at(gradient, int(told[tensors._LAYOUT]) - 1) != 0
+
+
+def at(address, word):
+    return ctypes.c_int64.from_address(address + 8 * word).value

@@ -64,12 +64,14 @@ class Describer:
         told: What it has to know, as words.
         type: The identity of the only type whose objects it may be given; 0 if it looks at the type itself.
         absent: The identity of the object that stands where there is no gradient; 0 if there always is one.
+        gradient: The address of the function that describes the gradient that belongs to an object; 0 if none does.
     """
 
     function: int
     told: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(1, np.int64))
     type: int = 0
     absent: int = 0
+    gradient: int = 0
 
 
 def kind_word(storage: str, *, pairs: bool = False) -> int:

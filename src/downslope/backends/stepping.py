@@ -129,6 +129,8 @@ class Stepper:
         )
         self.survey, self.squares, self.follow = self.place.survey, self.place.squares, self.place.follow
         self.leave_out = self.place.leave_out
+        if self.place.alone:  # and nothing else runs before gradients have been used, so that nobody needs to hold them
+            table.head.gradient = table.describer.gradient
         # Called with the gradients themselves; compiled code gets the table, their identities and their number.
         self._step = slot_table.step.bound(table.address)
         self._begin = slot_table.begin.bound(table.address) if table.counted else table.take
@@ -161,6 +163,7 @@ class Stepper:
     def quick_step(self) -> Callable[..., int] | None:
         """A function that does `step` on one thread, given the gradients one by one.
 
+        Given none, it takes those of the weights if all of them have ordinary ones; what it returns is else positive.
         None where several threads would do it faster.
         """
         if not self.place.update_at:

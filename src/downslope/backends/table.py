@@ -69,6 +69,7 @@ class Head:
     objects = _Word()  # the column from which on the identities of arrays and clocks are, 0 for the gradient
     number = _Word()  # the column with the number of the slot's tensor among all of the optimizer's
     describe = _Word()  # how objects are looked at, as in `Describer`
+    gradient = _Word()  # or 0 where every gradient has to be given
     told = _Word()
     type = _Word()
     device = _Word()  # where arrays are, as a description says it
@@ -100,11 +101,11 @@ _library = Library(__file__)
 
 
 @_library.function()
-def _look(book: words, thing: int64, at: words, writable: int64, device: int64) -> int64:
-    """Describe an object at `at`, and return its address; -1 if it has none there that can be read, or written to."""
+def _look(book: words, by: int64, thing: int64, at: words, writable: int64, device: int64) -> int64:
+    """Describe an object at `at` by a function, and return its address; -1 if there is none to read, or to write to."""
     if book[Head.type] != 0 and words(thing + TYPE)[0] != book[Head.type]:
         return -1  # of an object that may be anything, only its type is known
-    found = call(book[Head.describe], thing, at, book[Head.told]) & 0xFFFFFFFF
+    found = call(by, thing, at, book[Head.told]) & 0xFFFFFFFF
     if found != 0 and (found != READ_ONLY or writable != 0):
         call(book[Head.clear])
         return -1
@@ -172,7 +173,9 @@ def look(book: words, objects: words, given: int64) -> int64:
 
     With another object behind it, whatever that is, it is one that belongs into the host's memory.
     """
-    return _look(book, objects[0], book + book[Head.scratch], 1, book[Head.device] if given == 1 else CPU)
+    return _look(
+        book, book[Head.describe], objects[0], book + book[Head.scratch], 1, book[Head.device] if given == 1 else CPU
+    )
 
 
 @_library.function(objects=True)
@@ -186,7 +189,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
             slots; and so are the identities of weights, states and clocks, which the caller holds (0 where there is
             none yet).
         gradients: The identities of the gradients, objects that the caller holds.
-        given: How many there are.
+        given: How many there are; with none, they are what belongs to the weights, and nobody holds them.
 
     Returns:
         `ALL`, `SOME`, `OTHER_CLOCKS`, or 1 + the number of the first slot with something to be looked into; in the last
@@ -195,10 +198,10 @@ def take(book: words, gradients: words, given: int64) -> int64:
     count, width, arrays, own = book[Head.count], book[Head.width], book[Head.arrays], book[Head.own]
     kinds, intervals, active = book + book[Head.kinds], book + book[Head.spans], words(book[Head.active_at])
     device, scales = book[Head.device], arrays - book[Head.scales]
-    counted = book[Head.counted]
+    counted, describe = book[Head.counted], book[Head.describe]
     x = book + book[Head.scratch]
     other = x + DESCRIPTION
-    if given != count:
+    if given != count and (given != 0 or book[Head.gradient] == 0):
         return 1
     for row in range(book[Head.rows]):
         active[row] = 0 if own > 0 else 1  # clocks that no slot has count every step
@@ -212,16 +215,17 @@ def take(book: words, gradients: words, given: int64) -> int64:
         size = slot[SIZE]
         slot[ACTIVE] = 0
         slot[LENGTH] = 0
-        if gradients[s] == book[Head.absent]:
+        if given != 0 and gradients[s] == book[Head.absent]:
             continue
         if objects[0] == 0:
             return s + 1
-        if _look(book, objects[0], x, 1, device) != slot[FIRST] or x[KIND] >> 32 != kinds[0]:
+        if _look(book, describe, objects[0], x, 1, device) != slot[FIRST] or x[KIND] >> 32 != kinds[0]:
             return s + 1
         if _elements(x) * pair != size or not _fills(x) or (slot[FIRST] <= 0 and size > 0):
             return s + 1
         for k in range(2, arrays):
-            if _look(book, objects[k], other, 1, device) != slot[FIRST + k] or (slot[FIRST + k] <= 0 and size > 0):
+            at = _look(book, describe, objects[k], other, 1, device)
+            if at != slot[FIRST + k] or (at <= 0 and size > 0):
                 return s + 1
             if other[KIND] >> 32 != kinds[k]:
                 return s + 1
@@ -231,7 +235,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
                 return s + 1
         clocks = doubles(book[Head.clocks_at]) + slot[ROW] * book[Head.clocks]
         for j in range(own):
-            at = _look(book, objects[arrays + j], other, 1, CPU if counted == 1 else device)
+            at = _look(book, describe, objects[arrays + j], other, 1, CPU if counted == 1 else device)
             if at <= 0 or other[KIND] >> 32 != kinds[arrays + j] or _elements(other) != 1:
                 return s + 1
             slot[FIRST + arrays + j] = at
@@ -241,8 +245,11 @@ def take(book: words, gradients: words, given: int64) -> int64:
             due = clocks[j]
             if not (value == due or (value != value and due != due)):
                 same_clocks = False
-        at = _look(book, gradients[s], other, 0, device)
-        if other[KIND] >> 32 != kinds[1] or not _alike(x, other) or (at <= 0 and size > 0):
+        if given == 0:
+            at = _look(book, book[Head.gradient], objects[0], other, 0, device)
+        else:
+            at = _look(book, describe, gradients[s], other, 0, device)
+        if at == -1 or other[KIND] >> 32 != kinds[1] or not _alike(x, other) or (at <= 0 and size > 0):
             return s + 1
         end = at + size * gradient_size
         low, high = 0, book[Head.intervals]
@@ -327,6 +334,7 @@ class SlotTable:
     """The arrays or tensors that one kernel updates, and where they are.
 
     Attributes:
+        describer: How it is looked at.
         held: What is held; see `__init__`.
         storages: What weights, gradients and states are stored as.
         slots: The slots, one row each.
@@ -389,7 +397,7 @@ class SlotTable:
         head.count, head.width, head.arrays, head.own, head.clocks = count, width, arrays, own, 1 + scalars
         head.objects, head.number = FIRST + arrays + own, width - 1
         head.describe, head.type, head.absent = describer.function, describer.type, describer.absent
-        self._told, head.told = describer.told, address(describer.told)
+        self.describer, head.told = describer, address(describer.told)
         head.device, head.counted = device, counted
         head.clear, head.seed = ctypes.cast(ctypes.pythonapi.PyErr_Clear, ctypes.c_void_p).value or 0, seed
         self._book[at[1] : at[2]] = kinds

@@ -6,19 +6,24 @@ of all kinds, and makes sure that each is described as PyTorch describes it; if 
 Whatever is out of the ordinary is told apart by its words, and left to PyTorch: other classes, more than five axes,
 lazily negated, conjugated or copied tensors, those of other devices, traced ones.
 
+A gradient may be described by the parameter that it belongs to. That spares its object of Python's, which PyTorch
+makes when `grad` is first asked for; but whoever asks so holds no gradient, and has to be done with it before anything
+else runs.
+
 Source: https://github.com/dmlc/dlpack, `DLPackExchangeAPI`; PyTorch 2.11 to 2.13, `c10/core/TensorImpl.h`,
-`StorageImpl.h`, `impl/PyObjectSlot.h`.
+`StorageImpl.h`, `impl/PyObjectSlot.h`, `torch/csrc/autograd/variable.h`.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from downslope.backends.compiler import call, int64, words
+from downslope.backends.compiler import boolean, call, int64, words
 from downslope.backends.describe import (
     DATA,
     DESCRIPTION,
@@ -33,9 +38,9 @@ from downslope.backends.describe import (
 from downslope.backends.machine import Library
 from downslope.backends.memory import address
 
-_STORAGE, _LAYOUTS = 2, (7, 8)
-"""Words of a tensor's implementation: its storage, and from where on those below follow. Right before them stands its
-object of Python: one word, and up to PyTorch 2.12 also the interpreter that it is of."""
+_STORAGE, _AUTOGRAD, _LAYOUTS = 2, 3, (7, 8)
+"""Words of a tensor's implementation: its storage, what autograd keeps with it, and from where on those below follow.
+Right before them stands its object of Python: one word, and up to PyTorch 2.12 also the interpreter that it is of."""
 
 _AXES, _SHAPE, _STRIDES, _FIRST, _COUNT, _OF, _KEYS = 0, 1, 6, 11, 12, 13, 14
 """The words that follow. `_OF`: dtype (16 bits), device (8), its number (8), whether there is one (8)."""
@@ -43,19 +48,24 @@ _AXES, _SHAPE, _STRIDES, _FIRST, _COUNT, _OF, _KEYS = 0, 1, 6, 11, 12, 13, 14
 _DATA, _CHECKS = 2, 7
 """Words of a storage. `_CHECKS`: among others, in its fourth byte, whether it may not be read just so."""
 
+_GRADIENTS = 5, 4
+"""The word of what autograd keeps that is the gradient. A name comes first, a string of four words in GNU's library of
+C++ and of three in LLVM's."""
+
 _INLINE = 5
 """Up to so many axes have their shape and strides in the implementation itself."""
 
 _BEHIND = object.__basicsize__
 """Where a tensor says what its implementation is, in bytes."""
 
-_ASK, _LAYOUT, _PLAIN, _NAMED, _PLACES = range(5)
+_ASK, _LAYOUT, _GRADIENT, _PLAIN, _NAMED, _PLACES = range(6)
 _PLACE, _WHERE, _KEYSET = range(3)
 _DTYPES = _PLACES + 2 * 3
 _MOST = 64
-"""What the describing function is told: where PyTorch's own is; which one of the layouts holds; the two classes that it
-may look at; for each of two devices what a tensor says that is there, what a description says then, and the keys of an
-ordinary tensor there; and for every dtype by its number the upper half of `KIND`, or 0."""
+"""What the describing functions are told: where PyTorch's own is; which one of the layouts holds; which one of
+`_GRADIENTS`, or 0; the two classes that they may look at; for each of two devices what a tensor says that is there,
+what a description says then, and the keys of an ordinary tensor there; and for every dtype by its number the upper half
+of `KIND`, or 0."""
 
 _library = Library(__file__)
 
@@ -63,10 +73,32 @@ _library = Library(__file__)
 @_library.function(python=True)
 def _at_sight(tensor: int64, at: words, told: words) -> int64:
     """Describe a tensor at `at`, if it is an ordinary one; else -1."""
-    kind = words(tensor + TYPE)[0]
-    if kind != told[_PLAIN] and kind != told[_NAMED]:
+    if _is_known(tensor, told):
+        return _implemented(words(tensor + _BEHIND)[0], at, told)
+    return -1
+
+
+@_library.function(python=True, address=True)
+def _gradient(parameter: int64, at: words, told: words) -> int64:
+    """Describe the gradient of a tensor at `at`, if both are ordinary ones; else -1, as where there is none."""
+    if not _is_known(parameter, told):
         return -1
-    whole = words(tensor + _BEHIND)[0]
+    kept = words(words(parameter + _BEHIND)[0])[_AUTOGRAD]
+    if kept == 0:
+        return -1
+    return _implemented(words(kept)[told[_GRADIENT]], at, told)
+
+
+@_library.function()
+def _is_known(thing: int64, told: words) -> boolean:
+    """Whether an object is of the classes that may be looked at."""
+    kind = words(thing + TYPE)[0]
+    return kind == told[_PLAIN] or kind == told[_NAMED]
+
+
+@_library.function()
+def _implemented(whole: int64, at: words, told: words) -> int64:
+    """Describe a tensor at `at`, given its implementation."""
     begin = whole + 8 * told[_LAYOUT]
     behind = words(begin)
     of = behind[_OF]
@@ -129,7 +161,8 @@ def at_sight(asked: Describer, usual: Sequence[Any], others: Sequence[Any]) -> D
 
     Args:
         asked: What `of_tensors` gives.
-        usual: Ordinary tensors: with one or two classes, on one or two devices, and of the dtypes to be known.
+        usual: Ordinary tensors: with one or two classes, on one or two devices, of the dtypes to be known, and with
+            gradients.
         others: More tensors, ordinary or not, which must be described as PyTorch does.
 
     Returns:
@@ -158,8 +191,16 @@ def at_sight(asked: Describer, usual: Sequence[Any], others: Sequence[Any]) -> D
     sighted, room = Describer(asked.function, told=told, absent=asked.absent), np.zeros(DESCRIPTION, np.int64)
     if any(_at_sight.call(id(tensor), address(room), address(told)) != 0 for tensor in usual):
         return asked
-    same = all(_described(tensor, sighted) == _described(tensor, asked) for tensor in (*usual, *others))
-    return sighted if same else asked
+    everything = [*usual, *others]
+    if any(_described(tensor, sighted) != _described(tensor, asked) for tensor in everything):
+        return asked
+    told[_GRADIENT] = next((word for word in _GRADIENTS if all(_kept_at(word, tensor) for tensor in usual)), 0)
+    if told[_GRADIENT] == 0:
+        return sighted
+    of_gradients = Describer(_gradient.address, told=told)
+    due = [None if tensor.grad is None else _described(tensor.grad, asked) for tensor in everything]
+    same = [_described(tensor, of_gradients) for tensor in everything] == due
+    return replace(sighted, gradient=of_gradients.function) if same else sighted
 
 
 _CALLED = ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)
@@ -180,6 +221,14 @@ def _laid_out(tensor: Any, layout: int) -> bool:
     found = storage, behind[_AXES], shape, strides, behind[_FIRST], behind[_COUNT]
     due = held._cdata, tensor.dim(), [*tensor.shape], [*tensor.stride()], tensor.storage_offset(), tensor.numel()
     return found == due and _words(held._cdata, _CHECKS + 1)[_DATA] == held.data_ptr()
+
+
+def _kept_at(word: int, tensor: Any) -> bool:
+    """Whether a tensor's gradient, if it has one, is this word of what autograd keeps with it."""
+    if tensor.grad is None:
+        return True
+    kept = _words(tensor._cdata, _AUTOGRAD + 1)[_AUTOGRAD]
+    return kept != 0 and _words(kept, word + 1)[word] == tensor.grad._cdata
 
 
 def _described(tensor: Any, describer: Describer) -> list[int] | None:

@@ -43,7 +43,10 @@ def _usual(device: torch.device) -> list[torch.Tensor]:
     parameter = torch.nn.Parameter(base.clone())
     parameter.grad = base.clone()
     parameter.data = parameter.data.double()[1:]
-    return [*found, moved, resized, set_, parameter, parameter.grad]
+    leaf = torch.zeros(2, device=device, requires_grad=True)
+    leaf.grad = torch.ones(2, device=device)
+    leaf.grad = torch.zeros(2, device=device)
+    return [*found, moved, resized, set_, parameter, parameter.grad, leaf]
 
 
 def _unusual() -> list[torch.Tensor]:

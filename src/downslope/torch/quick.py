@@ -18,6 +18,8 @@ from downslope.torch.state import all_local, is_distributed
 _GRAD, _LOCAL = attrgetter("grad"), attrgetter("_local_tensor")
 _RESTLESS = 255
 """After how many steps at the most there is a watch again."""
+_TRIES = 8
+"""How often it is found that not all parameters have ordinary gradients, before Python is asked for them at once."""
 
 Groups = Sequence[dict[str, Any]]
 
@@ -35,13 +37,20 @@ def quick_step(layout: Layout) -> Callable[[Groups, State], bool] | None:
     if update is None or not all(reader.fixed for reader in layout.readers):
         return None
     current, params, weights, sharded = _Current(layout), layout.params, layout.weights, layout.sharded
-    increase = torch._C._increment_version
+    increase, tries = torch._C._increment_version, 0 if sharded else _TRIES
 
     def step(groups: Groups, state: State) -> bool:
+        nonlocal tries
         watch = current.watch
         kept = watch is not None and watch.unchanged(groups, state) and not (sharded and current.shards_changed())
         if not kept and not current.caught_up(groups, state):
             return False
+        if tries:
+            code = update()
+            if code == ALL:
+                increase(weights)
+                return True
+            tries -= 1
         gradients = layout.shards() if sharded else [*map(_GRAD, params)]
         if gradients is None:
             return False
