@@ -64,7 +64,7 @@ def test_a_table_of_a_race_without_results(race):
 
 def test_the_start_says_what_is_raced():
     text = "\n".join(about(load_problem("parabola"), 2))
-    facts = ("Regression", "1,000 rows", "600 to train", "1-20-1", "epochs", "standardised", "1 is what predicting")
+    facts = ("Regression", "1,000 rows", "600 to train", "1-20-1", "epochs", "0.0955 is what predicting")
     assert [fact for fact in facts if fact not in text] == []
     assert "2.3 is what guessing" in "\n".join(about(load_problem("digits"), 6))
 

@@ -19,9 +19,9 @@ from rich.text import Text
 
 from downslope.backends.threads import available
 from downslope.lab.engines.learner import Loss, described
-from downslope.lab.engines.network import Network
+from downslope.lab.engines.network import model_of
 from downslope.lab.engines.protocol import Progress, Run
-from downslope.lab.problems.baseline import NAMES
+from downslope.lab.problems.baseline import NAMES, baseline_on
 from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.comparison import Interval
@@ -196,31 +196,36 @@ def _first(run: Run) -> str:
     return printable(f"First run, {run.rule} at lr {run.lr:g}: {end}")
 
 
-def about(problem: Problem, rules: int, splits: str = "varied") -> tuple[str, str, str, str]:
-    """What is raced, in four lines: the title, the task and its rows, the network and its training, the loss.
+def about(problem: Problem, rules: int, splits: str = "varied") -> list[str]:
+    """What is raced, in lines: the title, the task and its rows, the model and its training, the loss, what is shown.
 
     Args:
         problem: What is raced on.
         rules: How many rules take part.
         splits: "varied" if every seed has a split of its own.
     """
-    network = Network.of(problem)
+    model = model_of(problem)
+    many = f"{rules} rule{'s' if rules != 1 else ''}"
+    title, shows = printable(problem.title), [f"A right implementation: {problem.shows}"] if problem.shows else []
+    if problem.task is None:
+        budget = f"{problem.epochs * (problem.draws or 1):,} steps from a start by the seed"
+        return [title, f"{problem.about}; {model.size:,} weights, {budget}; {many}", *shows]
     parts = {"to train": problem.train, "to validate": problem.valid, "to test": problem.test}
     rows = sum(len(part.x) for part in parts.values())
     split = ", ".join(f"{len(part.x):,} {purpose}" for purpose, part in parts.items())
-    sizes = "-".join(map(str, network.sizes))
     if problem.task == "classification":
         loss = f"cross-entropy; {math.log(problem.outputs):.3g} is what guessing among {problem.outputs} classes gives"
     else:
-        loss = "mean squared error of the standardised target; 1 is what predicting the mean gives"
-    return (
-        printable(problem.title),
+        constant = baseline_on(problem, *problem.split()[:2])[0]
+        loss = f"mean squared error; {constant:.3g} is what predicting the mean gives"
+    return [
+        title,
         f"{problem.task.capitalize()} of {rows:,} rows: {split}; "
         + ("each seed has a split of its own" if splits == "varied" else "one split for all seeds"),
-        f"{sizes} network, {network.size:,} weights, {problem.epochs} epochs in batches of {problem.batch_size}; "
-        f"{rules} rule{'s' if rules != 1 else ''}",
+        f"{model.name}, {model.size:,} weights, {problem.epochs} epochs in batches of {problem.batch_size}; {many}",
         f"Loss: {loss}",
-    )
+        *shows,
+    ]
 
 
 def about_training(train: Callable[[Any], object], rules: int) -> tuple[str, str]:
@@ -247,6 +252,7 @@ def about_model(
         rules: How many rules take part.
         splits: "varied" if every seed has a split of its own.
     """
+    assert examples.task is not None  # data without are refused
     parts = examples.split()
     split = ", ".join(
         f"{len(rows):,} {purpose}" for rows, purpose in zip(parts, ("to train", "to validate", "to test"), strict=True)

@@ -164,6 +164,9 @@ def race(
         _refuse(about_table, _OF_TABLES, "a table")
     elif model is None:
         _refuse({"steps": steps, "limit": limit, "quiet": quiet}, _OF_OWN, "a training of your own")
+    if isinstance(problem, Problem) and problem.task is None:
+        without = f"data, and {problem.name} has none"
+        _refuse({"split_seed": split_seed, "splits": splits, "why": why}, _OF_TABLES, without)
     if not (own or model is not None or isinstance(problem, Problem)):
         raise DataError(
             f"problem: a {type(problem).__name__} is no problem; make one with load_table(..., target=COLUMN), or give "
@@ -247,7 +250,7 @@ def _table_race(
     watch: Callable[[Stage | Progress], None],
     budget: Budget | None,
 ) -> Race:
-    """A race on a table."""
+    """A race on a problem."""
     from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
 
     start, varied, clock = time.perf_counter(), plan.splits == "varied", _clock(budget)
@@ -303,12 +306,15 @@ def _model_race(
         clock=_clock(budget),
     )
 
+    task = examples.task
+    assert task is not None  # data without are refused
+
     def raced(plan: Plan) -> Raced:
         return Raced.table(
             examples,
             plan,
             [engine.split_number(one) for one in plan.verdict_seeds],
-            about=described(make, loss, examples.task),
+            about=described(make, loss, task),
             comparable=isinstance(engine.loss, str),
         )
 

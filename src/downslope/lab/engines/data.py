@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.engines.order import batch_order
+from downslope.lab.engines.order import batch_order, drawn
 from downslope.lab.engines.protocol import SEEDS_PER_RACE
 from downslope.lab.problems.columns import Columns, Scaling
 from downslope.lab.problems.problem import Parts, Problem
@@ -27,6 +27,9 @@ CACHED_SPLIT_BYTES = 64 * 2**20
 
 MOST_EVALUATED = 2048
 """Rows of a lane that are evaluated at a time."""
+
+MOST_PIECES = 64
+"""Rather than in more pieces of the size that suits the validation rows, others are evaluated in larger ones."""
 
 
 class Rows(NamedTuple):
@@ -76,15 +79,16 @@ class Data:
         self._splits = functools.lru_cache(max(4, CACHED_SPLIT_BYTES // (4 * len(y))))(self._split)
         first = self.split(0).parts
         rows = len(first.train)
-        self.batch_size = min(problem.batch_size, rows)
-        self.steps = rows // self.batch_size
+        self.batch_size = problem.batch_size if problem.draws else min(problem.batch_size, rows)
+        self.steps = problem.draws or rows // self.batch_size
         pieces = -(-len(first.valid) // MOST_EVALUATED)
         self.piece = -(-len(first.valid) // pieces)
-        self.order = functools.lru_cache(max(8, CACHED_ORDER_BYTES // (4 * rows)))(self._order)
+        each = 4 * self.steps * self.batch_size
+        self.order = functools.lru_cache(max(8, CACHED_ORDER_BYTES // each))(self._order)
 
     def split_number(self, seed: int) -> int:
         """Which split of the family a seed has."""
-        return seed % SEEDS_PER_RACE if self.varied else 0
+        return seed % SEEDS_PER_RACE if self.varied and self.problem.parts is None else 0
 
     def split(self, seed: int) -> ScaledSplit:
         """The split of a seed, and how its training rows scale all rows."""
@@ -103,6 +107,8 @@ class Data:
     def _order(self, seed: int, epoch: int) -> NDArray[np.int32]:
         """The row numbers of the batches of an epoch, shape `(steps, batch)`; `order` keeps those last asked for."""
         train = self.split(seed).parts.train
+        if self.problem.draws:
+            return train[drawn(seed, epoch, len(train), self.batch_size, self.steps)]
         return train[batch_order(seed, epoch, len(train), self.batch_size)]
 
     def scales(self, seeds: Sequence[int]) -> Scales:
@@ -125,13 +131,12 @@ class Data:
     def _rows(self, lanes: Sequence[NDArray[np.int32]]) -> Rows:
         """The rows of each lane, cut into pieces of equal length, so that one program evaluates them all."""
         total = len(lanes[0])
+        large = min(total, MOST_EVALUATED)
+        piece = self.piece if large <= MOST_PIECES * self.piece else large
         numbers = np.stack(lanes)
-        numbers = np.pad(numbers, ((0, 0), (0, -total % self.piece)))
-        starts = range(0, total, self.piece)
-        return Rows(
-            total,
-            [(numbers[:, s : s + self.piece], np.arange(s, s + self.piece) < total) for s in starts],
-        )
+        numbers = np.pad(numbers, ((0, 0), (0, -total % piece)))
+        starts = range(0, total, piece)
+        return Rows(total, [(numbers[:, s : s + piece], np.arange(s, s + piece) < total) for s in starts])
 
 
 def taken(rows: Any, scales: Scales, x: Any, y: Any) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""The losses and accuracies of many networks at once, each on rows of its own."""
+"""The losses and accuracies of many models at once, each on rows of its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.engines.data import Data, Rows, Scales, taken
-from downslope.lab.engines.network import Network, Weights
 from downslope.lab.engines.recorder import Losses
+from downslope.lab.problems.model import Model, Weights
 
 CACHE_BYTES = 2**20
 """What the lanes of a heat may touch in one step: the second-level cache of a present-day core, more or less. Few lanes
@@ -33,17 +33,17 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Evaluates as many networks at a time as a heat has lanes; all heats of a problem share one.
+    """Evaluates as many models at a time as a heat has lanes; all heats of a problem share one.
 
     Args:
-        data: The rows that networks are evaluated on.
-        network: The network whose weights differ from lane to lane.
-        lanes: How many networks; by default as many as fit the cache.
+        data: The rows that models are evaluated on.
+        model: The model whose weights differ from lane to lane.
+        lanes: How many models; by default as many as fit the cache.
     """
 
-    def __init__(self, data: Data, network: Network, lanes: int | None = None):
-        self.data, self.network = data, network
-        self.lanes = lanes or _usual_lanes(network, data.batch_size)
+    def __init__(self, data: Data, model: Model, lanes: int | None = None):
+        self.data, self.model = data, model
+        self.lanes = lanes or _usual_lanes(model, data.batch_size)
         self.lock = threading.Lock()
         self._untrained: dict[int, Losses] = {}
 
@@ -56,9 +56,9 @@ class Evaluator:
     def _evaluate(self) -> Callable[..., Any]:
         def evaluate(weights: Weights, scales: Scales, rows: Any, present: Any, x: Any, y: Any) -> Any:
             batch, goal = taken(rows, scales, x, y)
-            outputs = self.network.outputs(weights, batch)
-            loss = jnp.where(present, self.network.losses(outputs, goal), 0.0).sum()
-            hits = jnp.where(present, self.network.hits(outputs, goal), 0.0).sum()
+            outputs = self.model.outputs(weights, batch)
+            loss = jnp.where(present, self.model.losses(outputs, goal), 0.0).sum()
+            hits = jnp.where(present, self.model.hits(outputs, goal), 0.0).sum()
             return loss, hits
 
         return jax.jit(jax.vmap(evaluate, in_axes=(0, 0, 0, None, None, None)), compiler_options=ONE_CORE)
@@ -70,13 +70,13 @@ class Evaluator:
         return Evaluation(loss / rows.total, hits / rows.total)
 
     def untrained(self, seeds: Sequence[int]) -> Mapping[int, Losses]:
-        """The losses of the untrained networks of these seeds, and of those asked for before."""
+        """The losses of the untrained models of these seeds, and of those asked for before."""
         with self.lock:
             new = [seed for seed in dict.fromkeys(seeds) if seed not in self._untrained]
             for first in range(0, len(new), self.lanes):
                 group = new[first : first + self.lanes]
                 filled = group + [group[0]] * (self.lanes - len(group))
-                stacked = jax.tree.map(lambda *a: np.stack(a), *[self.network.initial(seed) for seed in filled])
+                stacked = jax.tree.map(lambda *a: np.stack(a), *[self.model.initial(seed) for seed in filled])
                 weights = jax.device_put(stacked, self.data.device)  # as in an epoch: else it would compile once more
                 scales = self.data.scales(filled)
                 train = self.evaluate(weights, scales, self.data.train_rows(filled))
@@ -87,7 +87,7 @@ class Evaluator:
             return self._untrained
 
     def losses(self, seed: int, weights: Sequence[Weights]) -> list[float]:
-        """The mean training loss of networks of one seed."""
+        """The mean training loss of models of one seed."""
         found: list[float] = []
         scales, rows = self.data.scales([seed] * self.lanes), self.data.train_rows([seed] * self.lanes)
         for first in range(0, len(weights), self.lanes):
@@ -98,7 +98,7 @@ class Evaluator:
         return found
 
 
-def _usual_lanes(network: Network, batch_size: int) -> int:
+def _usual_lanes(model: Model, batch_size: int) -> int:
     """As many lanes as fit the cache: weights, gradient and two states, the batch, and what backward needs of it."""
-    numbers = 4 * network.size + batch_size * (network.sizes[0] + 3 * sum(network.sizes[1:]))
+    numbers = 4 * model.size + batch_size * model.width
     return int(np.clip(CACHE_BYTES // (4 * numbers), *LANES))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +23,9 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.data import Scales, taken
 from downslope.lab.engines.evaluator import ONE_CORE, Evaluator
-from downslope.lab.engines.network import Weights
 from downslope.lab.engines.protocol import Entrant, Entry, Progress, Run, Snapshot
 from downslope.lab.engines.recorder import Losses, Recorder
+from downslope.lab.problems.model import Weights, mean_loss
 from downslope.targets.arrays import interpret
 
 
@@ -130,7 +131,7 @@ class Heat:
 
     def _runs(self, ended: Sequence[tuple[int, Recorder]]) -> tuple[Run, ...]:
         test = None
-        if any(recorder.entry.phase == "verdict" for _, recorder in ended):
+        if len(self.data.problem.test_rows) and any(recorder.entry.phase == "verdict" for _, recorder in ended):
             test = self.evaluator.evaluate(self.lanes.weights, self.scales, self.evaluator.test_rows)
         runs = []
         for lane, recorder in ended:
@@ -138,7 +139,7 @@ class Heat:
             if test is not None and recorder.entry.phase == "verdict":
                 lost = recorder.diverged_at is not None
                 seen = (math.inf, 0.0) if lost else (float(test.loss[lane]), float(test.accuracy[lane]))
-            runs.append(recorder.run(self.epochs, self.evaluator.network.task == "classification", seen))
+            runs.append(recorder.run(self.epochs, self.evaluator.model.accurate, seen))
         return tuple(runs)
 
 
@@ -146,7 +147,7 @@ class Trainer:
     """A rule on a problem: the program that trains all lanes for an epoch, compiled when it is first needed.
 
     Args:
-        evaluator: The network, its data and the number of lanes.
+        evaluator: The model, its data and the number of lanes.
         name: What the rule is called in this race.
         entrant: Its formula and its hyperparameters other than the learning rate.
     """
@@ -159,7 +160,7 @@ class Trainer:
 
     def lane(self, seed: int, lr: float) -> Lanes:
         """A single lane before the first step."""
-        weights = self.evaluator.network.initial(seed)
+        weights = self.evaluator.model.initial(seed)
         settings = {**self.scalars, "lr": lr}  # from which a state may start too
         starts = {name: self.program.initial(name, settings) for name in self.program.states}
         states = {
@@ -207,7 +208,7 @@ class Trainer:
             ahead = [{"x": w, **s} for w, s in zip(point, states, strict=True)]
             point = tuple(interpret(self.program.lookahead, arrays, scalars, jnp)["x"] for arrays in ahead)
         batch = taken(rows, scales, x, y)
-        loss, gradient = jax.value_and_grad(self.evaluator.network.loss)(point, *batch)
+        loss, gradient = jax.value_and_grad(partial(mean_loss, self.evaluator.model))(point, *batch)
         new = [
             interpret(self.program, {"x": w, "dx": dx, **s}, scalars, jnp)
             for w, dx, s in zip(lane.weights, gradient, states, strict=True)

@@ -22,11 +22,9 @@ from downslope.lab.engines.data import Data
 from downslope.lab.engines.evaluator import Evaluator
 from downslope.lab.engines.heat import Heat, Trainer
 from downslope.lab.engines.lookout import Lookout
-from downslope.lab.engines.network import Network
+from downslope.lab.engines.network import model_of
 from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Snapshot, Surroundings
 from downslope.lab.problems.problem import Problem
-
-_ACTIVATIONS = {"relu": "ReLU"}
 
 
 class JaxEngine:
@@ -74,20 +72,18 @@ class JaxEngine:
         self.threads = threads or available()
         self.seconds = dict.fromkeys(entrants, 0.0)
         self._data = Data(problem, split_seed, varied)
-        evaluator = Evaluator(self._data, Network.of(problem), lanes)
-        self._network = evaluator.network
+        evaluator = Evaluator(self._data, model_of(problem), lanes)
         self._evaluator = evaluator
         self._lookout = Lookout(evaluator, entrants)
         self._trainers = {name: Trainer(evaluator, name, entrant) for name, entrant in entrants.items()}
 
     @property
     def description(self) -> Description:
-        """The network, and what each run of it is."""
-        network = self._network
+        """The model, and what each run of it is."""
+        model = self._evaluator.model
         return Description(
-            network=f"{'-'.join(map(str, network.sizes))} MLP, "
-            f"{_ACTIVATIONS.get(network.activation, network.activation)}",
-            weights=network.size,
+            network=model.name,
+            weights=model.size,
             batch_size=self._data.batch_size,
             steps_per_epoch=self._data.steps,
             epochs=self.problem.epochs,

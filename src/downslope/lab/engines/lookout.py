@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.engines.evaluator import Evaluator
-from downslope.lab.engines.network import Weights
 from downslope.lab.engines.protocol import Entrant, Snapshot, Surroundings
 from downslope.lab.engines.terrain import Terrain
+from downslope.lab.problems.model import Weights
 from downslope.targets.arrays import interpret
 from downslope.targets.stability import Stability, effective, limits
 
@@ -24,13 +24,13 @@ class Lookout:
     """Looks around at runs, in as many threads as want to.
 
     Args:
-        evaluator: The network and its data.
+        evaluator: The model and its data.
         entrants: The rules by what they are called in the race.
     """
 
     def __init__(self, evaluator: Evaluator, entrants: Mapping[str, Entrant]):
         self.data, self.entrants = evaluator.data, entrants
-        self.terrain = Terrain(evaluator.data, evaluator.network)
+        self.terrain = Terrain(evaluator.data, evaluator.model)
         self._untrained: dict[int, tuple[float, float]] = {}  # by seed, for all rules
         self._lock = threading.Lock()
         self._stability = functools.cache(self._read_off)
@@ -54,7 +54,7 @@ class Lookout:
         curvature, noise_scale = self._plain(snapshot)
         root = self._root(snapshot, step)
         pairs = [(before["x"], after["x"]) for before, after in zip(step.before, step.after, strict=True)]
-        layers = [pairs[k : k + 2] for k in range(0, len(pairs), 2)]  # weights and biases
+        layers = _layers(pairs)
         return Surroundings(
             epoch=snapshot.epoch,
             curvature=curvature,
@@ -121,6 +121,16 @@ class _Step:
     numbers: dict[str, float]
     before: Sequence[Mapping[str, Any]]
     after: Sequence[Mapping[str, Any]]
+
+
+def _layers(pairs: Sequence[tuple[Any, Any]]) -> list[list[tuple[Any, Any]]]:
+    """Arrays before and after a step, layer by layer: a vector belongs to what is before it."""
+    layers: list[list[tuple[Any, Any]]] = []
+    for before, after in pairs:
+        if before.ndim > 1 or not layers:
+            layers.append([])
+        layers[-1].append((before, after))
+    return layers
 
 
 def _ratio(moved: float, size: float) -> float:

@@ -13,10 +13,8 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
+from downslope.lab.problems.model import Model, Weights, mean_loss
 from downslope.lab.problems.problem import Problem
-
-Weights = tuple[Any, ...]
-"""The arrays of a network, layer by layer: weights of shape `(out, in)`, then biases of shape `(out,)`."""
 
 ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
     # name: (function, gain: by how much it shrinks the mean square of what passes through it)
@@ -24,11 +22,14 @@ ACTIVATIONS: dict[str, tuple[Callable[[jax.Array], jax.Array], float]] = {
     "tanh": (jnp.tanh, 1.0),
     "sigmoid": (jax.nn.sigmoid, 1.0),
 }
+NAMES = {"relu": "ReLU"}
 
 
 @dataclass(frozen=True)
 class Network:
-    """A fully connected network and the loss it is trained on.
+    """A fully connected network and the loss it is trained on: a `Model`.
+
+    Its weights are layer by layer an array of shape `(out, in)`, then biases of shape `(out,)`.
 
     Attributes:
         sizes: Features, sizes of the hidden layers, outputs.
@@ -61,13 +62,29 @@ class Network:
     @classmethod
     def of(cls, problem: Problem) -> Network:
         """The network that a problem asks for."""
+        assert problem.task is not None  # else the problem brings its model
         sizes = (len(problem.features), *problem.hidden, problem.outputs)
         return cls(sizes, problem.activation, problem.task)
+
+    @property
+    def name(self) -> str:
+        """Its sizes and its activation."""
+        return f"{'-'.join(map(str, self.sizes))} MLP, {NAMES.get(self.activation, self.activation)}"
 
     @property
     def size(self) -> int:
         """The number of weights, biases included."""
         return sum((fan_in + 1) * fan_out for fan_in, fan_out in self._layers())
+
+    @property
+    def width(self) -> int:
+        """The features, and what backward needs of every unit."""
+        return self.sizes[0] + 3 * sum(self.sizes[1:])
+
+    @property
+    def accurate(self) -> bool:
+        """Whether it tells classes apart."""
+        return self.task == "classification"
 
     def initial(self, seed: int) -> tuple[NDArray[np.float32], ...]:
         """The weights before training: normal with variance gain / fan-in, biases zero.
@@ -79,7 +96,7 @@ class Network:
             seed: Any integer from 0.
 
         Returns:
-            float32 arrays as described by `Weights`.
+            float32 arrays, layer by layer.
         """
         rng = np.random.default_rng((seed, 0))
         weights: list[NDArray[np.float32]] = []
@@ -94,7 +111,7 @@ class Network:
         """What the network says about some rows: logits or predictions.
 
         Args:
-            weights: The weights, see `Weights`.
+            weights: The weights, layer by layer.
             x: Features, shape `(rows, features)`.
 
         Returns:
@@ -125,7 +142,8 @@ class Network:
 
     def loss(self, weights: Weights, x: Any, y: Any) -> jax.Array:
         """The mean loss over some rows; the arguments are those of `outputs` and `losses`."""
-        return self.losses(self.outputs(weights, x), y).mean()
+        loss: jax.Array = mean_loss(self, weights, x, y)
+        return loss
 
     def hits(self, outputs: jax.Array, y: Any) -> jax.Array:
         """1 for every row whose largest output is that of its class, else 0; all 0 for regression."""
@@ -139,6 +157,11 @@ class Network:
 
     def _layers(self) -> Sequence[tuple[int, int]]:
         return list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
+
+
+def model_of(problem: Problem) -> Model:
+    """What is trained on a problem: the model that it brings, or else the network that it asks for."""
+    return problem.model or Network.of(problem)
 
 
 @jax.custom_vjp

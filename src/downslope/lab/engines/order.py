@@ -29,3 +29,19 @@ def batch_order(seed: int, epoch: int, rows: int, batch_size: int) -> NDArray[np
     steps = rows // batch_size
     order = np.random.default_rng((seed, epoch)).permutation(rows)
     return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+def drawn(seed: int, epoch: int, rows: int, batch_size: int, steps: int) -> NDArray[np.int32]:
+    """Which rows form the batches of an epoch, each drawn from all of them whatever was drawn before.
+
+    Args:
+        seed: The seed of the run.
+        epoch: The epoch, from 1.
+        rows: The number of training rows.
+        batch_size: Rows per step.
+        steps: Steps of the epoch.
+
+    Returns:
+        Row numbers, shape `(steps, batch_size)`.
+    """
+    return np.random.default_rng((seed, epoch)).integers(rows, size=(steps, batch_size), dtype=np.int32)

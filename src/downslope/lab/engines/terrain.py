@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.data import Data, Scales, taken
 from downslope.lab.engines.evaluator import ONE_CORE
-from downslope.lab.engines.network import Network, Weights
+from downslope.lab.problems.model import Model, Weights, mean_loss
 
 MOST_ROWS = 4096
 """Training rows that the loss is looked at on; where there are more, these many of them."""
@@ -41,12 +42,12 @@ class Terrain:
 
     Args:
         data: The rows.
-        network: The network whose loss it is.
+        model: The model whose loss it is.
     """
 
-    def __init__(self, data: Data, network: Network):
-        self.data, self.network = data, network
-        self._unflatten = ravel_pytree(network.initial(0))[1]
+    def __init__(self, data: Data, model: Model):
+        self.data, self.loss = data, partial(mean_loss, model)
+        self._unflatten = ravel_pytree(model.initial(0))[1]
         self._directed = _Program(self._gradient_and_product)
         self._gradient = _Program(self._batch_gradient)
         self._squares = _Program(self._mean_square)
@@ -138,18 +139,18 @@ class Terrain:
         batch = taken(*taking)
 
         def gradient(flat: Any) -> Any:
-            return ravel_pytree(jax.grad(self.network.loss)(self._unflatten(flat), *batch))[0]
+            return ravel_pytree(jax.grad(self.loss)(self._unflatten(flat), *batch))[0]
 
         return jax.jvp(gradient, (point,), (direction,))
 
     def _batch_gradient(self, weights: Weights, *taking: Any) -> Any:
-        return jax.grad(self.network.loss)(weights, *taken(*taking))
+        return jax.grad(self.loss)(weights, *taken(*taking))
 
     def _mean_square(self, weights: Weights, *taking: Any) -> Any:
         """The mean over rows of the square of their gradient's length."""
 
         def square(row: Any, goal: Any) -> Any:
-            gradient = jax.grad(self.network.loss)(weights, row[None], goal[None])
+            gradient = jax.grad(self.loss)(weights, row[None], goal[None])
             return sum(jnp.vdot(g, g) for g in gradient)
 
         return jax.vmap(square)(*taken(*taking)).mean()

@@ -50,6 +50,7 @@ def baseline_on(
     problem: Problem | Examples, train: NDArray[np.int32], rows: NDArray[np.int32]
 ) -> tuple[float, float | None]:
     """The loss and accuracy of a constant prediction on some rows of a problem, learned from the training rows."""
+    assert problem.task is not None  # else there is nothing to predict
     y: Any = problem.y if isinstance(problem, Examples) else problem.targets
     if isinstance(y, Columns):
         y = y.scaling(train).of(y.values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -112,9 +113,24 @@ def _parabola() -> Problem:
     )
 
 
+def _made(module: str, name: str) -> Callable[[], Problem]:
+    """A problem with a model of its own, whose module is imported when it is wanted: it imports JAX."""
+
+    def load() -> Problem:
+        made: Problem = getattr(importlib.import_module(f"downslope.lab.problems.{module}"), name)()
+        return made
+
+    return load
+
+
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "digits": _digits,
     "breast-cancer": _breast_cancer,
     "diabetes": _diabetes,
     "parabola": _parabola,
+    "noisy-quadratic": _made("functions", "noisy_quadratic"),
+    "deep-quadratic": _made("functions", "deep_quadratic"),
+    "rosenbrock": _made("functions", "rosenbrock"),
+    "heavy-tail": _made("linear", "heavy_tail"),
+    "separable": _made("linear", "separable"),
 }

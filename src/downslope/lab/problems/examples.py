@@ -126,6 +126,8 @@ def _table(
             raise DataError(f"target={target!r}: these data have theirs; leave it out")
         if task not in (None, data.task):
             raise DataError(f"data: {data.title} is a {data.task}, which the loss does not fit; leave the loss out")
+        if data.task is None:
+            raise DataError(f"data: {data.name} has no data that a model could learn from; it is a function to descend")
         rows = len(data.split().train)
         if batch_size is not None and batch_size > rows:
             raise DataError(f"batch_size: {batch_size} is more than the {rows} training rows; give at most {rows}.")

@@ -1,4 +1,4 @@
-"""What rules are raced on, as far as a race tells of it: a network on a table, or a training of the user's own."""
+"""What rules are raced on, as far as a race tells of it: a problem, or a training of the user's own."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Raced:
         constant: Loss and accuracy of predicting the same for every row, for each reporting seed.
         constant_name: How that prediction is made.
         remarks: How the data were read, in sentences.
+        shows: What a right implementation shows on it, in one sentence with its source.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Raced:
     constant: tuple[tuple[float, float | None], ...] = ()
     constant_name: str = ""
     remarks: tuple[str, ...] = ()
+    shows: str = ""
 
     @classmethod
     def table(
@@ -51,16 +53,24 @@ class Raced:
         comparable: bool = True,
         remarks: Sequence[str] = (),
     ) -> Raced:
-        """A network on data whose rows are split.
+        """A problem, or a model of the user's own on examples.
 
         Args:
-            problem: The data.
+            problem: The rows, and the model of a problem.
             plan: The plan of the race.
             numbers: Which split the runs of each reporting seed have.
             about: What the network is, where that is the user's own.
             comparable: Whether its losses are those that a constant prediction has too.
             remarks: What is to be said besides, in sentences.
         """
+        if problem.task is None:
+            return cls(
+                name=problem.name,
+                title=problem.title,
+                about=problem.about,
+                data_hash=problem.data_hash,
+                shows=problem.shows,
+            )
         by_split = {}
         for number in set(numbers) if comparable else ():
             train, valid, _ = problem.split(plan.split_seed, number)
@@ -76,6 +86,7 @@ class Raced:
             constant=tuple(by_split[number] for number in numbers if comparable),
             constant_name=NAMES[problem.task],
             remarks=(*problem.remarks, *remarks),
+            shows="" if about or isinstance(problem, Examples) else problem.shows,
         )
 
     @property

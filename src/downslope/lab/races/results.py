@@ -65,9 +65,9 @@ class Race:
 
     problem: str
     title: str
-    task: Literal["classification", "regression"] | None  # None, like all that is not known of a training of your own
+    task: Literal["classification", "regression"] | None  # None: nothing is predicted, or it is not known what
     data_hash: str  # empty if not known
-    sizes: dict[str, int]  # rows of the train, valid and test splits; empty if not known
+    sizes: dict[str, int]  # rows of the train, valid and test splits; empty if there are none, or it is not known
     network: str  # for people: "64-64-10 MLP, ReLU"; empty if not known
     weights: int | None
     batch_size: int | None
@@ -79,7 +79,7 @@ class Race:
     tuning_seeds: tuple[int, ...]
     confirming_seeds: tuple[int, ...]  # more tuning seeds, for the learning rates that looked best
     verdict_seeds: tuple[int, ...]
-    splits: int  # different splits of the data among the reporting seeds; 1: all have the same; 0: not known
+    splits: int  # different splits of the data among the reporting seeds; 1: all have the same; 0: none, or not known
     overlap: float  # validation rows per training row if every reporting seed has its own split, otherwise 0
     margin: float  # the smallest difference in loss that matters, as a share
     target_loss: float | None
@@ -98,6 +98,7 @@ class Race:
     why: Why | None = field(default=None, metadata=LATER)  # None: nobody asked
     budget: Spent | None = field(default=None, metadata=LATER)  # None: it took as long as it did
     about: str = field(default="", metadata=LATER)  # what was raced on, where the fields above do not say it
+    shows: str = field(default="", metadata=LATER)  # what a right implementation shows on it, with its source
 
     @property
     def winner(self) -> str | None:
@@ -112,7 +113,7 @@ class Race:
 
     @property
     def loss_name(self) -> str:
-        """What the loss is that rules are judged by: of a training of one's own nobody knows on which rows."""
+        """What the loss is that rules are judged by: a function has no rows, a training of one's own unknown ones."""
         return "validation loss" if self.sizes else "loss"
 
     @property

@@ -35,6 +35,8 @@ def method(race: Race) -> list[tuple[str, str]]:
             "Shared luck",
             "For each seed, every rule got the same initial weights, the same split and the same order of batches"
             if race.splits
+            else "For each seed, every rule got the same initial weights and the same order of batches"
+            if race.unit == "epoch"
             else "For each seed, every rule was given that seed, and the generators of Python and the frameworks were "
             "set by it: initial weights and batches are the same as far as the training takes them from there",
         ),
@@ -71,6 +73,10 @@ def _what(race: Race) -> list[tuple[str, str]]:
         steps = sorted({run.times[-1] for result in race.rules for run in result.verdict if run.diverged_at is None})
         ends = f"{steps[0]:,} to {steps[-1]:,}" if len(steps) > 1 else f"{steps[0]:,}" if steps else "no"
         return [("Training", race.about), ("Budget", f"{ends} steps, as the training reported")]
+    if not race.sizes:
+        budget = f"{race.epochs} times {race.steps_per_epoch} steps, after each of which the loss is looked at"
+        about = f"{race.about}; {race.weights:,} weights"
+        return [("Function", about), ("Hash of its noise", race.data_hash), ("Budget", budget)]
     sizes = ", ".join(f"{count:,} {name}" for name, count in race.sizes.items())
     return [
         ("Data", f"{race.problem}: {sizes} rows"),

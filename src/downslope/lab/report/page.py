@@ -121,6 +121,7 @@ def _header(race: Race) -> str:
         about = f"{race.task.capitalize()} of {rows:,} rows with a {race.network}, {race.weights:,} weights"
     sentence = race.verdict or "The race was stopped before a verdict."
     stopped = '<p class="stopped">This race was stopped early. The page shows what was known by then.</p>\n'
+    shows = f'<p class="about">A right implementation: {html.escape(race.shows)}</p>\n' if race.shows else ""
     cautions = "".join(f'<p class="caution">{html.escape(caution)}</p>\n' for caution in race.cautions)
     runs = [run for result in race.rules for run in (*result.tuning, *result.verdict)]
     facts = (
@@ -136,7 +137,7 @@ def _header(race: Race) -> str:
 <p class="brand">downslope race</p>
 <h1>{html.escape(race.title)}</h1>
 <p class="about">{html.escape(about)}</p>
-{stopped if race.interrupted else ""}<p class="verdict">{html.escape(sentence)}</p>
+{shows}{stopped if race.interrupted else ""}<p class="verdict">{html.escape(sentence)}</p>
 {cautions}<dl class="facts">{shown}</dl>
 </header>
 """
@@ -298,10 +299,10 @@ def _plane(race: Race, picture: Picture) -> str:
         )
     return section(
         "plane",
-        "The walks of the network",
+        "The walks of the network" if race.sizes else "The walks of the weights",
         f"A run moves {race.weights:,} weights at once. Here the runs of the verdict are walks, on the plane through "
         "their start that shows most of where they went; on each seed all rules start from the same weights. A point’s "
-        "colour is the true loss of the network there, on its validation rows."
+        f"colour is the true loss there{', of the network on its validation rows' if race.sizes else ''}."
         + (f" {own}" if race.weights > 2 else "")
         + _about_faint(race),
         content,

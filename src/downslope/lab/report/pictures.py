@@ -105,7 +105,7 @@ def training_curves(race: Race) -> Picture:
     start = _loss_before_training(race)
     kinds: list[tuple[str, str, Callable[[Run], tuple[float, ...] | None]]] = [
         ("valid", race.loss_name, lambda run: run.valid_loss),
-        ("train", "training loss", lambda run: run.train_loss),
+        ("train", "training loss" if race.sizes else "loss of the steps", lambda run: run.train_loss),
         ("accuracy", "validation accuracy", lambda run: run.valid_accuracy),
     ]
     views = []

@@ -130,7 +130,7 @@ def _loss_scale(race: Race) -> dict[str, Any]:
         "cmax": math.log10(top),
         "colorscale": [[0, "@ink"], [1, "@card"]],
         "colorbar": {
-            "title": {"text": "validation loss", "side": "top", "font": {"size": 12, "color": "@muted"}},
+            "title": {"text": race.loss_name, "side": "top", "font": {"size": 12, "color": "@muted"}},
             "tickvals": [math.log10(tick) for tick in ticks["tickvals"]],
             "ticktext": ticks["ticktext"],
             "tickfont": {"size": 11, "color": "@muted"},
