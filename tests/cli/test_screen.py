@@ -10,7 +10,7 @@ from downslope.cli.screen import Screen, about, table
 from downslope.lab.engines.protocol import Progress
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.races.forecast import Forecast
-from downslope.lab.races.tuning import Stage
+from downslope.lab.races.stage import Stage
 from race_fixture import RULES, interrupt, make_race, with_why
 
 NAMES = ("sgd", "r" * 64, "価格最適化の規則", "🙂_rule", "e\x1b[31m_\u202erule")
@@ -72,8 +72,10 @@ def test_the_start_says_what_is_raced():
 def staged(rules, epochs, setup=2.0, epoch=0.1, lanes=64):
     """What a race reports that trains one rule after the other, and the time after each: stages and epochs."""
     now, compiled = 0.0, set()
-    for name, runs in (("tuning", 57), ("confirming", 28), ("verdict", 10)):
-        yield now, Stage(name, dict.fromkeys(rules, runs * epochs))
+    later = {"tuning": 57, "confirming": 28, "verdict": 10}
+    for name, runs in list(later.items()):
+        del later[name]
+        yield now, Stage(name, dict.fromkeys(rules, runs * epochs), dict(later))
         for rule in rules:
             for k in range(epochs):
                 full = epoch * (0.5 + 0.5 * runs / 57)
@@ -87,13 +89,13 @@ def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
     problem = load_problem("parabola")
     out, clock = io.StringIO(), [0.0]
     rules = ["sgd", "momentum", "adagrad", "keras.adam"]
-    later, console = {"confirming": 28, "verdict": 10}, Console(file=out, width=80)
-    screen = Screen(about(problem, len(rules)), rules, problem.epochs, console, later=later, clock=lambda: clock[0])
+    console = Console(file=out, width=80)
+    screen = Screen(about(problem, len(rules)), rules, problem.epochs, console, clock=lambda: clock[0])
     shares = []
     with screen:
         for clock[0], event in staged(rules, problem.epochs):
             screen.watch(event)
-            shares.append(screen.shown)
+            shares.append(screen.ticker.shown)
     assert shares == sorted(shares)
     assert shares[-1] == 1
     lines = [line for line in out.getvalue().splitlines() if "%:" in line]
@@ -107,7 +109,7 @@ def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
 @pytest.mark.parametrize(("setup", "epoch"), [(2.0, 0.01), (2.0, 0.5), (0.1, 0.1)])
 def test_the_time_left_is_right_whatever_compiling_takes(setup, epoch):
     rules = ["a", "b", "c", "d"]
-    forecast = Forecast(rules, 30, {"confirming": 28, "verdict": 10}, threads=1)
+    forecast = Forecast(rules, 30, threads=1)
     events = list(staged(rules, 30, setup, epoch))
     end = events[-1][0]
     said = []
@@ -121,8 +123,24 @@ def test_the_time_left_is_right_whatever_compiling_takes(setup, epoch):
     assert all(left == pytest.approx(true, rel=0.2, abs=4 * epoch) for left, true in said[1:])
 
 
+def test_explaining_is_part_of_the_race_and_counted_by_rule_once_it_has_begun():
+    forecast = Forecast(["a", "b", "c"], 10, threads=1)
+    forecast.begin(Stage("verdict", dict.fromkeys("abc", 100), {"explaining": 1}))
+    for rule in "aaabbbccc":
+        forecast.add(Progress(rule, 10, 0, (), 1.0))
+    assert forecast.left(9.0) == pytest.approx(21 * 1.5 + 0.13 * (9 + 21 * 1.5), rel=0.5)
+    forecast.left(40.0)
+    forecast.begin(Stage("explaining", dict.fromkeys("abc", 1)))
+    assert forecast.left(42.0) == pytest.approx(0.13 * 40 - 2)
+    forecast.add(Progress("b", 1, 0, (), 3.0))
+    assert forecast.left(43.0) == 6.0
+    forecast.add(Progress("a", 1, 0, (), 5.0))
+    forecast.add(Progress("c", 1, 0, (), 5.0))
+    assert forecast.left(53.0) == 0
+
+
 def test_runs_to_come_diverge_as_those_before_did():
-    forecast = Forecast(["a"], 10, {}, threads=1)
+    forecast = Forecast(["a"], 10, threads=1)
     forecast.begin(Stage("tuning", {"a": 80 * 10}))
     for _ in range(21):
         forecast.add(Progress("a", 10, 10, (), 1.0))  # half of the epochs are not trained
@@ -132,7 +150,7 @@ def test_runs_to_come_diverge_as_those_before_did():
 def test_what_explains_a_race_stands_below_its_verdict(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     race, out = with_why(make_race(("sgd", "adam"))), io.StringIO()
-    screen = Screen((), ["sgd", "adam"], 30, Console(file=out, width=80, highlight=False), later={})
+    screen = Screen((), ["sgd", "adam"], 30, Console(file=out, width=80, highlight=False))
     screen.show(race)
     shown = out.getvalue()
     places = [shown.index(sentence) for sentence in (race.verdict, *race.why.sentences, " in all.")]

@@ -26,7 +26,6 @@ from downslope.printable import printable
 
 if TYPE_CHECKING:
     from downslope.lab import Race
-    from downslope.lab.races.stage import StageName
     from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
@@ -183,15 +182,14 @@ def race(
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
             from downslope.cli.screen import Screen
-            from downslope.lab.races.plan import CONFIRMING_SEEDS, FINALISTS, GRID, NOW
+            from downslope.lab.races.plan import NOW
 
             names = [*entrants, *([] if present is None else [NOW])]
             for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
-            console = Console(stderr=any(map(_is_output, (out, json, csv))), highlight=False)
-            later: dict[StageName, int] = {"confirming": CONFIRMING_SEEDS * FINALISTS, "verdict": seeds or 10}
-            if chosen.own:
-                later["tuning"] = len(given.get("learning_rates", GRID)) * (tuning_seeds or 3)
+            taken = any(map(_is_output, (out, json, csv)))
+            # The file itself: while a training runs, what goes to sys.stdout and sys.stderr is held back.
+            console = Console(file=sys.stderr if taken else sys.stdout, highlight=False)
             arguments: dict[str, Any] = {
                 **chosen.arguments,
                 "rules": None if rules == TEXTBOOK else entrants,
@@ -216,7 +214,7 @@ def race(
                     _say(console, sentence)
                 return
             lines, threads = chosen.about(len(names), kind), 1 if chosen.own else None
-            with Screen(lines, names, chosen.epochs, console, threads=threads, later=later) as screen:
+            with Screen(lines, names, chosen.epochs, console, threads=threads) as screen:
                 result = run_race(watch=screen.watch, **arguments)
             screen.show(result)
             _write(result, out, json, csv, console)

@@ -4,48 +4,34 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from downslope.backends.threads import available
 from downslope.lab.engines.learner import Loss, described
 from downslope.lab.engines.network import model_of
-from downslope.lab.engines.protocol import Progress, Run
 from downslope.lab.problems.baseline import NAMES, baseline_on
 from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.problem import Problem
+from downslope.lab.races.budget import duration
 from downslope.lab.races.comparison import Interval
-from downslope.lab.races.forecast import Forecast
 from downslope.lab.races.results import Race
-from downslope.lab.races.stage import Stage, StageName
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
+from downslope.lab.ticker import Ticker
 from downslope.printable import printable
 
-_STAGES = {
-    "defaults": "defaults",
-    "tuning": "tuning",
-    "widening": "wider grid",
-    "confirming": "confirming",
-    "verdict": "fresh seeds",
-}
 UNLIMITED = 10_000  # columns of a file or pipe
 
 
 class Screen:
-    """What a race is about, and its progress; used as a context manager.
-
-    On a terminal one bar covers the whole race, with a line for each rule below it. Elsewhere a line is written at
-    every tenth of the race.
+    """What a race is about, its progress, and what it found; used as a context manager.
 
     Args:
         about: What the race is about, in lines of which the first is a title.
@@ -53,8 +39,6 @@ class Screen:
         epochs: The epochs of a run; None if the engine reports run by run.
         console: Where to draw; by default the terminal.
         threads: Trainings at a time; by default one per processor.
-        later: How many runs of each rule are expected in which of the stages after the first tuning, for the bar and
-            the time left.
         clock: Gives seconds.
     """
 
@@ -66,96 +50,20 @@ class Screen:
         console: Console | None = None,
         *,
         threads: int | None = None,
-        later: Mapping[StageName, int],
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.console = console or Console(highlight=False)
-        self.about, self.clock = about, clock
-        self.tasks = {rule: _Task(printable(rule)) for rule in rules}
-        self.forecast = Forecast(self.tasks, epochs or 1, later, threads or available(), compiled=epochs is not None)
-        self.stage = ""
-        self.shown = 0.0  # the share that has been shown: a bar does not go back
-        self.begun: float | None = None
-        self.live = Live(
-            get_renderable=self._drawn, console=self.console, refresh_per_second=8, transient=True, auto_refresh=True
-        )
+        self.console = console or Console(file=sys.stdout, highlight=False)
+        self.ticker = Ticker(about, rules, epochs, self.console, threads=threads, clock=clock)
+        self.watch, self._print = self.ticker.watch, self.ticker.say
 
     def __enter__(self) -> Screen:
+        self.ticker.__enter__()
         return self
-
-    def _begin(self) -> None:
-        self.begun = self.clock()
-        for place, line in enumerate(self.about):
-            self._print(line, "" if place else "bold")
-        self._print("Ctrl-C stops the race and shows what is finished.\n", "dim")
-        if self.console.is_interactive:
-            self.live.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.live.is_started:
-            self.live.stop()
-
-    def watch(self, event: Stage | Progress) -> None:
-        """Take in what happened; to be handed to `race`."""
-        if isinstance(event, Stage):
-            if self.begun is None:
-                self._begin()
-            for sentence in () if event.foreseen is None else event.foreseen.sentences:
-                self._print(sentence, "dim")
-            self.stage = _STAGES[event.name]
-            self.forecast.begin(event)
-            return
-        task = self.tasks[event.rule]
-        task.runs += len(event.finished)
-        task.lost += sum(run.diverged_at is not None for run in event.finished)
-        if self.stage == _STAGES["defaults"]:
-            for run in event.finished:
-                self._print(_first(run), "dim")
-        self.forecast.add(event)
-        before, now = self.shown, self._share()
-        if not self.live.is_started and int(10 * now) > int(10 * before):
-            self._print(f"{10 * int(10 * now)} %: {self._times()}; {self.stage}")
-
-    def _elapsed(self) -> float:
-        return 0.0 if self.begun is None else self.clock() - self.begun
-
-    def _share(self) -> float:
-        """The share of the race's time that is over, as far as it can be estimated."""
-        elapsed = self._elapsed()
-        left = self.forecast.left(elapsed)
-        if left is not None:
-            self.shown = max(self.shown, elapsed / (elapsed + left) if elapsed + left else 0.0)
-        return self.shown
-
-    def _times(self) -> str:
-        elapsed = self._elapsed()
-        left = self.forecast.left(elapsed)
-        if not left:
-            return f"{_duration(elapsed)} so far" + (", compiling" if left is None else "")
-        return f"{_duration(elapsed)} so far, about {_duration(left)} left"
-
-    def _drawn(self) -> RenderableType:
-        share, width = self._share(), self.console.width
-        bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            ProgressBar(total=1.0, completed=share, width=max(8, min(40, width - 46))),
-            Text(f"{100 * share:3.0f} %"),
-            Text(self._times()),
-        )
-        lines: list[RenderableType] = [bar, Text(f"Now: {self.stage}", style="dim")]
-        if len(self.tasks) + 8 <= self.console.height:
-            runs = max(len(f"{task.runs:,}") for task in self.tasks.values())
-            for task in self.tasks.values():
-                lost = f"{task.lost:,} diverged" if task.lost else ""
-                line = f"{task.runs:>{runs},} runs  {lost:<14} {task.name}"
-                lines.append(Text(line, style="dim", no_wrap=True, overflow="ellipsis"))  # the table has it whole
-        return Group(*lines)
-
-    def _print(self, text: str, style: str = "") -> None:
-        """Print a paragraph: wrapped on a terminal, in one line elsewhere."""
-        self.console.print(Text(text, style=style), soft_wrap=not self.console.is_terminal)
+        self.ticker.__exit__(kind, error, traceback)
 
     def show(self, race: Race) -> None:
         """Print the table and the verdict."""
@@ -178,22 +86,7 @@ class Screen:
             self._print(printable(caution), "yellow")
         for explanation in [] if race.why is None else race.why.sentences:
             self._print(f"\n{printable(explanation)}")
-        self._print(f"\n{_duration(race.seconds)} in all.")
-
-
-@dataclass
-class _Task:
-    """One rule while the race runs: its finished runs, and how many of them diverged."""
-
-    name: str
-    runs: int = 0
-    lost: int = 0
-
-
-def _first(run: Run) -> str:
-    """The first answer about a rule: one run at its default learning rate."""
-    end = run.cause or ("diverged" if run.diverged_at is not None else f"{run.final_loss:.3g}")
-    return printable(f"First run, {run.rule} at lr {run.lr:g}: {end}")
+        self._print(f"\n{duration(race.seconds)} in all.")
 
 
 def about(problem: Problem, rules: int, splits: str = "varied") -> list[str]:
@@ -429,13 +322,3 @@ def _interval(interval: Interval | None, between: str, within: str, *, percent: 
     write = (lambda value: f"{value:.1%}") if percent else _number
     ends = "" if math.isnan(interval.low) else f"{between}[{write(interval.low)},{within}{write(interval.high)}]"
     return write(interval.estimate) + ends
-
-
-def _duration(seconds: float) -> str:
-    """A time for people who wait: `42 s`, `3 min 5 s`, `1 h 4 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

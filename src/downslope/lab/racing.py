@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +15,7 @@ from downslope.lab.engines.learner import Loss, described
 from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.own_check import check_training
 from downslope.lab.engines.own_engine import OwnEngine, Train
-from downslope.lab.engines.protocol import Entrant, Progress
+from downslope.lab.engines.protocol import Engine, Entrant, Progress
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.problems.columns import DataError
 from downslope.lab.problems.examples import Examples
@@ -62,6 +65,7 @@ def race(
     steps: int | None = None,
     limit: float | None = None,
     quiet: bool = True,
+    progress: bool | None = None,
     watch: Callable[[Stage | Progress], None] | None = None,
 ) -> Race:
     """Race update rules on a network and data, a model or a training of your own, each at its own best learning rate.
@@ -133,6 +137,9 @@ def race(
         limit: The most seconds that a run of your own training may take. It is stopped at its next report, and in the
             main thread (but for Windows) also between two reports; code that is compiled is not interrupted.
         quiet: Whether to hold back what your own training prints.
+        progress: Whether to show on standard error, or in a notebook, how far the race is and how long it still takes;
+            and of a model or training of your own, what every rule reaches in a first run at its default learning rate.
+            By default in a terminal and in a notebook, unless `watch` is given.
         watch: Called with a `Stage` when a part of the race begins, and with the engine's progress after every epoch.
 
     Returns:
@@ -196,15 +203,15 @@ def race(
         now=entrant_now(now),
         defaults=own or model is not None,
     )
-    watch = watch or (lambda _: None)
+    show = functools.partial(_watched, watch, progress, list(plan.entrants))
     if model is not None:
         examples = examples_for(data, loss, target=target, batch_size=batch_size, epochs=epochs)
-        return _model_race(model, examples, loss, plan, limit=limit, quiet=quiet, watch=watch, budget=allowed)
+        return _model_race(model, examples, loss, plan, limit=limit, quiet=quiet, show=show, budget=allowed)
     if isinstance(problem, Problem):
-        return _table_race(problem, plan, threads=threads, why=why, watch=watch, budget=allowed)
+        return _table_race(problem, plan, threads=threads, why=why, show=show, budget=allowed)
     assert callable(problem)
     engine = OwnEngine(problem, plan.entrants, steps=steps, limit=limit, quiet=quiet, clock=_clock(allowed))
-    return _run_by_run(engine, plan, watch, allowed, lambda _: own_training(problem))
+    return _run_by_run(engine, plan, show, allowed, lambda _: own_training(problem))
 
 
 def entrant_now(optimizer: Any) -> Entrant | None:
@@ -221,6 +228,46 @@ def entrant_now(optimizer: Any) -> Entrant | None:
         raise ValueError(f"now: {error}") from None
     numbers = {name: value for name, value in recipe.numbers.items() if name != "lr"}
     return Entrant(recipe.chosen, numbers, recipe.numbers["lr"], title(recipe))
+
+
+Show = Callable[[Engine], contextlib.AbstractContextManager[Callable[[Stage | Progress], None]]]
+"""Around the runs of an engine: what a race calls with its events."""
+
+
+@contextlib.contextmanager
+def _watched(
+    watch: Callable[[Stage | Progress], None] | None, progress: bool | None, rules: Sequence[str], engine: Engine
+) -> Iterator[Callable[[Stage | Progress], None]]:
+    """What a race calls with its events, while its progress is shown to those who wait for it.
+
+    Args:
+        watch: What the caller wants called.
+        progress: Whether to show it; None: where somebody can see it change, and `watch` does not take care of it.
+        rules: What the rules are called.
+        engine: What trains the runs.
+    """
+    if not (watch is None and _seen() if progress is None else progress):
+        yield watch or (lambda _: None)
+        return
+    from downslope.lab.ticker import Ticker
+
+    described = engine.description
+    with Ticker((), rules, None if described is None else described.epochs, threads=engine.threads) as ticker:
+
+        def both(event: Stage | Progress) -> None:
+            ticker.watch(event)
+            if watch is not None:
+                watch(event)
+
+        yield both
+
+
+def _seen() -> bool:
+    """Whether what is written is before somebody's eyes, and can be replaced: in a terminal, or in a notebook."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        return True
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 _OF_TABLES: dict[str, Any] = {"split_seed": 0, "splits": "varied", "why": False, "threads": None, "epochs": None}
@@ -247,7 +294,7 @@ def _table_race(
     *,
     threads: int | None,
     why: bool,
-    watch: Callable[[Stage | Progress], None],
+    show: Show,
     budget: Budget | None,
 ) -> Race:
     """A race on a problem."""
@@ -258,18 +305,19 @@ def _table_race(
     allowance = None if budget is None else Allowance(budget, engine, plan, shorten=engine.shorten, why=why)
     for one in plan.seeds if problem.task == "regression" else ():
         problem.split(plan.split_seed, engine.split_number(one))  # refuses a constant target, before training
-    tuning = Tuning(engine, plan, watch, allowance)
+    tuning = Tuning(engine, plan, allowance=allowance)
     explained: Why | None = None
     interrupted = False
     try:
-        tuning.measure()
-        if tuning.choose():
-            if why:
-                tuning.witness = Witness(tuning.plan, engine)
-            tuning.tune()
-            tuning.judge(edges(problem, tuning, engine) if why else ())
-            if tuning.witness is not None:
-                explained = explain(problem, tuning, tuning.witness)
+        with show(engine) as tuning.watch:
+            tuning.measure()
+            if tuning.choose():
+                if why:
+                    tuning.witness = Witness(tuning.plan, engine)
+                tuning.tune()
+                tuning.judge(edges(problem, tuning, engine) if why else ())
+                if tuning.witness is not None:
+                    explained = explain(problem, tuning, tuning.witness)
     except KeyboardInterrupt:
         interrupted = True
 
@@ -289,7 +337,7 @@ def _model_race(
     *,
     limit: float | None,
     quiet: bool,
-    watch: Callable[[Stage | Progress], None],
+    show: Show,
     budget: Budget | None,
 ) -> Race:
     """A race on a model of the user's own."""
@@ -318,13 +366,13 @@ def _model_race(
             comparable=isinstance(engine.loss, str),
         )
 
-    return _run_by_run(engine, plan, watch, budget, raced, engine.shorten, engine.cautions)
+    return _run_by_run(engine, plan, show, budget, raced, engine.shorten, engine.cautions)
 
 
 def _run_by_run(
     engine: OwnEngine | ModelEngine,
     plan: Plan,
-    watch: Callable[[Stage | Progress], None],
+    show: Show,
     budget: Budget | None,
     raced: Callable[[Plan], Raced],
     shorten: Callable[[int], None] | None = None,
@@ -333,19 +381,20 @@ def _run_by_run(
     """A race whose runs are code of the user's own, one at a time."""
     start = time.perf_counter()
     allowance = None if budget is None else Allowance(budget, engine, plan, shorten=shorten)
-    tuning = Tuning(engine, plan, watch, allowance)
+    tuning = Tuning(engine, plan, allowance=allowance)
     tuning.cautions += cautions
     interrupted = False
     try:
-        tuning.begin_with_defaults()
-        if allowance is None or allowance.has_time_for(2):
-            began = engine.clock()
-            tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
-            if allowance is not None:
-                allowance.repeated(tuning.runs, engine.clock() - began)
-        if tuning.choose():
-            tuning.tune()
-            tuning.judge()
+        with show(engine) as tuning.watch:
+            tuning.begin_with_defaults()
+            if allowance is None or allowance.has_time_for(2):
+                began = engine.clock()
+                tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
+                if allowance is not None:
+                    allowance.repeated(tuning.runs, engine.clock() - began)
+            if tuning.choose():
+                tuning.tune()
+                tuning.judge()
     except KeyboardInterrupt:
         interrupted = True
     return _told(

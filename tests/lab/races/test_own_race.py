@@ -1,9 +1,11 @@
 """Races on a training of one's own: as fair as the others, and saying nothing that they cannot know."""
 
 import functools
+import io
 import itertools
 import math
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +89,24 @@ def test_nothing_is_said_of_what_is_not_known(result):
     assert "The training quadratic" in text
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on():
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on_before_ones_eyes(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+
     def train(run):
         if run.name == "adam" and run.lr > 0.05:
             raise MemoryError("all gone")
         quadratic(run)
 
     found = race(train, RULES, **SMALL)
+    told = " ".join(terminal.getvalue().split())
+    for said in ("First run, sgd at lr 0.01: ", "First run, adam at lr 0.001: ", "First answer", " % ", "runs adam"):
+        assert said in told
     sgd, adam = found.rules
     assert {run.cause for run in sgd.tuning} == {""}
     assert {run.cause for run in adam.tuning if run.lr > 0.05} == {"MemoryError: all gone"}

@@ -72,7 +72,7 @@ class Allowance:
         begun = budget.clock() if budget.begun is None else budget.begun
         self._end = begun + budget.seconds * (1 - TELLING - (EXPLAINING if why else 0.0))
         self.epochs = None if training is None else training.epochs
-        self.forecast = Forecast(plan.entrants, self.epochs or 1, {}, engine.threads, compiled=training is not None)
+        self.forecast = Forecast(plan.entrants, self.epochs or 1, engine.threads, compiled=training is not None)
         self.chosen = self._usual = Chosen(plan, self.epochs)
         self.dropped: list[str] = []
         self.over = False
@@ -150,7 +150,6 @@ class Allowance:
             disk=disk(runs, epochs, finished),
             chosen=self._sentence(),
             proves=self.proves,
-            later={name: max(stage.values(), default=0) for name, stage in stages.items() if name != "tuning"},
             fits=fits,
         )
 

@@ -117,7 +117,6 @@ class Foreseen:
         disk: The bytes of its report and, if they are asked for, of its JSON and of its CSV.
         chosen: Rules, learning rates, seeds and epochs, in words.
         proves: What that can prove, in one sentence.
-        later: The runs of each rule in the parts of the race that follow.
         fits: Whether there is time for it; if not, nothing smaller could be raced either.
     """
 
@@ -126,7 +125,6 @@ class Foreseen:
     disk: tuple[int, int, int]
     chosen: str
     proves: str
-    later: Mapping[Any, int]
     fits: bool = True
 
     @property

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from downslope.lab.engines.protocol import Progress
 from downslope.lab.races.stage import Stage, StageName
+
+EXPLAINING = 0.13
+"""What explaining a race takes, as a share of the race, as long as no rule has been explained: so it was measured."""
 
 
 class Forecast:
@@ -20,7 +24,6 @@ class Forecast:
     Args:
         rules: The names of the rules.
         epochs: The epochs of a run.
-        later: The runs of each rule in those stages after the first that are foreseen.
         threads: Heats at a time.
         compiled: Whether the first epoch of every stage may hold a compilation, and says nothing of the others.
     """
@@ -29,29 +32,35 @@ class Forecast:
         self,
         rules: Iterable[str],
         epochs: int,
-        later: Mapping[StageName, int],
         threads: int,
         *,
         compiled: bool = True,
     ):
         self.rules = {rule: _Pace() for rule in rules}
-        self.epochs, self.later, self.compiled = epochs, dict(later), compiled
+        self.epochs, self.compiled = epochs, compiled
+        self.later: Mapping[StageName, int] = {}
+        self.explaining = False
+        self.explained: list[float] = []  # seconds of each rule
+        self.trained_for = 0.0  # the seconds of the race before it is explained
         self.threads = min(threads, len(self.rules))
         self.lanes = 1  # the most runs that were trained at a time in one heat
         self.trained = self.skipped = 0
-        self.tuning = True
+        self.stage: StageName = "tuning"
 
     def begin(self, stage: Stage) -> None:
         """Take in that a stage begins."""
-        if stage.foreseen is not None:
-            self.later = {**stage.foreseen.later}
-        self.tuning = stage.name in ("defaults", "tuning", "widening")
-        self.later = {} if stage.name == "verdict" else {k: v for k, v in self.later.items() if k != stage.name}
+        self.stage = stage.name
+        self.later = {name: runs for name, runs in stage.later.items() if name != "explaining"}
+        self.explaining = stage.name == "explaining" or "explaining" in stage.later
         for rule, pace in self.rules.items():
-            pace.waiting, pace.heat_epochs = stage.epochs.get(rule, 0), 0
+            pace.waiting = 0 if stage.name == "explaining" else stage.epochs.get(rule, 0)
+            pace.heat_epochs = 0
 
     def add(self, progress: Progress) -> None:
-        """Take in an epoch."""
+        """Take in an epoch, or what a rule took to explain."""
+        if self.stage == "explaining":
+            self.explained.append(progress.seconds)
+            return
         self.lanes = max(self.lanes, progress.epochs)
         whole = self.compiled or not progress.finished or any(run.diverged_at is None for run in progress.finished)
         self.rules[progress.rule].add(progress, self._size(progress.epochs), compiled=self.compiled, whole=whole)
@@ -71,6 +80,9 @@ class Forecast:
         Returns:
             Seconds; None as long as nothing is known but how long the first rule took to compile.
         """
+        if self.stage == "explaining":
+            return self._explaining(elapsed)
+        self.trained_for = elapsed
         usual, setup = self._usual()
         if usual is None:
             return None
@@ -80,7 +92,16 @@ class Forecast:
             total += (self._now(pace) + to_come) * (usual if pace.cost is None else pace.cost)
             total += setup if pace.setup is None else 0.0
         busy = sum(pace.seconds for pace in self.rules.values())
-        return total / max(self.threads, busy / elapsed if elapsed > 0 else 0.0)
+        training = total / max(self.threads, busy / elapsed if elapsed > 0 else 0.0)
+        return training + EXPLAINING * (elapsed + training) if self.explaining else training
+
+    def _explaining(self, elapsed: float) -> float:
+        """What explaining still takes: first as a share of the race, then as long as it took for other rules."""
+        if not self.explained:
+            return max(0.0, self.trained_for - elapsed + EXPLAINING * self.trained_for)
+        waiting = len(self.rules) - len(self.explained)
+        usual = sum(self.explained) / len(self.explained)
+        return usual * math.ceil(waiting / self.threads)
 
     def takes(self, stages: Iterable[Mapping[str, int]], epochs: int | None = None) -> float:
         """The seconds that parts of a race take, one after the other, if no run diverges.
@@ -122,8 +143,9 @@ class Forecast:
         """What a rule still has to do in this stage, in epochs of a full heat."""
         if pace.waiting <= 0:
             return 0.0
+        tuning = self.stage in ("defaults", "tuning", "widening")
         # In tuning, as many of the runs to come will diverge as of those that came.
-        kept = self.trained / (self.trained + self.skipped) if self.tuning and self.trained else 1.0
+        kept = self.trained / (self.trained + self.skipped) if tuning and self.trained else 1.0
         return self._heats(self.epochs - pace.heat_epochs, pace.waiting * kept)
 
     def _heats(self, epochs: int, run_epochs: float) -> float:

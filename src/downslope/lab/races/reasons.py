@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from downslope.lab.engines.protocol import (
     Entry,
     OpenEngine,
     Phase,
+    Progress,
     Run,
     Snapshot,
     Surroundings,
@@ -23,6 +25,7 @@ from downslope.lab.engines.protocol import (
 from downslope.lab.problems.baseline import baseline_on
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.plan import Plan
+from downslope.lab.races.stage import Stage
 from downslope.lab.races.tuning import Tuning
 from downslope.lab.races.why import BEYOND, Cause, Cliff, RuleWhy, Why, Witness
 from downslope.lab.races.words import on_limits, on_noise, on_updates, sentence
@@ -54,10 +57,18 @@ def edges(problem: Problem, tuning: Tuning, engine: OpenEngine) -> list[Entry]:
 def explain(problem: Problem, tuning: Tuning, witness: Witness) -> Why:
     """What is known of every rule of a race that came to its end."""
     constant, engine = _constant_losses(problem, tuning, witness.engine), witness.engine
+    tuning.watch(Stage("explaining", dict.fromkeys(tuning.plan.entrants, 1)))
+
+    def timed(name: str) -> tuple[RuleWhy, float]:
+        begun = time.perf_counter()
+        return _rule(tuning, name, witness, constant), time.perf_counter() - begun
+
     with ThreadPoolExecutor(engine.threads) as pool:
-        asked = [pool.submit(_rule, tuning, name, witness, constant) for name in tuning.plan.entrants]
+        asked = {pool.submit(timed, name): name for name in tuning.plan.entrants}
         try:
-            rules = tuple(one.result() for one in asked)
+            for one in as_completed(asked):
+                tuning.watch(Progress(asked[one], 1, 0, (), one.result()[1]))
+            rules = tuple(one.result()[0] for one in asked)
         finally:  # after Ctrl-C nobody waits for more than is being worked on
             pool.shutdown(wait=False, cancel_futures=True)
     seen, rows = engine.seen_rows(tuning.plan.verdict_seeds[0])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from downslope.lab.races.budget import Foreseen
 
-StageName = Literal["defaults", "tuning", "widening", "confirming", "verdict"]
+StageName = Literal["defaults", "tuning", "widening", "confirming", "verdict", "explaining"]
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,13 @@ class Stage:
     """A part of the race that is about to begin.
 
     Attributes:
-        name: `"defaults"`, `"tuning"`, `"widening"`, `"confirming"` or `"verdict"`.
-        epochs: For every rule that takes part, the epochs to be trained.
+        name: `"defaults"`, `"tuning"`, `"widening"`, `"confirming"`, `"verdict"` or `"explaining"`.
+        epochs: For every rule that takes part, the epochs to be trained. (Explaining one counts as an epoch.)
+        later: The runs of each rule in the parts of the race that follow, as far as they can be known.
         foreseen: What the whole race will take, once that is known: with a budget, before tuning.
     """
 
     name: StageName
     epochs: Mapping[str, int]
+    later: Mapping[StageName, int] = field(default_factory=dict)
     foreseen: Foreseen | None = None

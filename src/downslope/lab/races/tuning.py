@@ -41,7 +41,7 @@ class Tuning:
         self,
         engine: Engine,
         plan: Plan,
-        watch: Callable[[Stage | Progress], None],
+        watch: Callable[[Stage | Progress], None] = lambda _: None,
         allowance: Allowance | None = None,
     ):
         self.engine, self.plan, self.watch, self.allowance = engine, plan, watch, allowance
@@ -80,7 +80,7 @@ class Tuning:
             self.runs = []  # those that there are have more epochs than all others will have
         self._settle(self.allowance.chosen.plan)
         self.best = {name: lr for name, lr in self.best.items() if name in self.plan.entrants}
-        self.watch(Stage("tuning", {}, foreseen))
+        self.watch(Stage("tuning", {}, self._later("defaults"), foreseen))
         return foreseen.fits
 
     def train(self, name: StageName, entries: Sequence[Entry], again: Sequence[Entry] = ()) -> None:
@@ -97,7 +97,7 @@ class Tuning:
         epochs: dict[str, int] = {}
         for entry in entries:
             epochs[entry.rule] = epochs.get(entry.rule, 0) + self.epochs
-        self._tell(Stage(name, epochs))
+        self._tell(Stage(name, epochs, self._later(name)))
         if self.allowance is not None:
             entries.sort(key=lambda entry: entry.seed)
         with stoppable(self.engine.train(entries)) as reports:
@@ -145,6 +145,20 @@ class Tuning:
         if name == "verdict":
             return self.plan.verdict_seeds
         return self.plan.confirming_seeds if name == "confirming" else self.plan.tuning_seeds
+
+    def _later(self, name: StageName) -> dict[StageName, int]:
+        """The runs of each rule that are to come after a stage, as far as can be known; a wider grid cannot."""
+        plan = self.plan
+        runs: dict[StageName, int] = {
+            "defaults": 0,
+            "tuning": len(plan.learning_rates) * len(plan.tuning_seeds),
+            "widening": 0,
+            "confirming": min(FINALISTS, len(plan.learning_rates)) * len(plan.confirming_seeds),
+            "verdict": len(plan.verdict_seeds),
+            "explaining": int(self.witness is not None),
+        }
+        order = list(runs)
+        return {stage: runs[stage] for stage in order[order.index(name) + 1 :] if runs[stage]}
 
     def begin_with_defaults(self) -> None:
         """Run every rule once at its default learning rate, and once what keeps its own: what people have now."""

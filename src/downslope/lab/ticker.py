@@ -1,0 +1,208 @@
+"""A race while it runs, for those who wait: a bar in a terminal or a notebook, elsewhere a line at every tenth."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from downslope.backends.threads import available
+from downslope.lab.engines.protocol import Progress, Run
+from downslope.lab.races.budget import duration
+from downslope.lab.races.forecast import Forecast
+from downslope.lab.races.plan import NOW
+from downslope.lab.races.stage import Stage, StageName
+from downslope.printable import printable
+
+STAGES: dict[StageName, str] = {
+    "defaults": "defaults",
+    "tuning": "tuning",
+    "widening": "wider grid",
+    "confirming": "confirming",
+    "verdict": "fresh seeds",
+    "explaining": "explaining",
+}
+BAR = 30  # characters of the bar in a notebook
+
+
+class Ticker:
+    """The progress of a race; used as a context manager.
+
+    On a terminal one bar covers the whole race, with a line for each rule below it; in a notebook there is the bar.
+    Elsewhere a line is written at every tenth of the race. What every rule reaches in a first run at its default
+    learning rate is said as soon as it is known.
+
+    Args:
+        about: What the race is about, in lines of which the first is a title.
+        rules: What the rules are called.
+        epochs: The epochs of a run; None if the engine reports run by run.
+        console: Where to draw; by default standard error.
+        threads: Trainings at a time; by default one per processor.
+        clock: Gives seconds.
+    """
+
+    def __init__(
+        self,
+        about: Sequence[str],
+        rules: Iterable[str],
+        epochs: int | None,
+        console: Console | None = None,
+        *,
+        threads: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        # The file itself: while a training runs, what it writes to sys.stdout and sys.stderr is held back.
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.about, self.clock = about, clock
+        self.tasks = {rule: _Task(printable(rule)) for rule in rules}
+        self.forecast = Forecast(self.tasks, epochs or 1, threads or available(), compiled=epochs is not None)
+        self.stage = ""
+        self.firsts: list[Run] = []
+        self.shown = 0.0  # the share that has been shown: a bar does not go back
+        self.begun: float | None = None
+        self.cell: Any = None  # in a notebook
+        self.live = Live(
+            get_renderable=self._drawn, console=self.console, refresh_per_second=8, transient=True, auto_refresh=True
+        )
+
+    def __enter__(self) -> Ticker:
+        return self
+
+    def _begin(self) -> None:
+        self.begun = self.clock()
+        for place, line in enumerate(self.about):
+            self.say(line, "" if place else "bold")
+        if self.console.is_jupyter:
+            self.say("Interrupt the kernel to stop the race and get what is finished.", "dim")
+            self.cell = _Cell()
+            return
+        self.say("Ctrl-C stops the race and keeps what is finished.\n", "dim")
+        if self.console.is_interactive:
+            self.live.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.live.is_started:
+            self.live.stop()
+        if self.cell is not None:
+            self.cell.show("")
+
+    def watch(self, event: Stage | Progress) -> None:
+        """Take in what happened; to be handed to `race`."""
+        if isinstance(event, Stage):
+            if self.begun is None:
+                self._begin()
+            for sentence in () if event.foreseen is None else event.foreseen.sentences:
+                self.say(sentence, "dim")
+            if self.stage == STAGES["defaults"] and self.firsts:
+                self.say(f"{_first_answer(self.firsts)}\n")
+            self.stage = STAGES[event.name]
+            self.forecast.begin(event)
+            return
+        task = self.tasks[event.rule]
+        task.runs += len(event.finished)
+        task.lost += sum(run.diverged_at is not None for run in event.finished)
+        if self.stage == STAGES["defaults"]:
+            self.firsts += event.finished
+            for run in event.finished:
+                self.say(_first(run), "dim")
+        self.forecast.add(event)
+        before, now = self.shown, self._share()
+        if self.cell is not None:
+            self.cell.show(f"{'━' * round(BAR * now):╌<{BAR}} {100 * now:3.0f} %  {self._times()}; {self.stage}")
+        elif not self.live.is_started and int(10 * now) > int(10 * before):
+            self.say(f"{10 * int(10 * now)} %: {self._times()}; {self.stage}")
+
+    def _elapsed(self) -> float:
+        return 0.0 if self.begun is None else self.clock() - self.begun
+
+    def _share(self) -> float:
+        """The share of the race's time that is over, as far as it can be estimated."""
+        elapsed = self._elapsed()
+        left = self.forecast.left(elapsed)
+        if left is not None:
+            self.shown = max(self.shown, elapsed / (elapsed + left) if elapsed + left else 0.0)
+        return self.shown
+
+    def _times(self) -> str:
+        elapsed = self._elapsed()
+        left = self.forecast.left(elapsed)
+        if not left:
+            return f"{duration(elapsed)} so far" + (", compiling" if left is None and self.forecast.compiled else "")
+        return f"{duration(elapsed)} so far, about {duration(left)} left"
+
+    def _drawn(self) -> RenderableType:
+        share, width = self._share(), self.console.width
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=1.0, completed=share, width=max(8, min(40, width - 46))),
+            Text(f"{100 * share:3.0f} %"),
+            Text(self._times()),
+        )
+        lines: list[RenderableType] = [bar, Text(f"Now: {self.stage}", style="dim")]
+        if len(self.tasks) + 8 <= self.console.height:
+            runs = max(len(f"{task.runs:,}") for task in self.tasks.values())
+            for task in self.tasks.values():
+                lost = f"{task.lost:,} diverged" if task.lost else ""
+                line = f"{task.runs:>{runs},} runs  {lost:<14} {task.name}"
+                lines.append(Text(line, style="dim", no_wrap=True, overflow="ellipsis"))  # the table has it whole
+        return Group(*lines)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a paragraph: wrapped on a terminal, in one line elsewhere."""
+        self.console.print(Text(text, style=style), soft_wrap=not self.console.is_terminal)
+
+
+@dataclass
+class _Task:
+    """One rule while the race runs: its finished runs, and how many of them diverged."""
+
+    name: str
+    runs: int = 0
+    lost: int = 0
+
+
+class _Cell:
+    """A line in the output of a notebook's cell, which is replaced."""
+
+    def __init__(self) -> None:
+        display = importlib.import_module("IPython.display").display
+        self._line = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(self, text: str) -> None:
+        self._line.update({"text/plain": text}, raw=True)
+
+
+def _first(run: Run) -> str:
+    """What is known first about a rule: one run at its default learning rate."""
+    end = run.cause or ("diverged" if run.diverged_at is not None else f"{run.final_loss:.3g}")
+    return printable(f"First run, {run.rule} at lr {run.lr:g}: {end}")
+
+
+def _first_answer(runs: Sequence[Run]) -> str:
+    """What one run of each rule says, the lowest loss first, beside what people have now."""
+    lowest, *others = sorted(runs, key=lambda run: run.final_loss)
+    if math.isinf(lowest.final_loss):
+        return "First answer: at its default learning rate no rule gets to the end; now others are tried."
+    beside = next((run for run in others if run.rule == NOW), others[0] if others else None)
+    against = ""
+    if beside is not None:
+        end = "diverges" if math.isinf(beside.final_loss) else f"ends at {beside.final_loss:.3g}"
+        against = f"; {beside.rule} {end}"
+    first = "what you have now" if lowest.rule == NOW else lowest.rule
+    return printable(
+        f"First answer, of one run each as it is without tuning: {first} is lowest, {lowest.final_loss:.3g}{against}. "
+        "Now every rule is tuned, and judged on fresh seeds."
+    )
