@@ -6,7 +6,7 @@ import importlib
 import inspect
 import operator
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -17,7 +17,7 @@ from downslope.language.formula import Formula
 from downslope.language.lines import parse_lines
 from downslope.language.operations import FormulaError, namespace
 from downslope.language.options import FIXED, compose
-from downslope.language.program import Cost
+from downslope.language.program import Cost, in_order
 from downslope.targets.arrays import compute
 from downslope.targets.evaluate import evaluate
 from downslope.targets.latex import latex
@@ -214,6 +214,7 @@ def read_rule(text: str, name: str = "own") -> Rule:
     The new weights are what `x` is in the end, or what the last line returns. A name that is used before a line sets it
     is a state, 0 at first. A line such as `mu = 0.5` makes a hyperparameter with this default; the usual ones need no
     such line. Above a line that sets it anew, `s = 1` is what the state `s` begins with.
+    A line `lookahead = mu*v` says how far from `x` the gradient is taken.
 
     Args:
         text: At most 500 characters; `;` ends a line too.
@@ -234,17 +235,17 @@ def read_rule(text: str, name: str = "own") -> Rule:
         raise FormulaError(f"name={name!r} is not the name of a function; give one such as 'own'")
     read = parse_lines(text)
 
+    def computed(e: Expression, args: list[Any]) -> Any:
+        symbols = any(isinstance(arg, Expression) for arg in args)
+        return apply(e.op, *args) if symbols else compute(e.op, args, namespace(args))
+
+    def values(roots: Sequence[Expression], known: Mapping[str, Any]) -> list[Any]:
+        found = evaluate(roots, lambda e: e.value if e.op == "constant" else known[str(e.value)], computed)
+        return [found[e] for e in roots]
+
     def own(*given: Any, **numbers: Any) -> Any:
         known = dict(zip(("x", "dx", *read.states), given, strict=True)) | numbers
-
-        def computed(e: Expression, args: list[Any]) -> Any:
-            symbols = any(isinstance(arg, Expression) for arg in args)
-            return apply(e.op, *args) if symbols else compute(e.op, args, namespace(args))
-
-        values = evaluate(
-            read.outputs.values(), lambda e: e.value if e.op == "constant" else known[str(e.value)], computed
-        )
-        new = [values[e] for e in read.outputs.values()]
+        new = values([*read.outputs.values()], known)
         return tuple(new) if read.states else new[0]
 
     arrays = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD) for key in ("x", "dx")]
@@ -253,4 +254,15 @@ def read_rule(text: str, name: str = "own") -> Rule:
     settings = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in numbers.items()]
     own.__name__ = own.__qualname__ = name
     own.__signature__ = inspect.Signature([*arrays, *states, *settings])  # type: ignore[attr-defined]
-    return rule(own)
+    made = rule(own)
+    if (ahead := read.lookahead) is None:
+        return made
+
+    def lookahead(**known: Any) -> Any:
+        return values([ahead], known)[0]
+
+    asked = dict.fromkeys(str(e.value) for e in in_order([ahead]) if e.op == "input")
+    lookahead.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in asked]
+    )
+    return made.lookahead(lookahead)

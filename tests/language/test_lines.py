@@ -15,6 +15,7 @@ from downslope.language.program import fingerprint
 TEXTBOOK = {
     "sgd": "x -= lr * dx",
     "momentum": "v = mu * v - lr * dx\nx += v",
+    "nesterov": "lookahead = mu * v\nv = mu * v - lr * dx\nx += v",
     "adagrad": "cache += dx**2\nreturn x - lr * dx / (sqrt(cache) + eps), cache",
     "rmsprop": """
         lr = 1e-3
@@ -37,7 +38,11 @@ TEXTBOOK = {
 @pytest.mark.parametrize("name", TEXTBOOK)
 def test_the_rules_of_textbooks_are_read_as_what_they_are(name):
     read, rule = downslope.read_rule(TEXTBOOK[name], name), getattr(rules, name)
-    assert fingerprint(compose(read)) == fingerprint(compose(rule))
+    ours, theirs = compose(read), compose(rule)
+    assert fingerprint(ours) == fingerprint(theirs)
+    assert (ours.lookahead is None) == (theirs.lookahead is None)
+    if ours.lookahead and theirs.lookahead:
+        assert fingerprint(ours.lookahead) == fingerprint(theirs.lookahead)
     assert read.hyperparameters == rule.hyperparameters
     assert (read.states, read.ranges) == (rule.states, rule.ranges)
 
@@ -89,6 +94,16 @@ REFUSED = {
     "lr = -1\nx -= lr*dx": (0, "lr must be a finite number of at least 0"),
     "k = 1e999\nx -= k": (4, "this is not a finite number"),
     "x -= dx*(1/(1 - 1))": (10, "this is not a finite number"),
+    "v = mu*v - dx\nlookahead = v\nx += v": (
+        14,
+        "lookahead is made of states and hyperparameters, as they are before the step",
+    ),
+    "lookahead = mu; x -= dx": (0, "lookahead is made of states and hyperparameters, as they are before the step"),
+    "lookahead = v + t; v = mu*v - dx; x += v": (
+        0,
+        "lookahead is made of states and hyperparameters, as they are before the step",
+    ),
+    "lookahead += v; v = mu*v - dx; x += v": (0, "'lookahead' cannot be set; choose another name"),
     "v = mu*v - dx\nv = 0\nx += v": (14, "v begins with a number only above all other lines that name it"),
     "v = 1; v = 2; v = mu*v - dx; x += v": (7, "v begins with a number only above all other lines that name it"),
     "x -= s*dx; s = 1; s = s/2": (11, "s begins with a number only above all other lines that name it"),

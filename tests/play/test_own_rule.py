@@ -13,6 +13,7 @@ from downslope.pages import asset
 
 HEAVY_BALL = "v = mu*v - lr*dx\nx += v"
 ADAGRAD = "cache += dx**2\nx -= lr * dx / (sqrt(cache) + eps)"
+NESTEROV = "lookahead = mu*v\nv = mu*v - lr*dx\nx += v"
 BRAKE = "brake = 0.5\nv = where(v*dx > 0, brake*v, mu*v) - lr*dx\nx += v"
 WALKER = (
     "(() => { const w = walkers.at(-1); return [w.id, [...w.points], w.limit && [w.limit.limit, w.limit.gain]]; })()"
@@ -30,6 +31,7 @@ def walks(opened, text, link="rules=sgd,own&surface=valley&lr=0.05&steps=60"):
         HEAVY_BALL,
         ADAGRAD,
         BRAKE,
+        NESTEROV,
         "g = dx/t; x = x - lr*g - 0.01*x*lr",
         "s = 1; s = 0.9*s + 0.1*dx**2\nx -= lr*dx/sqrt(s)",
     ],
@@ -43,7 +45,13 @@ def test_a_typed_rule_walks_where_pythons_walks(opened, text):
 
 @pytest.mark.parametrize(
     "text",
-    ["x -= lr*dx", HEAVY_BALL, "v = mu*v + dx\nx -= lr*(dx + mu*v)", "m = 0.5*m + dx\nx = (1 - 0.1*lr)*x - lr*m"],
+    [
+        "x -= lr*dx",
+        HEAVY_BALL,
+        NESTEROV,
+        "v = mu*v + dx\nx -= lr*(dx + mu*v)",
+        "m = 0.5*m + dx\nx = (1 - 0.1*lr)*x - lr*m",
+    ],
 )
 def test_the_limit_of_a_linear_rule_is_pythons(opened, text):
     _, _, (limit, gain) = walks(opened, text)
@@ -52,7 +60,15 @@ def test_the_limit_of_a_linear_rule_is_pythons(opened, text):
 
 
 @pytest.mark.parametrize(
-    "text", [ADAGRAD, BRAKE, "x -= lr*sign(dx)", "x = 2 - lr*dx", "x -= lr*where(abs(dx) > 90, 1, dx)"]
+    "text",
+    [
+        ADAGRAD,
+        BRAKE,
+        "x -= lr*sign(dx)",
+        "x = 2 - lr*dx",
+        "lookahead = v*v; v = mu*v - lr*dx; x += v",
+        "x -= lr*where(abs(dx) > 90, 1, dx)",
+    ],
 )
 def test_of_another_rule_no_limit_is_shown(opened, text):
     assert walks(opened, text)[2] is None

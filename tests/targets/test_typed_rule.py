@@ -18,9 +18,10 @@ const reader = %s;
 const nested = ({ op, args, value }) => (op === "constant" || op === "input" ? value : [op, ...args.map(nested)]);
 function read(text) {
   try {
-    const { states, starts, hyperparameters, outputs } = reader.parseRule(text);
+    const { states, starts, hyperparameters, outputs, lookahead } = reader.parseRule(text);
     const begun = states.map((name) => [name, starts[name] ?? 0]);
-    return { states: begun, hyperparameters: Object.entries(hyperparameters), outputs: outputs.map(nested) };
+    return { states: begun, hyperparameters: Object.entries(hyperparameters), outputs: outputs.map(nested),
+      lookahead: lookahead && nested(lookahead) };
   } catch (error) {
     if (!(error instanceof reader.GrammarError)) throw error;
     return { place: error.place, problem: error.problem };
@@ -31,8 +32,10 @@ function steps(rule) {
   const x = Float64Array.of(1, -2.5);
   const states = rule.start(x, rule.hyperparameters);
   return SLOPES.map((slope, k) => {
+    const at = Float64Array.from(x);
+    if (rule.point) rule.point(at, x, states, rule.hyperparameters);
     rule.step(x, Float64Array.from(slope), states, rule.hyperparameters, k + 1);
-    return [x, ...Object.values(states)].map((array) => [...array].map(String));
+    return [at, x, ...Object.values(states)].map((array) => [...array].map(String));
   });
 }
 const typed = (text) => steps(reader.stepping(reader.parseRule(text), "own"));
@@ -60,6 +63,7 @@ def read(text):
         "states": [list(pair) for pair in rule.states.items()],
         "hyperparameters": [list(pair) for pair in rule.hyperparameters.items()],
         "outputs": [nested(e) for e in rule.outputs.values()],
+        "lookahead": None if rule.lookahead is None else nested(rule.lookahead),
     }
 
 
@@ -104,6 +108,12 @@ HOSTILE += [
     "return x, return",
     "x +=",
     "v = 2; x -= v*dx; v = v/2",
+    "lookahead = v*mu; v = mu*v - dx; x += v",
+    "lookahead = v*dx; v = mu*v - dx; x += v",
+    "lookahead = v > 0; v = mu*v - dx; x += v",
+    "lookahead = v",
+    "lookahead = 2 > 1; x -= dx",
+    "a = dx\n" + "a = a*a + a\n" * 30 + "lookahead = a; x -= a",
     "v = -1e9; v += dx; return x - v",
     "v = 2; v = 3; v = v*dx; x -= v",
     "mu = 2; mu = mu*mu; x -= mu*dx",
@@ -155,7 +165,8 @@ def lines(draw):
     """Rules that read what they set before and after they set it."""
     names = ["x", "dx", "v", "w", "lr", "mu", "t", "k"]
     text = [draw(st.sampled_from(["k = 0.25", "k = 3; lr = 0.5", "k = -2"]))]
-    text += draw(st.sampled_from([[], ["v = 2"], ["w = -0.5; v = +3"]]))
+    first = [[], ["v = 2"], ["lookahead = mu*v"], ["w = -0.5; v = +3", "lookahead = w*k - v/mu"]]
+    text += draw(st.sampled_from(first))
     text += draw(st.lists(st.builds("{} {} {} + 0*x".format, st.sampled_from("vwx"), SIGN, numbers(names)), max_size=3))
     text += [
         f"{name} = x*{draw(numbers(names, 1))}"
@@ -172,9 +183,10 @@ def walked(rule):
     values = {"x": x} | {name: np.full(2, value) for name, value in rule.states.items()}
     found = []
     for t, slope in enumerate(SLOPES, 1):
+        at = interpret(program.lookahead, values, rule.hyperparameters)["x"] if program.lookahead else values["x"]
         new = interpret(program, {**values, "dx": np.array(slope)}, {**rule.hyperparameters, "t": t})
         values |= new
-        found.append([values[name] for name in ("x", *rule.states)])
+        found.append([at, *(values[name] for name in ("x", *rule.states))])
     return found
 
 

@@ -3,13 +3,15 @@
     rule   = line , { ( ";" | end of line ) , line } ;
     line   = name , "=" , [ "+" | "-" ] , number
            | name , ( "=" | "+=" | "-=" | "*=" | "/=" ) , formula
+           | "lookahead" , "=" , formula
            | "return" , formula , { "," , name } ;
 
 with the formulas of `grammar`, in which an end of line between brackets is a blank. `x` are the weights, `dx` the
 gradient and `t` the number of the step; the new weights are what `x` is in the end, or what the last line returns. A
 name that is used before a line sets it is a state, 0 before the first step; behind what is returned the states may
 stand, as they do in Python. A line that gives a name a number makes it a hyperparameter with this default; those in
-`DEFAULTS` need no such line. If a line below sets the name anew, it is a state that begins with the number.
+`DEFAULTS` need no such line. If a line below sets the name anew, it is a state that begins with the number. How far
+from `x` the gradient is taken is `lookahead`, made of states and hyperparameters as they are before the step.
 
 A text has at most 500 characters. It is read in one pass, and makes no more operations than it has characters.
 """
@@ -76,12 +78,14 @@ class Lines:
         hyperparameters: Its hyperparameters with their defaults.
         outputs: The new weights and states, by name.
         uses_t: Whether the number of the step is used.
+        lookahead: How far from the weights the gradient is taken; None where it is taken at them.
     """
 
     states: Mapping[str, float]
     hyperparameters: Mapping[str, float]
     outputs: Mapping[str, Expression]
     uses_t: bool
+    lookahead: Expression | None = None
 
 
 def parse_lines(text: str) -> Lines:
@@ -130,6 +134,7 @@ class _Lines(Reader):
         self.set_to_numbers = {*self.plain.values()}
         self.states: dict[str, float] = {}
         self.hyperparameters: dict[str, float] = {}
+        self.lookahead: Expression | None = None
 
     def settings(self) -> tuple[dict[int, str], set[str]]:
         """The names that lines set to a number, by their places in the text, and those that are set otherwise."""
@@ -161,16 +166,18 @@ class _Lines(Reader):
             self.fail("x never gets a new value: end with x = ... or return ...")
         outputs = {name: expression(self.names[name]) for name in ("x", *self.states)}
         used = {e.value for e in in_order(outputs.values()) if e.op == "input"}
-        return Lines(self.states, self.hyperparameters, outputs, "t" in used)
+        return Lines(self.states, self.hyperparameters, outputs, "t" in used, self.lookahead)
 
     def line(self, name: Token) -> None:
         """Set a name."""
         sign = self.take() if self.token.text in SETTING else None
         if name.kind != "name" or sign is None:
             self.fail("expected a line such as x = ..., or return ...", name.place)
-        if name.text in TAKEN or name.text.startswith("_"):
+        if (name.text, sign.text) == ("lookahead", "="):
+            self.look_ahead(name)
+        elif name.text in TAKEN or name.text.startswith("_"):
             self.fail(f"'{name.text}' cannot be set; choose another name", name.place)
-        if name.place in self.plain:
+        elif name.place in self.plain:
             self.set_to_number(name)
         else:
             old = self.value(name) if SETTING[sign.text] else None
@@ -182,6 +189,14 @@ class _Lines(Reader):
             self.names[name.text] = value
         if self.token.kind not in ("line", "end"):
             self.fail("expected an operator")
+
+    def look_ahead(self, name: Token) -> None:
+        """Say how far from the weights the gradient is taken."""
+        value = self.operation(1, 0)
+        used = {e.value for e in in_order([value]) if e.op == "input"} if isinstance(value, Expression) else set()
+        if is_truth(value) or not used & {*self.states} or used - {*self.states, *self.hyperparameters}:
+            self.fail("lookahead is made of states and hyperparameters, as they are before the step", name.place)
+        self.lookahead = value
 
     def set_to_number(self, name: Token) -> None:
         """Give a hyperparameter its default, or a state its first value."""

@@ -6,11 +6,12 @@ const EXAMPLES = {
   adagrad: "cache += dx**2\nx -= lr * dx / (sqrt(cache) + eps)",
   sign: "x -= lr * sign(dx)",
   adam: "m = beta1*m + (1 - beta1)*dx\nv = beta2*v + (1 - beta2)*dx**2\nm_hat = m / (1 - beta1**t)\nv_hat = v / (1 - beta2**t)\nx -= lr * m_hat / (sqrt(v_hat) + eps)",
+  nesterov: "lookahead = mu*v\nv = mu*v - lr*dx\nx += v",
   brake: "brake = 0.5\nv = where(v*dx > 0, brake*v, mu*v) - lr*dx\nx += v",
 };
 
 // The lines of a rule as those of other rules are given: name, tree, and whether the value changes from step to step.
-function ownLines({ lines, states }) {
+function ownLines({ lines, states, lookahead }) {
   const places = new Map();
   const changing = new Map();
   const tree = (part, top = false) => {
@@ -23,9 +24,10 @@ function ownLines({ lines, states }) {
     if (!changing.has(part)) changing.set(part, part.args.some(changes));
     return changing.get(part);
   };
-  return lines.map(([name, value], k) => {
+  const first = lookahead ? [["ahead", { op: "add", args: [{ op: "input", args: [], value: "x" }, lookahead] }]] : [];
+  return [...first, ...lines].map(([name, value], k) => {
     const line = [name, tree(value, true), changes(value) || states.includes(name) || name === "x"];
-    if (value.args.length && !places.has(value)) places.set(value, k);
+    if (value.args.length && !places.has(value) && name !== "ahead") places.set(value, k);
     return line;
   });
 }
@@ -40,17 +42,27 @@ function stepOf(code, states, numbers, t) {
   };
 }
 
+// Where its gradient is taken, from the same values.
+function whereOf(code, states, numbers) {
+  const at = new Float64Array(1);
+  return ([x, ...others]) => {
+    if (code.point) code.point(at, Float64Array.of(x), Object.fromEntries(states.map((name, k) => [name, [others[k]]])), numbers);
+    return code.point ? [at[0]] : [x];
+  };
+}
+
 // Whether a step is linear in the weight, its states and its gradient, as far as it can be seen by trying.
 function isLinear(code, states, numbers) {
-  const step = stepOf(code, states, numbers, 1000);
+  const [step, place] = [stepOf(code, states, numbers, 1000), whereOf(code, states, numbers)];
+  const all = (values) => [...step(values), ...place(values)];
   const some = (k, size) => Array.from({ length: states.length + 2 }, (_, i) => size * Math.sin(1 + 7 * k + 3 * i));
   const scale = (values) => Math.max(...values.map(Math.abs));
   const near = (a, b) => a.every((value, i) => Math.abs(value - b[i]) <= 1e-9 * Math.max(scale(a), scale(b)));
   return [1e-3, 1, 1e3].every((size) =>
     [0, 1, 2, 3].every((k) => {
       const [a, b] = [some(k, size), some(k + 10, 1)];
-      const [left, right] = [step(a), step(b)];
-      return near(step(a.map((value, i) => value + b[i])), left.map((value, i) => value + right[i]));
+      const [left, right] = [all(a), all(b)];
+      return near(all(a.map((value, i) => value + b[i])), left.map((value, i) => value + right[i]));
     }),
   );
 }
@@ -62,11 +74,12 @@ function ownRecurrence(code, states) {
   const size = 1 + states.length;
   const fill = (...values) => {
     const table = values.pop();
-    const step = stepOf(code, states, Object.fromEntries(names.map((name, k) => [name, values[k]])), values[names.length]);
+    const numbers = Object.fromEntries(names.map((name, k) => [name, values[k]]));
+    const [step, place] = [stepOf(code, states, numbers, values[names.length]), whereOf(code, states, numbers)];
     for (let j = 0; j <= size; j++) {
-      step(Array.from({ length: size + 1 }, (_, i) => Number(i === j))).forEach((value, i) => (table[i * (size + 1) + j] = value));
+      const one = Array.from({ length: size + 1 }, (_, i) => Number(i === j));
+      [...step(one), ...place(one)].forEach((value, i) => (table[i * (size + 1) + j] = value));
     }
-    for (let j = 0; j <= size; j++) table[size * (size + 1) + j] = Number(j === 0);
     return table;
   };
   return { reason: "", held: [], size, inputs: [...names, "t"], fill };

@@ -36,6 +36,18 @@ function settings(read) {
   return [numbers, others];
 }
 
+// The names of the inputs that a tree is made of.
+function inputsOf(tree) {
+  const seen = new Set();
+  const see = (part) => {
+    if (seen.has(part)) return;
+    seen.add(part);
+    part.args.forEach(see);
+  };
+  see(tree);
+  return [...seen].flatMap(({ op, value }) => (op === "input" ? [value] : []));
+}
+
 // The rule of a text: its states and hyperparameters in the order of their use, what states start with unless it is 0, the trees of what is new, and [name, tree]
 // of each line.
 function parseRule(text) {
@@ -45,6 +57,7 @@ function parseRule(text) {
   const [plain, others] = settings(read);
   const numbers = new Set(plain.values());
   const [states, starts, hyperparameters, lines] = [[], {}, new Map(), []];
+  let lookahead = null;
   const taken = (name) => TAKEN.includes(name) || name.startsWith("_");
   const { next, take, fail, applied, operation, signed } = reading(read, names, unknown);
   const start = names.get("x");
@@ -68,8 +81,9 @@ function parseRule(text) {
     const { kind, text: name, place } = take();
     const sign = has(SETTING, next().text) ? take() : null;
     if (kind !== "name" || !sign) fail("expected a line such as x = ..., or return ...", place);
-    if (taken(name)) fail(`'${name}' cannot be set; choose another name`, place);
-    if (plain.has(place)) setToNumber(name, place);
+    if (name === "lookahead" && sign.text === "=") lookAhead(place);
+    else if (taken(name)) fail(`'${name}' cannot be set; choose another name`, place);
+    else if (plain.has(place)) setToNumber(name, place);
     else {
       const op = SETTING[sign.text];
       const old = op && (names.get(name) ?? unknown({ text: name, place }));
@@ -79,6 +93,14 @@ function parseRule(text) {
       set(name, value);
     }
     if (next().kind !== "line" && next().kind !== "end") fail("expected an operator");
+  }
+
+  function lookAhead(place) {
+    const value = operation();
+    const used = inputsOf(value);
+    const isMeant = !isTruth(value) && used.some((each) => states.includes(each)) && used.every((each) => states.includes(each) || hyperparameters.has(each));
+    if (!isMeant) fail("lookahead is made of states and hyperparameters, as they are before the step", place);
+    lookahead = value;
   }
 
   function setToNumber(name, place) {
@@ -122,10 +144,20 @@ function parseRule(text) {
   return {
     states,
     starts,
+    lookahead,
     hyperparameters: Object.fromEntries(hyperparameters),
     ranges: Object.fromEntries([...hyperparameters.keys()].map((name) => [name, rangeOf(name)])),
     outputs: ["x", ...states].map((name) => names.get(name)),
     lines,
+  };
+}
+
+// What writes the place of the gradient into an array.
+function pointing({ states, hyperparameters, lookahead }) {
+  const numbers = Object.keys(hyperparameters);
+  const place = loss({ op: "add", args: [input("x"), lookahead] }, ["x", ...states, ...numbers]);
+  return (at, x, remembered, given) => {
+    for (let i = 0; i < x.length; i++) at[i] = place(x[i], ...states.map((state) => remembered[state][i]), ...numbers.map((name) => given[name]));
   };
 }
 
@@ -160,7 +192,7 @@ function stepping(rule, name) {
         for (let k = 0; k < roots.length; k++) arrays[k][i] = memory[roots[k]];
       }
     },
-    point: null,
+    point: rule.lookahead && pointing(rule),
   };
 }
 
