@@ -45,6 +45,7 @@ OWN_RULES = {
 }
 COMPARED = ("SGD", "AdamW", "a rule")
 RESUMED = ("SGD", "Adagrad", "NAdam", "a rule with a look-ahead")
+RESUMED_BY_OTHERS = ("NAdam", "a rule with a look-ahead")  # with a state that is one number, and with a point ahead
 EPOCHS = 4
 
 
@@ -328,8 +329,9 @@ class TestLightning:
         trainer.fit(module, DataLoader(regression(dtype), batch_size=8), ckpt_path=resume, weights_only=True)
         return trainer
 
-    @pytest.mark.parametrize("manual", [False, True], ids=["automatic", "manual"])
-    @pytest.mark.parametrize("name", COMPARED)
+    @pytest.mark.parametrize(
+        ("name", "manual"), [("AdamW", False), ("a rule", False), ("AdamW", True)], ids=["AdamW", "a rule", "manual"]
+    )
     def test_it_ends_where_it_does_with_torch(self, name, manual):
         def train(make, dtype):
             module = self.module(make, dtype, manual)
@@ -340,17 +342,16 @@ class TestLightning:
 
         assert_trained_alike(train, name)
 
-    @pytest.mark.parametrize("name", COMPARED)
-    def test_it_clips_in_mixed_precision(self, name):
+    def test_it_clips_in_mixed_precision(self):
         """One step with a network in bfloat16, from equal gradients: only the optimizer's own roundings can differ."""
         ends = []
-        for make in (ours(name), theirs(name)):
+        for make in (ours("AdamW"), theirs("AdamW")):
             module = self.module(make)
             self.fit(module, precision="bf16-mixed", limit_train_batches=1, epochs=1)
             ends.append(parameters_of(module))
         torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-7)
 
-    @pytest.mark.parametrize("name", RESUMED)
+    @pytest.mark.parametrize("name", RESUMED_BY_OTHERS)
     def test_it_resumes_from_its_checkpoint(self, name, tmp_path):
         whole = self.module(ours(name, averaging=0.9))
         optimizer = self.fit(whole).optimizers[0]
@@ -434,17 +435,16 @@ class TestHuggingFaceTrainer:
         assert trainer.state.global_step == 18
         return trainer
 
-    @pytest.mark.parametrize("name", COMPARED)
-    def test_it_ends_where_it_does_with_torch(self, name, tmp_path):
+    def test_it_ends_where_it_does_with_torch(self, tmp_path):
         def train(make, dtype):
             model = self.model(dtype)
             start = parameters_of(model)
             self.fit(model, make, tmp_path)
             return start, parameters_of(model)
 
-        assert_trained_alike(train, name)
+        assert_trained_alike(train, "AdamW")
 
-    @pytest.mark.parametrize("name", RESUMED)
+    @pytest.mark.parametrize("name", RESUMED_BY_OTHERS)
     def test_it_resumes_in_the_middle_of_an_epoch(self, name, tmp_path):
         def train(directory, **settings):
             model = self.model(dropout=0.1)
@@ -456,12 +456,11 @@ class TestHuggingFaceTrainer:
         resume = str(tmp_path / "whole" / "checkpoint-8")
         assert torch.equal(train(tmp_path / "resumed", resume=resume, **saving), whole)
 
-    @pytest.mark.parametrize("name", ["a rule with a look-ahead", "schedule-free"])
-    def test_it_evaluates_and_saves_the_weights_themselves(self, name, tmp_path):
+    def test_it_evaluates_and_saves_the_weights_themselves(self, tmp_path):
         from safetensors.torch import load_file
 
         trainer = self.fit(
-            self.model(), ours(name), tmp_path, eval_strategy="steps", eval_steps=18, save_strategy="epoch"
+            self.model(), ours("schedule-free"), tmp_path, eval_strategy="steps", eval_steps=18, save_strategy="epoch"
         )
         model, optimizer = trainer.model, trainer.optimizer.optimizer
         inputs = torch.stack([row["input_ids"] for row in trainer.eval_dataset])
@@ -530,7 +529,7 @@ class TestAccelerate:
                 scheduler.step()
                 optimizer.zero_grad()
 
-    @pytest.mark.parametrize("name", COMPARED)
+    @pytest.mark.parametrize("name", ["AdamW", "a rule"])
     def test_it_ends_where_it_does_with_torch(self, name):
         def train(make, dtype):
             accelerator, model, *rest = self.prepare(make, dtype)
@@ -541,7 +540,7 @@ class TestAccelerate:
 
         assert_trained_alike(train, name)
 
-    @pytest.mark.parametrize("name", RESUMED)
+    @pytest.mark.parametrize("name", RESUMED_BY_OTHERS)
     def test_it_resumes_in_the_middle_of_an_epoch(self, name, tmp_path):
         *whole, loader = self.prepare(ours(name, averaging=0.9))
         self.go_on(*whole, loader)
