@@ -57,6 +57,14 @@ def test_a_race_on_ones_own_training_with_what_is_used_now(race, tmp_path):
     for said in ("Your own training, descend", "First run, now at lr 0.01: ", "0.01 (as it is)", found.verdict):
         assert said in " ".join(done.output.split())
     assert "of the steps against what you do now" in found.verdict
+    kept = found.rules[0].against_now.outcome != "first" and found.rules[1].against_now.outcome != "first"
+    ends = [
+        found.verdict,
+        "Keep what you have: PyTorch's SGD, lr 0.01." if kept else "optimizer = ",
+        "If you can try k",
+    ]
+    places = [" ".join(done.output.split()).index(words) for words in ends]
+    assert places == sorted(places)
     assert found.now.hyperparameters["weight_decay"] == 0
     assert {run.steps[-1] for rule in found.rules for run in rule.verdict} == {8}
     assert "validation" not in done.output

@@ -24,6 +24,8 @@ from downslope.lab.races.budget import duration
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.results import Race
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
+from downslope.lab.races.tries import best_after, few_tries
+from downslope.lab.report.code import advised, in_use, lines
 from downslope.lab.ticker import Ticker
 from downslope.printable import printable
 
@@ -84,9 +86,33 @@ class Screen:
         self._print(f"\n{printable(race.verdict)}", "bold")
         for caution in race.cautions:
             self._print(printable(caution), "yellow")
+        self._show_use(race)
         for explanation in [] if race.why is None else race.why.sentences:
             self._print(f"\n{printable(explanation)}")
         self._print(f"\n{duration(race.seconds)} in all.")
+
+    def _show_use(self, race: Race) -> None:
+        """Print what to use now, as a line to paste; and what is reached by somebody who tries less."""
+        result = advised(race)
+        if result is not None and not result.tuned:
+            self._print(f"\nKeep what you have: {printable(result.title or result.rule)}, lr {result.best_lr:g}.")
+        elif result is not None and (found := lines(result, in_use(race))):
+            self._print(f"\nTo use {printable(result.rule)}:")
+            for line in found:
+                self.console.print(Text(f"  {line}"), soft_wrap=True)  # to be copied whole
+        shown, values = few_tries(race)
+        if result is None or len(shown) < 2:
+            return
+        self._print(f"\nIf you can try k learning rates of these, drawn at random: the median {race.loss_name} reached")
+        heads = _Line("k", [[str(k)] for k in shown], "bold")
+        rows = [
+            _Line(
+                printable(rule),
+                [[_number(best_after(values[rule], k)) if k <= len(values[rule]) else "-"] for k in shown],
+            )
+            for rule in (result.rule for result in race.ranked if result.tuned)
+        ]
+        self.console.print(_laid_out([heads, *rows], names_above=False), soft_wrap=True)
 
 
 def about(problem: Problem, rules: int, splits: str = "varied") -> list[str]:

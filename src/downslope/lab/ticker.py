@@ -140,8 +140,9 @@ class Ticker:
         elapsed = self._elapsed()
         left = self.forecast.left(elapsed)
         if not left:
-            return f"{duration(elapsed)} so far" + (", compiling" if left is None and self.forecast.compiled else "")
-        return f"{duration(elapsed)} so far, about {duration(left)} left"
+            compiling = ", compiling" if left is None and self.forecast.compiled else ""
+            return f"{duration(round(elapsed))} so far{compiling}"
+        return f"{duration(round(elapsed))} so far, about {duration(round(left))} left"
 
     def _drawn(self) -> RenderableType:
         share, width = self._share(), self.console.width
@@ -203,6 +204,6 @@ def _first_answer(runs: Sequence[Run]) -> str:
         against = f"; {beside.rule} {end}"
     first = "what you have now" if lowest.rule == NOW else lowest.rule
     return printable(
-        f"First answer, of one run each as it is without tuning: {first} is lowest, {lowest.final_loss:.3g}{against}. "
-        "Now every rule is tuned, and judged on fresh seeds."
+        f"First answer, one run of each before any tuning: {first} is lowest, {lowest.final_loss:.3g}{against}. Now "
+        "all rules are tuned, and judged on fresh seeds."
     )

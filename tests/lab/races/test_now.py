@@ -1,5 +1,6 @@
 """What people use now in a race on a training of theirs: it trains as it does without downslope."""
 
+import dataclasses
 import functools
 import runpy
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from torch import nn
 
 import downslope
+import downslope.torch
 from downslope.lab import Race, race
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entry
 from downslope.lab.racing import entrant_now
+from downslope.lab.report.code import advised, in_use, lines
 from downslope.lab.report.page import report_page
 
 STEPS = 60
@@ -107,6 +110,28 @@ def test_the_verdict_begins_with_what_is_saved(result):
         needed.append(np.log(first[0] / first[1]))
     assert saved.ratio.estimate == pytest.approx(np.exp(np.mean(needed)))
     assert "where what you do now ends" in result.target_note
+
+
+def test_the_line_to_paste_is_of_the_rule_that_saves_and_works(result):
+    best = advised(result)
+    assert best.rule == result.verdict.split()[0]
+    (line,) = lines(best, ["torch"])
+    assert line == f"optimizer = downslope.torch.{best.rule.upper() if best.rule == 'sgd' else 'Adam'}(" + (
+        f"model.parameters(), lr={best.best_lr})"
+    )
+    space = {"downslope": downslope, "model": nn.Linear(2, 1)}
+    exec(line, space)
+    assert space["optimizer"].param_groups[0]["lr"] == best.best_lr
+    assert "torch" in in_use(result)
+
+
+def test_what_is_not_shown_to_save_is_not_advised(result):
+    def undecided(one):
+        return one.against_now and dataclasses.replace(one.against_now, outcome="undecided")
+
+    rules = tuple(dataclasses.replace(one, against_now=undecided(one)) for one in result.rules)
+    assert advised(dataclasses.replace(result, rules=rules)).rule == "now"
+    assert advised(dataclasses.replace(result, interrupted=True)) is None
 
 
 def test_now_is_no_rule_that_is_tuned(result):

@@ -58,3 +58,14 @@ def on_the_grid(race: Race, result: RuleResult) -> dict[float, float]:
             found.setdefault(run.lr, []).append(run.final_loss)
     whole = {lr: losses for lr, losses in sorted(found.items()) if len(losses) == len(race.tuning_seeds)}
     return {lr: math.inf if math.inf in losses else geometric_mean(losses) for lr, losses in whole.items()}
+
+
+FEW = (1, 2, 3, 5, 10)
+"""How many tries are told in numbers, and how many there are in all."""
+
+
+def few_tries(race: Race) -> tuple[list[int], dict[str, list[float]]]:
+    """After how many tries something is told, and the losses on the grid of every rule that was tuned."""
+    values = {result.rule: list(on_the_grid(race, result).values()) for result in race.rules if result.tuned}
+    most = max(map(len, values.values()), default=0)
+    return sorted({k for k in (*FEW, most) if 1 <= k <= most}), values

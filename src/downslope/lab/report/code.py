@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from downslope.dialects import DIALECTS, full_name
 from downslope.lab.races.results import Race, RuleResult
 from downslope.recipes.conversion import convert
 from downslope.recipes.recipe import Recipe
+from downslope.recipes.spelled import native, with_downslope
 
 FRAMEWORKS = {"torch": "PyTorch", "keras": "Keras", "optax": "Optax", "note": "NumPy"}
 
@@ -22,13 +25,59 @@ def lowest(race: Race) -> RuleResult | None:
     return first if first is not None and done and math.isfinite(first.finished_loss or 0.0) else None
 
 
+def advised(race: Race) -> RuleResult | None:
+    """The rule to use: the one that ended lowest, or what people have now unless a rule is shown to save steps.
+
+    None as for `lowest`.
+    """
+    best, now = lowest(race), race.now
+    if best is None or now is None:
+        return best
+    others = [result for result in race.ranked if result.tuned and result.against_now is not None]
+    saves = others and others[0].against_now is not None and others[0].against_now.outcome == "first"
+    return others[0] if saves else now
+
+
+def in_use(race: Race) -> list[str]:
+    """The frameworks that lines are for: those that a training of one's own has loaded, else those that are there."""
+    versions = race.environment.get("versions", {})
+    loaded = [name for name in ("torch", "keras", "optax") if name in versions]
+    there = [name for name in ("torch", "keras", "optax") if importlib.util.find_spec(name) is not None]
+    return (loaded or ([] if race.steps_per_epoch is None else there)) or ["note"]
+
+
+def lines(result: RuleResult, frameworks: Iterable[str]) -> list[str]:
+    """A line for each framework that makes an optimizer of a rule at its learning rate: its own, where that is exact.
+
+    The line has `model` (PyTorch) or `params` (NumPy) from its surroundings. There is none of a rule that is not
+    downslope's.
+    """
+    recipe = _recipe(result)
+    if recipe is None:
+        return []
+    return [f"optimizer = {_line(recipe, framework)}" for framework in frameworks]
+
+
+def _line(recipe: Recipe, framework: str) -> str:
+    found = convert(recipe, framework)
+    line = native(found.recipe) if found.recipe is not None and found.comparison else None
+    if line is not None and found.comparison is not None and found.comparison.same == "always":
+        return line.replace("torch.optim.", "downslope.torch.")
+    return with_downslope(recipe, framework)[1]
+
+
 def snippets(result: RuleResult) -> dict[str, str]:
     """Code by framework for a rule of downslope; none for others, which cannot be imported from anywhere."""
+    recipe = _recipe(result)
+    return {} if recipe is None else {name: convert(recipe, to).snippet() for to, name in FRAMEWORKS.items()}
+
+
+def _recipe(result: RuleResult) -> Recipe | None:
+    """The recipe of a rule of downslope at its best learning rate; None of others."""
     forms = (rule for dialect in DIALECTS.values() for rule in dialect.rules.values())
     rule = next((form for form in forms if full_name(form) == result.rule), None)
     flags = {name: value for name, value in result.hyperparameters.items() if isinstance(value, bool)}
     if rule is None or result.best_lr is None or rule.latex(**flags) != result.formula:
-        return {}
+        return None
     settings: dict[str, Any] = dict(result.hyperparameters)
-    recipe = Recipe(rule, lr=result.best_lr, **settings)
-    return {name: convert(recipe, dialect).snippet() for dialect, name in FRAMEWORKS.items()}
+    return Recipe(rule, lr=result.best_lr, **settings)

@@ -12,7 +12,7 @@ from downslope.lab.races.plane import Walks
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
-from downslope.lab.races.tries import best_after, on_the_grid
+from downslope.lab.races.tries import best_after, few_tries
 from downslope.lab.races.verdict import difference, percent
 from downslope.lab.report.drawing import SHAPES, Look, number
 
@@ -127,9 +127,7 @@ def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
 
 def tries(race: Race) -> str:
     """What each rule reaches with a few tries, in numbers: the median, and below it the quartiles."""
-    values = {result.rule: list(on_the_grid(race, result).values()) for result in race.rules if result.tuned}
-    most = max(map(len, values.values()), default=0)
-    shown = sorted({k for k in (1, 2, 3, 5, 10, most) if 1 <= k <= most})
+    shown, values = few_tries(race)
     rows = "".join(
         f'<tr><th scope="row">{html.escape(rule)}</th>'
         + "".join(f'<td class="number">{_after(losses, k)}</td>' for k in shown)
