@@ -13,7 +13,7 @@ function surfaceTyped(text, ends) {
     const tree = READER.parse(text, ["x", "y"]);
     const mentions = ({ op, args, value }) => (op === "input" ? value === "y" : args.some(mentions));
     const variables = mentions(tree) ? ["x", "y"] : ["x"];
-    const seen = { tree, variables, slope: READER.slope(tree, variables) };
+    const seen = { tree, variables, value: READER.loss(tree, variables), slope: READER.slope(tree, variables) };
     typedSurfaces.set(key, madeSurface(text, seen, ends ?? fittingEnds(seen)));
   }
   return typedSurfaces.get(key);
@@ -23,9 +23,8 @@ const endsOn = ({ variables }, half) => variables.flatMap(() => [-half, half]);
 const heightAt = (slope, point, out) => (point.length > 1 ? slope(point[0], point[1], out) : slope(point[0], out));
 
 // Heights on a grid with so many points along each axis, the first axis in the outer loop; infinite where they are not finite.
-function gridOf({ variables, slope }, axes) {
-  const out = new Float64Array(3);
-  const heights = axes[0].flatMap((x) => (variables.length > 1 ? axes[1].map((y) => heightAt(slope, [x, y], out)[0]) : [heightAt(slope, [x], out)[0]]));
+function gridOf({ variables, value }, axes) {
+  const heights = axes[0].flatMap((x) => (variables.length > 1 ? axes[1].map((y) => value(x, y)) : [value(x)]));
   return heights.map((height) => (Number.isFinite(height) ? height : Infinity));
 }
 
