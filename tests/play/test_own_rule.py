@@ -57,6 +57,9 @@ def test_the_limit_of_a_linear_rule_is_pythons(opened, text):
     _, _, (limit, gain) = walks(opened, text)
     expected = downslope.read_rule(text).stability(lr=0.05)
     assert (limit, gain) == (pytest.approx(expected.limit, rel=1e-7), pytest.approx(expected.gain))
+    path = downslope.walk("valley", [downslope.read_rule(text)], lr=0.05, steps=60).paths[0]
+    shoes = opened.page.evaluate("[...walkers.at(-1).effective(5)]")
+    np.testing.assert_allclose(shoes, path.effective[5], rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -85,15 +85,21 @@ function ownRecurrence(code, states) {
   return { reason: "", held: [], size, inputs: [...names, "t"], fill };
 }
 
+// How far a step of a linear rule moves a weight per unit of its gradient.
+function ownResponse({ reason, size, inputs, fill }) {
+  return reason ? null : { inputs, value: (...values) => -fill(...values, new Float64Array((size + 1) * (size + 1)))[size] };
+}
+
 // The entry of a typed rule among the rules. Throws a GrammarError where the text is no rule.
 function ownEntry(text) {
   const read = READER.parseRule(text);
   const code = READER.stepping(read, OWN);
+  const recurrence = ownRecurrence(code, read.states);
   return ruleEntry(OWN, {
     dialect: "own",
     python: `downslope.read_rule(${JSON.stringify(text)})`,
     numbers: read.hyperparameters,
-    forms: { "": { code, response: null, recurrence: ownRecurrence(code, read.states), lines: ownLines(read) } },
+    forms: { "": { code, response: ownResponse(recurrence), recurrence, lines: ownLines(read) } },
   });
 }
 
