@@ -9,20 +9,22 @@ import pytest
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
 
-KEPT_BY_JAX = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 _KERNELS = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 def pytest_configure(config):
     """What this session compiles goes into a directory of its own, subprocesses and parallel workers included.
 
-    JAX keeps what takes long there too: most races of the tests train the same few programs.
+    JAX keeps what takes long there too: most races of the tests train the same few programs. It writes a file in more
+    than one go, so that each worker has a directory.
     """
-    if "DOWNSLOPE_TESTS" in os.environ:
-        return
-    directory = config.stash[_KERNELS] = tempfile.TemporaryDirectory(prefix="downslope-tests-")
-    os.environ |= {"DOWNSLOPE_TESTS": "1", "DOWNSLOPE_CACHE_DIR": directory.name}
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": f"{directory.name}/jax", **KEPT_BY_JAX}
+    if "DOWNSLOPE_TESTS" not in os.environ:
+        directory = config.stash[_KERNELS] = tempfile.TemporaryDirectory(prefix="downslope-tests-")
+        os.environ |= {"DOWNSLOPE_TESTS": "1", "DOWNSLOPE_CACHE_DIR": directory.name}
+    if kernels := os.environ.get("DOWNSLOPE_CACHE_DIR"):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{kernels}/jax-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def pytest_unconfigure(config):
