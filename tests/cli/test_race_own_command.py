@@ -51,7 +51,9 @@ def race(tmp_path, monkeypatch):
 
 
 def test_a_race_on_ones_own_training_with_what_is_used_now(race, tmp_path):
-    done = race("mine.py:descend", *QUICK, "--now", "torch.optim.SGD lr=0.01", "--json", "race.json")
+    done = race(
+        "mine.py:descend", *QUICK, "--now", "torch.optim.SGD lr=0.01", "--schedule", "linear", "--json", "race.json"
+    )
     assert done.exit_code == 0, done.output
     found = Race.from_json((tmp_path / "race.json").read_text())
     for said in ("Your own training, descend", "First run, now at lr 0.01: ", "0.01 (as it is)", found.verdict):
@@ -66,6 +68,7 @@ def test_a_race_on_ones_own_training_with_what_is_used_now(race, tmp_path):
     places = [" ".join(done.output.split()).index(words) for words in ends]
     assert places == sorted(places)
     assert found.now.hyperparameters["weight_decay"] == 0
+    assert found.schedule == "linear"
     assert {run.steps[-1] for rule in found.rules for run in rule.verdict} == {8}
     assert "validation" not in done.output
     assert (tmp_path / "report.html").is_file()
@@ -129,6 +132,8 @@ def test_a_dry_run_says_what_the_race_will_be_and_the_race_is_that(race, tmp_pat
         (["mine.py:descend", "--steps", "0"], "--steps 0: give the steps"),
         (["mine.py:descend", "--limit", "-1"], "--limit -1.0: give the most seconds"),
         (["mine.py:descend", "--budget", "soon"], "--budget 'soon': give seconds, more than 0, or a time such as"),
+        (["mine.py:descend", "--schedule", "cosine"], "--schedule 'cosine' needs the number of steps of a run"),
+        (["mine.py:descend", "--schedule", "mine.py:ascend"], "--schedule mine.py:ascend: mine.py has no function"),
         (["digits", "--steps", "3"], "--steps 3 is for a race on a training of your own"),
         (["mine.py:descend", "--now", "torch.optim.SDG lr=1"], "--now torch.optim.SDG lr=1: "),
         (["mine.py:descend", "--now", "torch.optim.SGD lr"], "give arguments as NAME=VALUE"),

@@ -18,7 +18,7 @@ import downslope
 import downslope.rules
 from downslope import files
 from downslope.cli.ending import Stoppable, refuse
-from downslope.cli.names import names_a_file, recipe_typed, rules_named
+from downslope.cli.names import names_a_file, own_function, recipe_typed, rules_named
 from downslope.cli.raced import raced_on
 from downslope.cli.wording import as_typed
 from downslope.extras import require
@@ -99,6 +99,13 @@ def race(
     seeds: Annotated[
         int | None, typer.Option(help="Fresh runs of each rule's best learning rate, for the verdict; default: 10.")
     ] = None,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="How the learning rate changes in a run: constant, linear, cosine, one-cycle, or a function of yours, "
+            "file.py:function, of the share of the training that is done.",
+        ),
+    ] = "constant",
     budget: Annotated[
         str,
         typer.Option(
@@ -201,6 +208,9 @@ def race(
                 "margin": margin,
                 "target_loss": target_loss,
                 "now": present,
+                "schedule": own_function(schedule, "--schedule", "of the share that is done")
+                if names_a_file(schedule)
+                else schedule,
                 "budget": budget or None,
                 "epochs": epochs,
                 "steps": steps,

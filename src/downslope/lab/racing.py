@@ -16,6 +16,7 @@ from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.own_check import check_training
 from downslope.lab.engines.own_engine import OwnEngine, Train
 from downslope.lab.engines.protocol import Engine, Entrant, Progress
+from downslope.lab.engines.schedule import Factor, Schedule
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.problems.columns import DataError
 from downslope.lab.problems.examples import Examples
@@ -61,6 +62,7 @@ def race(
     threads: int | None = None,
     why: bool = False,
     now: Any = None,
+    schedule: str | Factor = "constant",
     budget: float | str | Budget | None = None,
     steps: int | None = None,
     limit: float | None = None,
@@ -129,6 +131,10 @@ def race(
             whose weights are left alone; a class of theirs or a function of Optax, with its settings as in
             `functools.partial(optax.adam, learning_rate=1e-3)`; or a `downslope.Recipe`. It is raced untuned under
             the name `now`, and the verdict begins with what the best rule saves against it.
+        schedule: How the learning rate changes in a run, in which those of the grid are factors: `"constant"`,
+            `"linear"` or `"cosine"` down to 0, `"one-cycle"` as in PyTorch's `OneCycleLR`, or a function that gives the
+            factor for the share of the training that is done. The optimizer of a training of your own follows it, or
+            ask `run.lr_at(step)`; it needs `steps`. No run counts that ends before its schedule does.
         budget: How long the race may take, in seconds or as in `"5min"`. Its rules are measured, and what you do not
             give yourself (rules, learning rates, seeds, epochs) is chosen so that it fits: what, and what that can
             prove, stands in `Race.budget`. What is not reached in time is dropped, and never ranked.
@@ -157,8 +163,12 @@ def race(
         >>> [rule.rule for rule in result.rules]
         ['sgd', 'adam']
     """
+    planned = Schedule.of(schedule)
     begun = (budget.clock if isinstance(budget, Budget) else time.perf_counter)()
     own = model is None and callable(problem)
+    if not planned.constant and (why or model is not None):
+        what = "why=True, which explains constant learning rates" if why else "a model of your own, model=make_net"
+        raise ValueError(f"schedule={planned.name!r} does not go with {what}; leave one out")
     if model is not None:
         _refuse({"problem": problem, "threads": threads, "why": why}, _OF_NETWORKS, "a problem without a model")
         _refuse({"steps": steps}, _OF_TRAININGS, "a training of your own; give epochs")
@@ -201,6 +211,7 @@ def race(
         margin=margin,
         target_loss=target_loss,
         now=entrant_now(now),
+        schedule=planned.name,
         defaults=own or model is not None,
     )
     show = functools.partial(_watched, watch, progress, list(plan.entrants))
@@ -208,9 +219,11 @@ def race(
         examples = examples_for(data, loss, target=target, batch_size=batch_size, epochs=epochs)
         return _model_race(model, examples, loss, plan, limit=limit, quiet=quiet, show=show, budget=allowed)
     if isinstance(problem, Problem):
-        return _table_race(problem, plan, threads=threads, why=why, show=show, budget=allowed)
+        return _table_race(problem, plan, threads=threads, why=why, schedule=planned, show=show, budget=allowed)
     assert callable(problem)
-    engine = OwnEngine(problem, plan.entrants, steps=steps, limit=limit, quiet=quiet, clock=_clock(allowed))
+    engine = OwnEngine(
+        problem, plan.entrants, steps=steps, limit=limit, quiet=quiet, schedule=planned, clock=_clock(allowed)
+    )
     return _run_by_run(engine, plan, show, allowed, lambda _: own_training(problem))
 
 
@@ -294,6 +307,7 @@ def _table_race(
     *,
     threads: int | None,
     why: bool,
+    schedule: Schedule,
     show: Show,
     budget: Budget | None,
 ) -> Race:
@@ -301,7 +315,15 @@ def _table_race(
     from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
 
     start, varied, clock = time.perf_counter(), plan.splits == "varied", _clock(budget)
-    engine = JaxEngine(problem, plan.entrants, threads=threads, split_seed=plan.split_seed, varied=varied, clock=clock)
+    engine = JaxEngine(
+        problem,
+        plan.entrants,
+        threads=threads,
+        split_seed=plan.split_seed,
+        varied=varied,
+        schedule=schedule,
+        clock=clock,
+    )
     allowance = None if budget is None else Allowance(budget, engine, plan, shorten=engine.shorten, why=why)
     for one in plan.seeds if problem.task == "regression" else ():
         problem.split(plan.split_seed, engine.split_number(one))  # refuses a constant target, before training

@@ -11,6 +11,7 @@ from downslope.lab.engines.data import batch_order
 from downslope.lab.engines.jax_engine import JaxEngine
 from downslope.lab.engines.network import Network
 from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry
+from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.columns import Columns
 from downslope.lab.problems.problem import Problem
 
@@ -107,14 +108,14 @@ def update_by_hand(rule, x, dx, state, t, lr):
     return x - lr * state["m"] / (1 - 0.9**t) / (np.sqrt(state["v"] / (1 - 0.999**t)) + 1e-8)
 
 
-def train_by_hand(problem, rule, lr, seed):
+def train_by_hand(problem, rule, lr, seed, factor=lambda done: 1.0):
     weights = [np.float64(w) for w in Network.of(problem).initial(seed)]
     states = [{} for _ in weights]
     train_rows, valid_rows, test_rows = problem.divided(problem.split(0, seed))
     x, y = np.float64(train_rows.x), train_rows.y
     valid = [loss_of(weights, valid_rows.x, valid_rows.y, problem.task)]
     train = [loss_of(weights, x, y, problem.task)]
-    t = 0
+    t, steps = 0, problem.epochs * (len(x) // min(problem.batch_size, len(x)))
     for epoch in range(1, problem.epochs + 1):
         losses = []
         for rows in batch_order(seed, epoch, len(x), problem.batch_size):
@@ -125,7 +126,8 @@ def train_by_hand(problem, rule, lr, seed):
             losses.append(loss_of(point, x[rows], y[rows], problem.task))
             gradient = gradient_of(point, x[rows], y[rows], problem.task)
             weights = [
-                update_by_hand(rule, w, dx, s, t, lr) for w, dx, s in zip(weights, gradient, states, strict=True)
+                update_by_hand(rule, w, dx, s, t, lr * factor((t - 1) / steps))
+                for w, dx, s in zip(weights, gradient, states, strict=True)
             ]
         train.append(np.mean(losses))
         valid.append(loss_of(weights, valid_rows.x, valid_rows.y, problem.task))
@@ -148,6 +150,19 @@ def test_a_run_follows_a_loop_written_by_hand_in_double_precision(engine, rule):
     assert run.test_loss == pytest.approx(test_loss, rel=2e-4)
     assert run.test_accuracy == pytest.approx(test_accuracy)
     assert (run.rule, run.lr, run.seed, run.phase) == (rule, lr, 3, "verdict")
+
+
+def test_a_run_follows_its_schedule_whatever_its_neighbours_have_left():
+    engine = engine_for(small_problem(), [downslope.adam], lanes=2, threads=1, schedule=Schedule.of("one-cycle"))
+    many = [Entry("adam", lr, 3) for lr in (1e20, 0.02, 0.01)]  # the first diverges and makes place
+    found = train(engine, many)
+    for entry in many[1:]:
+        _, valid_loss, _, _ = train_by_hand(engine.problem, "adam", entry.lr, 3, Schedule.of("one-cycle").factor)
+        np.testing.assert_allclose(found["adam", entry.lr, 3].valid_loss, valid_loss, rtol=2e-4)
+    engine.shorten(2)
+    (run,) = train(engine, many[2:]).values()
+    _, valid_loss, _, _ = train_by_hand(engine.problem, "adam", 0.01, 3, Schedule.of("one-cycle").factor)
+    np.testing.assert_allclose(run.valid_loss, valid_loss, rtol=2e-4)
 
 
 @pytest.mark.parametrize(("task", "seed"), [("classification", 3), ("regression", 1007)])

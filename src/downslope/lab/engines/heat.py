@@ -25,6 +25,7 @@ from downslope.lab.engines.data import Scales, taken
 from downslope.lab.engines.evaluator import ONE_CORE, Evaluator
 from downslope.lab.engines.protocol import Entrant, Entry, Progress, Run, Snapshot
 from downslope.lab.engines.recorder import Losses, Recorder
+from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.model import Weights, mean_loss
 from downslope.targets.arrays import interpret
 
@@ -53,7 +54,8 @@ class Heat:
         lanes = self.evaluator.lanes
         self.recorders: list[Recorder | None] = [None] * lanes
         self.seeds = [0] * lanes  # of the run that each lane has, or had last
-        self.lr = np.zeros(lanes, np.float32)
+        self.lr = np.zeros(lanes)
+        self.factors = trainer.schedule.table(self.epochs * self.data.steps)
         self.rows, self.scales = self.data.valid_rows(self.seeds), self.data.scales(self.seeds)
         self.snapshots: list[Snapshot] = []  # that have not been reported yet
         self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * lanes), trainer.lane(seed=0, lr=1.0))
@@ -109,7 +111,10 @@ class Heat:
         data, evaluator = self.data, self.evaluator
         nothing = np.zeros((data.steps, data.batch_size), np.int32)
         orders = [nothing if one is None else data.order(one.entry.seed, one.epochs + 1) for one in self.recorders]
-        self.lanes, train_loss = self.trainer.epoch(self.lanes, np.stack(orders, axis=1), self.lr, self.scales)
+        done = [0 if one is None else one.epochs * data.steps for one in self.recorders]
+        rates = np.stack([self.factors[first : first + data.steps] for first in done], axis=1) * self.lr
+        order, lr = np.stack(orders, axis=1), rates.astype(np.float32)
+        self.lanes, train_loss = self.trainer.epoch(self.lanes, order, lr, self.scales)
         valid = evaluator.evaluate(self.lanes.weights, self.scales, self.rows)
         train_loss = np.asarray(train_loss)
         # Losses alone may not show it: the maximum of a ReLU need not pass on what is not a number.
@@ -150,10 +155,11 @@ class Trainer:
         evaluator: The model, its data and the number of lanes.
         name: What the rule is called in this race.
         entrant: Its formula and its hyperparameters other than the learning rate.
+        schedule: How the learning rate changes in a run.
     """
 
-    def __init__(self, evaluator: Evaluator, name: str, entrant: Entrant):
-        self.evaluator, self.name = evaluator, name
+    def __init__(self, evaluator: Evaluator, name: str, entrant: Entrant, schedule: Schedule = CONSTANT):
+        self.evaluator, self.name, self.schedule = evaluator, name, schedule
         self.program, self.scalars = entrant.settings.program, entrant.numbers
         self.lock = threading.Lock()
         self._compiled: Any = None
@@ -178,7 +184,7 @@ class Trainer:
         Args:
             lanes: The lanes; their buffers are used up.
             order: Row numbers, shape `(steps, lanes, batch)`.
-            lr: The learning rate of each lane.
+            lr: The learning rate of each lane at each step, shape `(steps, lanes)`.
             scales: What each lane does to its rows.
 
         Returns:
@@ -193,10 +199,10 @@ class Trainer:
         return lanes, losses
 
     def _epoch(self, lanes: Lanes, order: Any, lr: Any, scales: Scales, x: Any, y: Any) -> tuple[Lanes, Any]:
-        def step(lanes: Lanes, rows: Any) -> tuple[Lanes, Any]:
-            return jax.vmap(self._step, in_axes=(0, 0, 0, 0, None, None))(lanes, rows, lr, scales, x, y)
+        def step(lanes: Lanes, now: tuple[Any, Any]) -> tuple[Lanes, Any]:
+            return jax.vmap(self._step, in_axes=(0, 0, 0, 0, None, None))(lanes, *now, scales, x, y)
 
-        lanes, losses = lax.scan(step, lanes, order)
+        lanes, losses = lax.scan(step, lanes, (order, lr))
         return lanes, losses.mean(axis=0)
 
     def _step(self, lane: Lanes, rows: Any, lr: Any, scales: Scales, x: Any, y: Any) -> tuple[Lanes, Any]:

@@ -24,6 +24,7 @@ from downslope.lab.engines.heat import Heat, Trainer
 from downslope.lab.engines.lookout import Lookout
 from downslope.lab.engines.network import model_of
 from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Snapshot, Surroundings
+from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.problem import Problem
 
 
@@ -37,6 +38,7 @@ class JaxEngine:
         threads: Heats at a time; by default one per processor that this process may use.
         split_seed: Which family of splits of the rows the seeds choose from.
         varied: Whether each seed has a split of its own; otherwise all have the first of the family.
+        schedule: How the learning rate changes in a run.
         clock: Gives seconds.
 
     Attributes:
@@ -64,6 +66,7 @@ class JaxEngine:
         threads: int | None = None,
         split_seed: int = 0,
         varied: bool = True,
+        schedule: Schedule = CONSTANT,
         clock: Callable[[], float] = time.perf_counter,
     ):
         if threads is not None and threads < 1:
@@ -75,7 +78,7 @@ class JaxEngine:
         evaluator = Evaluator(self._data, model_of(problem), lanes)
         self._evaluator = evaluator
         self._lookout = Lookout(evaluator, entrants)
-        self._trainers = {name: Trainer(evaluator, name, entrant) for name, entrant in entrants.items()}
+        self._trainers = {name: Trainer(evaluator, name, entrant, schedule) for name, entrant in entrants.items()}
 
     @property
     def description(self) -> Description:

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from downslope.lab.engines.protocol import Entrant
 from downslope.language.options import CHOICES
 
 KERAS, TORCH, JAX, NUMPY = "keras", "torch", "jax", "numpy"
 
 
-def optimizer_for(params: Any, entrant: Entrant, lr: float) -> Any:
+def optimizer_for(params: Any, entrant: Entrant, lr: float, factors: NDArray[np.float64] | None = None) -> Any:
     """An optimizer that runs a rule with its hyperparameters.
 
     Args:
@@ -21,6 +24,7 @@ def optimizer_for(params: Any, entrant: Entrant, lr: float) -> Any:
             `downslope.Optimizer`.
         entrant: The rule and its hyperparameters.
         lr: The learning rate.
+        factors: What it is multiplied by at each step, the last number from there on; None: nothing.
 
     Raises:
         TypeError: The parameters are of no framework that downslope has a front end for, or of several.
@@ -32,18 +36,61 @@ def optimizer_for(params: Any, entrant: Entrant, lr: float) -> Any:
     if framework == TORCH:
         import downslope.torch
 
-        return downslope.torch.Optimizer(params, rule, **given)
+        optimizer = downslope.torch.Optimizer(params, rule, **given)
+        if factors is not None:
+            _follow(optimizer, factors)
+        return optimizer
     if framework == JAX:
         import downslope.optax
 
-        return downslope.optax.optimizer(rule, **given)
+        changing = {} if factors is None else {"lr": _traced(lr, factors)}
+        return downslope.optax.optimizer(rule, **given | changing)
     if framework == KERAS:
         import downslope.keras
 
-        return downslope.keras.Optimizer(rule, **_for_keras(entrant, given))
+        changing = {} if factors is None else {"lr": _for_fit(lr, factors)}
+        return downslope.keras.Optimizer(rule, **_for_keras(entrant, given | changing))
     from downslope.numpy.optimizer import Optimizer
 
+    if factors is not None:
+        given["lr"] = lambda t: lr * factor_at(factors, t - 1)
     return Optimizer(params, rule, **given)
+
+
+def factor_at(factors: NDArray[np.float64], step: int) -> float:
+    """The factor after so many steps."""
+    return float(factors[min(step, len(factors) - 1)])
+
+
+def _follow(optimizer: Any, factors: NDArray[np.float64]) -> None:
+    """Have an optimizer of PyTorch change its learning rates after each of its steps."""
+    from torch.optim.lr_scheduler import LambdaLR
+
+    scheduler = LambdaLR(optimizer, lambda step: factor_at(factors, step))
+    optimizer.register_step_post_hook(lambda *_: scheduler.step())
+
+
+def _traced(lr: float, factors: NDArray[np.float64]) -> Any:
+    """A schedule of Optax."""
+    import jax.numpy as jnp
+
+    rates = jnp.asarray(lr * factors)
+    return lambda count: rates[jnp.minimum(count, len(factors) - 1)]
+
+
+def _for_fit(lr: float, factors: NDArray[np.float64]) -> Any:
+    """A schedule of Keras."""
+    import keras
+
+    class Rates(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+        def __call__(self, step: Any) -> Any:
+            rates = keras.ops.convert_to_tensor((lr * factors).astype(np.float32))
+            return keras.ops.take(rates, keras.ops.minimum(keras.ops.cast(step, "int32"), len(factors) - 1))
+
+        def get_config(self) -> dict[str, Any]:
+            return {"lr": lr, "factors": factors.tolist()}
+
+    return Rates()
 
 
 def weights_of(made: Sequence[Any], params: Any, state: Any) -> Any:

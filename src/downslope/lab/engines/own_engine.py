@@ -14,6 +14,7 @@ import numpy as np
 from downslope.lab.engines.apart import Apart, RunError, check_limit
 from downslope.lab.engines.own_run import OwnRun
 from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Run
+from downslope.lab.engines.schedule import CONSTANT, Schedule
 
 Train = Callable[[OwnRun], object]
 """A training: it is handed a run, trains it and reports its losses."""
@@ -28,6 +29,7 @@ class OwnEngine:
         steps: How many steps a run has; None: until `train` returns.
         limit: How many seconds a run has; None: as many as it takes.
         quiet: Whether what runs print is held back; the end of it is told with the cause of a failure.
+        schedule: How the learning rate changes in a run; needs its steps.
         clock: Gives seconds.
 
     Attributes:
@@ -64,13 +66,17 @@ class OwnEngine:
         steps: int | None = None,
         limit: float | None = None,
         quiet: bool = True,
+        schedule: Schedule = CONSTANT,
         clock: Callable[[], float] = time.perf_counter,
     ):
         if not callable(train):
             raise ValueError(f"train={train!r} cannot be called; give a function that takes a run")
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1):
             raise ValueError(f"steps={steps!r}: give the steps of a run, a whole number of at least 1")
+        if steps is None and not schedule.constant:
+            raise ValueError(f"schedule={schedule.name!r} needs the number of steps of a run; give steps too")
         check_limit(limit)
+        self._schedule = schedule
         self._train, self._entrants, self.clock = train, entrants, clock
         self._steps, self._limit, self._quiet = steps, limit, quiet
         self.seconds = dict.fromkeys(entrants, 0.0)
@@ -107,7 +113,7 @@ class OwnEngine:
 
     def run(self, entry: Entry) -> Run:
         """Train one run; what `train` raises becomes the cause of its failure, but for Ctrl-C."""
-        own = OwnRun(entry, self._entrants[entry.rule], steps=self._steps, limit=self._limit)
+        own = OwnRun(entry, self._entrants[entry.rule], steps=self._steps, limit=self._limit, schedule=self._schedule)
         apart = Apart(entry.seed, limit=self._limit, quiet=self._quiet)
         try:
             apart.call(lambda: self._train(own))

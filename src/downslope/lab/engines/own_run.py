@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from downslope.lab.engines.apart import told
-from downslope.lab.engines.optimizers import arguments, optimizer_for, weights_of
+from downslope.lab.engines.optimizers import arguments, factor_at, optimizer_for, weights_of
 from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Run
+from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.rule import Rule
 
 
@@ -25,6 +26,7 @@ class OwnRun:
         entrant: Its rule and hyperparameters.
         steps: After how many steps it is over; None: when `train` returns.
         limit: After how many seconds it is over, and failed; None: never.
+        schedule: How the learning rate changes; needs `steps`.
 
     Attributes:
         name: What the rule is called in the race.
@@ -40,13 +42,23 @@ class OwnRun:
         (True, True, False)
     """
 
-    def __init__(self, entry: Entry, entrant: Entrant, *, steps: int | None = None, limit: float | None = None):
+    def __init__(
+        self,
+        entry: Entry,
+        entrant: Entrant,
+        *,
+        steps: int | None = None,
+        limit: float | None = None,
+        schedule: Schedule = CONSTANT,
+    ):
         self.name, self.seed = entry.rule, entry.seed
         self.cause, self.used = "", False
         self._entry, self._entrant = entry, entrant
         self._steps, self._limit = steps, limit
         self._begun = time.monotonic()
         self._made: list[Any] = []
+        self._schedule, self._followed = schedule, schedule.constant
+        self._factors = None if schedule.constant or steps is None else schedule.table(steps)
         self._losses: dict[int, tuple[float, float | None]] = {}
         self._lost_at: int | None = None
         self._over = False
@@ -59,9 +71,26 @@ class OwnRun:
 
     @property
     def lr(self) -> float:
-        """The learning rate; of a schedule it is the factor."""
+        """The learning rate; where there is a schedule, that which it multiplies: see `lr_at`."""
         self.used = True
         return self._entry.lr
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step: `lr` times the factor of the race's schedule.
+
+        Args:
+            step: How many steps have been taken before it.
+
+        Example:
+            >>> import downslope
+            >>> from downslope.lab.engines.schedule import Schedule
+            >>> entrant = Entrant.of("sgd", downslope.sgd, {})
+            >>> run = OwnRun(Entry("sgd", 0.1, seed=0), entrant, steps=4, schedule=Schedule.of("linear"))
+            >>> [round(run.lr_at(step), 3) for step in range(4)]
+            [0.1, 0.075, 0.05, 0.025]
+        """
+        self.used = self._followed = True
+        return self._entry.lr if self._factors is None else float(self._entry.lr * factor_at(self._factors, step))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -82,7 +111,8 @@ class OwnRun:
             ValueError: Keras cannot run the rule with its options.
         """
         self.used = True
-        self._made.append(optimizer_for(params, self._entrant, self._entry.lr))
+        self._followed = True
+        self._made.append(optimizer_for(params, self._entrant, self._entry.lr, self._factors))
         return self._made[-1]
 
     @contextlib.contextmanager
@@ -178,10 +208,24 @@ class OwnRun:
         if not self._over:
             self.cause, self._over = self.cause or cause, True
 
+    def _off_schedule(self) -> str:
+        """Why the run cannot be ranked, if it has not followed its schedule to the end."""
+        last = max(self._losses, default=0)
+        if self._factors is not None and last < len(self._factors):
+            return f"ended after {last} of {len(self._factors)} steps, before the end of its schedule"
+        if not self._followed:
+            return (
+                f"did not follow the schedule, {self._schedule.name}: train with run.optimizer(...), or at "
+                "run.lr_at(step)"
+            )
+        return ""
+
     def finished(self) -> Run:
         """The run as it ended."""
         if not any(step > 0 for step in self._losses) and self._lost_at is None:
             self.fail("reported no loss after a step")
+        if self._lost_at is None and not self.cause and (cause := self._off_schedule()):
+            self.cause = cause
         losses = dict(self._losses)
         lost_at = self._lost_at
         if self.cause:

@@ -125,6 +125,7 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
         environment=_environment(engine.threads, own=bool(raced.about)),
         walks=None if tuning.trails is None else tuning.trails.walks([run for r in results for run in r.verdict]),
         why=why,
+        schedule=plan.schedule,
         budget=None if tuning.allowance is None else tuning.allowance.spent(),
     )
 

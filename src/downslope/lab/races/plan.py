@@ -49,6 +49,7 @@ class Plan:
         margin: The smallest difference in loss that matters, as a share.
         target_loss: A validation loss to time the rules by; None: where the first rule ends.
         defaults: Whether every rule is run at its default learning rate too.
+        schedule: How the learning rate changes in a run, by the name of it.
     """
 
     entrants: Mapping[str, Entrant]
@@ -62,6 +63,7 @@ class Plan:
     margin: float
     target_loss: float | None
     defaults: bool = False
+    schedule: str = "constant"
 
     @classmethod
     def of(
@@ -80,6 +82,7 @@ class Plan:
         target_loss: float | None = None,
         now: Entrant | None = None,
         defaults: bool = False,
+        schedule: str = "constant",
     ) -> Plan:
         """A plan, checked; the arguments are those of `downslope.lab.race`.
 
@@ -126,6 +129,7 @@ class Plan:
             margin=margin,
             target_loss=target_loss,
             defaults=defaults,
+            schedule=schedule,
         )
 
     def with_seeds(self, tuning: int, confirming: int, verdict: int) -> Plan:

@@ -96,6 +96,7 @@ class Race:
     environment: dict[str, Any]  # versions, machine, date
     walks: Walks | None = field(default=None, metadata=LATER)  # None: no run of the verdict moved, or was recorded
     why: Why | None = field(default=None, metadata=LATER)  # None: nobody asked
+    schedule: str = field(default="constant", metadata=LATER)  # how the learning rate changes in a run
     budget: Spent | None = field(default=None, metadata=LATER)  # None: it took as long as it did
     about: str = field(default="", metadata=LATER)  # what was raced on, where the fields above do not say it
     shows: str = field(default="", metadata=LATER)  # what a right implementation shows on it, with its source

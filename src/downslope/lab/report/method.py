@@ -16,6 +16,7 @@ def method(race: Race) -> list[tuple[str, str]]:
     grid = ", ".join(number(lr) for lr in race.learning_rates)
     return [
         *_what(race),
+        ("Schedule", _schedule(race)),
         *_time(race),
         ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
         (
@@ -86,6 +87,12 @@ def _what(race: Race) -> list[tuple[str, str]]:
         ("Network", f"{race.network}, {race.weights:,} weights"),
         ("Budget", f"{race.epochs} epochs of {race.steps_per_epoch} steps, batches of {race.batch_size}"),
     ]
+
+
+def _schedule(race: Race) -> str:
+    if race.schedule == "constant":
+        return "The learning rate of a run stays as it is"
+    return f"{race.schedule}: it multiplies the learning rate of every run; no run is ranked before its end"
 
 
 def _time(race: Race) -> list[tuple[str, str]]:
