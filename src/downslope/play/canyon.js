@@ -15,24 +15,22 @@ function stale() {
 
 const isTried = () => walkers.every(({ trial }) => trial.left === 0);
 
-// Tries learning rates for so many milliseconds, of each rule in turn; a rule whose best one has become known walks with it.
+// Tries learning rates for so many milliseconds, but one at least, of each rule in turn; a rule whose best one has become known
+// walks with it.
+let tried = 0;
 function tryRates(milliseconds) {
   const end = performance.now() + milliseconds;
   const start = Float64Array.from(state.start);
-  for (let any = true; any; ) {
-    any = false;
-    for (const walker of walkers) {
-      const { trial } = walker;
-      if (!trial.left) continue;
-      any = true;
-      const place = ORDER[trial.next];
-      walker.trying = roomIn(walker.trying, walker.code, start.length);
-      trial.outcomes[place] = outcome(walker.code, walker.numbers, surface, start, gusts, RATES[place], goal, walker.trying);
-      trial.next = (trial.next + 1) % ORDER.length;
-      if (!--trial.left && state.lr === "best") walk(walker, bestIn(trial));
-    }
-    if (performance.now() >= end) return;
-  }
+  do {
+    const walker = walkers[tried++ % walkers.length];
+    const { trial } = walker;
+    if (!trial.left) continue;
+    const place = ORDER[trial.next];
+    walker.trying = roomIn(walker.trying, walker.code, start.length);
+    trial.outcomes[place] = outcome(walker.code, walker.numbers, surface, start, gusts, RATES[place], goal, walker.trying);
+    trial.next = (trial.next + 1) % ORDER.length;
+    if (!--trial.left && state.lr === "best") walk(walker, bestIn(trial));
+  } while (!isTried() && performance.now() < end);
 }
 
 // Room for a way of which nothing is kept.

@@ -213,15 +213,13 @@ const largestShoe = (walker) => overWay(walker, (t) => (t < state.steps ? Math.m
 
 function overWay(walker, value) {
   const key = value.toString();
-  walker.over ??= {};
-  if (walker.over.way !== walker.version) walker.over = { way: walker.version };
-  if (!(key in walker.over)) {
+  if (!(key in walker.once)) {
     let most = 0;
     for (let t = 0; t <= state.steps; t += Math.ceil(state.steps / 100)) {
       const found = value(t);
       if (Number.isFinite(found)) most = Math.max(most, found);
     }
-    walker.over[key] = most;
+    walker.once[key] = most;
   }
-  return walker.over[key];
+  return walker.once[key];
 }

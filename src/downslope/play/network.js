@@ -234,7 +234,7 @@ MODULES.push({
       if (!seen.length) fitted(canvases[2]);
       else {
         drawCurves(canvases[2], { walkers: seen, steps: PASSES, step: moment.pass, pointed: null }, {
-          low: Math.max(1e-4, Math.min(...lows) / 1.5), high: 3, log: true, mark: NET_GOAL, places: () => seen[0].losses.keys(), value: (each, t) => each.losses[t],
+          low: Math.max(1e-4, Math.min(...lows) / 1.5), high: 3, log: true, mark: NET_GOAL, curve: ({ losses }) => curveOf(Array.from(losses, (_, t) => t), (t) => losses[t], true), value: (each, t) => each.losses[t],
         });
       }
       slider.value = moment.pass;

@@ -5,9 +5,15 @@ const [parts, languages, rateKinds] = ["part", "lang", "rates"].map((name) => [.
 const handle = find("start");
 let asked = false;
 let dragging = false;
-const SLICE = 1.2;
+const SLICE = 1; // the milliseconds of a frame for what is worked out bit by bit, while things move
+const WAITS = ["start", "lr", "settings"]; // while these are dragged, words follow a tenth of a second later
 addEventListener("pointerdown", () => (dragging = true), true);
-for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => (dragging = false), true);
+for (const end of ["pointerup", "pointercancel"]) {
+  addEventListener(end, () => {
+    dragging = false;
+    ask();
+  }, true);
+}
 const told = {
   get toggle() { return say("walker.toggle"); },
   get limitless() { return say("limitless"); },
@@ -17,9 +23,6 @@ const told = {
     ask();
   },
 };
-
-// For how many milliseconds all is worked out at once: as long as it takes, unless something is being dragged.
-const budget = () => (dragging ? SLICE : Infinity);
 
 // Changes the state, and all that follows from it.
 function change(patch) {
@@ -31,11 +34,19 @@ function change(patch) {
     if (!("start" in patch)) state.start = [...groundOf(state).start];
   }
   if (!state.rules.includes(state.look)) state.look = state.rules[0];
-  recompute(budget());
-  showState();
-  for (const module of mounted) module.changed?.(page);
+  recompute(!dragging);
+  changed = true;
+  if (!dragging || Object.keys(patch).some((key) => !WAITS.includes(key))) showChanged();
   keep();
   ask();
+}
+
+// Says in words, and to what is mounted, what has changed.
+let changed = false;
+function showChanged() {
+  changed = false;
+  showState();
+  for (const module of mounted) module.changed?.(page);
 }
 
 // Pictures are drawn at most once per frame, however much has changed.
@@ -45,21 +56,35 @@ function ask() {
   requestAnimationFrame(frame);
 }
 
-// What is done in one frame: a step of the film, a slice of what is still to be worked out, and the pictures.
+// What is done in one frame: a step of the film, a slice of what is still to be worked out or some of the words, and the
+// pictures. After the last of it there is one frame more, in which nothing moves: it shows all as it is.
+let frames = 0;
+let moving = false;
+let written = false;
 function frame(time) {
-  asked = false;
+  [asked, written] = [false, false];
+  frames++;
   if (now.playing) going.advance(time);
-  if (isWaiting()) walkOn(SLICE);
-  else if (!isTried()) {
-    tryRates(dragging || now.playing ? SLICE : 12);
-    if (state.lr === "best") showNumbers();
-  } else if (!isClouded()) workClouds(dragging ? SLICE : 8);
-  if (isWaiting() || !isTried() || !isClouded()) ask();
+  const busy = changed || isWaiting() || !isTried() || !isClouded();
+  moving = now.playing || (dragging && busy);
+  if (changed && isTime(time, "state")) showChanged();
+  if (!written) work(moving ? SLICE : 12);
+  if (busy) ask();
   draw(time);
 }
 
+function work(milliseconds) {
+  if (isWaiting() && (frames % 3 || !dragging)) {
+    walkOn(milliseconds);
+    changed = true;
+  } else if (!isTried()) {
+    tryRates(milliseconds);
+    changed ||= state.lr === "best";
+  } else if (!isClouded()) workClouds(milliseconds);
+}
+
 // What is in sight, or will be soon: while things move nothing else is drawn.
-const isDrawn = (id) => inSight.has(find(id)) || !(now.playing || dragging);
+const isDrawn = (id) => inSight.has(find(id)) || !moving;
 const inSight = new Set();
 const sight = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -70,23 +95,26 @@ const sight = new IntersectionObserver((entries) => {
 }, { rootMargin: "100px" });
 for (const id of ["closely", "numbers"]) sight.observe(find(id));
 
-// Whether numbers are to be written anew: ten times a second while things move, which is as fast as they can be read.
+// Whether words and numbers are to be written anew: ten times a second while things move, which is as fast as they can be
+// read, and not all in one frame.
 const lastTime = {};
 function isTime(time, what) {
-  if ((now.playing || dragging) && Number.isFinite(time) && time - (lastTime[what] ?? 0) < 100) return false;
-  lastTime[what] = Number.isFinite(time) ? time : 0;
-  return true;
+  if (!moving) return true;
+  if (written || time - (lastTime[what] ?? 0) < 100) return false;
+  lastTime[what] = time;
+  return (written = true);
 }
 
-function draw(time = Infinity) {
+// All pictures; while something is dragged, of the two charts one in each frame.
+function draw(time) {
   const drawn = scene();
   if (!state.hide.includes("stage")) {
     const drawing = drawGround(ground, drawn);
     placeHandle(handle, surface, state.start, drawing);
     drawClouds(drawing);
     if (lookedAt().shown) drawForces(drawing.context, lookedAt(), drawing.place);
-    drawLosses(find("curves"), drawn);
-    drawCanyon(find("canyon"));
+    if (!dragging || !moving || frames % 2) drawLosses(find("curves"), drawn);
+    if (!dragging || !moving || !(frames % 2)) drawCanyon(find("canyon"));
   }
   if (isDrawn("closely")) drawClosely(time);
   if (find("weather").open && isTime(time, "weather")) fillWeather();
@@ -107,6 +135,7 @@ function keep() {
   if (keeping) return;
   keeping = setTimeout(() => {
     keeping = 0;
+    if (dragging) return keep();
     const link = writeLink();
     if (location.hash !== link) history.replaceState(null, "", link);
   }, 400);
@@ -250,7 +279,7 @@ function showLeft(left) {
 function openLink(link) {
   const left = readLink(link);
   now.step = state.t;
-  recompute(budget());
+  recompute(!dragging);
   now.step = Math.min(state.t, state.steps);
   showState();
   showLeft(left);
@@ -303,6 +332,7 @@ new ResizeObserver(() => {
 for (const query of ["(prefers-color-scheme: dark)", "print"]) {
   matchMedia(query).addEventListener("change", () => {
     drawAllKeys();
+    moving = false;
     draw();
   });
 }

@@ -70,8 +70,7 @@ function walk(walker, lr) {
   const way = walked(walker.code, numbers, surface, state.start, gusts, walker.room);
   const limit = limitOf(walker.form, numbers);
   const sharpness = sharpnesses(way, walker.code, numbers, surface, limit);
-  Object.assign(walker, way, { lr, limit, sharpness, effective: effectiveSteps(way, walker.code, numbers, size), telling: telling(way.losses, 600) });
-  walker.version = (walker.version ?? 0) + 1;
+  Object.assign(walker, way, { lr, limit, sharpness, effective: effectiveSteps(way, walker.code, numbers, size) });
   walker.arrived = arrival(walker.losses, goal, surface.bottomless);
   Object.assign(walker, measured(walker.points, size, Math.min(walker.arrived, state.steps)));
 }
@@ -88,8 +87,8 @@ function walkOn(milliseconds) {
 
 const isWaiting = () => walkers.some((walker) => walker.waiting !== null);
 
-// Works out everything anew: at once, or while something is dragged in so many milliseconds and then as there is time.
-function recompute(milliseconds) {
+// Works out everything anew: at once or, of what there is to be seen already, in the frames to come.
+function recompute(atOnce) {
   surface = surfaceNow();
   gather();
   every = Math.ceil(state.steps / 600);
@@ -103,10 +102,10 @@ function recompute(milliseconds) {
   }
   const missing = walkers.filter((walker) => walker.losses !== walker.room.losses); // there is nothing to show of them yet
   for (const walker of missing) walk(walker, walker.waiting);
-  walkOn(milliseconds);
+  if (atOnce) walkOn(Infinity);
   stale();
   staleCloud();
-  if (state.lr === "best" && milliseconds === Infinity) tryRates(60);
+  if (state.lr === "best" && atOnce) tryRates(60);
   now.step = Math.min(now.step, state.steps);
   now.pointed = walkers.find((walker) => walker.id === now.pointed?.id) ?? null;
 }

@@ -7,20 +7,20 @@ function drawLosses(canvas, scene) {
   const log = !surface.bottomless;
   const lowest = log ? surface.lowest : 0;
   const first = walkers[0].losses[0] - lowest;
+  const curve = ({ once, losses }) => (once.curve ??= curveOf(telling(losses, 300), (t) => losses[t] - lowest, log));
   let low = log ? first : Infinity;
-  for (const { losses } of walkers.filter((walker) => walker.shown)) {
-    for (const loss of losses) if (Number.isFinite(loss) && (!log || loss > lowest)) low = Math.min(low, loss - lowest);
-  }
+  for (const walker of walkers) if (walker.shown) low = Math.min(low, curve(walker).least);
   const depth = Math.abs(walkers[0].losses[0] - surface.lowest);
   const high = log ? 4 * first : first + 0.4 * depth;
   low = log ? Math.max(low / 2, first * 1e-12) : Math.max(low, surface.lowest - 1.4 * depth);
-  drawCurves(canvas, scene, { low, high, log, mark: goal - lowest, places: (walker) => walker.telling, value: (walker, t) => walker.losses[t] - lowest });
+  drawCurves(canvas, scene, { low, high, log, mark: goal - lowest, curve, value: (walker, t) => walker.losses[t] - lowest });
 }
 
 // Learning rate times curvature, over the limit.
 function drawNearness(canvas, scene) {
   const { walkers, every } = scene;
   const value = (walker, t) => (t % every ? walker.sharpness(t) : walker.sharp[t / every]) / walker.limit?.limit;
+  const curve = (walker) => (walker.once.nearness ??= curveOf(walker.sharp.map((_, k) => k * every), (t) => value(walker, t), true));
   let [low, high] = [0.3, 2];
   for (const { sharp, limit } of walkers.filter((walker) => walker.shown && walker.limit)) {
     for (const each of sharp) {
@@ -29,7 +29,7 @@ function drawNearness(canvas, scene) {
     }
   }
   low = Math.max(low / 1.5, 1e-4); // farther from the limit it does not matter how far
-  drawCurves(canvas, scene, { low, high: Math.min(high * 1.5, 1e3), log: true, mark: 1, places: () => regular(scene.steps, every), value });
+  drawCurves(canvas, scene, { low, high: Math.min(high * 1.5, 1e3), log: true, mark: 1, curve, value });
 }
 
 // The places of values between which a curve can be drawn: all of them or, of many, the least and the largest of each of so
@@ -49,17 +49,28 @@ function telling(values, parts) {
   return places;
 }
 
-const regular = (steps, every) => Array.from({ length: Math.floor(steps / every) + 1 }, (_, k) => k * every);
+// A curve through the values at some places: how high each is on the scale, NaN where it is nowhere, and the least value.
+function curveOf(places, value, log) {
+  let least = Infinity;
+  const heights = Float64Array.from(places, (t) => {
+    const size = value(t);
+    if (!Number.isFinite(size)) return NaN;
+    if (size > 0 || !log) least = Math.min(least, size);
+    return log ? Math.log10(Math.max(size, 0)) : size;
+  });
+  return { places, heights, least };
+}
 
 // Curves of all rules that are shown, with a line at a mark.
-function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log, mark, places, value }) {
+function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log, mark, curve, value }) {
   const { context, width, height } = fitted(canvas);
   const { left, right, top, bottom } = MARGIN;
-  const scale = log ? (size) => Math.log10(Math.max(size, low)) : (size) => size;
-  const [bottomValue, topValue] = [scale(low), scale(high)];
+  const scale = log ? (size) => Math.log10(Math.max(size, 0)) : Number;
+  const [lowest, highest] = [scale(low), scale(high)];
   const x = (t) => left + ((width - left - right) * t) / steps;
-  const y = (size) => top + ((height - top - bottom) * (topValue - scale(size))) / (topValue - bottomValue);
-  drawLines(context, width, log ? decades(bottomValue, topValue).map((power) => 10 ** power) : ticks(low, high, 4), y);
+  const at = (on) => top + ((height - top - bottom) * (highest - Math.max(on, lowest))) / (highest - lowest);
+  const y = (size) => at(scale(size));
+  drawLines(context, width, log ? decades(lowest, highest).map((power) => 10 ** power) : ticks(low, high, 4), y);
   context.textAlign = "center";
   for (const t of ticks(0, steps, width / 90)) context.fillText(short(t), x(t), height - 6);
   context.setLineDash([2, 4]);
@@ -76,17 +87,15 @@ function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log,
     context.strokeStyle = colour(walker.colour);
     context.setLineDash(walker.dash);
     context.lineWidth = walker === pointed ? 3 : 1.8;
-    const all = places(walker);
+    const { places, heights } = curve(walker);
+    let k = 0;
     for (const [from, to, opacity] of [[0, step, 1], [step, steps, 0.25]]) {
       context.globalAlpha = faint ? 0.12 : opacity;
       const on = begun(context);
-      const at = (t) => {
-        const size = value(walker, t);
-        on(x(t), Number.isFinite(size) ? y(size) : NaN);
-      };
-      at(from);
-      for (const t of all) if (t > from && t < to) at(t);
-      at(to);
+      const end = (t) => on(x(t), Number.isFinite(value(walker, t)) ? y(value(walker, t)) : NaN);
+      end(from);
+      for (; k < places.length && places[k] < to; k++) if (places[k] > from) on(x(places[k]), at(heights[k]));
+      end(to);
       context.stroke();
     }
     context.globalAlpha = 1;

@@ -61,7 +61,7 @@ function recompute() {
     const sharpness = sharpnesses(way, walker.code, numbers, surface, limit);
     const sharp = Float64Array.from({ length: Math.floor(film.steps / EVERY) + 1 }, (_, k) => sharpness(k * EVERY));
     const effective = effectiveSteps(way, walker.code, numbers, size);
-    Object.assign(walker, way, { limit, sharpness, sharp, effective, telling: telling(way.losses, 600) });
+    Object.assign(walker, way, { limit, sharpness, sharp, effective });
     walker.arrived = arrival(walker.losses, goal, surface.bottomless);
     Object.assign(walker, measured(walker.points, size, Math.min(walker.arrived, film.steps)));
   }

@@ -7,12 +7,34 @@ function placed(surface, width, height) {
 }
 
 // Draws a scene: a surface, walkers on it that are at a step of so many, and perhaps one that is pointed at.
-const drawGround = (canvas, scene) => paintGround(fitted(canvas), scene);
+function drawGround(canvas, scene) {
+  const room = fitted(canvas);
+  room.context.drawImage(landOf(scene.surface, room), 0, 0, room.width, room.height);
+  return paintWays(room, scene);
+}
 
-function paintGround({ context, width, height, ratio }, scene) {
-  const { surface } = scene;
+function paintGround(room, scene) {
+  paintLand(room, scene.surface);
+  return paintWays(room, scene);
+}
+
+// What does not move, as a picture, which is drawn anew if the canvas or the colours have changed.
+function landOf(surface, { width, height, ratio }) {
+  const size = [width, height].map((length) => Math.max(1, Math.round(length * ratio)));
+  const wanted = [...size, colour("page")].join();
+  if (surface.landKey !== wanted) {
+    const land = new OffscreenCanvas(...size);
+    const context = land.getContext("2d");
+    context.scale(ratio, ratio);
+    paintLand({ context, width, height, ratio }, surface);
+    Object.assign(surface, { land, landKey: wanted });
+  }
+  return surface.land;
+}
+
+function paintLand({ context, width, height, ratio }, surface) {
   const place = placed(surface, width, height);
-  if (surface.flat) context.drawImage(mapOf(surface, width, height, ratio), 0, 0, width, height);
+  if (surface.flat) context.drawImage(mapped(surface, width, height, ratio), 0, 0, width, height);
   else drawHill(context, surface, place, width, height);
   drawScale(context, surface, place, width, height);
   context.strokeStyle = colour("ink");
@@ -26,7 +48,11 @@ function paintGround({ context, width, height, ratio }, scene) {
     context.lineTo(x, y + 5);
     context.stroke();
   }
-  const { walkers, pointed } = scene;
+}
+
+function paintWays({ context, width, height }, scene) {
+  const { surface, walkers, pointed } = scene;
+  const place = placed(surface, width, height);
   const shown = walkers.filter((walker) => walker.shown);
   for (const walker of [...shown.filter((other) => other !== pointed), ...shown.filter((other) => other === pointed)]) {
     drawWay(context, scene, walker, place, width, height);
@@ -38,13 +64,6 @@ function paintGround({ context, width, height, ratio }, scene) {
 function placeHandle(handle, surface, start, { width, height, place }) {
   const [x, y] = place(start[0], surface.flat ? start[1] : surface.height(start, new Float64Array(2))[0]);
   handle.style.transform = `translate(${Math.min(width, Math.max(0, x))}px, ${Math.min(height, Math.max(0, y))}px)`;
-}
-
-// The map of a surface, drawn anew if the canvas or the colours have changed.
-function mapOf(surface, width, height, ratio) {
-  const wanted = `${Math.round(width * ratio)} ${Math.round(height * ratio)} ${colour("page")}`;
-  if (surface.mapKey !== wanted) Object.assign(surface, { map: mapped(surface, width, height, ratio), mapKey: wanted });
-  return surface.map;
 }
 
 function drawHill(context, surface, place, width, height) {
@@ -80,29 +99,72 @@ function drawScale(context, surface, place, width, height) {
   }
 }
 
-function drawWay(context, { surface, steps, step, pointed }, walker, place, width, height) {
+// The line through the places of a way from one step to another, as it is seen: x and y of its points, and NaN before a part
+// that begins anew. A point in the pixel of the one before is left out, and so is a part between two pixels that there was
+// before: a rule that ends by jumping to and fro would be thousands of lines in one place, of which none can be seen, and
+// which take a browser that draws without a graphics card a tenth of a second.
+function lineOf(x, y, from, to) {
+  const line = [];
+  const pixels = new Map();
+  const drawn = new Set();
+  let [oldX, oldY, oldPixel, old, whole] = [NaN, NaN, NaN, NaN, false];
+  for (let t = from; t <= to; t++) {
+    const newX = Math.max(-1e4, Math.min(1e4, x(t)));
+    const newY = Math.max(-1e4, Math.min(1e4, y(t)));
+    const pixel = Math.round(newX) * 32768 + Math.round(newY);
+    if (pixel === oldPixel) continue;
+    let here = Number.isNaN(pixel) ? NaN : pixels.get(pixel);
+    if (here === undefined) pixels.set(pixel, (here = pixels.size));
+    const part = here < old ? here * 65536 + old : old * 65536 + here; // NaN at the first point, and beside one that is nowhere
+    if (Number.isNaN(part) || drawn.has(part)) whole = false;
+    else {
+      drawn.add(part);
+      if (!whole) line.push(NaN, NaN, oldX, oldY);
+      line.push(newX, newY);
+      whole = true;
+    }
+    [oldX, oldY, oldPixel, old] = [newX, newY, pixel, here];
+  }
+  return line;
+}
+
+// What is seen of a way at a step: the last place up to it that is somewhere, and the lines to where its tail begins and from
+// there.
+function seenOf({ once, points, losses }, { surface, steps, step }, place) {
+  const [[left, top], [right, bottom]] = [place(0, 0), place(1, 1)];
+  const key = [left, top, right, bottom, step].join();
+  if (once.seenFor !== key) {
+    const size = surface.variables.length;
+    const x = (t) => left + (right - left) * points[t * size];
+    const y = (t) => top + (bottom - top) * (surface.flat ? points[t * size + 1] : losses[t]);
+    let last = step;
+    while (last > 0 && !Number.isFinite(x(last) + y(last))) last--;
+    const tail = Math.max(0, last - Math.max(12, Math.round(steps / 12)));
+    Object.assign(once, { seenFor: key, seen: { last, end: [x(last), y(last)], lines: [lineOf(x, y, 0, tail), lineOf(x, y, tail, last)] } });
+  }
+  return once.seen;
+}
+
+function drawWay(context, scene, walker, place, width, height) {
+  const { step, pointed } = scene;
   const faint = pointed && pointed !== walker;
-  const size = surface.variables.length;
-  const at = (t) => place(walker.points[t * size], surface.flat ? walker.points[t * size + 1] : walker.losses[t]);
-  let last = step;
-  while (last > 0 && !at(last).every(Number.isFinite)) last--;
-  const tail = Math.max(0, last - Math.max(12, Math.round(steps / 12)));
+  const { last, end, lines } = seenOf(walker, scene, place);
   context.strokeStyle = colour(walker.colour);
   context.lineJoin = "round";
   context.setLineDash(walker.dash);
-  for (const [from, to, opacity] of [[0, tail, 0.45], [tail, last, 1]]) {
-    context.globalAlpha = faint ? 0.15 : opacity;
-    context.lineWidth = walker === pointed ? 3 : 2;
-    const on = begun(context);
-    for (let t = from; t <= to; t++) {
-      const [x, y] = at(t);
-      on(Math.max(-1e4, Math.min(1e4, x)), Math.max(-1e4, Math.min(1e4, y)));
+  context.lineWidth = walker === pointed ? 3 : 2;
+  for (const [k, line] of lines.entries()) {
+    context.globalAlpha = faint ? 0.15 : k ? 1 : 0.45;
+    context.beginPath();
+    for (let i = 0; i < line.length; i += 2) {
+      if (!Number.isNaN(line[i])) context.lineTo(line[i], line[i + 1]);
+      else context.moveTo(line[(i += 2)], line[i + 1]);
     }
     context.stroke();
   }
   context.setLineDash([]);
   context.globalAlpha = faint ? 0.25 : 1;
-  const [x, y] = at(last);
+  const [x, y] = end;
   const inside = x >= 0 && x <= width && y >= 0 && y <= height && last === step;
   const edge = inside ? colour("page") : colour(walker.colour);
   const fill = inside ? colour(walker.colour) : colour("page");

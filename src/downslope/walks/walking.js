@@ -2,6 +2,7 @@
 
 // Room for the way of one rule: where it is before the first step and after each. With `kept` also for a row of all states
 // before the first step and after each, with the place of each in a row, and for gradients where steps are compared to them.
+// What else is worked out of a way, when it is asked for, is kept in its `once`, until another way is in its room.
 function roomFor(rule, numbers, size, steps, kept) {
   const states = Object.entries(kept ? rule.start(new Float64Array(size), numbers) : {});
   let width = 0;
@@ -15,6 +16,7 @@ function roomFor(rule, numbers, size, steps, kept) {
 function walked(rule, numbers, surface, start, noise, way) {
   const { points, losses, gradients, memory, kept } = way;
   const [size, steps] = [start.length, losses.length - 1];
+  way.once = {};
   const x = Float64Array.from(start);
   const dx = new Float64Array(size);
   const at = new Float64Array(size);
