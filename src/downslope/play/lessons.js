@@ -165,10 +165,11 @@ const FREE = ["v", "t", "speed", "off", "look", "lang", "hide", "lesson", "guess
 KEYS.lesson = { fallback: () => "", ...oneOf(() => ["", ...Object.keys(LESSONS)]) };
 KEYS.guess = { fallback: () => "", ...oneOf(() => ["", ...Array.from({ length: CHOICES }, (_, k) => String(k))]) };
 
-// The link of a lesson's state, before what a link to the lesson says besides: without a guess nobody walks yet.
+// The link of a lesson's state, before what a link to the lesson says besides: without a guess nobody walks yet. A link that says
+// its surface says all.
 function lessonLink(link) {
   const given = new URLSearchParams(link);
-  if (!has(LESSONS, given.get("lesson") ?? "")) return link;
+  if (!has(LESSONS, given.get("lesson") ?? "") || given.has("surface")) return link;
   const { link: own, hide = "own-rule,network" } = LESSONS[given.get("lesson")];
   const asking = given.get("guess") ? "" : `&off=${new URLSearchParams(own).get("rules")}`;
   return `${own}${asking}&hide=${hide}&${link}`;
@@ -179,7 +180,7 @@ function isAsMade({ link }) {
   const wanted = link.split("&");
   const found = writeLink().slice(1).split("&").filter((part) => !FREE.includes(part.split("=")[0]));
   const usual = (part) => KEYS[part.split("=")[0]]?.write(KEYS[part.split("=")[0]].fallback(state)) === part.split("=")[1];
-  return found.every((part) => wanted.includes(part)) && wanted.every((part) => found.includes(part) || usual(part));
+  return found.every((part) => wanted.includes(part) || usual(part)) && wanted.every((part) => found.includes(part) || usual(part));
 }
 
 const byId = () => Object.fromEntries(walkers.map((walker) => [walker.id, walker]));

@@ -34,6 +34,7 @@ function change(patch) {
     if (!("start" in patch)) state.start = [...groundOf(state).start];
   }
   if (!state.rules.includes(state.look)) state.look = state.rules[0];
+  state.off = state.off.filter((id) => state.rules.includes(id));
   recompute(!dragging);
   changed = true;
   if (!dragging || Object.keys(patch).some((key) => !WAITS.includes(key))) showChanged();

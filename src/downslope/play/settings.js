@@ -31,7 +31,7 @@ function addWalker(rule, settings = {}) {
 function removeWalker(id) {
   if (state.rules.length < 2) return;
   const { [id]: _, ...settings } = state.settings;
-  change({ rules: state.rules.filter((each) => each !== id), off: state.off.filter((each) => each !== id), settings });
+  change({ rules: state.rules.filter((each) => each !== id), settings });
 }
 
 // The same walker by another program: in another dialect, with the settings that it has there too.

@@ -29,6 +29,11 @@ const oneOf = (known) => ({
 const MODULES = [];
 
 const names = { read: (text) => text.split(",").filter(Boolean), write: (list) => list.join(",") };
+const someOf = (known) => ({
+  read: (text, state) => [...new Set(names.read(text).map((name) => oneOf(() => known(state)).read(name)))],
+  write: names.write,
+});
+const partsOf = () => [...new Set([...document.querySelectorAll("[data-part]")].map((part) => part.dataset.part))];
 
 // The keys of a link besides those of rules (`adam.lr`) and of the surface (`valley.kappa`): how each is read and written, and
 // what holds without it. A module adds its own.
@@ -72,10 +77,10 @@ const KEYS = {
   steps: { fallback: () => 200, ...within(1, MOST_STEPS, true) },
   t: { fallback: () => 0, ...within(0, MOST_STEPS, true) },
   speed: { fallback: () => 1, ...within(0.125, 4) },
-  off: { fallback: () => [], ...names },
+  off: { fallback: () => [], ...someOf((state) => state.rules) },
   look: { fallback: (state) => state.rules[0], ...oneOf(() => state.rules) },
   lang: { fallback: () => "en", ...oneOf(() => Object.keys(PLAY.words)) },
-  hide: { fallback: () => [], ...names },
+  hide: { fallback: () => [], ...someOf(partsOf) },
 };
 
 const has = (table, key) => Object.prototype.hasOwnProperty.call(table, key);
@@ -138,12 +143,13 @@ function readSetting(found, key, text) {
   const surface = surfaceOf(found);
   if (found.rules.includes(owner)) {
     const rule = RULES[ruleOf(owner)];
-    const settings = (found.settings[owner] ??= {});
-    if (has(rule.numbers, name)) settings[name] = within(...rule.ranges[name].map((end, k) => end ?? (k ? 1e300 : -1e300))).read(text);
+    const settings = found.settings[owner] ?? {};
+    const set = (value) => (found.settings[owner] = { ...settings, [name]: value });
+    if (has(rule.numbers, name)) set(within(...rule.ranges[name].map((end, k) => end ?? (k ? 1e300 : -1e300))).read(text));
     else if (has(rule.flags, name)) {
       const value = oneOf(() => ["0", "1"]).read(text) === "1";
       if (!has(rule.forms, flagsKey({ ...rule.flags, ...settings, [name]: value }))) throw new Left(say("left.together", { rule: owner }));
-      settings[name] = value;
+      if (value !== rule.flags[name]) set(value);
     }
     else throw new Left(say("left.setting", { rule: owner }));
   } else if (owner === found.surface && has(surface.parameters, name)) found.shape[name] = within(0, 1e6).read(text);
@@ -159,7 +165,7 @@ function writeLink() {
   for (const [key, { fallback, write }] of Object.entries(KEYS)) {
     before[key] = state[key];
     const text = write(state[key]);
-    if (text !== write(fallback(state))) parts.push([key, text]);
+    if (text !== write(fallback(state)) || (key === "surface" && state.lesson)) parts.push([key, text]);
   }
   for (const [name, value] of Object.entries(state.shape)) parts.push([`${state.surface}.${name}`, String(value)]);
   for (const id of state.rules) {
