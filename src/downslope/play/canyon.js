@@ -105,7 +105,7 @@ function drawCanyon(canvas) {
     context.globalAlpha = faint ? 0.12 : 1;
     context.lineWidth = walker === now.pointed ? 3 : 1.8;
     const on = begun(context);
-    RATES.forEach((rate, k) => on(x(rate), y(Number.isNaN(depth(walker, k)) ? Infinity : depth(walker, k))));
+    RATES.forEach((rate, k) => walker.trial.outcomes[k] && on(x(rate), y(Number.isNaN(depth(walker, k)) ? Infinity : depth(walker, k))));
     context.stroke();
   }
   context.restore();

@@ -280,8 +280,18 @@ MODULES.push({
       if (visible) loop();
     }).observe(element);
     new ResizeObserver(() => visible && draw()).observe(canvases[0]);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      build();
+    for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+      matchMedia(query).addEventListener("change", () => {
+        build();
+        draw();
+      });
+    }
+    addEventListener("beforeprint", () => { // on paper they are trained, seen before or not
+      if (element.hidden || !runs.length) return;
+      while (!isTrained()) trainFor(100, page.state["net.seed"]);
+      plane = planeOf(runs.map((run) => run.training), null);
+      if (moment.playing) moment.pass = PASSES;
+      if (moment.playing) stop();
       draw();
     });
 

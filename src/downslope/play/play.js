@@ -316,7 +316,12 @@ const going = transport(now, {
 find("speed").addEventListener("change", (event) => change({ speed: Number(event.target.value) }));
 startHandle(handle, ground, { surface: () => surface, start: () => state.start, move: moveStart });
 scrubOn(find("curves"), () => state.steps, going.show);
-addEventListener("beforeprint", () => going.show(now.step)); // on paper all is in sight and nothing moves
+addEventListener("beforeprint", () => { // on paper all is in sight and known, and nothing moves
+  going.show(now.step);
+  dragging = false;
+  while (isWaiting() || !isTried() || !isClouded()) work(100);
+  showChanged();
+});
 listenToCanyon();
 listenClosely();
 listenToSettings();
