@@ -83,11 +83,13 @@ function normals(seed) {
   };
 }
 
-// What is added to the slopes of so many steps: of single precision, as Python adds it. What was drawn is kept.
+// What is added to the slopes of so many steps: of single precision, as Python adds it. What was drawn is kept, of as many
+// seeds as two clouds have.
 const drawnBefore = new Map();
 function gustsOf(seed, deviation, count) {
   const kept = drawnBefore.get(seed) ?? { draw: normals(seed), values: [] };
   drawnBefore.set(seed, kept);
+  if (drawnBefore.size > 2 * REPEATS) drawnBefore.delete(drawnBefore.keys().next().value);
   while (kept.values.length < count) kept.values.push(kept.draw());
   return Float64Array.from({ length: count }, (_, k) => Math.fround(deviation * kept.values[k]));
 }

@@ -223,11 +223,12 @@ MODULES.push({
       status.textContent = `${say("net.after", { passes: moment.pass })} ${runs.map((run) => `${run.id}: ${told(run)}`).join("; ")}`;
     }
 
-    const told = ({ training }) => (training ? say("net.told", { loss: short(training.losses[moment.pass]), wrong: training.wrong[moment.pass], rows: ROWS, lr: short(training.numbers.lr) }) : "");
+    const passOf = (training) => Math.min(moment.pass, passesOf(training)); // the one shown, or the last that it has come to
+    const told = ({ training }) => (training ? say("net.told", { loss: short(training.losses[passOf(training)]), wrong: training.wrong[passOf(training)], rows: ROWS, lr: short(training.numbers.lr) }) : "");
 
     function draw() {
       const run = runs[chosen];
-      drawBoundary(canvases[0], run?.training && weightsAt(run.training, Math.min(moment.pass, passesOf(run.training))), moonsShown);
+      drawBoundary(canvases[0], run?.training && weightsAt(run.training, passOf(run.training)), moonsShown);
       drawPlane(canvases[1], plane, moment.pass);
       const seen = runs.filter((each) => each.training).map((each) => ({ ...each, losses: each.training.losses }));
       const lows = seen.flatMap((each) => [...each.losses.filter((loss) => loss > 0)]);
