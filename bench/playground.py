@@ -7,7 +7,8 @@
   changed and for what is drawn, by `performance.now()`; and so with a processor that is made four times as slow.
 
 The parts take turns, `--rounds` times, of 120 frames each. Reported are the median and the 95th percentile of all
-frames, and what the page's thread has used of the processor per frame, which other processes do not lengthen.
+frames, the same of what the script used of the processor, which other processes lengthen less, and what the page's
+thread used per frame in all: script, styles, layout and, in a browser without a graphics card, drawing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from downslope.play.page import page as written
 RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "nadam", "adadelta", "adamax")
 LINK = f"#surface=valley&steps=5000&lr=0.05&rules={','.join(RULES)}"
 FRAMES = 120
+SCRIPTS = "PageAnimator::serviceScriptedAnimations"  # what Chromium calls all scripts of a frame
 FIRST_LINE = """(() => { const { stroke } = CanvasRenderingContext2D.prototype;
     CanvasRenderingContext2D.prototype.stroke = function (...path) {
         window.firstLine ??= performance.now(); return stroke.apply(this, path); }; })()"""
@@ -40,19 +42,32 @@ DRAG = """(frames) => new Promise((done) => {
     move(0); })"""
 
 
-def drag(page: Any, session: Any, slower: int) -> tuple[list[float], float]:
-    """The milliseconds of each frame, and what the page's thread has used of the processor per frame."""
+def drag(page: Any, session: Any, tracing: Any, slower: int) -> tuple[list[float], list[float], float]:
+    """The milliseconds of each frame; what its script, and the page's thread per frame, used of the processor."""
+    events: list[dict[str, Any]] = []
+    ended: list[bool] = []
+    collect, end = (lambda each: events.extend(each["value"])), (lambda _: ended.append(True))
+    tracing.on("Tracing.dataCollected", collect)
+    tracing.on("Tracing.tracingComplete", end)
 
     def used() -> float:
         metrics = session.send("Performance.getMetrics")["metrics"]
         return next(1000 * float(each["value"]) for each in metrics if each["name"] == "ThreadTime")
 
     session.send("Emulation.setCPUThrottlingRate", {"rate": slower})
+    config = {"includedCategories": ["blink"], "excludedCategories": ["*"]}
+    tracing.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": config})
     before = used()
     costs = page.evaluate(DRAG, FRAMES)
-    found = (used() - before) / FRAMES
+    thread = (used() - before) / FRAMES
     session.send("Emulation.setCPUThrottlingRate", {"rate": 1})
-    return costs, found
+    tracing.send("Tracing.end")
+    while not ended:
+        page.wait_for_timeout(20)
+    tracing.remove_listener("Tracing.dataCollected", collect)
+    tracing.remove_listener("Tracing.tracingComplete", end)
+    scripts = [each["tdur"] / 1000 for each in events if each["name"] == SCRIPTS and each.get("tdur", 0) > 100]
+    return costs, scripts[10:], thread
 
 
 def main() -> None:
@@ -65,6 +80,7 @@ def main() -> None:
     text = written()
     opening: list[float] = []
     frames: dict[int, list[float]] = {1: [], 4: []}
+    scripts: dict[int, list[float]] = {1: [], 4: []}
     threads: dict[int, list[float]] = {1: [], 4: []}
     with tempfile.TemporaryDirectory() as directory, sync_playwright() as playwright:
         file = Path(directory) / "play.html"
@@ -74,11 +90,13 @@ def main() -> None:
         page.goto(file.as_uri() + LINK)
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
-        drag(page, session, 1)  # until it is compiled
+        tracing = browser.new_browser_cdp_session()
+        drag(page, session, tracing, 1)  # until it is compiled
         for _ in range(arguments.rounds):
             for slower in frames:
-                costs, used = drag(page, session, slower)
+                costs, script, used = drag(page, session, tracing, slower)
                 frames[slower] += costs
+                scripts[slower] += script
                 threads[slower].append(used)
             fresh = browser.new_page(viewport={"width": 1440, "height": 900})
             fresh.add_init_script(FIRST_LINE)
@@ -88,13 +106,20 @@ def main() -> None:
         browser.close()
     print(f"first line drawn after {statistics.median(opening):.0f} ms ({min(opening):.0f}–{max(opening):.0f})")
     for slower, costs in frames.items():
-        name = "a frame of a drag" if slower == 1 else f"the same, {slower} times as slow"
-        last = statistics.quantiles(costs, n=20)[-1]
-        print(f"{name}: {statistics.median(costs):.2f} ms, 95 % within {last:.2f} ms; ", end="")
+        print("a frame of a drag: " if slower == 1 else f"the same, {slower} times as slow: ", end="")
+        for kind, values in (("by the clock", costs), ("of the processor", scripts[slower])):
+            last = statistics.quantiles(values, n=20)[-1]
+            print(f"{statistics.median(values):.2f} ms {kind}, 95 % within {last:.2f} ms; ", end="")
         print(f"the thread in all {statistics.median(threads[slower]):.2f} ms")
     print(f"size of the page {len(text.encode()) / 1000:.0f} KB")
     if arguments.json:
-        found = {"load": os.getloadavg(), "bytes": len(text.encode()), "opening": opening, "frames": frames}
+        found = {
+            "load": os.getloadavg(),
+            "bytes": len(text.encode()),
+            "opening": opening,
+            "frames": frames,
+            "scripts": scripts,
+        }
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
