@@ -21,6 +21,7 @@ def pytest_configure(config):
     if "DOWNSLOPE_TESTS" not in os.environ:
         directory = config.stash[_KERNELS] = tempfile.TemporaryDirectory(prefix="downslope-tests-")
         os.environ |= {"DOWNSLOPE_TESTS": "1", "DOWNSLOPE_CACHE_DIR": directory.name}
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # with a worker on every core, more would wait for each other
     if kernels := os.environ.get("DOWNSLOPE_CACHE_DIR"):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{kernels}/jax-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
