@@ -95,7 +95,8 @@ def test_a_table_of_ones_own_whose_names_have_brackets_and_a_rule_of_ones_own(tm
     [
         (["nothing"], "nothing"),
         (["missing.csv", "--target", "y"], "missing.csv"),
-        (["data.csv"], "--target"),
+        (["data.csv"], "no file 'data.csv'"),
+        (["classes.csv"], "say which column to predict, with --target COLUMN; the columns are 'a', 'y'"),
         (["digits", "--target", "y"], "--target"),
         (["digits", "--rules", "adamm"], "adamm"),
         (["digits", "--rules", "gone.py:mine"], "gone.py"),

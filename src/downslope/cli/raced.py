@@ -127,9 +127,7 @@ def _problem(name: str, about_table: Mapping[str, Any], epochs: int | None) -> R
 def _table(name: str, about_table: Mapping[str, Any], epochs: int | None) -> Problem:
     from downslope.lab import load_table
 
-    used = {key: about_table[key] for key in _used(about_table)}
-    if "target" not in used:
-        raise ValueError(f"{name}: say which column to predict, with --target COLUMN")
+    used = {"target": "", **{key: about_table[key] for key in _used(about_table)}}
     if "hidden" in used:
         used["hidden"] = tuple(_whole_numbers(used["hidden"], "--hidden"))
     return load_table(name, **used, epochs=30 if epochs is None else epochs)

@@ -135,9 +135,7 @@ def _table(
     is_file = isinstance(data, (str, Path)) and names_a_table(str(data))
     if not (is_file or hasattr(data, "__arrow_c_stream__") or hasattr(data, "iloc")):
         return None
-    if target is None:
-        raise DataError("target: say which column of the table is to be predicted, target=COLUMN")
-    return load_table(data, target=target, task=task, **given)
+    return load_table(data, target=target or "", task=task, **given)
 
 
 def _assembled(

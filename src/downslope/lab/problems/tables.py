@@ -153,7 +153,8 @@ def _require_column(table: Source, name: str, *, argument: str) -> None:
         hint = " If its columns are separated by something else, say by what with separator=CHARACTER."
     elif table.as_text and all(reads_as_number(column) for column in columns):
         hint = " The first line holds nothing but numbers; the file needs a line with the names of the columns."
-    raise DataError(f"{argument}: there is no column {name!r}; the columns are {_names(columns)}.{hint}")
+    lacking = f"there is no column {name!r}" if name else f"say which column to predict, with {argument}=COLUMN"
+    raise DataError(f"{argument}: {lacking}; the columns are {_names(columns)}.{hint}")
 
 
 def _refuse_gaps(table: Source, target: str, words: tuple[str, ...], impute: bool) -> None:
