@@ -17,6 +17,7 @@ PUT = """made => { readLink(made.own ? `own=${encodeURIComponent(made.own)}` : '
     const before = JSON.stringify(state); const link = writeLink();
     const found = [link, readLink(link), before, JSON.stringify(state)];
     openLink(""); return found; }"""
+TYPED = {"x**2/4 + y**2 + sin(3*x)": [2, []], "where(x > 0 & x < 3, x, -x)": [1, []]}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,9 @@ def states(draw, known):
     names = st.sampled_from(sorted(known["rules"]) + (["own"] if own else []))
     walkers = st.tuples(names, st.sampled_from(["", ".2", ".3"])).map("".join)
     ids = draw(st.lists(walkers, min_size=1, max_size=5, unique=True))
-    surface = draw(st.sampled_from(sorted(known["surfaces"])))
-    size, parameters = known["surfaces"][surface]
+    surface = draw(st.sampled_from([*sorted(known["surfaces"]), *TYPED]))
+    size, parameters = (TYPED | known["surfaces"])[surface]
+    lows = draw(st.lists(st.integers(-999, 999), min_size=size, max_size=size)) if surface in TYPED else []
     chosen = {}
     for rule in ids:
         told = known["rules"].get(rule.partition(".2")[0].partition(".3")[0])
@@ -60,6 +62,7 @@ def states(draw, known):
     return {
         "own": own,
         "surface": surface,
+        "window": [end for low in lows for end in (low, low + draw(st.integers(1, 99)))],
         "shape": {name: draw(numbers(0, 1e6)) for name in parameters if draw(st.booleans())},
         "rules": ids,
         "settings": {rule: each for rule, each in chosen.items() if each},
