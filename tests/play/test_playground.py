@@ -141,6 +141,38 @@ def test_moving_the_start_makes_the_walk_from_there(playground, opened):
     assert playground.evaluate("state.start") == pytest.approx([-5, 1.5], abs=0.05)
 
 
+def test_after_a_drag_all_is_as_if_it_had_begun_there(playground, opened):
+    """While it lasts, walks, canyon and words follow bit by bit; a pointer that rests is enough for them."""
+    seen = """[state.start, ...['chips', 'rows', 'places', 'rate-shown'].map(id => find(id).innerText),
+        walkers.map(w => [[...w.points.slice(-2)], w.trial.outcomes])]"""
+    rest = "!asked && !changed && !isWaiting() && isTried()"
+    opened("surface=valley&rules=sgd,momentum,adam&steps=150&lr=0.1")
+    opened.until(rest)
+    playground.evaluate(
+        "dragging = true; for (let k = 0; k < 9; k++) { change({ start: [-9 + k, 1.5] }); frame(16 * k); }"
+    )
+    opened.until(rest)
+    dragged = playground.evaluate(seen)
+    playground.evaluate("dragging = false; openLink(writeLink())")
+    opened.until(rest)
+    assert dragged[0] == [-1, 1.5]
+    assert dragged == playground.evaluate(seen)
+
+
+def test_what_is_walked_again_and_again_is_drawn_once(playground, opened):
+    """RMSprop ends by jumping to and fro: a few lines, that is, which go to every pixel in which it has been."""
+    opened("surface=valley&rules=rmsprop&steps=3000&t=3000&lr=0.5")
+    points, lines = playground.evaluate(
+        """(() => { const { width, height } = sizes.get(ground), place = placed(surface, width, height);
+        const { losses, points } = walkers[0], { lines } = seenOf(walkers[0], scene(), place);
+        return [[...losses.keys()].map(t => place(...points.slice(2 * t, 2 * t + 2)).map(Math.round)),
+            lines.map(line => line.map(v => Number.isNaN(v) ? null : Math.round(v)))]; })()"""
+    )
+    drawn = {pair for line in lines for pair in zip(line[::2], line[1::2], strict=True)} - {(None, None)}
+    assert drawn == {tuple(point) for point in points}
+    assert sum(map(len, lines)) / 2 < 1000
+
+
 def test_steps_are_looked_up(playground, opened):
     opened("surface=valley&steps=80&t=80")
     expect(playground.locator("#step")).to_have_text("80")
