@@ -23,6 +23,7 @@ from downslope.lab.problems.problem import Problem
 from downslope.lab.races.budget import duration
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.results import Race
+from downslope.lab.races.scope import earlier, holds_for
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tries import best_after, few_tries
 from downslope.lab.report.code import advised, in_use, lines
@@ -86,6 +87,9 @@ class Screen:
         self._print(f"\n{printable(race.verdict)}", "bold")
         for caution in race.cautions:
             self._print(printable(caution), "yellow")
+        for said in (holds_for(race), earlier(race)):
+            if said:
+                self._print(printable(said), "dim")
         self._show_use(race)
         for explanation in [] if race.why is None else race.why.sentences:
             self._print(f"\n{printable(explanation)}")

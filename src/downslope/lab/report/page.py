@@ -12,6 +12,7 @@ from typing import Any
 from downslope import files
 from downslope.lab.problems.baseline import NAMES
 from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.scope import earlier, holds_for
 from downslope.lab.report.code import lowest, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, looks, number
 from downslope.lab.report.markup import plot, section, segments, slider
@@ -123,6 +124,7 @@ def _header(race: Race) -> str:
     stopped = '<p class="stopped">This race was stopped early. The page shows what was known by then.</p>\n'
     shows = f'<p class="about">A right implementation: {html.escape(race.shows)}</p>\n' if race.shows else ""
     cautions = "".join(f'<p class="caution">{html.escape(caution)}</p>\n' for caution in race.cautions)
+    scope = "".join(f'<p class="about">{html.escape(said)}</p>\n' for said in (holds_for(race), earlier(race)) if said)
     runs = [run for result in race.rules for run in (*result.tuning, *result.verdict)]
     facts = (
         (_plural("rule", len(race.rules)), len(race.rules)),
@@ -138,7 +140,7 @@ def _header(race: Race) -> str:
 <h1>{html.escape(race.title)}</h1>
 <p class="about">{html.escape(about)}</p>
 {shows}{stopped if race.interrupted else ""}<p class="verdict">{html.escape(sentence)}</p>
-{cautions}<dl class="facts">{shown}</dl>
+{cautions}{scope}<dl class="facts">{shown}</dl>
 </header>
 """
 

@@ -1,0 +1,83 @@
+"""What a verdict holds for, and whether rules had another order when a quarter of the training was done.
+
+The second is read off the tuning runs, which are trained anyway: at a quarter as at the end, each rule is taken at that
+learning rate of the grid at which it is lowest then, as if it had been tuned for so many steps. No test says anything
+of it. Under a schedule a quarter of a run is not what a shorter run would be, and nothing is said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from downslope.lab.engines.protocol import Run
+from downslope.lab.races.results import Race
+from downslope.lab.races.statistics import geometric_mean
+from downslope.lab.races.tries import on_the_grid
+
+SHARE = 0.25
+"""How much of a run the shorter one is."""
+
+
+def holds_for(race: Race) -> str:
+    """Steps, batches, width, schedule and weight decay that the verdict is about, in one sentence; else empty."""
+    ended = [run for result in race.rules for run in result.verdict if run.diverged_at is None]
+    if not ended:
+        return ""
+    last = max(run.times[-1] for run in ended)
+    steps = last if race.steps_per_epoch is None else last * race.steps_per_epoch
+    where = f"{steps:,} step{'s' if steps != 1 else ''}"
+    if race.batch_size is not None:
+        where += f" with batches of {race.batch_size}, on a {race.network} with {race.weights:,} weights"
+    lr = "a constant learning rate" if race.schedule == "constant" else f"the schedule {race.schedule}"
+    own = "" if race.batch_size is not None else "; batches and model are those of the training"
+    return f"This holds for {where}, {lr} and {_decay(race)}{own}."
+
+
+def _decay(race: Race) -> str:
+    decays = {result.rule: result.hyperparameters.get("weight_decay", 0.0) for result in race.rules}
+    if not any(decays.values()):
+        return "no weight decay"
+    if len(set(decays.values())) == 1:
+        return f"weight decay {next(iter(decays.values())):g}"
+    return "weight decay " + ", ".join(f"{decay:g} in {rule}" for rule, decay in decays.items() if decay)
+
+
+def earlier(race: Race) -> str:
+    """Whether the order of the rules was the same at a quarter of the training, in one sentence; empty if not known."""
+    if race.schedule != "constant":
+        return ""
+    found: dict[str, tuple[float, float]] = {}
+    for result in race.rules:
+        grid = on_the_grid(race, result) if result.tuned else {}
+        runs = {lr: [r for r in result.tuning if r.lr == lr and r.seed in race.tuning_seeds] for lr in grid}
+        early = [_early(those) for those in runs.values()]
+        if grid and None not in early:
+            found[result.rule] = min(loss for loss in early if loss is not None), min(grid.values())
+    known = {rule: both for rule, both in found.items() if math.isfinite(max(both))}
+    if len(known) < 2:
+        return ""
+    orders = [sorted(known, key=lambda rule: known[rule][place]) for place in (0, 1)]
+    told = [", ".join(f"{rule} {known[rule][place]:.3g}" for rule in orders[place]) for place in (0, 1)]
+    if orders[0] == orders[1]:
+        how = "the order was the same"
+    elif orders[0][0] == orders[1][0]:
+        how = f"{orders[0][0]} was lowest too, and others have changed places since"
+    else:
+        how = f"another rule was lowest, {orders[0][0]}: shorter trainings are another question"
+    return (
+        f"At a quarter of the steps, each rule at what was then its best learning rate on the tuning seeds, {how} "
+        f"({told[0]}; at the end {told[1]})."
+    )
+
+
+def _early(runs: Sequence[Run]) -> float | None:
+    """The geometric mean of the losses at a quarter; infinite if a run was lost by then, None if nobody looked."""
+    losses = []
+    for run in runs:
+        until = SHARE * max(one.times[-1] for one in runs)
+        seen = [loss for time, loss in zip(run.times, run.valid_loss, strict=True) if 0 < time <= until]
+        if not seen and run.diverged_at is None:
+            return None
+        losses.append(seen[-1] if seen else math.inf)
+    return math.inf if math.inf in losses else geometric_mean(losses)
