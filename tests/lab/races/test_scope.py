@@ -13,7 +13,7 @@ def test_a_verdict_names_steps_batch_width_schedule_and_decay():
     found = make_race(("sgd", "adamw"))
     steps = f"{found.epochs * found.steps_per_epoch:,} steps"
     assert holds_for(found) == (
-        f"This holds for {steps} with batches of {found.batch_size}, on a {found.network} with {found.weights:,} "
+        f"This holds for {steps} with batches of {found.batch_size}, on a {found.network}, of {found.weights:,} "
         "weights, a constant learning rate and weight decay 0.01 in adamw."
     )
     assert "the schedule cosine and no weight decay" in holds_for(

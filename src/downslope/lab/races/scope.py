@@ -28,7 +28,7 @@ def holds_for(race: Race) -> str:
     steps = last if race.steps_per_epoch is None else last * race.steps_per_epoch
     where = f"{steps:,} step{'s' if steps != 1 else ''}"
     if race.batch_size is not None:
-        where += f" with batches of {race.batch_size}, on a {race.network} with {race.weights:,} weights"
+        where += f" with batches of {race.batch_size}, on a {race.network}, of {race.weights:,} weights"
     lr = "a constant learning rate" if race.schedule == "constant" else f"the schedule {race.schedule}"
     own = "" if race.batch_size is not None else "; batches and model are those of the training"
     return f"This holds for {where}, {lr} and {_decay(race)}{own}."

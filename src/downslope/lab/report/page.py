@@ -124,7 +124,7 @@ def _header(race: Race) -> str:
     stopped = '<p class="stopped">This race was stopped early. The page shows what was known by then.</p>\n'
     shows = f'<p class="about">A right implementation: {html.escape(race.shows)}</p>\n' if race.shows else ""
     cautions = "".join(f'<p class="caution">{html.escape(caution)}</p>\n' for caution in race.cautions)
-    scope = "".join(f'<p class="about">{html.escape(said)}</p>\n' for said in (holds_for(race), earlier(race)) if said)
+    scope = "".join(f'<p class="scope">{html.escape(said)}</p>\n' for said in (holds_for(race), earlier(race)) if said)
     runs = [run for result in race.rules for run in (*result.tuning, *result.verdict)]
     facts = (
         (_plural("rule", len(race.rules)), len(race.rules)),
