@@ -1,12 +1,14 @@
 """What theory or a paper says of a problem, and what runs of it do."""
 
 import dataclasses
+import typing
 
 import numpy as np
 import pytest
 
 import downslope
-from downslope.lab import DataError, load_problem, race, write_report
+from downslope.cli.race import race as race_command
+from downslope.lab import PROBLEMS, DataError, load_problem, race, write_report
 from downslope.lab.engines.jax_engine import JaxEngine
 from downslope.lab.engines.protocol import Entrant, Entry
 from downslope.lab.problems import linear
@@ -124,6 +126,11 @@ def test_a_function_has_no_data_for_a_model_either():
         race(model=lambda seed: None, data="rosenbrock")
 
 
+def test_the_command_names_every_problem():
+    about = typing.get_type_hints(race_command, include_extras=True)["problem"].__metadata__[0].help
+    assert [name for name in PROBLEMS if name not in about] == []
+
+
 def test_a_problem_that_predicts_nothing_says_what_it_trains():
     with pytest.raises(DataError, match="task: None says that nothing is predicted"):
         dataclasses.replace(load_problem("parabola"), task=None)
@@ -138,5 +145,5 @@ def test_the_report_on_a_function_says_nothing_of_data(tmp_path):
     write_report(result, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text().partition("<script")[0]
     assert problem.shows[:40] in page
-    for word in ("validation", "split", "Test ", "aseline", "None", " rows ", "network", "Network"):
+    for word in ("alidation", "split", "Test ", "aseline", "None", " rows ", "network", "Network"):
         assert word not in page.partition("<main>")[2].partition("<footer")[0], word

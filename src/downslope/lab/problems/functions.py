@@ -122,7 +122,7 @@ def noisy_quadratic() -> Problem:
         draws=50,
         epochs=20,
         shows="at lr 0.1 the loss settles at 2.63 for gradient descent and at 25.7 for momentum 0.9; tuned, the two "
-        "end alike, and Adagrad, whose steps shrink, ends lower (Polyak 1987; Zhang et al. 2019)",
+        "cannot be told apart, and Adagrad, whose steps shrink, ends lower (Polyak 1987; Zhang et al. 2019)",
     )
 
 
@@ -144,8 +144,8 @@ def deep_quadratic() -> Problem:
         draws=50,
         epochs=20,
         shows=f"gradient descent holds below lr {2 / sharpest:.3g}, momentum 0.9 below {3.8 / sharpest:.3g}, Nesterov "
-        f"below {3.8 / 2.8 / sharpest:.3g}: 2, 3.8 and 1.357 over the largest curvature; tuned, both end lower than it "
-        "(Polyak 1964; curvatures as in Schneider et al. 2019)",
+        f"below {3.8 / 2.8 / sharpest:.3g}: 2, 3.8 and 1.357 over the largest curvature; tuned, Nesterov ends lower "
+        "than gradient descent (Polyak 1964; curvatures as in Schneider et al. 2019)",
     )
 
 

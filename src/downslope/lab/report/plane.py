@@ -18,6 +18,7 @@ from downslope.lab.report.drawing import Picture, View, log_axis, looks, loss_ra
 
 ROOM = 1.08  # by how much the picture reaches beyond the walks
 HALF = 0.5  # of a walk of which less is seen, the picture says so
+TICKS = 6  # at most so many on the scale of colours
 AWAY = 1.5  # a run that diverged may reach so many times as far as those that finished before it leaves the picture
 
 
@@ -125,14 +126,15 @@ def _loss_scale(race: Race) -> dict[str, Any]:
     """Colours for losses, by their logarithm: the lower, the stronger."""
     low, top = loss_range(_losses(race), None)
     ticks = log_axis("", (low, top))
+    apart = math.ceil(len(ticks["tickvals"]) / TICKS)
     return {
         "cmin": math.log10(low),
         "cmax": math.log10(top),
         "colorscale": [[0, "@ink"], [1, "@card"]],
         "colorbar": {
             "title": {"text": race.loss_name, "side": "top", "font": {"size": 12, "color": "@muted"}},
-            "tickvals": [math.log10(tick) for tick in ticks["tickvals"]],
-            "ticktext": ticks["ticktext"],
+            "tickvals": [math.log10(tick) for tick in ticks["tickvals"][::apart]],
+            "ticktext": ticks["ticktext"][::apart],
             "tickfont": {"size": 11, "color": "@muted"},
             "tickangle": 0,
             "orientation": "h",

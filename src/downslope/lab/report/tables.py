@@ -69,8 +69,8 @@ def _heads_of(race: Race) -> dict[str, str]:
     known = shown(race)
     occasional = {"default_loss", "accuracy", "test_loss", "test_accuracy"}
     heads = {key: head for key, head in HEADS.items() if key not in occasional or key in known}
-    own = {} if race.unit == "epoch" else {"loss": "Loss", "best_loss": "Lowest loss"}
-    return heads | own
+    plain = {} if race.sizes else {"loss": "Loss"}
+    return heads | plain | ({} if race.unit == "epoch" else {"best_loss": "Lowest loss"})
 
 
 def matrix(race: Race, look: dict[str, Look]) -> str:
@@ -179,7 +179,7 @@ def walk_numbers(race: Race, walks: Walks) -> str:
             ]
         shown = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         rows += f'<tr><th scope="row">{html.escape(result.rule)}</th>{shown}</tr>\n'
-    return _table("walks", _heads(["Rule", "Distance", "Way", "Seen", "Validation loss"]), rows)
+    return _table("walks", _heads(["Rule", "Distance", "Way", "Seen", race.loss_name.capitalize()]), rows)
 
 
 def _table(kind: str, head: str, rows: str) -> str:
