@@ -67,7 +67,7 @@ def test_what_is_no_time_is_refused(given):
         Budget.of(given)
 
 
-@pytest.mark.parametrize(("seconds", "size", "rules"), [(200, 1, 2), (140, 2, 2), (90, 3, 2), (48, 4, 2), (140, 4, 6)])
+@pytest.mark.parametrize(("seconds", "size", "rules"), [(140, 2, 2), (90, 3, 2), (48, 4, 2), (140, 4, 6)])
 def test_the_largest_race_that_fits_is_chosen_and_keeps_to_the_time(seconds, size, rules):
     found, took, _ = raced(seconds, RULES if rules == 2 else None)
     assert took <= 1.01 * seconds
@@ -130,7 +130,7 @@ def test_where_nothing_fits_nothing_is_ranked_and_that_is_said(seconds):
     assert "give it more time, fewer rules or shorter runs" in found.cautions[-1]
 
 
-@pytest.mark.parametrize(("seconds", "slower"), [(90, 10), (90, 40), (90, 60), (140, 50), (250, 130), (250, 180)])
+@pytest.mark.parametrize(("seconds", "slower"), [(90, 10), (90, 40), (90, 60), (140, 50)])
 def test_runs_that_get_slower_cost_seeds_and_never_fairness(seconds, slower):
     found, took, _ = raced(seconds, RULES, slower)
     assert took <= 1.1 * seconds
@@ -147,14 +147,14 @@ def test_runs_that_get_slower_cost_seeds_and_never_fairness(seconds, slower):
 def test_a_table_keeps_to_the_time_with_fewer_epochs_if_need_be_and_to_what_was_foreseen():
     clock, events = Clock(0.25), []
     small = {"learning_rates": [0.01, 0.1, 1], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 6}
-    found = race("parabola", RULES, threads=1, budget=Budget(35, clock=clock), watch=events.append, **small)
-    assert clock.now - 100 <= 38.5
+    found = race("parabola", [downslope.sgd], threads=1, budget=Budget(18, clock=clock), watch=events.append, **small)
+    assert clock.now - 100 <= 19.8
     assert found.epochs in (3, 6)  # of 12; heats run beside who looks at the clock
     assert {len(run.valid_loss) for rule in found.rules for run in rule.verdict} == {found.epochs + 1}
     assert found.walks.epochs[-1] == found.epochs
     (foreseen,) = (event.foreseen for event in events if isinstance(event, Stage) and event.foreseen)
     assert f"{found.epochs} of 12 epochs" in foreseen.chosen
-    assert foreseen.runs == 2 * (3 + 6)
+    assert foreseen.runs == 3 + 6
     sizes = len(report_page(found)), len(found.to_json()), len(found.runs().write_csv())
     for expected, size in zip(foreseen.disk, sizes, strict=True):
         assert expected == pytest.approx(size, rel=0.5)
