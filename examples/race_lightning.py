@@ -59,7 +59,8 @@ class Report(lightning.Callback):
 
 def train(run: OwnRun) -> None:
     """One run: 100 steps, validated after every 25."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for name in ("pytorch_lightning", "lightning_fabric"):  # a log goes past what holds back printing
+        logging.getLogger(name).setLevel(logging.ERROR)
     lightning.seed_everything(run.seed, verbose=False)
     trainer = lightning.Trainer(
         max_steps=100,
