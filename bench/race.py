@@ -1,6 +1,6 @@
 """The runs of `downslope race digits`, beside the same runs in an eager PyTorch loop.
 
-    python bench/race.py [--rounds 5] [--epochs 4] [--vmap] [--json race.json]
+    python bench/race.py [--rounds 5] [--epochs 4] [--vmap] [--stacked] [--json race.json]
 
 402 runs: 6 rules × 19 learning rates × 3 tuning seeds, and 10 reporting seeds for each rule. Every round trains them
 all in a fresh process of ours, from import to last result, and then a part of them in PyTorch: for each rule
@@ -10,6 +10,9 @@ extrapolated from its time per step to the steps that ours really took: runs tha
 Both sides have the same network, data, initial weights and order of batches, and look at the validation loss and
 accuracy after every epoch; that SGD has the same losses is checked. Ours uses all processors; a PyTorch user who starts
 one process per processor by hand gains that factor back.
+
+`--stacked` instead times runs of a model of one's own in PyTorch, stacked and alone in turn: a two-layer network
+and a small convolutional one, on `digits`, with SGD and Adam; how many times as fast a run is, by the processor's time.
 """
 
 from __future__ import annotations
@@ -143,6 +146,50 @@ def torch_vmap(runs: int = 270, steps: int = 20) -> float:
     return (time.perf_counter() - begin) / (steps * runs)
 
 
+def stacked(rounds: int, lanes: int = 32, steps: int = 17) -> dict[str, Any]:
+    """How many times as fast a run of PyTorch is in a stack as alone, and which of the two a race would choose."""
+    import torch
+    from torch import nn
+
+    import downslope
+    from downslope.lab.engines.model_engine import ModelEngine
+    from downslope.lab.engines.order import batch_order
+    from downslope.lab.engines.protocol import Entrant, Entry
+    from downslope.lab.engines.torch_stack import TorchStack
+    from downslope.lab.problems.builtin import load_problem
+
+    torch.set_num_threads(1)
+    nets: dict[str, Callable[[int], Any]] = {
+        "two-layer network, 64-64-10": lambda seed: nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)),
+        "convolutional network, 16 and 32 channels": lambda seed: nn.Sequential(
+            nn.Unflatten(1, (1, 8, 8)),
+            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(128, 10)),
+        ),
+    }
+    found: dict[str, Any] = {}
+    for title, make in nets.items():
+        for rule in ("sgd", "adam"):
+            entrant = Entrant.of(rule, getattr(downslope, rule), {})
+            engine = ModelEngine(make, load_problem("digits"), {rule: entrant})
+            rows = engine.examples.split().train
+            batches = batch_order(0, 1, len(rows), 64)[:steps]
+            alone, *others = (engine._learner(Entry(rule, 0.01, seed), entrant) for seed in range(lanes + 1))
+            stack = TorchStack(engine._models, others, entrant, [0.01] * lanes)
+            both = np.ascontiguousarray(np.broadcast_to(rows[batches], (lanes, *batches.shape)))
+            ratios = []
+            for number in range(rounds + 1):
+                begin = time.process_time()
+                alone.epoch(rows[batches])
+                middle = time.process_time()
+                stack.epoch(both)
+                if number:  # the first warms up
+                    ratios.append(lanes * (middle - begin) / (time.process_time() - middle))
+            found[f"{title}, {rule}"] = {"times as fast": spread(ratios), "a race": engine.stacking.reason}
+    return found
+
+
 def ours_in_a_fresh_process() -> dict[str, Any]:
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, __file__, "--child"], check=True, capture_output=True, text=True)
@@ -242,6 +289,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured")
     parser.add_argument("--epochs", type=int, default=4, help="epochs timed of each rule in PyTorch")
     parser.add_argument("--vmap", action="store_true", help="also time torch.func over 270 runs at once")
+    parser.add_argument("--stacked", action="store_true", help="time models of one's own instead, stacked and alone")
     parser.add_argument("--json", type=Path, help="where to write what was found")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -249,6 +297,11 @@ def main() -> None:
         print(json.dumps(train_all()))
         return
     where = environment()
+    if arguments.stacked:
+        for name, one in stacked(arguments.rounds).items():
+            ratio = one["times as fast"]
+            print(f"{name:56}{ratio['min']:9.2f}{ratio['median']:9.2f}{ratio['max']:9.2f}   {one['a race']}")
+        return
     found = measure(arguments.rounds, arguments.epochs, arguments.vmap)
     show(found)
     if arguments.json:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from downslope.lab.engines.factory import Make
 from downslope.lab.engines.learner import Loss, described
@@ -37,6 +37,9 @@ from downslope.recipes.present import recipe_of
 from downslope.recipes.spelled import title
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
+
+if TYPE_CHECKING:
+    from downslope.lab.engines.jax_engine import JaxEngine
 
 
 def race(
@@ -85,8 +88,9 @@ def race(
     for all races, and looked at once, at the end. A run that diverges has an infinite loss.
 
     A model of your own is given as a factory with its data: `race(model=make_net, data=(inputs, targets))`, where
-    `make_net(seed)` makes a new `torch.nn.Module`. It stays on the device where the factory puts it. All of the above
-    holds for it, each rule is first run once at its default learning rate, and runs are trained one at a time.
+    `make_net(seed)` makes a new `torch.nn.Module` or `keras.Model`, or a pair of JAX: `(init, apply)`. A module stays
+    on the device where the factory puts it. All of the above holds for models, and each rule is first run once at its
+    default learning rate.
 
     A training of your own, in any framework, is a function that is handed a run (`downslope.lab.OwnRun`): it asks
     `run.optimizer(params)` for its optimizer, or reads `run.rule` and `run.lr`; takes its weights and batches from
@@ -170,7 +174,7 @@ def race(
         what = "why=True, which explains constant learning rates" if why else "a model of your own, model=make_net"
         raise ValueError(f"schedule={planned.name!r} does not go with {what}; leave one out")
     if model is not None:
-        _refuse({"problem": problem, "threads": threads, "why": why}, _OF_NETWORKS, "a problem without a model")
+        _refuse({"problem": problem, "why": why}, _OF_NETWORKS, "a problem without a model")
         _refuse({"steps": steps}, _OF_TRAININGS, "a training of your own; give epochs")
     else:
         of_models = {"data": data, "loss": loss, "target": target, "batch_size": batch_size}
@@ -217,7 +221,9 @@ def race(
     show = functools.partial(_watched, watch, progress, list(plan.entrants))
     if model is not None:
         examples = examples_for(data, loss, target=target, batch_size=batch_size, epochs=epochs)
-        return _model_race(model, examples, loss, plan, limit=limit, quiet=quiet, show=show, budget=allowed)
+        return _model_race(
+            model, examples, loss, plan, threads=threads, limit=limit, quiet=quiet, show=show, budget=allowed
+        )
     if isinstance(problem, Problem):
         return _table_race(problem, plan, threads=threads, why=why, schedule=planned, show=show, budget=allowed)
     assert callable(problem)
@@ -284,7 +290,7 @@ def _seen() -> bool:
 
 
 _OF_TABLES: dict[str, Any] = {"split_seed": 0, "splits": "varied", "why": False, "threads": None, "epochs": None}
-_OF_NETWORKS: dict[str, Any] = {"problem": "digits", "threads": None, "why": False}
+_OF_NETWORKS: dict[str, Any] = {"problem": "digits", "why": False}
 _OF_TRAININGS: dict[str, Any] = {"steps": None}
 _OF_OWN: dict[str, Any] = {"steps": None, "limit": None, "quiet": True}
 
@@ -357,6 +363,7 @@ def _model_race(
     loss: Loss | None,
     plan: Plan,
     *,
+    threads: int | None,
     limit: float | None,
     quiet: bool,
     show: Show,
@@ -375,7 +382,11 @@ def _model_race(
         quiet=quiet,
         clock=_clock(budget),
     )
-
+    heats = engine.in_heats(plan.seeds, threads)
+    if heats is None and threads is not None:
+        raise ValueError(f"threads={threads!r} is for networks of JAX, which are trained side by side; leave it out")
+    if heats is not None and limit is not None:
+        raise ValueError(f"limit={limit!r} is for runs that are trained one at a time; those of JAX are not")
     task = examples.task
     assert task is not None  # data without are refused
 
@@ -384,23 +395,27 @@ def _model_race(
             examples,
             plan,
             [engine.split_number(one) for one in plan.verdict_seeds],
-            about=described(make, loss, task),
+            about=f"{described(make, loss, task)}; {engine.stacking.reason}",
             comparable=isinstance(engine.loss, str),
         )
 
+    if heats is not None:
+        return _run_by_run(heats, plan, show, budget, raced, heats.shorten, engine.cautions, repeated=False)
     return _run_by_run(engine, plan, show, budget, raced, engine.shorten, engine.cautions)
 
 
 def _run_by_run(
-    engine: OwnEngine | ModelEngine,
+    engine: OwnEngine | ModelEngine | JaxEngine,
     plan: Plan,
     show: Show,
     budget: Budget | None,
     raced: Callable[[Plan], Raced],
     shorten: Callable[[int], None] | None = None,
     cautions: Sequence[str] = (),
+    *,
+    repeated: bool = True,
 ) -> Race:
-    """A race whose runs are code of the user's own, one at a time."""
+    """A race whose runs are code of the user's own; `repeated` if it may be another function each time."""
     start = time.perf_counter()
     allowance = None if budget is None else Allowance(budget, engine, plan, shorten=shorten)
     tuning = Tuning(engine, plan, allowance=allowance)
@@ -409,7 +424,8 @@ def _run_by_run(
     try:
         with show(engine) as tuning.watch:
             tuning.begin_with_defaults()
-            if allowance is None or allowance.has_time_for(2):
+            if repeated and (allowance is None or allowance.has_time_for(2)):
+                assert isinstance(engine, OwnEngine | ModelEngine)
                 began = engine.clock()
                 tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
                 if allowance is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import downslope
+from downslope.lab.engines.learner import Stacking
 from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.order import batch_order
 from downslope.lab.engines.protocol import Entrant, Entry
@@ -128,6 +129,7 @@ def finished(engine, *entries):
 
 def test_a_run_is_the_same_alone_and_among_others_observed_or_not():
     engine = engine_of(restless)
+    assert engine.stacking.lanes == 1
     among = finished(engine, Entry("adam", 0.01, 1), Entry("sgd", 100.0, 2), Entry("adam", 0.01, 3, observed=True))
     assert among[2] == engine_of(restless).run(Entry("adam", 0.01, 3))
     assert among[0].valid_loss != among[2].valid_loss
@@ -192,6 +194,76 @@ def test_a_run_that_takes_too_long_is_stopped():
 
     run = engine_of(lambda seed: Slow(4, 2), limit=0.3).run(Entry("sgd", 80.0, 0))
     assert run.cause == "took longer than its limit of 0.3 seconds"
+
+
+@pytest.mark.parametrize(
+    ("rule", "data"), [("sgd", "diabetes"), ("nesterov", (X, CLASSES)), ("adam", (X, CLASSES))], ids=NAMES
+)
+def test_runs_that_are_stacked_are_those_that_are_trained_alone(rule, data):
+    def make(seed):
+        model = nn.Sequential(nn.Linear(10 if table else 4, 8), nn.Tanh(), nn.Linear(8, 1 if table else 2))
+        model[0].bias.requires_grad_(False)  # what is not trained differs from seed to seed too
+        return model
+
+    table = rule == "sgd"
+    engine = engine_of(make, data, batch_size=16)
+    engine.stacking = Stacking(6, "asked for")
+    rates = (0.02, 0.05, 1e12, 0.1, 0.01, 0.03, 0.07, 0.04, 0.06, 0.08)  # the last four are no full stack
+    entries = [Entry(rule, lr, seed, "verdict", observed=seed == 1) for seed, lr in enumerate(rates)]
+    progress = list(engine.train(entries))
+    stacked = {run.seed: run for one in progress for run in one.finished}
+    assert sum(one.epochs + one.skipped for one in progress) == 3 * len(entries)
+    assert max(one.epochs for one in progress) == 6
+    for entry in entries[:4] + entries[-1:]:
+        alone, run = engine.run(entry), stacked[entry.seed]
+        assert run.diverged_at == alone.diverged_at
+        assert (run.diverged_at == 1) == (entry.lr > 1e3)
+        curves = [(*one.valid_loss, *one.train_loss, one.test_loss) for one in (run, alone)]
+        assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+        assert table or run.valid_accuracy == pytest.approx(alone.valid_accuracy)
+    seen = [snapshot for one in progress for snapshot in one.snapshots]
+    single = [snapshot for one in engine._run(entries[1]) for snapshot in one.snapshots]
+    assert [snapshot.epoch for snapshot in seen] == [0, 1, 2, 3]
+    for one, other in zip(seen, single, strict=True):
+        for a, b in zip(one.weights, other.weights, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stack_in_which_something_is_raised_is_trained_one_by_one():
+    class Fragile(nn.Linear):
+        def forward(self, x):
+            if torch._C._functorch.is_batchedtensor(x) and self.training and len(stacks) > 3:
+                raise MemoryError("all gone")
+            stacks.append(x)
+            return super().forward(x)
+
+    stacks = []
+    engine = engine_of(lambda seed: Fragile(4, 2))
+    engine.stacking = Stacking(6, "asked for")
+    stacks.clear()
+    runs = finished(engine, *(Entry("sgd", 0.1, seed) for seed in range(4)))
+    assert [run.seed for run in runs] == [0, 1, 2, 3]
+    assert {run.cause for run in runs} == {""}
+    assert runs[2] == engine.run(Entry("sgd", 0.1, 2))
+
+
+class Flow(nn.Linear):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if y.sum() > 0 else -y
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (restless, "one at a time, since the model keeps statistics while it trains, as batch norm does"),
+        (lambda seed: nn.Sequential(nn.Linear(4, 2), nn.Dropout()), "draws random numbers, as dropout does"),
+        (lambda seed: Flow(4, 2), "since torch.func cannot stack the model: vmap: "),
+        (mlp, "runs were stacked|since 32 stacked ones took"),
+    ],
+)
+def test_why_runs_are_stacked_or_not_is_told(make, said):
+    assert re.search(said, engine_of(make).stacking.reason)
 
 
 def hashed(model):

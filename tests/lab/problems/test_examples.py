@@ -66,18 +66,6 @@ def test_the_same_rows_out_of_whatever_holds_them(hold, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.slow  # TensorFlow alone takes seconds to import
-def test_the_rows_of_a_tensorflow_dataset_batched_or_not():
-    tf = pytest.importorskip("tensorflow")
-    data = tf.data.Dataset.from_tensor_slices((ROWS, CLASSES))
-    single, batched = examples_of(data), examples_of(data.batch(9))
-    np.testing.assert_array_equal(single.x, batched.x)
-    np.testing.assert_array_equal(single.y, CLASSES)
-    assert (single.batch_size, batched.batch_size) == (4, 9)
-    with pytest.raises(DataError, match="does not hold pairs"):
-        examples_of(tf.data.Dataset.from_tensor_slices(ROWS))
-
-
 def test_each_row_is_in_one_part_and_each_class_has_its_share():
     examples = examples_of((ROWS, np.repeat([0, 1], [10, 30])))
     seen = {number: examples.split(number=number) for number in range(3)}

@@ -19,7 +19,7 @@ CLASSES = (X[:, 0] > 0).astype(int)
 
 
 def make_net(seed):
-    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_every_rule_has_the_same_runs_on_the_same_beginnings(result):
 
 
 def test_a_race_says_what_it_was_on(result):
-    assert (result.task, result.network, result.weights) == ("classification", "Sequential of PyTorch", 26)
+    assert (result.task, result.network, result.weights) == ("classification", "Sequential of PyTorch", 34)
     assert (result.sizes, result.splits, result.batch_size) == ({"train": 72, "valid": 24, "test": 24}, 6, 4)
     assert result.baseline.loss.estimate == pytest.approx(np.log(2), rel=0.02)
     assert "torch" in result.environment["versions"]
@@ -56,8 +56,9 @@ def test_a_race_says_what_it_was_on(result):
     assert "steps against what you do now" in result.verdict
     text = text_of(result)
     for said in (
-        "Classification of 120 rows with a Sequential of PyTorch, 26 weights",
-        "The model make_net, with the loss cross-entropy, since the targets are classes",
+        "Classification of 120 rows with a Sequential of PyTorch, 34 weights",
+        "The model make_net, with the loss cross-entropy, since the targets are classes; runs were trained one at a "
+        "time, since the model keeps statistics",
         "2 epochs of 18 steps, batches of 4",
         "At its default: the mean loss",
         "Baseline: predicting the class frequencies",
@@ -89,7 +90,7 @@ def test_a_loss_of_ones_own_has_no_baseline_and_its_data_may_be_a_loader():
     loader = torch.utils.data.DataLoader(rows, batch_size=9, shuffle=True)
     found = race(model=make_net, data=loader, loss=misses, rules=RULES, splits="fixed", **few)
     assert (found.baseline, found.batch_size, found.splits) == (None, 9, 1)
-    assert found.about == "The model make_net, with the loss misses"
+    assert found.about.startswith("The model make_net, with the loss misses; runs were trained one at a time")
     assert "Baseline:" not in text_of(found)
 
 
@@ -125,7 +126,7 @@ def test_a_model_that_keeps_count_is_told():
         ({"model": make_net}, "data: a NoneType holds no pairs"),
         ({"model": make_net, "data": "digits", "problem": "parabola"}, "problem='parabola' is for a race on a problem"),
         ({"model": make_net, "data": "digits", "why": True}, "why=True is for a race on a problem without a model"),
-        ({"model": make_net, "data": "digits", "threads": 2}, "threads=2 is for a race on a problem without a model"),
+        ({"model": make_net, "data": (X, CLASSES), "threads": 2}, "threads=2 is for networks of JAX"),
         ({"model": make_net, "data": "digits", "steps": 9}, "steps=9 is for a race on a training of your own"),
         ({"data": (X, CLASSES)}, "data=a tuple is for a race on a model of your own, model=make_net"),
         ({"loss": "mse"}, "loss='mse' is for a race on a model of your own"),

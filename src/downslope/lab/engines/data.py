@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from downslope.lab.engines.order import batch_order, drawn
 from downslope.lab.engines.protocol import SEEDS_PER_RACE
 from downslope.lab.problems.columns import Columns, Scaling
+from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.problem import Parts, Problem
 
 CACHED_ORDER_BYTES = 64 * 2**20
@@ -69,13 +70,17 @@ class Data:
         steps: Steps per epoch.
     """
 
-    def __init__(self, problem: Problem, split_seed: int, varied: bool):
+    def __init__(self, problem: Problem | Examples, split_seed: int, varied: bool):
         self.problem = problem
         self.split_seed, self.varied = split_seed, varied
         self.device = jax.devices("cpu")[0]  # networks this small leave a GPU idle
-        y = problem.targets.values if isinstance(problem.targets, Columns) else problem.targets
-        self.x, self.y = (jax.device_put(a, self.device) for a in (problem.columns.values, y))
-        self.gaps = bool(np.isnan(problem.columns.values).any())
+        if isinstance(problem, Examples):
+            x, y = problem.x, problem.y
+        else:
+            x = problem.columns.values
+            y = problem.targets.values if isinstance(problem.targets, Columns) else problem.targets
+        self.x, self.y = (jax.device_put(a, self.device) for a in (x, y))
+        self.gaps = x.dtype.kind == "f" and bool(np.isnan(x).any())
         self._splits = functools.lru_cache(max(4, CACHED_SPLIT_BYTES // (4 * len(y))))(self._split)
         first = self.split(0).parts
         rows = len(first.train)
@@ -97,6 +102,8 @@ class Data:
     def _split(self, number: int) -> ScaledSplit:
         problem = self.problem
         parts = problem.split(self.split_seed, number)
+        if isinstance(problem, Examples):
+            return ScaledSplit(parts, None, None)
         targets = problem.targets if isinstance(problem.targets, Columns) else None
         x, y = (
             None if columns is None or set(columns.kinds) <= {"ready"} else columns.scaling(parts.train)

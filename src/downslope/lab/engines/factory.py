@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -35,13 +36,16 @@ class Made:
     cautions: tuple[str, ...]
 
 
-def look_at(make: Any, loss: Loss, classes: int | None, seeds: tuple[int, int], *, quiet: bool) -> Made:
+def look_at(
+    make: Any, loss: Loss, classes: int | None, sample: NDArray[Any], seeds: tuple[int, int], *, quiet: bool
+) -> Made:
     """Have a factory make some models, and look at them.
 
     Args:
         make: The factory.
         loss: What is to be minimised.
         classes: How many classes there are, for a cross-entropy by name.
+        sample: Some rows of what models are given.
         seeds: Two different ones.
         quiet: Whether what it prints is held back.
 
@@ -56,10 +60,19 @@ def look_at(make: Any, loss: Loss, classes: int | None, seeds: tuple[int, int], 
         return _told(lambda: Apart(seed, quiet=quiet).call(lambda: make(seed)), f"make({seed})")
 
     first, again, other = made(here), made(here), made(there)
-    models, *others = (models_of(one, loss, classes) for one in (first, again, other))
+    models, *others = (models_of(one, loss, classes, sample) for one in (first, again, other))
     if models is None or any(type(one) is not type(models) for one in others):
         kinds = " and ".join(dict.fromkeys(_kind(one) for one in (first, again, other)))
-        raise ValueError(f"model: {_name(make)} gives {kinds}; it is to give a torch.nn.Module for every seed")
+        raise ValueError(
+            f"model: {_name(make)} gives {kinds}; "
+            "it is to give a torch.nn.Module, a keras.Model or a pair (init, apply) of JAX, for every seed"
+        )
+    title = models.title(first)
+    ways = (first, here), (again, here), (other, there)
+    first, again, other = (
+        _told(functools.partial(Apart(seed, quiet=quiet).call, functools.partial(models.begun, one, seed)), "making it")
+        for one, seed in ways
+    )
     if models.places(first) & (models.places(again) | models.places(other)):
         raise ValueError(
             f"model: {_name(make)} gives models that share their weights, so that one run would go on where another "
@@ -82,7 +95,7 @@ def look_at(make: Any, loss: Loss, classes: int | None, seeds: tuple[int, int], 
             "The model begins with the same weights on every seed: what was varied are "
             "the split of the data and the order of batches, and the verdict is about this beginning.",
         )
-    return Made(models, f"{type(first).__name__} of {models.framework}", cautions)
+    return Made(models, title, cautions)
 
 
 def try_out(begin: Callable[[], Learner], rows: NDArray[np.int32], loss: Loss, *, quiet: bool, seed: int) -> Learner:
@@ -128,7 +141,7 @@ def refuse_instance(make: Any) -> None:
     Raises:
         ValueError: It is a model, a class, or cannot be called with a seed.
     """
-    models = models_of(make, "mse", None)
+    models = models_of(make, "mse", None, np.zeros(()))
     if models is not None or isinstance(make, type):
         code = f"{make.__name__}(...)" if isinstance(make, type) else models.written(make) if models else ""
         what = f"the class {make.__name__}" if isinstance(make, type) else f"a {type(make).__name__} that is made"
@@ -148,13 +161,22 @@ def refuse_instance(make: Any) -> None:
         return  # it has no signature that could be read
 
 
-def models_of(model: Any, loss: Loss, classes: int | None) -> Models | None:
+def models_of(model: Any, loss: Loss, classes: int | None, sample: NDArray[Any]) -> Models | None:
     """The framework that a model is of; None if it is none."""
+    keras: Any = sys.modules.get("keras")
+    if keras is not None and isinstance(model, keras.Model):  # on its backend of PyTorch it is one of its modules too
+        from downslope.lab.engines.keras_learner import KerasModels
+
+        return KerasModels(loss, classes, sample)
     nn: Any = sys.modules.get("torch.nn")
     if nn is not None and isinstance(model, nn.Module):
         from downslope.lab.engines.torch_learner import TorchModels
 
         return TorchModels(loss, classes)
+    if isinstance(model, tuple) or any(package in sys.modules for package in ("flax", "equinox")):
+        from downslope.lab.engines.pair_network import PairModels, is_pair
+
+        return PairModels(loss, classes, sample) if is_pair(model) else None
     return None
 
 

@@ -25,6 +25,8 @@ from downslope.lab.engines.lookout import Lookout
 from downslope.lab.engines.network import model_of
 from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Snapshot, Surroundings
 from downslope.lab.engines.schedule import CONSTANT, Schedule
+from downslope.lab.problems.examples import Examples
+from downslope.lab.problems.model import Model
 from downslope.lab.problems.problem import Problem
 
 
@@ -40,6 +42,7 @@ class JaxEngine:
         varied: Whether each seed has a split of its own; otherwise all have the first of the family.
         schedule: How the learning rate changes in a run.
         clock: Gives seconds.
+        model: What is trained; None: what the problem asks for.
 
     Attributes:
         seconds: Per name of a rule, the wall-clock seconds its runs took so far, compilation included. While n heats
@@ -59,7 +62,7 @@ class JaxEngine:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Problem | Examples,
         entrants: Mapping[str, Entrant],
         *,
         lanes: int | None = None,
@@ -68,6 +71,7 @@ class JaxEngine:
         varied: bool = True,
         schedule: Schedule = CONSTANT,
         clock: Callable[[], float] = time.perf_counter,
+        model: Model | None = None,
     ):
         if threads is not None and threads < 1:
             raise ValueError(f"threads={threads}: give at least 1")
@@ -75,7 +79,7 @@ class JaxEngine:
         self.threads = threads or available()
         self.seconds = dict.fromkeys(entrants, 0.0)
         self._data = Data(problem, split_seed, varied)
-        evaluator = Evaluator(self._data, model_of(problem), lanes)
+        evaluator = Evaluator(self._data, model or model_of(problem), lanes)
         self._evaluator = evaluator
         self._lookout = Lookout(evaluator, entrants)
         self._trainers = {name: Trainer(evaluator, name, entrant, schedule) for name, entrant in entrants.items()}

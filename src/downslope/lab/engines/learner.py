@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -28,6 +29,21 @@ class Sight(NamedTuple):
 
     x: NDArray[Any]
     y: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Stacking:
+    """Whether runs are stacked.
+
+    Attributes:
+        lanes: How many at a time; 1: they are not.
+        reason: That, and why, as a part of a sentence.
+        fewest: Fewer runs than this are trained one at a time all the same.
+    """
+
+    lanes: int
+    reason: str
+    fewest: int = 4
 
 
 class Learner(Protocol):
@@ -64,6 +80,16 @@ class Models(Protocol):
     """
 
     framework: str
+
+    def begun(self, model: Any, seed: int) -> Any:
+        """What a factory gave for a seed, as a model with its weights.
+
+        Raises:
+            ValueError: It is none.
+        """
+
+    def title(self, model: Any) -> str:
+        """What a model is, for people."""
 
     def learner(self, model: Any, entrant: Entrant, lr: float, sight: Sight) -> Learner:
         """A new model, about to be trained by a rule.

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
+from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.model import Model, Weights, mean_loss
 from downslope.lab.problems.problem import Problem
 
@@ -159,8 +160,10 @@ class Network:
         return list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
 
 
-def model_of(problem: Problem) -> Model:
+def model_of(problem: Problem | Examples) -> Model:
     """What is trained on a problem: the model that it brings, or else the network that it asks for."""
+    assert isinstance(problem, Problem)  # examples come with a model of the user's own
+    assert isinstance(problem, Problem)  # examples come with a model of the user's own
     return problem.model or Network.of(problem)
 
 

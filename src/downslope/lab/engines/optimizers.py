@@ -15,7 +15,9 @@ from downslope.language.options import CHOICES
 KERAS, TORCH, JAX, NUMPY = "keras", "torch", "jax", "numpy"
 
 
-def optimizer_for(params: Any, entrant: Entrant, lr: float, factors: NDArray[np.float64] | None = None) -> Any:
+def optimizer_for(
+    params: Any, entrant: Entrant, lr: float, factors: NDArray[np.float64] | None = None, **more: Any
+) -> Any:
     """An optimizer that runs a rule with its hyperparameters.
 
     Args:
@@ -25,6 +27,7 @@ def optimizer_for(params: Any, entrant: Entrant, lr: float, factors: NDArray[np.
         entrant: The rule and its hyperparameters.
         lr: The learning rate.
         factors: What it is multiplied by at each step, the last number from there on; None: nothing.
+        **more: What an optimizer of that framework takes besides.
 
     Raises:
         TypeError: The parameters are of no framework that downslope has a front end for, or of several.
@@ -32,7 +35,7 @@ def optimizer_for(params: Any, entrant: Entrant, lr: float, factors: NDArray[np.
     """
     params = _kept(params)
     framework = KERAS if params is None else framework_of(params)
-    rule, given = entrant.settings.rule, arguments(entrant, lr)
+    rule, given = entrant.settings.rule, {**arguments(entrant, lr), **more}
     if framework == TORCH:
         import downslope.torch
 

@@ -40,6 +40,14 @@ class TorchModels:
         self.loss, self.classes = loss, classes
         self._tensors: dict[tuple[int, torch.device], tuple[Sight, torch.Tensor, torch.Tensor]] = {}
 
+    def begun(self, model: nn.Module, seed: int) -> nn.Module:
+        """The module itself."""
+        return model
+
+    def title(self, model: nn.Module) -> str:
+        """Its class."""
+        return f"{type(model).__name__} of PyTorch"
+
     def learner(self, model: nn.Module, entrant: Entrant, lr: float, sight: Sight) -> TorchLearner:
         """A module about to be trained; one with lazy parameters has them made by the first rows.
 
@@ -89,6 +97,24 @@ class TorchModels:
             return f"nn.Sequential({', '.join(f'nn.{one}' for one in children)})"
         return f"{type(model).__name__}(...)"
 
+    def value(self, outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch."""
+        loss = self.loss
+        if not isinstance(loss, str):
+            found = loss(outputs, targets)
+            if not isinstance(found, torch.Tensor):
+                raise ValueError(f"loss: it gives a {type(found).__name__}; give a tensor of one number")
+            check_value(tuple(found.shape))
+            return found.squeeze()
+        if not isinstance(outputs, torch.Tensor):
+            raise ValueError(f"loss: the model gives a {type(outputs).__name__}; give loss=a function that takes it")
+        if loss == "mse":
+            check_quantities(tuple(outputs.shape), tuple(targets.shape))
+            return nn.functional.mse_loss(outputs, targets.reshape(outputs.shape))
+        axis = class_axis(tuple(outputs.shape), tuple(targets.shape))
+        check_classes(outputs.shape[axis], self.classes or 0)
+        return nn.functional.cross_entropy(outputs.movedim(axis, 1), targets)
+
 
 class TorchLearner:
     """A module that is being trained: a `Learner`."""
@@ -111,7 +137,7 @@ class TorchLearner:
         total = torch.zeros((), device=self.x.device, dtype=torch.float64)
         for rows in torch.from_numpy(batches).long().to(self.x.device):
             self.optimizer.zero_grad()
-            loss = self._loss(self.model(self.x[rows]), self.y[rows])
+            loss = self.models.value(self.model(self.x[rows]), self.y[rows])
             if not loss.requires_grad:
                 raise ValueError("loss: it does not depend on what is trained; is something detached, or no_grad?")
             loss.backward()  # type: ignore[no-untyped-call]
@@ -127,7 +153,7 @@ class TorchLearner:
             for first in range(0, len(rows), AT_A_TIME):
                 some = torch.from_numpy(rows[first : first + AT_A_TIME]).long().to(self.x.device)
                 outputs, targets = self.model(self.x[some]), self.y[some]
-                loss += len(some) * float(self._loss(outputs, targets))
+                loss += len(some) * float(self.models.value(outputs, targets))
                 if self.models.loss == "cross-entropy":
                     axis = class_axis(tuple(outputs.shape), tuple(targets.shape))
                     right = outputs.argmax(axis) == targets
@@ -145,23 +171,6 @@ class TorchLearner:
         """A copy of the weights; see `Learner`."""
         with self.optimizer.at_weights():
             return tuple(one.detach().to("cpu", torch.float32, copy=True).numpy() for one in self.trained)
-
-    def _loss(self, outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-        loss = self.models.loss
-        if not isinstance(loss, str):
-            found = loss(outputs, targets)
-            if not isinstance(found, torch.Tensor):
-                raise ValueError(f"loss: it gives a {type(found).__name__}; give a tensor of one number")
-            check_value(tuple(found.shape))
-            return found.squeeze()
-        if not isinstance(outputs, torch.Tensor):
-            raise ValueError(f"loss: the model gives a {type(outputs).__name__}; give loss=a function that takes it")
-        if loss == "mse":
-            check_quantities(tuple(outputs.shape), tuple(targets.shape))
-            return nn.functional.mse_loss(outputs, targets.reshape(outputs.shape))
-        axis = class_axis(tuple(outputs.shape), tuple(targets.shape))
-        check_classes(outputs.shape[axis], self.models.classes or 0)
-        return nn.functional.cross_entropy(outputs.movedim(axis, 1), targets)
 
 
 def _is_lazy(one: Any) -> bool:

@@ -42,6 +42,8 @@ class Examples:
         epochs: Passes over the training rows in one run.
         data_hash: SHA-256 over all rows and which of them are test rows.
         remarks: Sentences on how the data were read, where that was not the plain way.
+        parts: None: which rows train and which validate is for a split to say.
+        draws: None: an epoch is a pass over the training rows.
     """
 
     name: str
@@ -55,6 +57,9 @@ class Examples:
     epochs: int
     data_hash: str
     remarks: tuple[str, ...] = ()
+
+    parts: Parts | None = None
+    draws: int | None = None
 
     @property
     def rows(self) -> int:

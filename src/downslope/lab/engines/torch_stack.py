@@ -1,0 +1,226 @@
+"""Many modules of PyTorch trained as one: their weights stacked, and every operation done for all of them at once.
+
+`torch.func` computes the gradients of a stack, and one launch of the rule's kernel updates it: each lane is a group of
+parameters with a learning rate of its own. A module can be stacked if its outputs follow from its weights and rows
+alone, in operations that do not depend on their values.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from downslope.lab.engines.learner import Stacking, class_axis
+from downslope.lab.engines.optimizers import optimizer_for
+from downslope.lab.engines.protocol import Entrant
+from downslope.lab.engines.torch_learner import TorchLearner, TorchModels
+
+LANES = 32
+"""So many runs are stacked, or fewer of large models."""
+
+NUMBERS = 2**24
+"""Weights, gradients and states of a stack are to be no more than this."""
+
+STEPS = 20
+"""So many steps are taken both ways before runs are stacked."""
+
+FEW, ROUNDS = 2, 8
+"""So many steps are timed, so often; the quickest count."""
+
+FASTER = 1.05
+"""So many times as fast stacked runs have to be: what is measured is not that certain."""
+
+ROWS = 4096
+"""Rows that are evaluated at a time, those of all lanes together."""
+
+Tensors = tuple[torch.Tensor, ...]
+Held = dict[str, torch.Tensor]
+
+
+class TorchStack:
+    """Runs of one rule that are trained together.
+
+    Args:
+        models: What is known of their modules.
+        learners: Those runs before their first step, each of a module of its own.
+        entrant: The rule.
+        rates: Their learning rates.
+    """
+
+    def __init__(self, models: TorchModels, learners: Sequence[TorchLearner], entrant: Entrant, rates: Sequence[float]):
+        self.models, self.module = models, learners[0].model
+        self.names = [name for name, one in self.module.named_parameters() if one.requires_grad]
+        held = [{**dict(one.model.named_parameters()), **dict(one.model.named_buffers())} for one in learners]
+        self.x, self.y = [learner.x for learner in learners], [learner.y for learner in learners]
+        self.fixed = {
+            name: torch.stack([one[name].detach() for one in held]) for name in held[0] if name not in self.names
+        }
+        self._stack([torch.stack([one[name].detach() for one in held]) for name in self.names])
+        self._lanes = [[nn.Parameter(w[lane]) for w in self.weights] for lane in range(len(rates))]
+        groups = [{"params": those, "lr": rate} for those, rate in zip(self._lanes, rates, strict=True)]
+        self.optimizer = optimizer_for(groups, entrant, rates[0])
+        self._point()
+
+    def _stack(self, weights: Sequence[torch.Tensor]) -> None:
+        self.weights = tuple(weights)
+        self._gradients = tuple(torch.empty_like(w) for w in self.weights)
+
+    def _point(self) -> None:
+        """Have the parameters of each lane, and their gradients, be the lane's part of the stack."""
+        for lane, those in enumerate(self._lanes):
+            for one, weight, gradient in zip(those, self.weights, self._gradients, strict=True):
+                one.data, one.grad = weight[lane], gradient[lane]
+
+    def keep(self, lanes: Sequence[int]) -> None:
+        """Go on with these lanes only."""
+        at = torch.tensor(list(lanes), device=self.weights[0].device)
+        self._stack([w[at] for w in self.weights])
+        self.fixed = {name: one[at] for name, one in self.fixed.items()}
+        self._lanes = [self._lanes[lane] for lane in lanes]
+        self.optimizer.param_groups[:] = [self.optimizer.param_groups[lane] for lane in lanes]
+        self.x, self.y = [self.x[lane] for lane in lanes], [self.y[lane] for lane in lanes]
+        self._point()
+
+    def epoch(self, batches: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Train on some batches.
+
+        Args:
+            batches: Row numbers, shape `(lanes, steps, rows per step)`.
+
+        Returns:
+            The mean loss of each lane over its batches, taken where the gradient is.
+        """
+        self.module.train()
+        device = self.weights[0].device
+        total = torch.zeros(len(self._lanes), dtype=torch.float64, device=device)
+        for rows in torch.from_numpy(batches).long().to(device).unbind(1):
+            gradients, loss = vmap(self._gradient)(self.weights, self.fixed, *self._rows(rows))
+            for held, one in zip(self._gradients, gradients, strict=True):
+                held.copy_(one)
+            self.optimizer.step()
+            total += loss.detach()
+        return np.asarray((total / batches.shape[1]).cpu().numpy())
+
+    def evaluate(self, rows: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean loss and accuracy of each lane on rows of its own, shape `(lanes, rows)`, at the weights themselves."""
+        self.module.eval()
+        some = max(1, ROWS // len(self._lanes))
+        loss, hits = np.zeros(len(self._lanes)), np.zeros(len(self._lanes))
+        with torch.no_grad(), self.optimizer.at_weights():
+            for first in range(0, rows.shape[1], some):
+                part = torch.from_numpy(rows[:, first : first + some]).long().to(self.weights[0].device)
+                losses, right = vmap(self._evaluated)(self.weights, self.fixed, *self._rows(part))
+                loss += part.shape[1] * losses.double().cpu().numpy()
+                hits += part.shape[1] * right.double().cpu().numpy()
+        return loss / rows.shape[1], hits / rows.shape[1]
+
+    def finite(self) -> NDArray[np.bool_]:
+        """Which lanes have finite weights only."""
+        found = torch.stack([torch.isfinite(w).flatten(1).all(1) for w in self.weights]).all(0)
+        return np.asarray(found.cpu().numpy())
+
+    def weights_of(self, lane: int) -> tuple[NDArray[np.float32], ...]:
+        """A copy of the weights of a lane."""
+        with self.optimizer.at_weights():
+            return tuple(w[lane].cpu().numpy().copy() for w in self.weights)
+
+    def _rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some rows of each lane."""
+        x, y = self.x[0], self.y[0]
+        if all(one is x for one in self.x):
+            return x[rows], y[rows]
+        pairs = [(a[at], b[at]) for a, b, at in zip(self.x, self.y, rows, strict=True)]
+        return torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
+
+    def _outputs(self, weights: Tensors, fixed: Held, x: torch.Tensor) -> Any:
+        return functional_call(self.module, {**dict(zip(self.names, weights, strict=True)), **fixed}, (x,))
+
+    def _gradient(self, weights: Tensors, fixed: Held, x: torch.Tensor, y: torch.Tensor) -> Any:
+        """The gradient of one lane, and its loss."""
+        return grad_and_value(lambda at: self.models.value(self._outputs(at, fixed, x), y))(weights)
+
+    def _evaluated(
+        self, weights: Tensors, fixed: Held, x: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs = self._outputs(weights, fixed, x)
+        loss = self.models.value(outputs, y)
+        if self.models.loss != "cross-entropy":
+            return loss, torch.zeros_like(loss)
+        right = outputs.argmax(class_axis(tuple(outputs.shape), tuple(y.shape))) == y
+        return loss, right.double().mean()
+
+
+def stacking(
+    models: TorchModels, make: Callable[[int], TorchLearner], entrant: Entrant, rate: float, batches: NDArray[np.int32]
+) -> Stacking:
+    """Whether runs are to be stacked: it has to give what one run at a time gives, and to be faster.
+
+    Args:
+        models: What is known of the modules.
+        make: Makes a run before its first step, of a new module, for one of two seeds: 0 and 1.
+        entrant: A rule.
+        rate: Its learning rate.
+        batches: Row numbers of some steps, shape `(steps, rows per step)`.
+    """
+    singles = [make(0), make(1)]
+    first = singles[0]
+    size = sum(one.numel() for one in first.trained)
+    lanes = min(LANES, NUMBERS // (4 * size))
+    if lanes < 2:
+        return _alone(f", since the model has {size:,} weights")
+    batches = np.resize(batches, (STEPS, batches.shape[1]))
+    begun = {name: one.detach().clone() for name, one in first.model.named_buffers()}
+    means = [one.epoch(batches) for one in singles]
+    if any(not torch.equal(one, begun[name]) for name, one in first.model.named_buffers()):
+        return _alone(", since the model keeps statistics while it trains, as batch norm does")
+    try:
+        stack = TorchStack(models, [make(lane % 2) for lane in range(lanes)], entrant, [rate] * lanes)
+        both = np.ascontiguousarray(np.broadcast_to(batches, (lanes, *batches.shape)))
+        stacked = stack.epoch(both)
+    except Exception as error:  # whatever a module of the user's own raises where its tensors are stacked
+        reason = " ".join(str(error).split())[:160]
+        if "random" in reason:
+            return _alone(", since the model draws random numbers, as dropout does")
+        return _alone(f", since torch.func cannot stack the model: {reason}")
+    ends = [one.weights() for one in singles]
+    alike = all(
+        np.allclose(stacked[lane], means[lane % 2], rtol=1e-4)
+        and all(
+            np.allclose(one, other, rtol=1e-3, atol=1e-5)
+            for one, other in zip(stack.weights_of(lane), ends[lane % 2], strict=True)
+        )
+        for lane in {0, 1, lanes - 1}
+    )
+    if not alike:
+        return _alone(f", since stacked ones were elsewhere after {STEPS} steps")
+    together = alone = math.inf
+    for _ in range(ROUNDS):
+        together = min(together, _seconds(lambda: stack.epoch(both[:, :FEW]), first.x))
+        alone = min(alone, _seconds(lambda: first.epoch(batches[:FEW]), first.x))
+    ratio = lanes * alone / together
+    if ratio < FASTER:
+        return _alone(f", since {lanes} stacked ones took {1 / ratio:.2g} times as long for each")
+    return Stacking(lanes, f"up to {lanes} runs were stacked, which took 1/{ratio:.1f} of the time")
+
+
+def _alone(why: str) -> Stacking:
+    return Stacking(1, f"runs were trained one at a time{why}")
+
+
+def _seconds(code: Callable[[], Any], near: torch.Tensor) -> float:
+    """The seconds that some code takes on the device of a tensor."""
+    if near.is_cuda:
+        torch.cuda.synchronize(near.device)
+    start = time.perf_counter()
+    code()
+    if near.is_cuda:
+        torch.cuda.synchronize(near.device)
+    return time.perf_counter() - start

@@ -1,0 +1,113 @@
+"""Races on models of Keras: the very numbers of Keras's own loop, from one compiled model for all runs of a rule."""
+
+import keras
+import numpy as np
+import pytest
+from each_backend import on
+
+import downslope
+from downslope.lab.engines.model_engine import ModelEngine, examples_for
+from downslope.lab.engines.order import batch_order
+from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.problems.columns import DataError
+from downslope.lab.problems.examples import examples_of
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(120, 4)).astype(np.float32)
+CLASSES = (X[:, 0] > 0).astype(int)
+
+
+def make_net(seed):
+    return keras.Sequential(
+        [keras.layers.Dense(8, activation="tanh"), keras.layers.BatchNormalization(), keras.layers.Dense(2)]
+    )
+
+
+def engine_of(make, rules=("sgd",), loss=None):
+    entrants = {name: Entrant.of(name, getattr(downslope, name), {}) for name in rules}
+    return ModelEngine(make, examples_for((X, CLASSES), loss, epochs=2, batch_size=16), entrants, loss=loss)
+
+
+def loop(parts, seed, lr):
+    """Validation losses of a loop of Keras, and the loss on the test rows."""
+    keras.utils.set_random_seed(seed)
+    model = make_net(seed)
+    model.build((None, 4))
+    criterion = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.SGD(lr), loss=criterion)
+
+    def loss_on(rows):
+        return float(criterion(CLASSES[rows], model.predict_on_batch(X[rows])))
+
+    losses = [loss_on(parts.valid)]
+    for epoch in (1, 2):
+        for rows in parts.train[batch_order(seed, epoch, len(parts.train), 16)]:
+            model.train_on_batch(X[rows], CLASSES[rows])
+        losses.append(loss_on(parts.valid))
+    return losses, loss_on(parts.test)
+
+
+def test_a_run_is_a_loop_of_keras_and_the_same_after_others():
+    engine = engine_of(make_net)
+    first, other, again = (
+        engine.run(Entry("sgd", lr, seed, "verdict")) for lr, seed in ((0.05, 7), (0.5, 3), (0.05, 7))
+    )
+    assert again == first
+    for run in (first, other):
+        losses, test = loop(engine.examples.split(0, run.seed), run.seed, run.lr)
+        assert run.valid_loss == pytest.approx(losses, rel=1e-6)
+        assert run.test_loss == pytest.approx(test, rel=1e-6)
+    assert first.train_loss[0] != first.valid_loss[0]
+    assert first.valid_accuracy[-1] > 0.5
+
+
+@on("tensorflow")
+def test_rules_that_look_ahead_or_begin_at_the_weights_are_the_same_after_others():
+    engine = engine_of(make_net, ("nesterov", "schedule_free_sgd"))
+    for name in ("nesterov", "schedule_free_sgd"):
+        first, other, again = (engine.run(Entry(name, lr, seed)) for lr, seed in ((0.05, 7), (0.5, 3), (0.05, 7)))
+        assert again == first
+        assert (first.cause, other.cause) == ("", "")
+        assert first.final_loss < first.valid_loss[0]
+
+
+@on("tensorflow")
+@pytest.mark.parametrize(
+    ("make", "loss", "said"),
+    [
+        (lambda seed: keras.Sequential([keras.layers.Flatten()]), None, "has no variable to train"),
+        (lambda seed: keras.Sequential([keras.layers.Dense(2, activation="softmax")]), None, "probabilities that sum"),
+        (make_net, keras.losses.sparse_categorical_crossentropy, "shape .*give one number|failed"),
+        (lambda seed: keras.Sequential([keras.layers.Dense(1)]), None, "targets are of 2 classes"),
+    ],
+)
+def test_models_that_no_race_can_be_made_of_are_refused(make, loss, said):
+    with pytest.raises(ValueError, match=said):
+        engine_of(make, loss=loss)
+
+
+@on("tensorflow")
+def test_a_loss_of_keras_is_called_as_keras_does_and_an_instance_is_refused():
+    probable = engine_of(
+        lambda seed: keras.Sequential([keras.layers.Dense(2, activation="softmax")]),
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+    )
+    plain = engine_of(lambda seed: keras.Sequential([keras.layers.Dense(2)]))
+    one, other = (engine.run(Entry("sgd", 0.1, 1)) for engine in (probable, plain))
+    assert one.valid_loss == pytest.approx(other.valid_loss, rel=1e-5)
+    with pytest.raises(ValueError, match=r"a Sequential that is made is no factory"):
+        engine_of(make_net(0))
+
+
+@on("tensorflow")
+def test_the_rows_of_a_tensorflow_dataset_batched_or_not():
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices((X, CLASSES))
+    single, batched = examples_of(data), examples_of(data.batch(9))
+    np.testing.assert_array_equal(single.x, X)
+    np.testing.assert_array_equal(batched.x, X)
+    np.testing.assert_array_equal(single.y, CLASSES)
+    assert (single.batch_size, batched.batch_size) == (4, 9)
+    with pytest.raises(DataError, match="does not hold pairs"):
+        examples_of(tf.data.Dataset.from_tensor_slices(X))
