@@ -157,10 +157,10 @@ function showState() {
     said = true;
     document.documentElement.lang = words.language = state.lang;
     sayAll();
+    for (const group of find("surface").querySelectorAll("optgroup")) group.label = say(group.dataset.key);
+    for (const option of find("surface").options) option.textContent = option.value ? surfaceCalled(option.value) : say("formula.type");
   }
   find("surface").value = isTyped() ? "" : state.surface;
-  for (const group of find("surface").querySelectorAll("optgroup")) group.label = say(group.dataset.key);
-  for (const option of find("surface").options) option.textContent = option.value ? surfaceCalled(option.value) : say("formula.type");
   find("teaches").textContent = isSaid(`surface.${state.surface}.teaches`) ? say(`surface.${state.surface}.teaches`) : "";
   find("scrubber").max = state.steps;
   find("steps").textContent = state.steps.toLocaleString(state.lang);
