@@ -1,6 +1,7 @@
 """One optimizer step on a GPU: `downslope.torch` beside torch.optim and Optax, and first whether the numbers are right.
 
-    python bench/gpu.py [correct] [few] [convnet] [gpt2] [billion] [clip] [--seconds 330] [--rounds 9] [--json gpu.json]
+    python bench/gpu.py [correct] [start] [few] [convnet] [gpt2] [billion] [clip] [compilers] [--seconds 330]
+                        [--rounds 9] [--json gpu.json]
 
 Nothing is downloaded. Every part is written to the file as soon as it is measured, and a part for which the time will
 not suffice is left out and named. Without a GPU it says what it could not measure.
@@ -8,9 +9,11 @@ not suffice is left out and named. Without a GPU it says what it could not measu
 - `correct`: every rule in float32 and float64 within the bounds of its formula in double precision, in bfloat16 and
   float16 bit for bit the formula in single precision, rounded once; with states in eight bits bit for bit what kernels
   of the CPU do.
+- `start`: the first step of a rule in a new process that finds no kernels kept, and in a second one that does.
 - `few`, `convnet`, `gpt2`, `billion`: a step of 4 tensors, of 161 with 25 M weights, of 148 with 124 M, of 300 with
   1,000 M, in float32 and bfloat16; weights in float32 also with states in eight bits.
 - `clip`: Adam with clipping by the norm of all gradients, which for torch.optim is a call of its own.
+- `compilers`: Adam and RMSprop, 4 and 161 tensors in float32, by `torch.compile` and by JAX, whose time is the clock's.
 
 A step is `optimizer.step()` with the gradients there. Two times are taken. The device's: between two events around some
 steps, all of which the host has given out while the device was kept busy with something else, so that it never waits
@@ -22,13 +25,16 @@ copy of a gigabyte reaches in the same run. Memory is what an optimizer has allo
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
 import platform
 import random
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -57,7 +63,7 @@ LR = 1e-3
 STEPS = 4  # that are given out together
 assert STEPS <= AHEAD  # or the host would wait for the first of them
 CYCLES = 2e9  # of a device in a second, at the most
-EIGHT_BITS = "8-bit states"
+EIGHT_BITS, COMPILED = "8-bit states", "torch compiled"
 Step = Callable[[], object]
 Make = Callable[[list[torch.nn.Parameter]], Step]
 
@@ -72,8 +78,8 @@ def own_rule(x, dx, m=0, v=0, *, lr=LR, beta=0.9, eps=1e-8):
 
 # a rule, its class in torch.optim, and which forms of that there are
 RULES: dict[str, tuple[Rule, str, tuple[str, ...]]] = {
-    "adam": (downslope.adam, "Adam", ("fused", "foreach", "default", "compiled")),
-    "rmsprop": (downslope.rmsprop, "RMSprop", ("foreach", "default", "compiled")),
+    "adam": (downslope.adam, "Adam", ("fused", "foreach", "default")),
+    "rmsprop": (downslope.rmsprop, "RMSprop", ("foreach", "default")),
     "nadam": (downslope.nadam, "NAdam", ("foreach",)),
     "lion": (downslope.lion, "", ()),
     "schedule-free AdamW": (downslope.schedule_free_adamw, "", ()),
@@ -210,15 +216,20 @@ def theirs(name: str, form: str, params: list[torch.nn.Parameter]) -> Step:
     return getattr(torch.optim, name)(params, lr=LR, **chosen).step
 
 
-def optax_step(name: str, params: list[torch.nn.Parameter]) -> Step:
+def optax_step(name: str, of: str, params: list[torch.nn.Parameter]) -> Step:
+    """A step of JAX by a transformation of Optax's own, or by that of a rule."""
     import jax
     import optax
 
-    if params[0].dtype != torch.float32 or not hasattr(optax, name):
-        raise ValueError("there is none")
     arrays = [jax.device_put(p.detach().cpu().numpy(), jax.devices("gpu")[0]) for p in params]
     gradients = [jax.device_put(p.grad.cpu().numpy(), jax.devices("gpu")[0]) for p in params]
-    transformation = getattr(optax, name)(LR)
+    if of == "optax":
+        transformation = getattr(optax, name)(LR)
+    else:
+        from downslope.optax import optimizer
+
+        each = RULES[name][0]
+        transformation = optimizer(each, **({"lr": LR} if "lr" in each.hyperparameters else {}))
 
     def step(arrays: Any, state: Any) -> Any:
         updates, state = transformation.update(gradients, state, arrays)
@@ -273,25 +284,34 @@ def contenders(name: str, shapes: Shapes, dtype: torch.dtype) -> Iterator[tuple[
     if dtype == torch.float32 and codes_of(compose(each)):
         yield EIGHT_BITS, partial(ours, each, state_dtype=torch.uint8)
     for form in forms:
-        if form == "compiled" and not (len(shapes) <= 161 and dtype == torch.float32):
-            continue  # it takes a minute and more to compile
-        if form == "default" and size(shapes) > 500_000_000:
+        if form == "default" and size(shapes) > 100_000_000:
             continue
         yield f"torch {form}", partial(theirs, theirs_name, form)
-    if importlib.util.find_spec("optax") and size(shapes) < 500_000_000:
-        yield "optax jit", partial(optax_step, name)
+
+
+def compilers(name: str) -> Iterator[tuple[str, Make]]:
+    each, theirs_name, _ = RULES[name]
+    yield "downslope", partial(ours, each)
+    if importlib.util.find_spec("optax"):
+        yield "optax jit", partial(optax_step, name, "optax")
+        yield "downslope.optax jit", partial(optax_step, name, "downslope")
+    yield COMPILED, partial(theirs, theirs_name, "compiled")
 
 
 def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Shapes, setting: Any) -> None:
     """Time contenders in turn and report what was found."""
+    gc.collect()  # optimizers of PyTorch are parts of circles
+    torch.cuda.empty_cache()
     device, dtype, report, rounds = setting
     label = f"{part}, {name}, {str(dtype).removeprefix('torch.')}"
     steps: dict[str, Step] = {}
     busy: dict[str, float] = {}
     row: dict[str, Any] = {"model": part, "rule": name, "dtype": str(dtype), "weights": size(shapes)}
     for contender, make in makes:
-        slow = contender == "torch compiled"
-        if not report.enough(f"{label}: {contender}", 75 if slow else 4 + size(shapes) / 2e8):
+        needed = 4 + size(shapes) / 2e8
+        if contender == COMPILED or contender.endswith(" jit"):
+            needed += len(shapes) / (3 if contender == COMPILED else 6)
+        if not report.enough(f"{label}: {contender}", needed):
             continue
         before, begun = torch.cuda.memory_allocated(device), time.perf_counter()
         try:
@@ -320,7 +340,7 @@ def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Sha
         spread = [1e6 * seconds for seconds in statistics.quantiles([first for first, _ in found], n=4)]
         row[contender] = {"device µs": 1e6 * on_device_, "quartiles µs": spread, "host µs": 1e6 * on_host}
         rate = ""
-        if contender in ("downslope", EIGHT_BITS) and part != "few":
+        if contender in ("downslope", EIGHT_BITS) and "few" not in part:
             moved = bytes_per_weight(name, dtype, contender == EIGHT_BITS) * size(shapes)
             row[contender]["GB/s"] = moved / on_device_ / 1e9
             row[contender]["of a copy"] = moved / on_device_ / report.found["copy, bytes per second"]
@@ -328,7 +348,6 @@ def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Sha
         print(f"  {contender:16} {1e6 * on_device_:10.1f} µs, host {1e6 * on_host:8.1f} µs{rate}", flush=True)
     report.put("times", row)
     steps.clear()
-    torch.cuda.empty_cache()
 
 
 def bytes_per_weight(name: str, dtype: torch.dtype, coded: bool = False) -> float:
@@ -356,6 +375,36 @@ def clip(setting: Any) -> None:
     compare("convnet, clipped", "adam", iter(makes), shapes, setting)
 
 
+_START = """
+import time
+import torch
+weights = [torch.nn.Parameter(torch.ones(shape, device="cuda")) for shape in ((10, 5), (10,))]
+for p in weights:
+    p.grad = torch.ones_like(p)
+import downslope, downslope.torch
+torch.optim.Adam(weights).step()
+torch.cuda.synchronize()
+moments = [time.perf_counter()]
+for rule in (downslope.adam, downslope.nadam):
+    downslope.torch.Optimizer(weights, rule, lr=0.1).step()
+    torch.cuda.synchronize()
+    moments.append(time.perf_counter())
+print(*(after - before for before, after in zip(moments, moments[1:])))
+"""
+
+
+def start(report: Report) -> None:
+    """Time first steps, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {name: str(Path(folder, name)) for name in ("DOWNSLOPE_CACHE_DIR", "TRITON_CACHE_DIR")}
+        for found in ("nothing kept", "kernels kept"):
+            run = [sys.executable, "-c", _START]
+            seconds = subprocess.run(run, env=os.environ | kept, capture_output=True, text=True, check=True).stdout
+            first, another = map(float, seconds.split())
+            print(f"a first step, {found}: {first:.2f} s; of another rule then: {another:.2f} s", flush=True)
+            report.put("start", {"found": found, "first": first, "another rule": another})
+
+
 def machine() -> dict[str, str]:
     found = {"Python": platform.python_version(), "PyTorch": torch.__version__, "NumPy": np.__version__}
     with suppress(ImportError):
@@ -369,7 +418,7 @@ def machine() -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["correct", *MODELS, "clip"]
+    parts = ["correct", "start", *MODELS, "clip", "compilers"]
     parser.add_argument("parts", nargs="*", choices=[*parts, []], help="by default all of them")
     parser.add_argument("--seconds", type=float, default=330, help="after which nothing new is begun")
     parser.add_argument("--rounds", type=int, default=9)
@@ -386,6 +435,8 @@ def main() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     if "correct" in wanted:
         correct(device, report)
+    if "start" in wanted and report.enough("start", 30):
+        start(report)
     report.found["copy, bytes per second"] = copy_rate(device)
     print(f"a copy: {report.found['copy, bytes per second'] / 1e9:.0f} GB/s")
     dtypes = (torch.float32, torch.bfloat16)
@@ -398,6 +449,11 @@ def main() -> None:
                     compare(part, name, contenders(name, shapes, dtype), shapes, setting)
     if "clip" in wanted:
         clip((device, torch.float32, report, chosen.rounds))
+    if "compilers" in wanted:
+        for part in ("few", "convnet"):
+            for name in ("adam", "rmsprop"):
+                setting = device, torch.float32, report, chosen.rounds
+                compare(f"{part}, compilers", name, compilers(name), MODELS[part][1], setting)
     if any(wrong for row in report.found.get("correct", []) for wrong in row["wrong"].values()):
         sys.exit("some numbers are wrong: see above")
 

@@ -336,7 +336,8 @@ def test_more_than_2_to_the_31_weights_are_counted():
             x, dx = torch.ones(triton.BLOCK), torch.full([triton.BLOCK], 0.5)
             row = [length, 0, x.data_ptr() - 4 * first, dx.data_ptr() - 4 * first]
             slots, blocks = (memory.hold(np.array(each)) for each in (row, [first // triton.BLOCK]))
-            module.update[(1,)](blocks, slots, torch.tensor([0.5]), BLOCK_=triton.BLOCK)
+            given = {"BLOCK_": triton.BLOCK, "FROM_": triton.TABLE}
+            module.update[(1,)](blocks, slots, torch.tensor([0.5]), 0.0, **given)
             assert (x[:found] == 0.75).all()
             assert (x[found:] == 1.0).all()
 

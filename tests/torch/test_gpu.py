@@ -213,16 +213,37 @@ def test_the_norm_is_that_of_all_gradients_and_the_same_in_every_run(where, on_g
     assert ours.bits() == again.bits()
 
 
+def test_the_norm_that_a_file_brings_is_that_of_the_next_step(where, on_gpu, monkeypatch, tmp_path):
+    monkeypatch.setitem(globals(), "SHAPES", [(35, 30), (9,)])  # for tensors without an axis no step is quick
+
+    def walk(training):
+        other = Training(training.device, downslope.sgd, max_norm=0.5)
+        other.step()
+        other.optimizer.save(tmp_path / "state.safetensors", torch.nn.ParameterList(other.params))
+        training.step(scale=10.0)
+        training.step(scale=10.0)
+        training.optimizer.load(tmp_path / "state.safetensors", torch.nn.ParameterList(training.params))
+        assert training.optimizer.max_norm == 0.5
+        training.step(scale=10.0)
+
+    ours, due = both(where, on_gpu, downslope.sgd, walk, max_norm=50.0)
+    for a, b in zip(ours.params, due.params, strict=True):
+        torch.testing.assert_close(a.detach().cpu(), b.detach(), rtol=1e-6, atol=1e-7)
+
+
 def test_nobody_waits_for_the_norm(where, on_gpu, monkeypatch):
+    monkeypatch.setitem(globals(), "SHAPES", [(35, 30), (9,), (0, 3)])
     with on_gpu():
         training = Training(where, downslope.adam, max_norm=0.5)
         training.step()
+        assert training.optimizer._progress.quick_step is not None
         for name in ("item", "tolist", "__float__", "__bool__", "cpu", "nonzero"):
             monkeypatch.setattr(torch.Tensor, name, None, raising=False)
         given = [torch.full_like(p.detach(), 50.0) for p in training.params]
         for p, gradient in zip(training.params, given, strict=True):
             p.grad = gradient
         training.optimizer.step()
+        assert training.optimizer._progress.quick_step is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,12 +12,24 @@ import numpy as np
 
 from downslope.backends.cpu import body_scalar
 from downslope.backends.memory import SIZE
-from downslope.backends.sending import Columns, Memory
+from downslope.backends.sending import Columns, Memory, Page
 from downslope.backends.table import SlotTable
-from downslope.backends.triton import blocks, launcher, load, shape_of, slot_columns
+from downslope.backends.triton import (
+    GIVEN,
+    NOTHING,
+    SCALED,
+    TABLE,
+    blocks,
+    launcher,
+    load,
+    numbers_of,
+    scale_column,
+    shape_of,
+    slot_columns,
+)
 from downslope.backends.triton_coefficients import WorkedOut
 from downslope.backends.triton_survey import Survey
-from downslope.language.program import Program, in_order
+from downslope.language.program import Program
 
 Array = np.ndarray[Any, Any]
 
@@ -40,39 +52,58 @@ class OnDevice:
         self.dtype, self.width = np.dtype(body_scalar(storages)), len(program.coefficients)
         self._table, self._memory, self._columns = table, memory, slot_columns(table.storages, rounding)
         self._factor, self._scaled_by = None, scale_column(program)
-        module = load(program, storages, rounding)
-        self.work_out_at = module.work_out.address
-        block, warps = shape_of(storages)
-        count, listed = len(table.slots), blocks(table.slots[:, SIZE], block)
+        self._module, self._shape = load(program, storages, rounding), shape_of(storages)
+        self.work_out_at = self._module.work_out.address
+        count, listed = len(table.slots), blocks(table.slots[:, SIZE], self._shape.block)
         held = memory.hold(listed)
         ends_of_slots = np.searchsorted(listed >> 32, np.arange(count), "right")
         parts = [0, *ends_of_slots] if table.shared else [0, len(listed)]  # to be done one after another
+        self._blocks = [held[begin:end] for begin, end in pairwise(parts) if begin < end]
+        self._nowhere, self._scale = (
+            memory.hold(np.array([NOTHING])),
+            memory.floats(memory.hold(np.zeros(1)), "float32", 1),
+        )
         self._slots = Columns(memory, table, self._columns, repeated=not table.counted)
+        self._none = [0.0] * numbers_of(program, storages)
         self._rows: Sent | WorkedOut = (
-            Sent(memory, self.dtype, count * self.width)
+            Sent(memory, self.dtype, count * self.width, alone=bool(self._none))
             if table.counted
             else WorkedOut(memory, program, self.dtype, table, self._slots, self._columns)
         )
-        given = self._slots.copy, self._rows.numbers
-        with memory.here():  # where the slots have no weights yet
-            self._launches = [
-                launcher(module.update, int(end - begin), (held[begin:end], *given), {"BLOCK_": block}, warps)
-                for begin, end in pairwise(parts)
-                if begin < end
+        self._launches: dict[int, list[Callable[..., Any]]] = {}
+        with memory.here():
+            self._launches_from(GIVEN if self._none and table.counted else TABLE)
+
+    def _launches_from(self, source: int) -> list[Callable[..., Any]]:
+        """What launches the kernel, which has the coefficients from there."""
+        if source not in self._launches:
+            constants = {"BLOCK_": self._shape.block, "FROM_": source}
+            given = self._slots.copy, self._rows.numbers if source == TABLE else self._scale
+            trial = self._nowhere, *given
+            self._launches[source] = [
+                launcher(self._module.update, len(part), (part, *given), constants, self._shape, len(self._none), trial)
+                for part in self._blocks
             ]
+        return self._launches[source]
 
     def update(self, rows: Array, workers: int, done: ctypes.c_int64) -> None:
         """Have the device update all weights and states of the slots that take part."""
         memory = self._memory
         with memory.here():
             self._slots.send()
-            self._rows.bring(rows)
-            if self._factor is not None:
+            numbers = self._rows.bring(rows)
+            source = GIVEN if numbers else TABLE
+            if self._factor is not None and numbers:
+                source = SCALED
+                if self._factor is not self._scale:  # where a survey has put it already
+                    self._scale.copy_(self._factor)
+            elif self._factor is not None:
                 self._rows.numbers.view(-1, self.width)[:, self._scaled_by].copy_(self._factor)
-            for launch in self._launches:
-                launch()
+            launches = self._launches_from(source)
+            for launch in launches:
+                launch(*(numbers or self._none))
             if memory.recording():
-                memory.keep(self._launches, self._rows.kept, self.__dict__.get("_survey"))
+                memory.keep(launches, self._rows.kept, self.__dict__.get("_survey"))
         done.value = 1
 
     def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
@@ -91,7 +122,7 @@ class OnDevice:
     def _survey(self) -> Survey:
         table = self._table
         listed = blocks(table.slots[:, SIZE])
-        return Survey(self._memory, listed, self._slots.copy, self._columns, table.storages[1])
+        return Survey(self._memory, listed, self._slots.copy, self._columns, table.storages[1], self._scale)
 
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients, a scale, and how many are not finite, as soon as the device has found out."""
@@ -107,27 +138,52 @@ class OnDevice:
             self._slots.send()
             return self._survey.found()[0]
 
+    def within(self, limit: float) -> Any:
+        """What keeps their norm within a limit, a number on the device; None for gradients in double precision."""
+        if self._table.storages[1] == "float64" or self._scaled_by < 0:
+            return None
+        with self._memory.here():
+            self._slots.send()
+            return self._survey.within(limit)
+
 
 class Sent:
     """Coefficients that the host works out.
 
     Attributes:
-        numbers: The tensor of all coefficients, row by row.
         kept: What of it a graph refers to: none can be recorded.
     """
 
     kept = None
 
-    def __init__(self, memory: Memory, dtype: np.dtype[Any], count: int):
-        """Take a page for so many coefficients."""
-        self._page = memory.page(-(-count * dtype.itemsize // 8))
-        self._text = self._page.words.view(dtype)
-        self.numbers = memory.floats(self._page.copy, dtype.name, count)
+    def __init__(self, memory: Memory, dtype: np.dtype[Any], count: int, *, alone: bool):
+        """Prepare to send so many coefficients.
 
-    def bring(self, coefficients: Array) -> None:
-        """Send the coefficients of this step."""
-        self._text[: coefficients.size] = coefficients.reshape(-1)
+        Args:
+            memory: The device's.
+            dtype: Their precision.
+            count: How many there are, of all slots.
+            alone: Whether a row that is the only one need not be sent.
+        """
+        self._memory, self._dtype, self._count, self._alone = memory, dtype, count, alone
+
+    @functools.cached_property
+    def _page(self) -> Page:
+        return self._memory.page(-(-self._count * self._dtype.itemsize // 8))
+
+    @functools.cached_property
+    def numbers(self) -> Any:
+        """The tensor of all coefficients, row by row."""
+        return self._memory.floats(self._page.copy, self._dtype.name, self._count)
+
+    def bring(self, coefficients: Array) -> list[float]:
+        """Send the coefficients of this step; or return them, if they are to come along with the launch."""
+        if self._alone and len(coefficients) == 1:
+            found: list[float] = coefficients[0].tolist()
+            return found
+        self._page.words.view(self._dtype)[: coefficients.size] = coefficients.reshape(-1)
         self._page.send()
+        return []
 
     def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
         """The host reads every scalar itself."""
@@ -136,15 +192,3 @@ class Sent:
     def leave_out(self, flag: Any) -> None:
         """The host counts, and has to know whether a step is left out."""
         assert flag is None
-
-
-def scale_column(program: Program) -> int:
-    """Which of the coefficients is what gradients are multiplied by; -1 if it is none, or in others besides.
-
-    Only if it is one can gradients be scaled by a number that the host does not know.
-    """
-    named = [e.op == "input" and e.value == "grad_scale" for e in program.coefficients]
-    others = [e for e, is_scale in zip(program.coefficients, named, strict=True) if not is_scale]
-    if any(e.value == "grad_scale" for e in in_order([*others, *program.scalar_outputs.values()])):
-        return -1
-    return named.index(True) if True in named else -1

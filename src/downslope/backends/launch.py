@@ -97,6 +97,9 @@ class Launch(Protocol):
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of the gradients that were taken, times a scale; the scale; how many elements are not finite."""
 
+    def within(self, limit: float) -> Any:
+        """What keeps the norm of these tensors' gradients within a limit, for `scale`: see `stepping.Place`."""
+
     def squares(self) -> Any:
         """The sum of squares of the gradients that were taken, as a tensor on their device that nobody has waited for.
 

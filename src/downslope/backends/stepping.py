@@ -67,6 +67,12 @@ class Place(Protocol):
         in double precision, whose squares may overflow.
         """
 
+    def within(self, limit: float) -> Any:
+        """What to multiply these gradients by so that their norm is within a limit, as a tensor for `scale`; or None.
+
+        It goes by the gradients of this table alone. None as for `squares`, and where `scale` takes no tensor.
+        """
+
 
 class OnHost:
     """A program compiled for arrays or tensors in the host's memory: a `Place`."""
@@ -103,6 +109,10 @@ class OnHost:
         """The host has to know it."""
         return None
 
+    def within(self, limit: float) -> Any:
+        """The host has to know it."""
+        return None
+
 
 class Stepper:
     """A step of a program for the arrays or tensors of a table.
@@ -111,7 +121,7 @@ class Stepper:
         program: What a step computes.
         table: What is updated, with clocks that say how many steps were done.
         place: The program, compiled for where they are.
-        survey: See `Place`, and so for `squares`, `follow` and `leave_out`.
+        survey: See `Place`, and so for `squares`, `within`, `follow` and `leave_out`.
     """
 
     def __init__(self, program: Program, rounding: str, table: SlotTable, memory: Memory | None = None):
@@ -128,7 +138,7 @@ class Stepper:
             OnHost(program, rounding, table) if memory is None else OnDevice(memory, program, rounding, table)
         )
         self.survey, self.squares, self.follow = self.place.survey, self.place.squares, self.place.follow
-        self.leave_out = self.place.leave_out
+        self.leave_out, self.within = self.place.leave_out, self.place.within
         if self.place.alone:  # and nothing else runs before gradients have been used, so that nobody needs to hold them
             table.head.gradient = table.describer.gradient
         # Called with the gradients themselves; compiled code gets the table, their identities and their number.

@@ -194,8 +194,12 @@ class WorkedOut:
         """Leave the next step out if this number on the device is not 0."""
         self._flag = flag
 
-    def bring(self, scalars: Array) -> None:
-        """Have the coefficients of this step worked out, and count it, unless it is to be left out."""
+    def bring(self, scalars: Array) -> list[float]:
+        """Have the coefficients of this step worked out, and count it, unless it is to be left out.
+
+        Returns:
+            None of them: the host does not have them.
+        """
         self._clocks.send()
         self._sheet.words.view(np.float64)[:] = scalars.reshape(-1)
         self._sheet.send()
@@ -203,9 +207,10 @@ class WorkedOut:
             place.copy_(tensor.detach().reshape(()))
         if self._flag is None:
             self._launch()
-            return
+            return []
         self._left_out.copy_(self._flag)
         self._launch()
         self._left_out.zero_()
         self._slots.overwritten()
         self._flag = None
+        return []

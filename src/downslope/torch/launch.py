@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from downslope.backends.device import scale_column
 from downslope.backends.launch import Numbered
 from downslope.backends.stepping import Stepper
 from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
+from downslope.backends.triton import scale_column
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
 from downslope.targets.codes import CODES
@@ -209,6 +209,10 @@ class Compiled:
         """The sum of squares of the gradients just taken, on their device: see `stepping.Place`."""
         return self._stepper.squares()
 
+    def within(self, limit: float) -> Any:
+        """What keeps their norm within a limit, on their device: see `stepping.Place`."""
+        return self._stepper.within(limit)
+
 
 def refuse_while_recording(devices: Iterable[torch.device], capturable: bool) -> None:
     """Refuse to prepare memory of devices while a graph is recorded there.
@@ -335,6 +339,10 @@ class Interpreted:
         norms = [torch.linalg.vector_norm(g, dtype=torch.float64 if not g.is_complex() else None) for g in present]
         bad = sum(int((~torch.isfinite(g)).sum()) for g in present)
         return math.hypot(*(float(norm) for norm in norms)), 1.0, bad
+
+    def within(self, limit: float) -> Any:
+        """That is worked out of `squares`."""
+        return None
 
     def squares(self) -> Any:
         """The sum of squares of the gradients just taken, as a tensor; None where to ask for it is not to wait."""

@@ -257,7 +257,8 @@ class Optimizer(torch.optim.Optimizer):
                 raise
             finally:
                 self._progress.away = ""
-            self._progress.quick_step = None if layout is None or self._surveys else quick_step(layout)
+            if layout is not None and self._nonfinite == "keep":
+                self._progress.quick_step = quick_step(layout, self._options.max_norm)
         return loss
 
     _hooked_step = torch.optim.Optimizer.profile_hook_step(_plain_step)

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from downslope.backends.table import ALL, OTHER_CLOCKS
+from downslope.backends.launch import Launch
+from downslope.backends.table import ALL, OTHER_CLOCKS, SOME
 from downslope.backends.watch import Watch
 from downslope.torch.layout import Layout, State
 from downslope.torch.points import in_place
@@ -24,16 +25,20 @@ _TRIES = 8
 Groups = Sequence[dict[str, Any]]
 
 
-def quick_step(layout: Layout) -> Callable[[Groups, State], bool] | None:
+def quick_step(layout: Layout, limit: float | None = None) -> Callable[[Groups, State], bool] | None:
     """A step of everything that is laid out.
+
+    Args:
+        layout: Everything.
+        limit: The largest norm that gradients may have, if they are clipped.
 
     Returns:
         A function of groups and states that updates all parameters and returns True; numbers that have changed in the
         groups are taken over on the way. If anything else is not as it was laid out, it changes nothing and returns
         False, and the plain step is due. None where there is more to do in a step.
     """
-    more = layout.scaled or layout.staged or layout.suspects or len(layout.launches) != 1
-    update = None if more else layout.launches[0].quick_step()
+    more = (layout.scaled and limit is None) or layout.staged or layout.suspects or len(layout.launches) != 1
+    update = None if more else _update(layout.launches[0], limit)
     if update is None or not all(reader.fixed for reader in layout.readers):
         return None
     current, params, weights, sharded = _Current(layout), layout.params, layout.weights, layout.sharded
@@ -63,6 +68,25 @@ def quick_step(layout: Layout) -> Callable[[Groups, State], bool] | None:
     return step
 
 
+def _update(launch: Launch, limit: float | None) -> Callable[..., int] | None:
+    """The launch's own quick step, with gradients clipped where their device does it; None if there is none."""
+    update = launch.quick_step()
+    if update is None or limit is None:
+        return update
+    if launch.mesh or not launch.scaled_there:
+        return None
+
+    def clipped(*gradients: Any) -> int:
+        code = launch.take(gradients)
+        factor = launch.within(limit) if code in (ALL, SOME) else None
+        if factor is None:
+            return max(code, 1)
+        launch.scale(factor)
+        return update(*gradients)
+
+    return clipped
+
+
 class _Current:
     """Whether what is laid out is up to date, but for gradients: by a watch, or else by asking.
 
@@ -81,7 +105,7 @@ class _Current:
     def caught_up(self, groups: Groups, state: State) -> bool:
         """Ask the layout; settings that have changed are taken over, if they ask for nothing else than numbers."""
         layout = self._layout
-        if not layout.holds(groups, state, False):
+        if not layout.holds(groups, state, layout.scaled):
             return False
         settings = layout.read(groups)
         if not all(map(in_place, groups, settings)) or not all(reader.fixed for reader in layout.readers):

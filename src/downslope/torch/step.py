@@ -141,6 +141,10 @@ class Step:
         counted = any(launch.counted for launch in launches)
         told = self.nonfinite == "raise" or (self.nonfinite == "skip" and counted)
         if not told and (limit is None or all(launch.scaled_there for launch in launches)):
+            if self._alone(launches) and limit is not None and not isinstance(scale, Tensor) and scale == 1:
+                factor = launches[0].within(limit)
+                if factor is not None:
+                    return Verdict(factor, self.left_out)
             squares = squares_on_device(launches)
             if squares is not None:
                 left_out = self.left_out
@@ -157,3 +161,7 @@ class Step:
         if bad_elements and self.nonfinite == "skip":
             return None
         return Verdict(scale if limit is None or norm * float(scale) <= limit else limit / norm, self.left_out)
+
+    def _alone(self, launches: Sequence[Launch]) -> bool:
+        """Whether one launch has all gradients, and nothing is asked of them but their norm."""
+        return len(launches) == 1 and not launches[0].mesh and self.nonfinite == "keep"
