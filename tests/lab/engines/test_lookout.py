@@ -143,7 +143,7 @@ def test_of_some_rows_the_noise_scale_does_not_take_their_own_noise_for_gradient
     place = {row: k for k, row in enumerate(engine.problem.split(0, engine.split_number(1)).train)}
     monkeypatch.setattr(terrain, "MOST_ROWS", 40)
     known = engine._lookout.terrain
-    ground = terrain.Terrain(known.data, known.network)
+    ground = terrain.Terrain(known.data, known.model)
     seen = rows[[place[row] for row in ground.rows(1)]]
     noise = seen.var(axis=0, ddof=1).sum()
     square = (seen.mean(axis=0) ** 2).sum() - noise * (1 / 40 - 1 / len(rows))

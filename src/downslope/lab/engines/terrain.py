@@ -46,7 +46,7 @@ class Terrain:
     """
 
     def __init__(self, data: Data, model: Model):
-        self.data, self.loss = data, partial(mean_loss, model)
+        self.data, self.model, self.loss = data, model, partial(mean_loss, model)
         self._unflatten = ravel_pytree(model.initial(0))[1]
         self._directed = _Program(self._gradient_and_product)
         self._gradient = _Program(self._batch_gradient)

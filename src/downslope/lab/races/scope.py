@@ -27,7 +27,9 @@ def holds_for(race: Race) -> str:
     last = max(run.times[-1] for run in ended)
     steps = last if race.steps_per_epoch is None else last * race.steps_per_epoch
     where = f"{steps:,} step{'s' if steps != 1 else ''}"
-    if race.batch_size is not None:
+    if race.batch_size is not None and not race.sizes:
+        where += f" of {race.weights:,} weights on this function"
+    elif race.batch_size is not None:
         where += f" with batches of {race.batch_size}, on a {race.network}, of {race.weights:,} weights"
     lr = "a constant learning rate" if race.schedule == "constant" else f"the schedule {race.schedule}"
     own = "" if race.batch_size is not None else "; batches and model are those of the training"
