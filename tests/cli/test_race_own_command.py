@@ -62,7 +62,9 @@ def test_a_race_on_ones_own_training_with_what_is_used_now(race, tmp_path):
     kept = found.rules[0].against_now.outcome != "first" and found.rules[1].against_now.outcome != "first"
     ends = [
         found.verdict,
-        "Keep what you have: PyTorch's SGD, lr 0.01." if kept else "optimizer = ",
+        "Keep what you have: PyTorch's SGD, lr 0.01."
+        if kept
+        else "With the schedule linear over 8 steps; at a constant",
         "If you can try k",
     ]
     places = [" ".join(done.output.split()).index(words) for words in ends]

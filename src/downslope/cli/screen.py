@@ -26,7 +26,7 @@ from downslope.lab.races.results import Race
 from downslope.lab.races.scope import earlier, holds_for
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tries import best_after, few_tries
-from downslope.lab.report.code import advised, in_use, lines
+from downslope.lab.report.code import advised, in_use, kept, lines, scheduled
 from downslope.lab.ticker import Ticker
 from downslope.printable import printable
 
@@ -98,12 +98,14 @@ class Screen:
     def _show_use(self, race: Race) -> None:
         """Print what to use now, as a line to paste; and what is reached by somebody who tries less."""
         result = advised(race)
-        if result is not None and not result.tuned:
-            self._print(f"\nKeep what you have: {printable(result.title or result.rule)}, lr {result.best_lr:g}.")
+        if result is not None and (advice := kept(result)):
+            self._print(f"\n{printable(advice)}")
         elif result is not None and (found := lines(result, in_use(race))):
             self._print(f"\nTo use {printable(result.rule)}:")
             for line in found:
                 self.console.print(Text(f"  {line}"), soft_wrap=True)  # to be copied whole
+            if said := scheduled(race):
+                self._print(printable(said))
         shown, values = few_tries(race)
         if result is None or len(shown) < 2:
             return

@@ -43,8 +43,11 @@ def foresee(
         >>> foreseen.runs  # 2 in tuning, 7 to confirm, 10 for the verdict
         19
     """
+    theirs = arguments.get("watch")
 
     def watch(event: Stage | Progress) -> None:
+        if theirs is not None:
+            theirs(event)
         if isinstance(event, Stage) and event.foreseen is not None:
             raise _Known(event.foreseen)
 

@@ -120,7 +120,8 @@ def race(
         confirming_seeds: Further runs of the learning rates that look best; by default 7.
         verdict_seeds: Runs of each rule's best learning rate; by default 10. Proving a difference needs at least 6.
         seed: Which initial weights and orders of batches, in tuning and verdict; no two races with different ones have
-            a run's in common. The same numbers give the same race, bit for bit.
+            a run's in common. The same numbers give the same race, bit for bit; but for models of PyTorch whose runs
+            may be stacked, where it depends on the machine which way is faster, and the last digits with it.
         split_seed: Which random splits.
         splits: `"varied"`: each seed has its own split; `"fixed"`: all have one, and the verdict is about that one.
         hyperparameters: By what a rule is called, values other than its defaults.
@@ -136,12 +137,14 @@ def race(
             `functools.partial(optax.adam, learning_rate=1e-3)`; or a `downslope.Recipe`. It is raced untuned under
             the name `now`, and the verdict begins with what the best rule saves against it.
         schedule: How the learning rate changes in a run, in which those of the grid are factors: `"constant"`,
-            `"linear"` or `"cosine"` down to 0, `"one-cycle"` as in PyTorch's `OneCycleLR`, or a function that gives the
-            factor for the share of the training that is done. The optimizer of a training of your own follows it, or
+            `"linear"` or `"cosine"` down to 0, `"one-cycle"` with the shape of PyTorch's `OneCycleLR` (its phases are
+            shares of the steps, and momentum stays as it is), or a function that gives the factor for the share of the
+            training that is done. The optimizer of a training of your own follows it, or
             ask `run.lr_at(step)`; it needs `steps`. No run counts that ends before its schedule does.
         budget: How long the race may take, in seconds or as in `"5min"`. Its rules are measured, and what you do not
             give yourself (rules, learning rates, seeds, epochs) is chosen so that it fits: what, and what that can
-            prove, stands in `Race.budget`. What is not reached in time is dropped, and never ranked.
+            prove, stands in `Race.budget`. What is not reached in time is dropped, and never ranked. A model whose runs
+            are trained side by side, of JAX or stacked ones of PyTorch, takes none.
         steps: The steps of a run of your own training, after which it is told not to go on; by default it ends when
             its function returns.
         limit: The most seconds that a run of your own training may take. It is stopped at its next report, and in the
@@ -383,6 +386,12 @@ def _model_race(
         clock=_clock(budget),
     )
     heats = engine.in_heats(plan.seeds, threads)
+    if budget is not None and (heats is not None or engine.stacking.lanes > 1):
+        raise ValueError(
+            "budget: runs of this model are trained side by side, and how long they take cannot be told from the first "
+            "ones, which are trained alone; race it, or have it foreseen, without a budget, and give fewer rules, "
+            "learning_rates, tuning_seeds and verdict_seeds where it takes too long"
+        )
     if heats is None and threads is not None:
         raise ValueError(f"threads={threads!r} is for networks of JAX, which are trained side by side; leave it out")
     if heats is not None and limit is not None:
@@ -400,7 +409,7 @@ def _model_race(
         )
 
     if heats is not None:
-        return _run_by_run(heats, plan, show, budget, raced, heats.shorten, engine.cautions, repeated=False)
+        return _run_by_run(heats, plan, show, None, raced, cautions=engine.cautions, repeated=False)
     return _run_by_run(engine, plan, show, budget, raced, engine.shorten, engine.cautions)
 
 

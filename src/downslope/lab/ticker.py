@@ -114,6 +114,7 @@ class Ticker:
         task = self.tasks[event.rule]
         task.runs += len(event.finished)
         task.lost += sum(run.diverged_at is not None for run in event.finished)
+        task.failed += sum(bool(run.cause) for run in event.finished)
         if self.stage == STAGES["defaults"]:
             self.firsts += event.finished
             for run in event.finished:
@@ -156,7 +157,7 @@ class Ticker:
         if len(self.tasks) + 8 <= self.console.height:
             runs = max(len(f"{task.runs:,}") for task in self.tasks.values())
             for task in self.tasks.values():
-                lost = f"{task.lost:,} diverged" if task.lost else ""
+                lost = f"{task.lost:,} {'failed' if task.failed else 'diverged'}" if task.lost else ""
                 line = f"{task.runs:>{runs},} runs  {lost:<14} {task.name}"
                 lines.append(Text(line, style="dim", no_wrap=True, overflow="ellipsis"))  # the table has it whole
         return Group(*lines)
@@ -168,11 +169,12 @@ class Ticker:
 
 @dataclass
 class _Task:
-    """One rule while the race runs: its finished runs, and how many of them diverged."""
+    """One rule while the race runs: its finished runs, how many did not come to their end, and of these otherwise."""
 
     name: str
     runs: int = 0
     lost: int = 0
+    failed: int = 0  # of those lost, otherwise than by diverging
 
 
 class _Cell:

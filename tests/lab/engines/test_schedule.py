@@ -143,6 +143,7 @@ def test_a_race_with_a_schedule():
         ({"schedule": lambda done: -1.0}, r"<lambda>\(0\) gives -1; return a factor"),
         ({"schedule": lambda done: 0.0}, "not always 0"),
         ({"schedule": lambda done: float("nan")}, r"\(0\) gives nan"),
+        ({"schedule": lambda done: 1 / done}, r"schedule: <lambda>\(0\) raises ZeroDivisionError: .*share of"),
         ({"schedule": lambda done: "low"}, "gives 'low'; return a number"),
         ({"schedule": "cosine"}, "schedule='cosine' needs the number of steps of a run; give steps too"),
         ({"problem": "parabola", "schedule": "cosine", "why": True}, "does not go with why=True"),
@@ -152,6 +153,14 @@ def test_a_race_with_a_schedule():
 def test_what_is_no_schedule_is_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         race(**{"problem": descending, **arguments})
+
+
+def test_a_function_is_not_taken_for_a_schedule_of_its_name():
+    def constant(done):
+        return 1 - done
+
+    found = Schedule.of(constant)
+    assert (found.name, found.constant) == ("constant (yours)", False)
 
 
 def test_all_names_end_where_they_say():

@@ -3,13 +3,16 @@
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import downslope
-from downslope.lab import Race, race
+from downslope.lab import Race, foresee, race
+from downslope.lab.engines.learner import Stacking
+from downslope.lab.engines.model_engine import ModelEngine
 from downslope.lab.report.page import report_page
 
 RULES = [downslope.sgd, downslope.adam]
@@ -137,6 +140,22 @@ def test_a_model_that_keeps_count_is_told():
 def test_arguments_that_do_not_fit_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         race(**arguments)
+
+
+def make_pair(seed):
+    return lambda key: jax.random.normal(key, (3, 2)), lambda weights, x: x @ weights
+
+
+def test_what_runs_take_is_foreseen_where_they_are_trained_one_at_a_time_and_else_refused(monkeypatch):
+    seen = []
+    foreseen = foresee(model=make_net, data=(X, CLASSES), rules=RULES, watch=seen.append, **SMALL)
+    assert foreseen.runs == 2 * (2 * 3 + 2 * 1 + 6)
+    assert seen[-1].foreseen == foreseen
+    with pytest.raises(ValueError, match="budget: runs of this model are trained side by side"):
+        race(model=make_pair, data=(X, CLASSES), rules=RULES, budget="5min", **SMALL)
+    monkeypatch.setattr(ModelEngine, "_whether_to_stack", lambda *_: Stacking(8, "runs were stacked"))
+    with pytest.raises(ValueError, match="budget: runs of this model are trained side by side"):
+        foresee(model=make_net, data=(X, CLASSES), rules=RULES, **SMALL)
 
 
 def test_the_example_of_the_docs_runs(monkeypatch):

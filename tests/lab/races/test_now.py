@@ -130,7 +130,11 @@ def test_what_is_not_shown_to_save_is_not_advised(result):
         return one.against_now and dataclasses.replace(one.against_now, outcome="undecided")
 
     rules = tuple(dataclasses.replace(one, against_now=undecided(one)) for one in result.rules)
-    assert advised(dataclasses.replace(result, rules=rules)).rule == "now"
+    kept = dataclasses.replace(result, rules=rules)
+    assert advised(kept).rule == "now"
+    page = report_page(kept)
+    assert "Keep what you have: PyTorch&#x27;s SGD, lr 0.01. No rule is shown to save steps" in page
+    assert '<button type="button" class="copy"' not in page
     assert advised(dataclasses.replace(result, interrupted=True)) is None
 
 
@@ -140,6 +144,12 @@ def test_now_is_no_rule_that_is_tuned(result):
     page = report_page(result)
     assert "PyTorch&#x27;s SGD" in page
     assert "% of the steps" in page
+    assert f"{advised(result).rule} saves steps against what you have. Here it is" in page
+    assert "lr = 0.01 (as it is)" in page
+    assert "at a constant learning rate this was not raced" not in page
+    assert f"With the schedule cosine over {STEPS} steps; at a constant learning rate this was not raced." in (
+        report_page(dataclasses.replace(result, schedule="cosine"))
+    )
     assert "now at the learning rate it came with, which was not tuned" in page
 
 

@@ -35,7 +35,12 @@ def test_another_order_at_a_quarter_is_told():
     found = race(train, {"steady": downslope.sgd, "quick": downslope.adam}, steps=8, **small)
     assert "another rule was lowest, quick" in earlier(found)
     assert "(quick 0.251, steady 0.565; at the end steady 0.101, quick 0.223)" in earlier(found)
-    assert holds_for(found).startswith("This holds for 8 steps, a constant learning rate and no weight decay; batches")
+    assert holds_for(found) == (
+        "This holds for 8 steps; schedule, weight decay, batches and model are those of the training."
+    )
+    assert holds_for(dataclasses.replace(found, schedule="linear")) == (
+        "This holds for 8 steps and the schedule linear; weight decay, batches and model are those of the training."
+    )
     assert earlier(dataclasses.replace(found, schedule="linear")) == ""
     alone = dataclasses.replace(found, rules=found.rules[:1])
     assert earlier(alone) == ""

@@ -63,7 +63,8 @@ class Schedule:
                 f"schedule={given!r}: choose {', '.join(SCHEDULES)}, or give a function of the share of the training "
                 "that is done, from 0 to 1"
             )
-        made = cls(getattr(given, "__name__", type(given).__name__), given)
+        name = getattr(given, "__name__", type(given).__name__)
+        made = cls(f"{name} (yours)" if name in SCHEDULES else name, given)
         made.table(8)
         return made
 
@@ -79,9 +80,10 @@ class Schedule:
             steps: How many there are.
 
         Raises:
-            ValueError: The function gives something else than finite numbers of at least 0, or nothing but 0.
+            ValueError: The function raises an exception, or gives something else than finite numbers of at least 0, or
+                nothing but 0.
         """
-        found = [self.factor(step / steps) for step in range(steps)]
+        found = [self._at(step / steps) for step in range(steps)]
         try:
             factors = np.array([float(value) for value in found])
         except (TypeError, ValueError):
@@ -93,6 +95,15 @@ class Schedule:
                 "rate that is finite and at least 0, and not always 0"
             )
         return factors
+
+    def _at(self, done: float) -> float:
+        try:
+            return self.factor(done)
+        except Exception as error:
+            raise ValueError(
+                f"schedule: {self.name}({done:g}) raises {type(error).__name__}: {error}; it is called with the share "
+                "of the training that is done, from 0 to less than 1"
+            ) from error
 
 
 CONSTANT = Schedule.of("constant")

@@ -169,20 +169,24 @@ class Allowance:
     def _varied(self) -> bool:
         return self.epochs is not None and self.plan.splits == "varied"
 
-    def affords(self, plan: Plan, stage: StageName, runs: Mapping[str, int]) -> bool:
+    def affords(self, plan: Plan, stage: StageName, runs: Mapping[str, int], *, again: bool = False) -> bool:
         """Whether there is time for a part of the race, and for what comes after it.
 
         Args:
             plan: The race as it is now.
             stage: The part.
             runs: The runs of each rule in it.
+            again: Whether there was such a part before.
         """
         more = [_stages(plan)["confirming"]] if stage == "widening" else []
         if self.left >= self.forecast.takes([runs, *more]) + self._kept(plan):
             return True
+        further = " further" if again else ""
         what = {
-            "widening": "The grid was not widened where a best learning rate lay on its edge",
-            "confirming": "The learning rates that looked best were not run on more seeds",
+            "widening": f"The grid was not widened{further} where a best learning rate lay on its edge",
+            "confirming": "Beyond those learning rates that were confirmed, others that looked as good were not"
+            if again
+            else "The learning rates that looked best were not run on more seeds",
         }[stage]
         self.dropped.append(f"{what}: there was no time for it.")
         return False
@@ -203,15 +207,18 @@ class Allowance:
         least = dict.fromkeys(plan.entrants, min(LEAST_SEEDS, len(plan.verdict_seeds)))
         return (1.0 if self.epochs is None else SAFE) * self.forecast.takes([least], epochs)
 
-    def cut(self, stage: StageName, done: int, of: int) -> None:
+    def cut(self, stage: StageName, done: int, of: int, *, again: bool = False) -> None:
         """Take note that a part of the race was stopped.
 
         Args:
             stage: The part.
             done: On how many of its seeds all rules have been run, and count.
             of: How many seeds it has.
+            again: Whether there was such a part before, which counts.
         """
         kept = f"only {done} of {of} seeds were run by all rules, and nothing else counts"
+        if not done:
+            kept = f"none of {of} seeds was run by all rules, and nothing of it counts"
         if stage == "verdict":
             self.over = done == 0
             self.proves = proves(done or of, varied=self._varied, spread=self._spread)
@@ -221,6 +228,10 @@ class Allowance:
             self.dropped.append(f"Tuning took longer than expected: {kept}.")
         elif stage == "widening":
             self.dropped.append("There was no time to try the wider grid with all rules, so that nothing of it counts.")
+        elif stage == "confirming" and again:
+            self.dropped.append(
+                "There was no time to confirm further learning rates with all rules: those confirmed before count."
+            )
         elif stage == "confirming":
             self.dropped.append(f"There was no time to confirm all learning rates: {kept}.")
 

@@ -19,27 +19,39 @@ SHARE = 0.25
 """How much of a run the shorter one is."""
 
 
-def holds_for(race: Race) -> str:
-    """Steps, batches, width, schedule and weight decay that the verdict is about, in one sentence; else empty."""
+def trained(race: Race) -> int | None:
+    """The steps of the longest run of the verdict; None if none came to its end."""
     ended = [run for result in race.rules for run in result.verdict if run.diverged_at is None]
-    if not ended:
+    return max(run.times[-1] for run in ended) * (race.steps_per_epoch or 1) if ended else None
+
+
+def holds_for(race: Race) -> str:
+    """Steps, batches, width, schedule and weight decay that the verdict is about, in one sentence; else empty.
+
+    What a training of one's own does beside the rules is not known, and said to be its own.
+    """
+    steps = trained(race)
+    if steps is None:
         return ""
-    last = max(run.times[-1] for run in ended)
-    steps = last if race.steps_per_epoch is None else last * race.steps_per_epoch
     where = f"{steps:,} step{'s' if steps != 1 else ''}"
     if race.batch_size is not None and not race.sizes:
         where += f" of {race.weights:,} weights on this function"
     elif race.batch_size is not None:
         where += f" with batches of {race.batch_size}, on a {race.network}, of {race.weights:,} weights"
-    lr = "a constant learning rate" if race.schedule == "constant" else f"the schedule {race.schedule}"
-    own = "" if race.batch_size is not None else "; batches and model are those of the training"
-    return f"This holds for {where}, {lr} and {_decay(race)}{own}."
+    schedule, decay = "" if race.schedule == "constant" else f"the schedule {race.schedule}", _decay(race)
+    if race.batch_size is not None:
+        return f"This holds for {where}, {schedule or 'a constant learning rate'} and {decay or 'no weight decay'}."
+    *parts, last = (part for part in (where, schedule, decay) if part)
+    known = f"{', '.join(parts)} and {last}" if parts else last
+    own = [*([] if schedule else ["schedule"]), *([] if decay else ["weight decay"]), "batches"]
+    return f"This holds for {known}; {', '.join(own)} and model are those of the training."
 
 
 def _decay(race: Race) -> str:
+    """The weight decay of the rules; empty where none has any."""
     decays = {result.rule: result.hyperparameters.get("weight_decay", 0.0) for result in race.rules}
     if not any(decays.values()):
-        return "no weight decay"
+        return ""
     if len(set(decays.values())) == 1:
         return f"weight decay {next(iter(decays.values())):g}"
     return "weight decay " + ", ".join(f"{decay:g} in {rule}" for rule, decay in decays.items() if decay)

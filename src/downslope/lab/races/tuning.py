@@ -33,8 +33,8 @@ class Tuning:
         engine: What trains the runs.
         plan: Rules, learning rates and seeds.
         watch: Called with each stage that begins, and with what the engine reports.
-        allowance: The time that the race has; None: as much as it takes. Runs are then trained seed by seed: where time
-            is over, those on seeds that not all rules have been run on are dropped.
+        allowance: The time that the race has; None: as much as it takes. Runs are then asked for seed by seed: where
+            time is over, those on seeds that not all rules have been run on are dropped.
     """
 
     def __init__(
@@ -128,7 +128,8 @@ class Tuning:
             return
         seeds = self._seeds(name)
         whole = tuple(itertools.takewhile(lambda seed: seed not in missing, seeds))
-        if name == "widening" or (name == "confirming" and any(len(c) > FINALISTS for c in self.confirmed.values())):
+        again = name == "confirming" and any(len(c) > FINALISTS for c in self.confirmed.values())
+        if name == "widening" or again:
             whole = ()  # the learning rates before were run on all seeds, and these are not compared on fewer
         elif name == "confirming":
             self.plan = replace(self.plan, confirming_seeds=whole)
@@ -138,7 +139,7 @@ class Tuning:
             self.plan = replace(self.plan, tuning_seeds=whole)
         lost = {(e.rule, e.lr, e.seed, e.phase) for e in entries if e.seed not in whole}
         self.runs = [run for run in self.runs if (run.rule, run.lr, run.seed, run.phase) not in lost]
-        self.allowance.cut(name, len(whole), len(seeds))
+        self.allowance.cut(name, len(whole), len(seeds), again=again)
 
     def _seeds(self, name: StageName) -> tuple[int, ...]:
         """The seeds of a part of the race."""
@@ -191,7 +192,8 @@ class Tuning:
         if self.allowance is None:
             return True
         runs = {rule: len(rates[rule]) * len(self._seeds(name)) for rule in rates}
-        affords = name not in self.closed and self.allowance.affords(self.plan, name, runs)
+        again = any(self.confirmed.values()) if name == "confirming" else not self.grid <= {*self.plan.learning_rates}
+        affords = name not in self.closed and self.allowance.affords(self.plan, name, runs, again=again)
         if not affords:
             self.closed.add(name)
         return affords

@@ -9,6 +9,7 @@ from typing import Any
 
 from downslope.dialects import DIALECTS, full_name
 from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.scope import trained
 from downslope.recipes.conversion import convert
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import native, with_downslope
@@ -56,6 +57,22 @@ def lines(result: RuleResult, frameworks: Iterable[str]) -> list[str]:
     if recipe is None:
         return []
     return [f"optimizer = {_line(recipe, framework)}" for framework in frameworks]
+
+
+def scheduled(race: Race) -> str:
+    """What code to copy leaves out: the schedule that its learning rate was raced with; empty if there was none."""
+    steps = trained(race)
+    if race.schedule == "constant" or steps is None:
+        return ""
+    return (
+        f"With the schedule {race.schedule} over {steps:,} step{'s' if steps != 1 else ''}; at a constant learning "
+        "rate this was not raced."
+    )
+
+
+def kept(result: RuleResult) -> str:
+    """The advice to keep what people have, where that is what is `advised`; else empty."""
+    return "" if result.tuned else f"Keep what you have: {result.title or result.rule}, lr {result.best_lr:g}."
 
 
 def _line(recipe: Recipe, framework: str) -> str:

@@ -22,14 +22,12 @@ def method(race: Race) -> list[tuple[str, str]]:
         (
             "Widening",
             "Where the best value of a rule lay on an edge of the grid, the grid was widened there for all"
+            + _in_time(race)
             + _edges(widened),
         ),
         ("Runs", _runs(race)),
         ("Tuning seeds", _listed(race.tuning_seeds)),
-        (
-            "Confirming",
-            "The learning rates of each rule that looked best were run on more tuning seeds, as many for every rule",
-        ),
+        ("Confirming", _confirming(race)),
         ("Confirming seeds", _listed(race.confirming_seeds)),
         ("Reporting seeds", f"{_listed(race.verdict_seeds)}; no rule was tuned on them"),
         (
@@ -89,7 +87,21 @@ def _what(race: Race) -> list[tuple[str, str]]:
     ]
 
 
+def _confirming(race: Race) -> str:
+    seeds = set(race.confirming_seeds)
+    if not any(run.seed in seeds for result in race.rules for run in result.tuning):
+        return "No learning rate was run on more tuning seeds"
+    best = "The learning rates of each rule that looked best were run on more tuning seeds, as many for every rule"
+    return best + _in_time(race)
+
+
+def _in_time(race: Race) -> str:
+    return "" if race.budget is None else ", as far as there was time"
+
+
 def _schedule(race: Race) -> str:
+    if race.schedule == "constant" and race.unit == "step":
+        return "That of the training: downslope gives a run one learning rate, and no schedule"
     if race.schedule == "constant":
         return "The learning rate of a run stays as it is"
     return f"{race.schedule}: it multiplies the learning rate of every run; no run is ranked before its end"

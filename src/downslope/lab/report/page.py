@@ -13,7 +13,7 @@ from downslope import files
 from downslope.lab.problems.baseline import NAMES
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.scope import earlier, holds_for
-from downslope.lab.report.code import lowest, snippets
+from downslope.lab.report.code import advised, kept, scheduled, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, looks, number
 from downslope.lab.report.markup import plot, section, segments, slider
 from downslope.lab.report.method import method
@@ -161,7 +161,7 @@ def _results(race: Race, look: dict[str, Look]) -> str:
         "Safe range: the learning rates around the best one that stay within "
         f"{race.safe_factor:g} times its loss. At the edge: the best value was the last one tried on that side."
         f"{target} Seconds of training: all runs of the rule, by the clock. "
-        f"Failures: runs that diverged{'' if race.sizes else ' or failed'}."
+        f"Failures: runs that diverged{'' if race.sizes and not race.about else ' or failed'}."
         + (f" Baseline: {NAMES[race.task]}.</p>" if race.baseline is not None and race.task is not None else "</p>")
         + failed_runs(race),
     )
@@ -336,7 +336,10 @@ def _who_beats_whom(race: Race, look: dict[str, Look]) -> str:
 
 
 def _code(race: Race) -> str:
-    result = lowest(race)
+    result = advised(race)
+    if result is not None and (advice := kept(result)):
+        why = "No rule is shown to save steps against it."
+        return section("code", "To use", f"{html.escape(advice)} {why}", "")
     codes = {} if result is None else snippets(result)
     if result is None or not codes:
         return ""
@@ -346,7 +349,10 @@ def _code(race: Race) -> str:
         for name, code in codes.items()
     )
     what = "won" if race.winner == result.rule else "had the lowest loss"
-    lead = f"{html.escape(result.rule)} {what}. Here it is at its learning rate, {number(result.best_lr)}."
+    if race.now is not None:
+        what = "saves steps against what you have"
+    at = f"Here it is at its learning rate, {number(result.best_lr)}."
+    lead = html.escape(" ".join(filter(None, (f"{result.rule} {what}.", at, scheduled(race)))))
     return section("code", "To copy", lead, f'<div class="formulas">{cards}</div>')
 
 
@@ -361,7 +367,8 @@ def _formulas(race: Race, look: dict[str, Look]) -> str:
 
 
 def _settings(result: RuleResult) -> str:
-    lr = "lr not found" if result.best_lr is None else f"lr = {number(result.best_lr)} (tuned)"
+    how = "tuned" if result.tuned else "as it is"
+    lr = "lr not found" if result.best_lr is None else f"lr = {number(result.best_lr)} ({how})"
     others = (
         f"{name} = {str(value).lower() if isinstance(value, bool) else number(value)}"
         for name, value in result.hyperparameters.items()

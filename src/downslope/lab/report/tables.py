@@ -155,7 +155,7 @@ def failed_runs(race: Race) -> str:
         f"<td>{html.escape(run.cause)}</td></tr>\n"
         for run in failed
     )
-    table = _table("failed", _heads(["Rule", "Learning rate", "Seed", "Step", "Why"]), rows)
+    table = _table("failed", _heads(["Rule", "Learning rate", "Seed", race.unit.capitalize(), "Why"]), rows)
     count = "One run" if len(failed) == 1 else f"{len(failed)} runs"
     return f"<details><summary>{count} failed otherwise than by diverging</summary>{table}</details>"
 
