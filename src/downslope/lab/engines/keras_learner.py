@@ -151,12 +151,12 @@ class KerasLearner:
 
 
 class _Minimised(keras.losses.Loss):  # type: ignore[misc]
-    """The loss as Keras calls it, whose targets have become floats on the way."""
+    """The loss as Keras calls it, whose targets have become floats on the way; JAX has no integers of 64 bits."""
 
     def __init__(self, models: KerasModels, whole: bool):
         super().__init__(name="loss", reduction=None)
         self._models, self._whole = models, whole
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        targets = keras.ops.cast(y_true, "int64") if self._whole else y_true
+        targets = keras.ops.cast(y_true, "int32") if self._whole else y_true
         return self._models.value(y_pred, targets)
