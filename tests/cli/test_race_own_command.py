@@ -1,5 +1,7 @@
 """`downslope race file.py:function`: a race on a training of one's own, from the command line."""
 
+import sys
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -46,6 +48,7 @@ def race(tmp_path, monkeypatch):
     np.savez(tmp_path / "pairs.npz", x=x, y=x[:, 0] > 0)
     (tmp_path / "pairs.csv").write_text("a,b,c\n" + "".join(f"{a},{b},{a > 0}\n" for a, b in x))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])  # the folder of a file is put into it
     monkeypatch.setenv("COLUMNS", "160")  # no cell of the table is folded
     return lambda *arguments: CliRunner().invoke(app, ["race", *arguments])
 

@@ -111,3 +111,5 @@ def test_the_rows_of_a_tensorflow_dataset_batched_or_not():
     assert (single.batch_size, batched.batch_size) == (4, 9)
     with pytest.raises(DataError, match="does not hold pairs"):
         examples_of(tf.data.Dataset.from_tensor_slices(X))
+    with pytest.raises(DataError, match=r"never ends; leave out its repeat\(\)"):
+        examples_of(data.repeat().batch(9))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import runpy
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -179,13 +180,20 @@ def own_function(name: str, argument: str, purpose: str) -> Callable[..., Any]:
 
 
 def _run(name: str, argument: str) -> dict[str, Any]:
-    """What a file that a name is of defines."""
+    """What a file that a name is of defines.
+
+    What lies beside it can be imported as by a script: by its functions too, when they are called later.
+    """
     path = name.rpartition(":")[0]
     if not Path(path).is_file():
         raise ValueError(f"{argument} {name}: there is no file {path}")
+    folder, before = str(Path(path).resolve().parent), sys.path[:]
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
     try:
         return runpy.run_path(path)
     except (Exception, SystemExit) as error:
+        sys.path[:] = before
         raise ValueError(f"{argument} {name}: the file raised {type(error).__name__}: {error}") from None
 
 

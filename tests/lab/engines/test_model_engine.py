@@ -253,6 +253,20 @@ class Flow(nn.Linear):
         return y if y.sum() > 0 else -y
 
 
+class Tiring(nn.Linear):
+    """After three steps it gives this number times its outputs, or raises something."""
+
+    def __init__(self, last):
+        super().__init__(4, 2)
+        self.last, self.steps = last, 0
+
+    def forward(self, x):
+        self.steps += self.training
+        if self.steps > 3 and self.last is None:
+            raise MemoryError("all gone")
+        return super().forward(x) * (self.last if self.steps > 3 else 1)
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -260,10 +274,21 @@ class Flow(nn.Linear):
         (lambda seed: nn.Sequential(nn.Linear(4, 2), nn.Dropout()), "draws random numbers, as dropout does"),
         (lambda seed: Flow(4, 2), "since torch.func cannot stack the model: vmap: "),
         (mlp, "runs were stacked|since 32 stacked ones took"),
+        (lambda seed: Tiring(None), "one at a time, since a trial run failed: MemoryError: all gone"),
+        (lambda seed: Tiring(math.nan), "one at a time, since a trial run at 0.01 diverged"),
     ],
 )
 def test_why_runs_are_stacked_or_not_is_told(make, said):
     assert re.search(said, engine_of(make).stacking.reason)
+
+
+def test_a_loss_that_is_no_mean_over_the_rows_is_not_added_up_over_stacks():
+    def root(outputs, targets):
+        return nn.functional.mse_loss(outputs.squeeze(), targets).sqrt()
+
+    for loss in (root, lambda outputs, targets: root(outputs, targets) ** 2):
+        reason = engine_of(lambda seed: nn.Linear(4, 1), (X, AMOUNTS[:, 0]), loss).stacking.reason
+        assert ("since the loss of a batch is not the mean over its rows" in reason) == (loss is root)
 
 
 def hashed(model):

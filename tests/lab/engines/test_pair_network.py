@@ -103,6 +103,13 @@ def test_a_limit_of_seconds_is_for_runs_that_are_trained_one_at_a_time():
         race(model=make_net, data=(X, CLASSES), limit=3)
 
 
+def test_what_a_seed_decides_is_among_the_weights():
+    features = np.random.default_rng(0).normal(size=(8, 4))
+    engine = engine_of(lambda seed: (init, lambda weights, x: apply(weights, x * features[seed])))
+    with pytest.raises(ValueError, match="networks of two seeds give different outputs with the same weights"):
+        engine.in_heats((0, 7), 1)
+
+
 @pytest.mark.parametrize(
     ("make", "loss", "said"),
     [
@@ -120,6 +127,17 @@ def test_a_limit_of_seconds_is_for_runs_that_are_trained_one_at_a_time():
             "training it failed: ConcretizationTypeError|TracerBoolConversion",
         ),
         ((init, apply), None, "no factory"),
+        (
+            make_net,
+            lambda outputs, targets: jnp.sqrt(jnp.mean((outputs[:, 0] - targets) ** 2)),
+            r"loss: it gives \S+ for 16 rows together, and \S+ as the mean over these rows one by one; give a loss",
+        ),
+        (make_net, lambda outputs, targets: surprise(outputs, targets) * len(targets), "rows one by one"),
+        (
+            lambda seed: ({"params": jnp.ones(2), "batch_stats": jnp.ones(2)}, apply),
+            None,
+            "has batch_stats beside params",
+        ),
     ],
 )
 def test_pairs_that_no_race_can_be_made_of_are_refused(make, loss, said):

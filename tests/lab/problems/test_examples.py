@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch.utils.data import RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from downslope.lab.problems.columns import DataError
 from downslope.lab.problems.examples import examples_of
@@ -35,8 +36,12 @@ def held_in_npz(folder):
     return str(folder / "pairs.npz")
 
 
+def loader(**options):
+    return torch.utils.data.DataLoader(Pairs(), **options)
+
+
 def shuffled(folder):
-    return torch.utils.data.DataLoader(Pairs(), batch_size=7, shuffle=True)
+    return loader(batch_size=7, shuffle=True)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,13 @@ def test_augmentation_is_told():
     assert "every row was read once" in said
 
 
+def test_reading_leaves_the_generator_of_torch_as_it_is():
+    before = torch.get_rng_state()
+    for one in (Pairs(), shuffled(None)):
+        examples_of(one)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 def broken(folder):
     (folder / "broken.npz").write_bytes(gzip.compress(b"no zip file"))
     return str(folder / "broken.npz")
@@ -159,6 +171,11 @@ def cut(folder):
         ((ROWS, CLASSES), {"epochs": 0}, "epochs=0"),
         (torch.utils.data.TensorDataset(torch.zeros(40, 2)), {}, "gives a tuple, and a race needs pairs"),
         (Pairs(ROWS[:0]), {}, "the Pairs is empty"),
+        (loader(sampler=SubsetRandomSampler(range(20))), {}, r"by a SubsetRandomSampler, .*data.Subset\(dataset, ind"),
+        (loader(sampler=WeightedRandomSampler([1.0] * 40, 40)), {}, "draws rows by a WeightedRandomSampler"),
+        (loader(sampler=RandomSampler(Pairs(), replacement=True)), {}, "draws rows by a RandomSampler"),
+        (loader(sampler=SequentialSampler(range(20))), {}, "draws rows by a SequentialSampler"),
+        (loader(batch_sampler=[[0, 1], [2, 3]]), {}, "draws rows by a list"),
     ],
 )
 def test_data_that_no_race_can_be_made_of_are_refused(data, options, said, tmp_path):

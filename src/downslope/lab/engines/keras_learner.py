@@ -1,7 +1,7 @@
 """Models of Keras in training, on any of its backends.
 
 What Keras compiles belongs to a model and its optimizer, and takes longer than many a run. So all runs of a rule are
-trained by one model that has been compiled once: it is given everything that a new model holds.
+trained by one model that has been compiled once: it is given all variables of a new model, and keeps the rest.
 """
 
 from __future__ import annotations

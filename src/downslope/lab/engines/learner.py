@@ -183,6 +183,16 @@ def check_quantities(outputs: tuple[int, ...], targets: tuple[int, ...]) -> None
         raise ValueError(f"loss: the model gives outputs of shape {outputs} for targets of shape {targets}")
 
 
+def adds_up(whole: float, mean: float) -> bool:
+    """Whether the loss of a batch is the mean over its parts, as far as half precision can tell.
+
+    Example:
+        >>> adds_up(0.5, 0.501), adds_up(0.5, 0.52)
+        (True, False)
+    """
+    return bool(np.isclose(whole, mean, rtol=1e-2, atol=1e-6, equal_nan=True))
+
+
 def check_value(shape: tuple[int, ...]) -> None:
     """Refuse a loss that is not one number.
 

@@ -281,7 +281,11 @@ class ModelEngine:
             one = replace(entry, seed=seeds[which])
             return Apart(one.seed, quiet=self._quiet).call(lambda: self._learner(one, entrant))
 
-        return Apart(entry.seed, quiet=self._quiet).call(lambda: stacking(models, begun, entrant, entry.lr, batches))
+        apart = Apart(entry.seed, quiet=self._quiet)
+        try:
+            return apart.call(lambda: stacking(models, begun, entrant, entry.lr, batches))
+        except RunError as error:  # in a race it is the cause of the failure of a run
+            return Stacking(1, f"runs were trained one at a time, since a trial run failed: {error}")
 
     def _stacked(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs of one rule together; where one raises something, each by itself, so that it has its cause."""

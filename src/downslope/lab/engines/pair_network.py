@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from downslope.lab.engines.learner import (
     Loss,
     Sight,
+    adds_up,
     check_classes,
     check_quantities,
     check_value,
@@ -63,7 +64,7 @@ class PairModels:
         """A network with its weights.
 
         Raises:
-            ValueError: A weight is no array of floats.
+            ValueError: A weight is no array of floats, or is not to be trained.
         """
         if _is(model, "equinox", "Module"):
             eqx: Any = sys.modules["equinox"]
@@ -73,6 +74,7 @@ class PairModels:
         if callable(init):
             key = jax.random.key(seed)
             init = init(key, jnp.asarray(self.sample)) if _takes_rows(init) else init(key)
+        _refuse_collections(init)
         return Pair(_floats(init), apply)
 
     def learner(self, model: Pair, entrant: Entrant, lr: float, sight: Sight) -> _Trial:
@@ -111,6 +113,7 @@ class PairNetwork:
         self.loss = models.loss
         self._initial: dict[int, tuple[NDArray[np.float32], ...]] = {}
         self._lock = threading.Lock()
+        self._seed, self._compared = seed, False
         first = begun(seed)
         self._apply = first.apply
         self._leaves, self._tree = jax.tree.flatten(first.weights)
@@ -134,12 +137,32 @@ class PairNetwork:
         return 2 * between
 
     def initial(self, seed: int) -> tuple[NDArray[np.float32], ...]:
-        """The weights before training."""
+        """The weights before training.
+
+        Raises:
+            ValueError: The network of another seed differs in more than its weights.
+        """
         with self._lock:
             if seed not in self._initial:
-                leaves = jax.tree.leaves(self._begun(seed).weights)
+                begun = self._begun(seed)
+                if seed != self._seed and not self._compared:
+                    self._refuse_other(begun)
+                    self._compared = True
+                leaves = jax.tree.leaves(begun.weights)
                 self._initial[seed] = tuple(np.asarray(leaf, np.float32) for leaf in leaves)
             return self._initial[seed]
+
+    def _refuse_other(self, begun: Pair) -> None:
+        """Refuse a network that is not the first one with other weights: one program trains those of all seeds."""
+        if begun.apply is self._apply:
+            return
+        weights, rows = jax.tree.map(jnp.asarray, begun.weights), jnp.asarray(self._models.sample)
+        found, other = (jax.tree.leaves(apply(weights, rows)) for apply in (self._apply, begun.apply))
+        if not all(np.allclose(a, b, rtol=1e-3, equal_nan=True) for a, b in zip(found, other, strict=True)):
+            raise ValueError(
+                "model: networks of two seeds give different outputs with the same weights, so apply holds something "
+                "that depends on the seed; draw it by one key for all seeds, or put it among the weights"
+            )
 
     def outputs(self, weights: Weights, x: Any) -> Any:
         """What the network says about some rows."""
@@ -194,9 +217,12 @@ class _Trial:
         """Mean loss and accuracy; see `Learner`."""
         x, y = (jnp.asarray(array[rows]) for array in self.sight)
         outputs = self.network.outputs(self._weights, x)
+        mean = float(self.network.losses(outputs, y).mean())
         if callable(loss := self.network.loss):
-            check_value(jnp.shape(loss(outputs, y)))
-        return float(self.network.losses(outputs, y).mean()), float(self.network.hits(outputs, y).mean())
+            whole = jnp.asarray(loss(outputs, y))
+            check_value(whole.shape)
+            _check_mean(float(whole.reshape(())), mean, len(rows))
+        return mean, float(self.network.hits(outputs, y).mean())
 
     def outputs(self, rows: NDArray[np.int32]) -> Any:
         """What the network says; see `Learner`."""
@@ -206,6 +232,33 @@ class _Trial:
     def weights(self) -> tuple[NDArray[np.float32], ...]:
         """A copy of the weights; see `Learner`."""
         return tuple(np.array(one) for one in self._weights)
+
+
+def _check_mean(whole: float, mean: float, rows: int) -> None:
+    """Refuse a loss that cannot be taken row by row.
+
+    Raises:
+        ValueError: It is not the mean over the rows.
+    """
+    if not adds_up(whole, mean):
+        raise ValueError(
+            f"loss: it gives {whole:g} for {rows} rows together, and {mean:g} as the mean over these rows one by one; "
+            "give a loss that is a mean over rows, such as the mean squared error instead of its root"
+        )
+
+
+def _refuse_collections(weights: Any) -> None:
+    """Refuse what Flax keeps beside its parameters, such as the statistics of batch norm: here all would be trained.
+
+    Raises:
+        ValueError: There is something beside them.
+    """
+    others = [str(name) for name in weights if name != "params"] if isinstance(weights, Mapping) else []
+    if others and "params" in weights:
+        raise ValueError(
+            f"the network has {', '.join(others)} beside params, as Flax's batch norm has, and all would be trained as "
+            "weights; take layers that keep nothing, such as GroupNorm or LayerNorm, or put weights into params"
+        )
 
 
 def _floats(weights: Any) -> Any:

@@ -7,6 +7,7 @@ alone, in operations that do not depend on their values.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from downslope.lab.engines.learner import Stacking, class_axis
+from downslope.lab.engines.learner import Stacking, adds_up, class_axis
 from downslope.lab.engines.optimizers import optimizer_for
 from downslope.lab.engines.protocol import Entrant
 from downslope.lab.engines.torch_learner import TorchLearner, TorchModels
@@ -37,6 +38,9 @@ FEW, ROUNDS = 2, 8
 
 FASTER = 1.05
 """So many times as fast stacked runs have to be: what is measured is not that certain."""
+
+TRIED = 16
+"""On so many rows, an even number, a loss of the user's own is tried."""
 
 ROWS = 4096
 """Rows that are evaluated at a time, those of all lanes together."""
@@ -177,6 +181,8 @@ def stacking(
     if lanes < 2:
         return _alone(f", since the model has {size:,} weights")
     batches = np.resize(batches, (STEPS, batches.shape[1]))
+    if not isinstance(models.loss, str) and not _is_mean_over_rows(first, batches.ravel()[:TRIED]):
+        return _alone(", since the loss of a batch is not the mean over its rows")
     begun = {name: one.detach().clone() for name, one in first.model.named_buffers()}
     means = [one.epoch(batches) for one in singles]
     if any(not torch.equal(one, begun[name]) for name, one in first.model.named_buffers()):
@@ -191,6 +197,8 @@ def stacking(
             return _alone(", since the model draws random numbers, as dropout does")
         return _alone(f", since torch.func cannot stack the model: {reason}")
     ends = [one.weights() for one in singles]
+    if not (np.isfinite(means).all() and all(np.isfinite(one).all() for one in itertools.chain(*ends))):
+        return _alone(f", since a trial run at {rate:g} diverged, which tells nothing of stacks")
     alike = all(
         np.allclose(stacked[lane], means[lane % 2], rtol=1e-4)
         and all(
@@ -209,6 +217,12 @@ def stacking(
     if ratio < FASTER:
         return _alone(f", since {lanes} stacked ones took {1 / ratio:.2g} times as long for each")
     return Stacking(lanes, f"up to {lanes} runs were stacked, which took 1/{ratio:.1f} of the time")
+
+
+def _is_mean_over_rows(learner: TorchLearner, rows: NDArray[np.int32]) -> bool:
+    """Whether a loss of the user's own may be added up part by part; by pairs, as a batch of one is often squeezed."""
+    parts = [learner.evaluate(pair)[0] for pair in rows.reshape(-1, 2)]
+    return adds_up(learner.evaluate(rows)[0], float(np.mean(parts)))
 
 
 def _alone(why: str) -> Stacking:

@@ -47,7 +47,8 @@ def read(data: object) -> Read:
         return _npz(Path(data))
     utils: Any = sys.modules.get("torch.utils.data")
     if utils is not None and isinstance(data, (utils.DataLoader, utils.Dataset)):
-        return _torch(data, utils)
+        with sys.modules["torch"].random.fork_rng(devices=[]):  # a loader draws a number, and so may augmentation
+            return _torch(data, utils)
     tf: Any = sys.modules.get("tensorflow")
     if tf is not None and isinstance(data, tf.data.Dataset):
         return _tensorflow(data)
@@ -103,6 +104,7 @@ def _torch(data: Any, utils: Any) -> Read:
     remarks: tuple[str, ...] = ()
     batch_size, collate = None, None
     if isinstance(data, utils.DataLoader):
+        _refuse_sampler(data, utils)
         data, batch_size, collate = data.dataset, data.batch_size, data.collate_fn
     name = type(data).__name__
     if not isinstance(data, utils.IterableDataset):
@@ -119,10 +121,31 @@ def _torch(data: Any, utils: Any) -> Read:
     return Read(x, y, name, f"Your own data, {name}", batch_size, remarks)
 
 
+def _refuse_sampler(loader: Any, utils: Any) -> None:
+    """Refuse a loader that would not give every row of its dataset once.
+
+    Raises:
+        DataError: It has a sampler of its own.
+    """
+    if isinstance(loader.dataset, utils.IterableDataset):
+        return
+    batches = loader.batch_sampler
+    sampler = batches.sampler if type(batches) is utils.BatchSampler else batches
+    sampler = loader.sampler if sampler is None else sampler
+    plain = type(sampler) in (utils.SequentialSampler, utils.RandomSampler) and len(sampler) == len(loader.dataset)
+    if not plain or getattr(sampler, "replacement", False):
+        raise DataError(
+            f"data: the DataLoader draws rows by a {type(sampler).__name__}, and a race draws its batches itself, from "
+            "every row once an epoch; give the rows that you mean: torch.utils.data.Subset(dataset, indices), or arrays"
+        )
+
+
 def _tensorflow(data: Any) -> Read:
     spec = data.element_spec
     if not isinstance(spec, tuple) or len(spec) != 2 or not all(hasattr(one, "shape") for one in spec):
         raise DataError("data: the tf.data.Dataset does not hold pairs (inputs, targets) of one tensor each")
+    if int(data.cardinality()) == sys.modules["tensorflow"].data.INFINITE_CARDINALITY:
+        raise DataError("data: the tf.data.Dataset never ends; leave out its repeat(): a race has epochs=N")
     heads = [list(one.shape)[:1] for one in spec]
     batched = bool(heads[0]) and heads[0] == heads[1]
     x, y = _joined(data.as_numpy_iterator(), "tf.data.Dataset", batched=batched)
