@@ -388,9 +388,9 @@ def _model_race(
     heats = engine.in_heats(plan.seeds, threads)
     if budget is not None and (heats is not None or engine.stacking.lanes > 1):
         raise ValueError(
-            "budget: runs of this model are trained side by side, and how long they take cannot be told from the first "
-            "ones, which are trained alone; race it, or have it foreseen, without a budget, and give fewer rules, "
-            "learning_rates, tuning_seeds and verdict_seeds where it takes too long"
+            "budget: runs of this model are trained side by side, and what they take cannot be told from the first, "
+            "which are trained alone; so it has neither a budget nor a dry run: give fewer rules, learning rates and "
+            "seeds if the race takes too long"
         )
     if heats is None and threads is not None:
         raise ValueError(f"threads={threads!r} is for networks of JAX, which are trained side by side; leave it out")

@@ -8,7 +8,10 @@ import pytest
 
 import downslope
 from downslope.lab import Budget, Race, foresee, race
+from downslope.lab.engines.own_engine import OwnEngine
+from downslope.lab.races.allowance import Allowance
 from downslope.lab.races.budget import DETECTABLE, LAST_LEFT_OUT, SIZES, detectable, proves
+from downslope.lab.races.plan import Plan
 from downslope.lab.races.stage import Stage
 from downslope.lab.races.statistics import compare
 from downslope.lab.report.page import report_page
@@ -96,6 +99,19 @@ def test_it_is_the_race_of_these_sizes_run_for_run():
     assert (found.verdict, found.budget is None, again.budget) == (again.verdict, False, None)
     assert Race.from_json(found.to_json()) == found
     assert found.budget.chosen in report_page(found)
+
+
+def test_a_second_round_that_is_cut_does_not_take_the_first_back():
+    plan = Plan.of({rule.name: rule for rule in RULES}, hyperparameters={})
+    allowance = Allowance(Budget(60), OwnEngine(Training(Clock()), plan.entrants, steps=3), plan)
+    allowance.cut("confirming", 0, 7, again=True)
+    allowance.cut("confirming", 0, 7)
+    allowance.cut("confirming", 3, 7)
+    assert [said.partition(": ")[2] for said in allowance.dropped] == [
+        "those confirmed before count.",
+        "none of 7 seeds was run by all rules, and nothing of it counts.",
+        "only 3 of 7 seeds were run by all rules, and nothing else counts.",
+    ]
 
 
 def test_more_than_enough_time_makes_the_usual_race_with_more_fresh_seeds():
