@@ -215,6 +215,7 @@ def test_the_norm_is_that_of_all_gradients_and_the_same_in_every_run(where, on_g
 
 def test_the_norm_that_a_file_brings_is_that_of_the_next_step(where, on_gpu, monkeypatch, tmp_path):
     monkeypatch.setitem(globals(), "SHAPES", [(35, 30), (9,)])  # for tensors without an axis no step is quick
+    quick = []
 
     def walk(training):
         other = Training(training.device, downslope.sgd, max_norm=0.5)
@@ -222,11 +223,13 @@ def test_the_norm_that_a_file_brings_is_that_of_the_next_step(where, on_gpu, mon
         other.optimizer.save(tmp_path / "state.safetensors", torch.nn.ParameterList(other.params))
         training.step(scale=10.0)
         training.step(scale=10.0)
+        quick.append(training.optimizer._progress.quick_step)
         training.optimizer.load(tmp_path / "state.safetensors", torch.nn.ParameterList(training.params))
         assert training.optimizer.max_norm == 0.5
         training.step(scale=10.0)
 
     ours, due = both(where, on_gpu, downslope.sgd, walk, max_norm=50.0)
+    assert quick[0] is not None
     for a, b in zip(ours.params, due.params, strict=True):
         torch.testing.assert_close(a.detach().cpu(), b.detach(), rtol=1e-6, atol=1e-7)
 
@@ -236,14 +239,14 @@ def test_nobody_waits_for_the_norm(where, on_gpu, monkeypatch):
     with on_gpu():
         training = Training(where, downslope.adam, max_norm=0.5)
         training.step()
-        assert training.optimizer._progress.quick_step is not None
+        quick = training.optimizer._progress.quick_step
         for name in ("item", "tolist", "__float__", "__bool__", "cpu", "nonzero"):
             monkeypatch.setattr(torch.Tensor, name, None, raising=False)
         given = [torch.full_like(p.detach(), 50.0) for p in training.params]
         for p, gradient in zip(training.params, given, strict=True):
             p.grad = gradient
         training.optimizer.step()
-        assert training.optimizer._progress.quick_step is not None
+        assert training.optimizer._progress.quick_step is quick is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -226,7 +226,7 @@ def kernel_source(program: Program, storages: Sequence[str], rounding: str = "ne
         if given:
             value = f"({value} if FROM_ == {TABLE} else number_({given[index]}))"
             if index == scale_column(program):
-                value = f"(tl.load(coefficients_) if FROM_ == {SCALED} else {value})"
+                value = f"(read_(coefficients_) if FROM_ == {SCALED} else {value})"
         prologue.append(f"{variable} = {value}{whole}" + (f"  # {meaning}" if meaning else ""))
     coefficients = [variable for variable, _ in text.coefficients]
     work = [
@@ -382,14 +382,19 @@ def stumbles() -> bool:
     """
     import triton
 
-    return not interpreted() and triton.__version__.startswith(("3.7.", "3.8."))
+    return not interpreted() and triton.__version__.startswith(("3.7.", "3.8.")) and _of_nvidia(without=True)
 
 
-def _of_nvidia() -> bool:
-    """Whether kernels are compiled for a card of this maker, for which registers can be limited."""
+def _of_nvidia(*, without: bool = False) -> bool:
+    """Whether kernels are compiled for a card of this maker; without any card, what is to be said of that."""
     import triton
 
-    return not interpreted() and triton.runtime.driver.active.get_current_target().backend == "cuda"
+    if interpreted():
+        return False
+    try:
+        return bool(triton.runtime.driver.active.get_current_target().backend == "cuda")
+    except RuntimeError:  # there is no card
+        return without
 
 
 def device_functions() -> Any:

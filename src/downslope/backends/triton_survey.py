@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from downslope.backends.memory import FIRST, LENGTH
+from downslope.backends.sending import Sheet
 from downslope.backends.triton import BLOCK, NOTHING, at, interpreted, launcher, loaded, read
 from downslope.version import __version__
 
@@ -120,7 +121,7 @@ class Survey:
         blocks = memory.hold(np.pad(listed, (0, EACH * programs - len(listed)), constant_values=NOTHING))
         found = memory.floats(memory.hold(np.zeros(2 * programs)), "float64", 2 * programs)
         self._result = memory.floats(memory.hold(np.zeros(2)), "float64", 2)
-        self._scale, self._limit = memory.page(1), memory.page(1, repeated=True)
+        self._scale, self._limit = memory.page(1), Sheet(memory, 1, repeated=True)
         self._scaled(1.0)
         self._factor = factor
         factor = memory.floats(self._scale.copy, "float64", 1)
@@ -143,9 +144,8 @@ class Survey:
 
     def within(self, limit: float) -> Any:
         """A number on the device, in single precision: what keeps the norm of the gradients within a limit."""
-        if self._limit.words.view(np.float64)[0] != limit:
-            self._limit.words.view(np.float64)[0] = limit
-            self._limit.send()
+        self._limit.words.view(np.float64)[0] = limit
+        self._limit.send()
         self.found()
         return self._factor
 

@@ -73,7 +73,8 @@ def _update(launch: Launch, limit: float | None) -> Callable[..., int] | None:
     update = launch.quick_step()
     if update is None or limit is None:
         return update
-    if launch.mesh or not launch.scaled_there:
+    double = launch.held[0][0].dtype in (torch.float64, torch.complex128)  # whose norm the host asks for
+    if launch.mesh or double or not launch.scaled_there:
         return None
 
     def clipped(*gradients: Any) -> int:
