@@ -70,7 +70,7 @@ def quick_step(layout: Layout, limit: float | None = None) -> Callable[[Groups, 
 
 def _update(launch: Launch, limit: float | None) -> Callable[..., int] | None:
     """The launch's own quick step, with gradients clipped where their device does it; None if there is none."""
-    update = launch.quick_step()
+    update = launch.quick_step() if any(launch.held) else None
     if update is None or limit is None:
         return update
     double = launch.held[0][0].dtype in (torch.float64, torch.complex128)  # whose norm the host asks for
