@@ -8,7 +8,7 @@ import pytest
 
 import downslope
 from downslope import cos, exp, expm1, log, maximum, minimum, rule, rules, sign, sin, sqrt, tanh
-from downslope.backends import source_cache, triton, triton_coefficients
+from downslope.backends import source_cache, triton, triton_coefficients, triton_kernel
 from downslope.backends.coded import codes_of
 from downslope.backends.cpu import SIZES
 from downslope.backends.triton_survey import survey_source
@@ -48,14 +48,14 @@ def compiled(function, types, constants, capability, warps=triton.WARPS, registe
 def types_of(program, storages):
     """The types of what `update` is given."""
     types = {"blocks_": "*i64", "slots_": "*i64", "coefficients_": "*fp64" if "float64" in storages else "*fp32"}
-    return types | {f"given_{k}_": "fp32" for k in range(triton.numbers_of(program, storages))}
+    return types | {f"given_{k}_": "fp32" for k in range(triton_kernel.numbers_of(program, storages))}
 
 
-def assert_sound(program, storages, rounding="nearest", capability=90, source=triton.GIVEN):
+def assert_sound(program, storages, rounding="nearest", capability=90, source=triton_kernel.GIVEN):
     """Whole blocks are read and written 16 bytes at a time, from addresses of 64 bits; nothing is rounded otherwise."""
-    module, types = triton.load(program, storages, rounding), types_of(program, storages)
-    block, warps, registers = triton.shape_of(storages)
-    constants = {"BLOCK_": block, "FROM_": source if "given_0_" in types else triton.TABLE}
+    module, types = triton_kernel.load(program, storages, rounding), types_of(program, storages)
+    block, warps, registers = triton_kernel.shape_of(storages)
+    constants = {"BLOCK_": block, "FROM_": source if "given_0_" in types else triton_kernel.TABLE}
     instructions, text = compiled(module.update, types, constants, capability, warps, registers)
     assert f".target sm_{capability}" in text
     stored = dict(zip(program.arrays, storages, strict=True))
@@ -97,17 +97,17 @@ def test_states_in_eight_bits(capability):
     program = compose(downslope.adam)
     assert_sound(program, EIGHT, capability=capability)
     assert_sound(program, ["bfloat16", "bfloat16", "int8", "uint8"], "stochastic", capability)
-    assert_sound(compose(downslope.rmsprop), [*EIGHT[:2], "uint8"], capability=capability, source=triton.TABLE)
+    assert_sound(compose(downslope.rmsprop), [*EIGHT[:2], "uint8"], capability=capability, source=triton_kernel.TABLE)
 
 
 @pytest.mark.parametrize("capability", [80, 90])
 def test_a_block_of_codes_waits_for_no_other_and_stays_in_registers(capability, tmp_path):
     """In whole blocks nothing is handed over by shared memory; in masked ones it may be."""
     program = compose(downslope.adam)
-    module, types = triton.load(program, EIGHT), types_of(program, EIGHT)
-    block, warps, _ = triton.shape_of(EIGHT)  # a limit, which is not kept to here, would spill some on purpose
+    module, types = triton_kernel.load(program, EIGHT), types_of(program, EIGHT)
+    block, warps, _ = triton_kernel.shape_of(EIGHT)  # a limit, which is not kept to here, would spill some on purpose
     assert (block, warps) == (256, 1)
-    _, text = compiled(module.update, types, {"BLOCK_": block, "FROM_": triton.GIVEN}, capability, warps)
+    _, text = compiled(module.update, types, {"BLOCK_": block, "FROM_": triton_kernel.GIVEN}, capability, warps)
     older = re.sub(r"^\.version .*$", ".version 8.0", text, flags=re.MULTILINE)  # which any assembler reads
     (tmp_path / "text").write_text(older)
     target = re.search(r"^\.target (\w+)", text, re.MULTILINE)[1]
@@ -155,7 +155,7 @@ def test_a_survey_reads_whole_blocks_16_bytes_at_a_time_and_adds_up_in_a_fixed_o
 def test_coefficients_are_worked_out_in_double_precision(capability):
     """By single operations rounded as IEEE 754 says, at addresses of 64 bits; in single precision they are stored."""
     program = compose(downslope.radam, max_norm=True)
-    module = triton_coefficients.load(program, "float32", triton.slot_columns(["float32"] * 4, "stochastic"))
+    module = triton_coefficients.load(program, "float32", triton_kernel.slot_columns(["float32"] * 4, "stochastic"))
     types = {
         "clocks_": "*i64",
         "scalars_": "*fp64",
@@ -198,6 +198,6 @@ def test_every_rule(name, storage, capability):
     assert_sound(program, [storage] * len(program.arrays), capability=capability)
     if storage == "float32":
         codes = codes_of(program)
-        for source in (triton.TABLE, triton.GIVEN) if codes else ():
+        for source in (triton_kernel.TABLE, triton_kernel.GIVEN) if codes else ():
             kept = [codes.get(name, storage) for name in program.arrays]
             assert_sound(program, kept, capability=capability, source=source)

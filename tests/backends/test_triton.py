@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import downslope
 from downslope import cos, exp, expm1, log, maximum, minimum, rule, rules, scalar, sign, sin, sqrt, tanh, where
-from downslope.backends import cpu, triton
+from downslope.backends import cpu, triton, triton_kernel
 from downslope.backends.stepping import Stepper
 from downslope.language.options import NUMBERS, compose
 from downslope.rule import Rule
@@ -330,13 +330,13 @@ def test_views_that_begin_anywhere_and_weights_that_overlap_are_updated_one_afte
 def test_more_than_2_to_the_31_weights_are_counted():
     """A block of a slot that begins billions of weights before the memory that the block is to find."""
     program = compose(downslope.sgd)
-    module, memory = triton.load(program, ["float32"] * 2), DeviceMemory(HOST)
+    module, memory = triton_kernel.load(program, ["float32"] * 2), DeviceMemory(HOST)
     for first in (1 << 33, (1 << 32) - triton.BLOCK):
         for length, found in ((first + triton.BLOCK, triton.BLOCK), (first + 100, 100), (first, 0), (0, 0)):
             x, dx = torch.ones(triton.BLOCK), torch.full([triton.BLOCK], 0.5)
             row = [length, 0, x.data_ptr() - 4 * first, dx.data_ptr() - 4 * first]
             slots, blocks = (memory.hold(np.array(each)) for each in (row, [first // triton.BLOCK]))
-            given = {"BLOCK_": triton.BLOCK, "FROM_": triton.TABLE}
+            given = {"BLOCK_": triton.BLOCK, "FROM_": triton_kernel.TABLE}
             module.update[(1,)](blocks, slots, torch.tensor([0.5]), 0.0, **given)
             assert (x[:found] == 0.75).all()
             assert (x[found:] == 1.0).all()
@@ -361,6 +361,6 @@ def test_a_formula_that_changes_nothing_changes_nothing():
 
 def test_what_a_kernel_cannot_store_is_refused():
     with pytest.raises(ValueError, match="storage 'int16' is not one of those for a GPU: float32, float64"):
-        triton.kernel_source(compose(downslope.momentum), ["float32", "float32", "int16"])
+        triton_kernel.kernel_source(compose(downslope.momentum), ["float32", "float32", "int16"])
     with pytest.raises(ValueError, match="rounding='stochastic' is for weights stored as bfloat16, not float32"):
-        triton.kernel_source(compose(downslope.sgd), ["float32"] * 2, "stochastic")
+        triton_kernel.kernel_source(compose(downslope.sgd), ["float32"] * 2, "stochastic")

@@ -14,20 +14,18 @@ from downslope.backends.cpu import body_scalar
 from downslope.backends.memory import SIZE
 from downslope.backends.sending import Columns, Memory, Page
 from downslope.backends.table import SlotTable
-from downslope.backends.triton import (
+from downslope.backends.triton import NOTHING, blocks, launcher
+from downslope.backends.triton_coefficients import WorkedOut
+from downslope.backends.triton_kernel import (
     GIVEN,
-    NOTHING,
     SCALED,
     TABLE,
-    blocks,
-    launcher,
     load,
     numbers_of,
     scale_column,
     shape_of,
     slot_columns,
 )
-from downslope.backends.triton_coefficients import WorkedOut
 from downslope.backends.triton_survey import Survey
 from downslope.language.program import Program
 

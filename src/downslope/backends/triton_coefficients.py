@@ -83,7 +83,7 @@ def coefficients_kernel(program: Program, scalar: str, launched: Sequence[int]) 
     Args:
         program: What a step computes.
         scalar: The precision of coefficients, "float32" or "float64".
-        launched: What is known of slots where the weights are updated; see `triton.slot_columns`.
+        launched: What is known of slots where the weights are updated; see `triton_kernel.slot_columns`.
     """
     text = coefficients(program, replace(TARGETS["float64"], reserved=RESERVED | _TAKEN))
     states, count = [*program.scalar_states], len(program.coefficients)

@@ -13,7 +13,8 @@ import numpy as np
 
 from downslope.backends.memory import FIRST, LENGTH
 from downslope.backends.sending import Sheet
-from downslope.backends.triton import BLOCK, NOTHING, at, interpreted, launcher, loaded, read
+from downslope.backends.triton import BLOCK, NOTHING, interpreted, launcher, loaded
+from downslope.backends.triton_kernel import at, read
 from downslope.version import __version__
 
 EACH = 16
@@ -109,7 +110,7 @@ class Survey:
             memory: Where they are: a `device.Memory`.
             listed: The blocks of the table; see `triton.blocks`.
             slots: What is known of its slots on the device.
-            columns: Which columns that is; see `triton.slot_columns`.
+            columns: Which columns that is; see `triton_kernel.slot_columns`.
             storage: What the gradients are stored as.
             factor: A number in single precision, for `within`.
         """

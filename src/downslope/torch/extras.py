@@ -9,10 +9,12 @@ from inspect import Parameter
 from typing import Any, Literal
 
 import torch
+from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends.cpu import ROUNDINGS
 from downslope.language.formula import Range, check_number
 from downslope.language.options import NAMES, NUMBERS, OccasionalOptions, OwnOptions, UsualOptions
+from downslope.rule import Rule
 from downslope.torch.launch import Storage
 from downslope.training.arguments import every_option, keywords
 from downslope.training.groups import POLICIES
@@ -137,6 +139,32 @@ class Chosen:
             storage=_storage(given["state_dtype"], _one_of("rounding", given["rounding"], ROUNDINGS), given["seed"]),
             threads=threads,
         )
+
+
+def sort_out(rule: Rule, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """What `Optimizer` takes: what stands in its groups, options and extras, and whether points ahead are stored.
+
+    Args:
+        rule: Its rule; a hyperparameter of the name of an option is the rule's.
+        given: Everything by name, with the defaults of what is not given.
+
+    Raises:
+        TypeError: A name is unknown, or a value is of the wrong kind.
+        ValueError: `lookahead` is not one of those there are.
+    """
+    settings = dict(given)
+    lookahead, maximize, capturable = (settings.pop(name) for name in ("lookahead", "maximize", "capturable"))
+    wanted({"maximize": maximize})  # raises if it is neither True nor False
+    own = {*rule.hyperparameters, *rule.flags}
+    extras = {name: settings.pop(name) for name in (*NAMES, *STORING) if name in settings and name not in own}
+    settings = {name: value for name, value in settings.items() if value is not None or name not in NUMBERS}
+    for name in settings:
+        if name not in own:
+            rule.checked(name, None)  # raises, naming those that there are
+    found = {**rule.hyperparameters, **rule.flags, **settings}
+    groups = {name: torch_optimizer.required if value is None else value for name, value in found.items()}
+    groups |= {"maximize": maximize, **({"capturable": capturable} if capturable else {})}
+    return groups, extras, _one_of("lookahead", lookahead, ("stored", "explicit")) == "stored"
 
 
 def _one_of(name: str, value: Any, choices: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import torch
 from downslope.backends.launch import Numbered
 from downslope.backends.stepping import Stepper
 from downslope.backends.table import ALL, OTHER_CLOCKS, SOME, SlotTable
-from downslope.backends.triton import scale_column
+from downslope.backends.triton_kernel import scale_column
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
 from downslope.targets.codes import CODES

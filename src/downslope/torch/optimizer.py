@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -13,23 +13,24 @@ from torch._compile import _disable_dynamo
 from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends import threads as pool
-from downslope.language.options import NAMES, NUMBERS
+from downslope.language.options import NUMBERS
 from downslope.rule import Rule
 from downslope.torch import backward, training
 from downslope.torch.codes import check_codable
-from downslope.torch.extras import STORING, Arguments, Chosen
+from downslope.torch.extras import STORING, Arguments, Chosen, sort_out
 from downslope.torch.gradients import refuse_a_share
 from downslope.torch.groups import AliasedGroup, aliases, refuse_contradiction
 from downslope.torch.layout import Layout
-from downslope.torch.points import at_weights, elsewhere, follow, move, refuse_another_place, refuse_at_weights
+from downslope.torch.places import Places
+from downslope.torch.points import refuse_at_weights
 from downslope.torch.progress import Progress
 from downslope.torch.quick import quick_step
+from downslope.torch.scaling import scaling
 from downslope.torch.settings import (
     Group,
     GroupSettings,
     Shared,
     check_carried,
-    left_to_devices,
     refuse_capturable,
     settle,
     warn_of_misspelt,
@@ -37,7 +38,6 @@ from downslope.torch.settings import (
 from downslope.torch.state import check_members, loaded, merged_groups
 from downslope.torch.step import Step
 from downslope.training.arguments import every_option, keywords, takes
-from downslope.training.settings import wanted
 
 Tensor = torch.Tensor
 _profiler = torch.autograd.profiler
@@ -91,24 +91,9 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(
                 f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
             )
-        lookahead, maximize, capturable = (settings.pop(name) for name in ("lookahead", "maximize", "capturable"))
-        if lookahead not in ("stored", "explicit"):
-            raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
-        wanted({"maximize": maximize})  # raises if it is neither True nor False
-        own = {*rule.hyperparameters, *rule.flags}
-        extras = {name: settings.pop(name) for name in (*NAMES, *STORING) if name in settings and name not in own}
-        given = {name: value for name, value in settings.items() if value is not None or name not in NUMBERS}
-        for name in given:
-            if name not in own:
-                rule.checked(name, None)  # raises, naming those that there are
-        defaults: dict[str, Any] = {**rule.hyperparameters, **rule.flags, **given}
-        defaults = {name: torch_optimizer.required if v is None else v for name, v in defaults.items()}
-        self.rule = rule
-        self._aliases = aliases(rule)
-        defaults = dict(AliasedGroup({**defaults, "maximize": maximize}, self._aliases))
-        if capturable:
-            defaults["capturable"] = capturable
-        self._begin(params, defaults, extras, stored_ahead=lookahead == "stored")
+        defaults, extras, stored_ahead = sort_out(rule, settings)
+        self.rule, self._aliases = rule, aliases(rule)
+        self._begin(params, dict(AliasedGroup(defaults, self._aliases)), extras, stored_ahead=stored_ahead)
 
     def _begin(
         self, params: Any, defaults: dict[str, Any], extras: Mapping[str, Any], *, stored_ahead: bool = True
@@ -242,7 +227,7 @@ class Optimizer(torch.optim.Optimizer):
         loss = None
         refuse_at_weights(self.param_groups, "step")
         if closure is not None:
-            self._follow()
+            self._places.follow()
             with torch.enable_grad():
                 loss = closure()
         with self._progress.lock:
@@ -265,29 +250,13 @@ class Optimizer(torch.optim.Optimizer):
 
     def _update(self, key: Tensor | None, groups: list[Group], state: dict[Tensor, dict[str, Any]]) -> Layout | None:
         """One step of the parameters in these groups, whose layout is kept under this key; None if it is left out."""
-        # a gradient scaler sets found_inf and grad_scale for the length of a step
-        found_inf, grad_scale = self.__dict__.get("found_inf"), self.__dict__.get("grad_scale")
-        told = [each for each in (found_inf, grad_scale) if each is not None]
-        there = self._nonfinite != "raise" and left_to_devices(groups, told)  # or the host looks, and has to know first
-        if there:
-            scale = 1.0 if grad_scale is None else grad_scale.detach().double().reciprocal().reshape(())
-        else:
-            if found_inf is not None and float(found_inf):
-                self._progress.skipped += 1
-                return None
-            scale = 1.0 if grad_scale is None else 1.0 / float(grad_scale)
-        step = Step(
-            self._progress,
-            self._choose,
-            self._options,
-            self._storage,
-            self._nonfinite,
-            self._workers,
-            self.param_groups,
-            scale,
-            self._options.max_norm is not None or grad_scale is not None,
-            found_inf if there else None,
-        )
+        clipped, raises = self._options.max_norm is not None, self._nonfinite == "raise"
+        told = scaling(self.__dict__, groups, clipped=clipped, raises=raises)
+        if told is None:
+            self._progress.skipped += 1
+            return None
+        storage, nonfinite, workers = self._storage, self._nonfinite, self._workers
+        step = Step(self._progress, self._choose, self._options, storage, nonfinite, workers, self.param_groups, told)
         return step.take(key, groups, state)
 
     @_disable_dynamo
@@ -301,122 +270,47 @@ class Optimizer(torch.optim.Optimizer):
         with self._progress.alone("backward"):
             refuse_at_weights(self.param_groups, "backward")
             group = self.param_groups[k]
-            if self._options.stored_ahead and self._choose(group).ahead is not None:
-                refuse_another_place(group, self._check_group(group))
+            self._places.refuse_another(group)
             own = {p: self.state[p]} if p in self.state else {}
             self._update(p, [{**group, "params": [p]}], own)
             self.state[p] = own[p]
 
-    def _follow(self) -> None:
-        """Move points that are stored ahead to where the groups' settings now want them."""
-        if groups := self._groups_ahead():
-            with self._progress.lock:
-                for group, settings in self._settled(groups):
-                    follow(group, self.state, settings)
+    @property
+    def _places(self) -> Places:
+        stored_ahead = self._options.stored_ahead
+        return Places(self._progress, self.param_groups, self.state, self._choose, self._check_group, stored_ahead)
 
     @_disable_dynamo
-    @contextlib.contextmanager
-    def at_weights(self) -> Iterator[None]:
-        """Inside this block the parameters hold the weights themselves, for evaluation and saving.
-
-        It makes a difference only for a rule with a look-ahead, whose parameters otherwise hold the point ahead.
-
-        Example:
-            >>> import torch, downslope, downslope.torch
-            >>> x = torch.nn.Parameter(torch.tensor([1.0]))
-            >>> optimizer = downslope.torch.Optimizer([x], downslope.nesterov, lr=0.1, mu=0.5)
-            >>> x.grad = torch.tensor([2.0])
-            >>> optimizer.step()
-            >>> print(round(x.item(), 4))
-            0.7
-            >>> with optimizer.at_weights():
-            ...     print(round(x.item(), 4))
-            0.8
-        """
-        groups = self._settled(self._groups_ahead())
-        with self._progress.moved("at_weights", elsewhere(groups, self.state, stored=True)):
-            yield
+    def at_weights(self) -> contextlib.AbstractContextManager[None]:  # noqa: D102
+        return self._places.at_weights()
 
     @_disable_dynamo
-    @contextlib.contextmanager
-    def at_lookahead(self) -> Iterator[None]:
-        """Inside this block parameters hold the point where the gradient is to be taken (`lookahead="explicit"`)."""
-        groups = self._settled(self._groups_ahead(stored=False))
-        with self._progress.moved("at_lookahead", elsewhere(groups, self.state, stored=False)):
-            yield
+    def at_lookahead(self) -> contextlib.AbstractContextManager[None]:  # noqa: D102
+        return self._places.at_lookahead()
 
     @_disable_dynamo
-    def eval(self) -> None:
-        """Move the parameters to the weights themselves, for evaluation and saving, until `train` is called.
-
-        It makes a difference only for a rule with a look-ahead, whose parameters otherwise hold the point ahead.
-        Hugging Face's Trainer calls it by itself. A `state_dict` says which of the two the parameters hold, so that a
-        training saved in either mode, together with the model's own, goes on in that mode, and equal to the last bit
-        to one that went on without being saved.
-
-        For one block of code there is `at_weights`, which leaves the very bits of the parameters as they were; `eval`
-        and `train` keep no copy, and leave them rounded once more.
-
-        Raises:
-            RuntimeError: The parameters hold something else at the moment (inside `at_weights` and such).
-
-        Example:
-            >>> import torch, downslope, downslope.torch
-            >>> x = torch.nn.Parameter(torch.tensor([1.0]))
-            >>> optimizer = downslope.torch.Optimizer([x], downslope.nesterov, lr=0.1, mu=0.5)
-            >>> x.grad = torch.tensor([2.0])
-            >>> optimizer.step()
-            >>> optimizer.eval()
-            >>> print(round(x.item(), 4))
-            0.8
-            >>> optimizer.train()
-            >>> print(round(x.item(), 4))
-            0.7
-        """
-        self._move("eval", to_weights=True)
-
-    @_disable_dynamo
-    def train(self) -> None:
-        """Move the parameters to where gradients are to be taken: the way back from `eval`.
-
-        Raises:
-            RuntimeError: The parameters hold something else at the moment (inside `at_weights` and such).
-        """
-        self._move("train", to_weights=False)
-        if self._groups_ahead():
-            self._progress.rhythm.beat(self, _may_move)
-
-    def _move(self, what: str, *, to_weights: bool) -> None:
-        groups = self._groups_ahead()
-        if all(at_weights(group) is to_weights for group in groups):
-            return
-        with self._progress.alone(what):
-            self._progress.quick_step = None
-            move(self._settled(groups), self.state, to_weights=to_weights)
-
-    @_disable_dynamo
-    def _groups_ahead(self, *, stored: bool = True) -> list[Group]:
-        """The groups of rules with a look-ahead, if in training their parameters hold the points ahead, or do not."""
-        groups = self.param_groups if self._options.stored_ahead is stored else ()
-        return [group for group in groups if self._choose(group).ahead is not None]
-
-    @_disable_dynamo
-    def _settled(self, groups: Iterable[Group]) -> list[tuple[Group, GroupSettings]]:
-        return [(group, self._check_group(group)) for group in groups]
-
-    @_disable_dynamo
-    @contextlib.contextmanager
-    def at_average(self) -> Iterator[None]:
-        """Inside this block the parameters hold the moving average of the weights, for evaluation and saving.
-
-        Raises:
-            RuntimeError: The optimizer was made without `averaging`.
-        """
+    def at_average(self) -> contextlib.AbstractContextManager[None]:  # noqa: D102
         if "averaging" not in self._options.options:
             raise RuntimeError("there is no average of the weights; make the optimizer with averaging=0.999, say")
-        averages = {p: own["average"] for p, own in self.state.items() if "average" in own}
-        with self._progress.moved("at_average", averages):
-            yield
+        return self._places.at_average()
+
+    @_disable_dynamo
+    def eval(self) -> None:  # noqa: D102
+        self._places.eval()
+
+    @_disable_dynamo
+    def train(self) -> None:  # noqa: D102
+        places = self._places
+        places.train()
+        if places.ahead():
+            self._progress.rhythm.beat(self, _may_move)
+
+    at_weights.__doc__, at_lookahead.__doc__ = Places.at_weights.__doc__, Places.at_lookahead.__doc__
+    at_average.__doc__, eval.__doc__, train.__doc__ = (
+        Places.at_average.__doc__,
+        Places.eval.__doc__,
+        Places.train.__doc__,
+    )
 
     def state_dict(self) -> dict[str, Any]:
         """The state, laid out as `torch.optim` does, so that it can be loaded there too.
@@ -478,7 +372,7 @@ class Optimizer(torch.optim.Optimizer):
     save.__doc__, load.__doc__ = training.save.__doc__, training.load.__doc__
 
     def _training(self, model: torch.nn.Module) -> training.TorchTraining:
-        settled = [settings for _, settings in self._settled(self.param_groups)]
+        settled = [*map(self._check_group, self.param_groups)]
         means = settled, self._storage, self._options.max_norm, self.skipped, self._check_group
         return training.TorchTraining(model, self.param_groups, self.state, *means)
 

@@ -7,7 +7,7 @@ import functools
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any
@@ -199,16 +199,6 @@ def recorded(group: Group) -> bool:
     `torch.compile` itself writes it into groups that are written to in code it has compiled.
     """
     return bool(group.get("capturable")) and not any(map(in_main_memory, _members(group)))
-
-
-def left_to_devices(groups: Iterable[Group], told: Sequence[torch.Tensor]) -> bool:
-    """Whether what a gradient scaler tells is read by devices that count the steps themselves, so that nobody waits.
-
-    Args:
-        groups: The groups of a step.
-        told: The tensors that the scaler has set.
-    """
-    return bool(told) and all(map(recorded, groups)) and not any(map(in_main_memory, told))
 
 
 def refuse_capturable(group: Group) -> None:

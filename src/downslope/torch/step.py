@@ -15,6 +15,7 @@ from downslope.torch.launch import Storage
 from downslope.torch.layout import Layout, lay_out, worst_of
 from downslope.torch.points import follow
 from downslope.torch.progress import Progress
+from downslope.torch.scaling import Scaling
 from downslope.torch.settings import Group, Reader, Shared
 from downslope.training.groups import NonFiniteGradientError
 
@@ -47,9 +48,7 @@ class Step:
         nonfinite: What to do when a gradient holds nan or infinity.
         workers: How many threads may share a launch.
         all_groups: All groups of the optimizer.
-        scale: What gradients are multiplied by before anything else: a number, or a tensor where devices count steps.
-        scaled: Whether they are multiplied at all, by this or to be clipped.
-        left_out: What a device has that counts steps: a number that is not 0 if this one is to be left out.
+        scaling: What it is told of scales, and of whether it counts.
     """
 
     progress: Progress
@@ -59,9 +58,7 @@ class Step:
     nonfinite: str
     workers: int
     all_groups: Sequence[Group]
-    scale: float | Tensor
-    scaled: bool
-    left_out: Tensor | None = None
+    scaling: Scaling
 
     def take(self, key: Tensor | None, groups: list[Group], state: State) -> Layout | None:
         """Take the step.
@@ -81,7 +78,7 @@ class Step:
         layout = self._current(key, groups, state)
         gradients = layout.gradients()
         surveys = self.options.max_norm is not None or self.nonfinite != "keep"
-        verdict = None if surveys else Verdict(self._scale_of(layout.launches), self.left_out)
+        verdict = None if surveys else Verdict(self._scale_of(layout.launches), self.scaling.left_out)
         for attempt in range(_ATTEMPTS):
             trouble = 0
             if verdict is None:  # once in a step, since other processes may be waiting for this one's part
@@ -107,33 +104,28 @@ class Step:
     def _current(self, key: Tensor | None, groups: list[Group], state: State) -> Layout:
         """The layout of the parameters as they are now, with the settings of the groups as they are now."""
         layout = self.progress.layouts.get(key)
-        if layout is None or not layout.holds(groups, state, self.scaled):
+        if layout is None or not layout.holds(groups, state, self.scaling.scaled):
             layout = self._laid_out(key, groups, state)
         settings = layout.read(groups)
         if self.options.stored_ahead:
             for group, wanted in zip(groups, settings, strict=True):
                 if wanted.rule.ahead is not None:
                     follow(group, state, wanted)
-        if not layout.adopt(settings, self._number):
+        if not layout.adopt(settings, self.scaling.number):
             return self._laid_out(key, groups, state)
         return layout
 
     def _laid_out(self, key: Tensor | None, groups: list[Group], state: State) -> Layout:
         self.progress.layouts.pop(key, None)
-        readers = [Reader(group, self.choose, self.options, self.scaled) for group in groups]
+        readers = [Reader(group, self.choose, self.options, self.scaling.scaled) for group in groups]
         first = 0 if key is None else [id(p) for group in self.all_groups for p in group["params"]].index(id(key))
-        layout = self.progress.layouts[key] = lay_out(groups, state, readers, self.scaled, self.storage, first)
-        layout.settle(layout.settings, self._number)
+        layout = self.progress.layouts[key] = lay_out(groups, state, readers, self.scaling.scaled, self.storage, first)
+        layout.settle(layout.settings, self.scaling.number)
         return layout
-
-    @property
-    def _number(self) -> float:
-        """The scale to begin with, if it is a number; what is a tensor comes with the step itself."""
-        return 1.0 if isinstance(self.scale, Tensor) else self.scale
 
     def _scale_of(self, launches: Sequence[Launch]) -> float | Tensor:
         """The scale; as a number for programs that do more with it than to multiply gradients by it."""
-        return self.scale if all(launch.scaled_there for launch in launches) else float(self.scale)
+        return self.scaling.scale if all(launch.scaled_there for launch in launches) else float(self.scaling.scale)
 
     def _survey(self, launches: Sequence[Launch]) -> Verdict | None:
         """What becomes of the step after a look at all gradients; None if the host knows that it is left out."""
@@ -144,10 +136,10 @@ class Step:
             if self._alone(launches) and limit is not None and not isinstance(scale, Tensor) and scale == 1:
                 factor = launches[0].within(limit)
                 if factor is not None:
-                    return Verdict(factor, self.left_out)
+                    return Verdict(factor, self.scaling.left_out)
             squares = squares_on_device(launches)
             if squares is not None:
-                left_out = self.left_out
+                left_out = self.scaling.left_out
                 if self.nonfinite == "skip":
                     bad = ~squares.isfinite()
                     left_out = bad if left_out is None else bad | (left_out.to(bad.device).reshape(()) != 0)
@@ -160,7 +152,7 @@ class Step:
             )
         if bad_elements and self.nonfinite == "skip":
             return None
-        return Verdict(scale if limit is None or norm * float(scale) <= limit else limit / norm, self.left_out)
+        return Verdict(scale if limit is None or norm * float(scale) <= limit else limit / norm, self.scaling.left_out)
 
     def _alone(self, launches: Sequence[Launch]) -> bool:
         """Whether one launch has all gradients, and nothing is asked of them but their norm."""
