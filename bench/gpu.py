@@ -1,10 +1,11 @@
-"""One optimizer step on a GPU: `downslope.torch` beside torch.optim and Optax, and first whether the numbers are right.
+"""One optimizer step on a GPU: `downslope.torch` beside others (`gpu_steps.py`), and first whether numbers are right.
 
     python bench/gpu.py [correct] [start] [few] [convnet] [gpt2] [billion] [clip] [compilers] [--seconds 330]
                         [--rounds 9] [--json gpu.json]
 
-Nothing is downloaded. Every part is written to the file as soon as it is measured, and a part for which the time will
-not suffice is left out and named. Without a GPU it says what it could not measure.
+Besides torch.optim and Optax there stand apex, optimi, FlashOptim and HeavyBall where they are installed; those that
+are not are named. Nothing is downloaded. Every part is written to the file as soon as it is measured, and a part for
+which the time will not suffice is left out and named. Without a GPU it says what it could not measure.
 
 - `correct`: every rule in float32 and float64 within the bounds of its formula in double precision, in bfloat16 and
   float16 bit for bit the formula in single precision, rounded once; with states in eight bits bit for bit what kernels
@@ -13,7 +14,8 @@ not suffice is left out and named. Without a GPU it says what it could not measu
 - `few`, `convnet`, `gpt2`, `billion`: a step of 4 tensors, of 161 with 25 M weights, of 148 with 124 M, of 300 with
   1,000 M, in float32 and bfloat16; weights in float32 also with states in eight bits.
 - `clip`: Adam with clipping by the norm of all gradients, which for torch.optim is a call of its own.
-- `compilers`: Adam and RMSprop, 4 and 161 tensors in float32, by `torch.compile` and by JAX, whose time is the clock's.
+- `compilers`: Adam and RMSprop, 4 and 161 tensors in float32, by `torch.compile` and by JAX, whose time is the clock's;
+  Adam by HeavyBall, which compiles its steps.
 
 A step is `optimizer.step()` with the gradients there. Two times are taken. The device's: between two events around some
 steps, all of which the host has given out while the device was kept busy with something else, so that it never waits
@@ -26,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
 import json
 import os
 import platform
@@ -36,7 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -46,11 +47,25 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX, wherever
 
 import numpy as np
 import torch
+from gpu_steps import (
+    EIGHT_BITS,
+    LR,
+    OTHERS,
+    RULES,
+    Make,
+    Step,
+    compilers,
+    contenders,
+    ours,
+    seconds_to_compile,
+    size,
+    theirs,
+)
 from networks import Shapes, gpt2, resnet50
 
 import downslope
 import downslope.torch
-from downslope import rule, rules, sqrt
+from downslope import rules
 from downslope.backends.coded import codes_of
 from downslope.language.options import compose
 from downslope.rule import Rule
@@ -59,32 +74,9 @@ from downslope.targets.codes import BLOCK
 from downslope.testing import Target, check_target, hard_values, on_device
 from downslope.torch.device import AHEAD
 
-LR = 1e-3
 STEPS = 4  # that are given out together
 assert STEPS <= AHEAD  # or the host would wait for the first of them
 CYCLES = 2e9  # of a device in a second, at the most
-EIGHT_BITS, COMPILED = "8-bit states", "torch compiled"
-Step = Callable[[], object]
-Make = Callable[[list[torch.nn.Parameter]], Step]
-
-
-@rule
-def own_rule(x, dx, m=0, v=0, *, lr=LR, beta=0.9, eps=1e-8):
-    """A user's own: momentum along a smoothed sign of the gradient."""
-    m = beta * m + (1 - beta) * dx
-    v = beta * v + (1 - beta) * abs(dx)
-    return x - lr * m / (v + eps) / sqrt(1 + m * m), m, v
-
-
-# a rule, its class in torch.optim, and which forms of that there are
-RULES: dict[str, tuple[Rule, str, tuple[str, ...]]] = {
-    "adam": (downslope.adam, "Adam", ("fused", "foreach", "default")),
-    "rmsprop": (downslope.rmsprop, "RMSprop", ("foreach", "default")),
-    "nadam": (downslope.nadam, "NAdam", ("foreach",)),
-    "lion": (downslope.lion, "", ()),
-    "schedule-free AdamW": (downslope.schedule_free_adamw, "", ()),
-    "a user's own": (own_rule, "", ()),
-}
 
 
 MODELS: dict[str, tuple[str, Shapes]] = {
@@ -93,10 +85,6 @@ MODELS: dict[str, tuple[str, Shapes]] = {
     "gpt2": ("GPT-2 small", gpt2()),
     "billion": ("300 tensors", [(2048, 3255)] * 150 + [(2048,)] * 150),
 }
-
-
-def size(shapes: Shapes) -> int:
-    return sum(torch.Size(shape).numel() for shape in shapes)
 
 
 class Report:
@@ -196,61 +184,11 @@ def correct(device: torch.device, report: Report) -> None:
 
 
 def parameters(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> list[torch.nn.Parameter]:
+    torch.manual_seed(0)  # the same for all contenders
     made = [torch.nn.Parameter(torch.randn(shape, device=device, dtype=dtype)) for shape in shapes]
     for p in made:
         p.grad = torch.randn_like(p)
     return made
-
-
-def ours(each: Rule, params: list[torch.nn.Parameter], **options: Any) -> Step:
-    return downslope.torch.Optimizer(
-        params, each, **({"lr": LR} if "lr" in each.hyperparameters else {}), **options
-    ).step
-
-
-def theirs(name: str, form: str, params: list[torch.nn.Parameter]) -> Step:
-    if form == "compiled":  # with the rate on the device, as a change of a number would be compiled anew
-        optimizer = getattr(torch.optim, name)(params, lr=torch.tensor(LR, device=params[0].device), capturable=True)
-        return torch.compile(optimizer.step, fullgraph=False)
-    chosen = {"foreach": False} if form == "default" else {form: True}
-    return getattr(torch.optim, name)(params, lr=LR, **chosen).step
-
-
-def optax_step(name: str, of: str, params: list[torch.nn.Parameter]) -> Step:
-    """A step of JAX by a transformation of Optax's own, or by that of a rule."""
-    import jax
-    import optax
-
-    arrays = [jax.device_put(p.detach().cpu().numpy(), jax.devices("gpu")[0]) for p in params]
-    gradients = [jax.device_put(p.grad.cpu().numpy(), jax.devices("gpu")[0]) for p in params]
-    if of == "optax":
-        transformation = getattr(optax, name)(LR)
-    else:
-        from downslope.optax import optimizer
-
-        each = RULES[name][0]
-        transformation = optimizer(each, **({"lr": LR} if "lr" in each.hyperparameters else {}))
-
-    def step(arrays: Any, state: Any) -> Any:
-        updates, state = transformation.update(gradients, state, arrays)
-        return optax.apply_updates(arrays, updates), state
-
-    jitted = jax.jit(step, donate_argnums=(0, 1))
-    held = [arrays, transformation.init(arrays)]
-
-    def one() -> None:
-        held[:] = jitted(*held)
-
-    def wall(count: int) -> float:
-        jax.block_until_ready(held)
-        begun = time.perf_counter()
-        for _ in range(count):
-            one()
-        jax.block_until_ready(held)
-        return (time.perf_counter() - begun) / count
-
-    one.wall = wall  # type: ignore[attr-defined]  # JAX has a stream of its own
-    return one
 
 
 def timed(step: Step, device: torch.device, busy: float = 0.01, steps: int = STEPS) -> tuple[float, float]:
@@ -278,26 +216,6 @@ def copy_rate(device: torch.device) -> float:
     return 2 * source.nbytes / statistics.median(times)
 
 
-def contenders(name: str, shapes: Shapes, dtype: torch.dtype) -> Iterator[tuple[str, Make]]:
-    each, theirs_name, forms = RULES[name]
-    yield "downslope", partial(ours, each)
-    if dtype == torch.float32 and codes_of(compose(each)):
-        yield EIGHT_BITS, partial(ours, each, state_dtype=torch.uint8)
-    for form in forms:
-        if form == "default" and size(shapes) > 100_000_000:
-            continue
-        yield f"torch {form}", partial(theirs, theirs_name, form)
-
-
-def compilers(name: str) -> Iterator[tuple[str, Make]]:
-    each, theirs_name, _ = RULES[name]
-    yield "downslope", partial(ours, each)
-    if importlib.util.find_spec("optax"):
-        yield "optax jit", partial(optax_step, name, "optax")
-        yield "downslope.optax jit", partial(optax_step, name, "downslope")
-    yield COMPILED, partial(theirs, theirs_name, "compiled")
-
-
 def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Shapes, setting: Any) -> None:
     """Time contenders in turn and report what was found."""
     gc.collect()  # optimizers of PyTorch are parts of circles
@@ -305,12 +223,11 @@ def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Sha
     device, dtype, report, rounds = setting
     label = f"{part}, {name}, {str(dtype).removeprefix('torch.')}"
     steps: dict[str, Step] = {}
+    ends: dict[str, torch.Tensor] = {}
     busy: dict[str, float] = {}
     row: dict[str, Any] = {"model": part, "rule": name, "dtype": str(dtype), "weights": size(shapes)}
     for contender, make in makes:
-        needed = 4 + size(shapes) / 2e8
-        if contender == COMPILED or contender.endswith(" jit"):
-            needed += len(shapes) / (3 if contender == COMPILED else 6)
+        needed = 4 + size(shapes) / 2e8 + seconds_to_compile(contender, shapes)
         if not report.enough(f"{label}: {contender}", needed):
             continue
         before, begun = torch.cuda.memory_allocated(device), time.perf_counter()
@@ -320,6 +237,7 @@ def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Sha
             step = make(params)
             step()
             torch.cuda.synchronize(device)
+            ends[contender] = params[0].detach().flatten()[:1000].float().cpu()
             row[f"{contender}: first step, seconds"] = time.perf_counter() - begun
             _, host = timed(step, device)
             busy[contender] = 0.0 if host != host else 0.002 + 1.5 * STEPS * host
@@ -345,9 +263,19 @@ def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Sha
             row[contender]["GB/s"] = moved / on_device_ / 1e9
             row[contender]["of a copy"] = moved / on_device_ / report.found["copy, bytes per second"]
             rate = f"  {row[contender]['GB/s']:.0f} GB/s, {row[contender]['of a copy']:.2f} of a copy"
+        if (away := elsewhere(contender, ends)) > (0.1 if dtype == torch.float32 else 20):
+            row[contender]["steps away"] = away
+            rate += f"  ends {away:.2g} steps away from downslope"
         print(f"  {contender:16} {1e6 * on_device_:10.1f} µs, host {1e6 * on_host:8.1f} µs{rate}", flush=True)
     report.put("times", row)
     steps.clear()
+
+
+def elsewhere(contender: str, ends: dict[str, torch.Tensor]) -> float:
+    """How far a weight is at the most, after the first step, from where downslope has it: in lengths of an Adam step."""
+    if contender.endswith(" jit") or "downslope" not in ends:  # JAX has arrays of its own
+        return 0.0
+    return float((ends[contender] - ends["downslope"]).abs().max()) / LR
 
 
 def bytes_per_weight(name: str, dtype: torch.dtype, coded: bool = False) -> float:
@@ -428,6 +356,9 @@ def main() -> None:
     report = Report(chosen.json, chosen.seconds)
     report.found |= machine()
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
+    for package, why in {other.package: other.missing() for other in OTHERS}.items():
+        if why:
+            report.left_out(package, why)
     if not torch.cuda.is_available():
         for part in wanted:
             report.left_out(part, "PyTorch finds no GPU here")
