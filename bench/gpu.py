@@ -272,7 +272,7 @@ def compare(part: str, name: str, makes: Iterator[tuple[str, Make]], shapes: Sha
 
 
 def elsewhere(contender: str, ends: dict[str, torch.Tensor]) -> float:
-    """How far a weight is at the most, after the first step, from where downslope has it: in lengths of an Adam step."""
+    """How far a weight is at the most, after the first step, from where downslope has it: in steps of Adam."""
     if contender.endswith(" jit") or "downslope" not in ends:  # JAX has arrays of its own
         return 0.0
     return float((ends[contender] - ends["downslope"]).abs().max()) / LR
