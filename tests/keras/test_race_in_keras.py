@@ -9,7 +9,7 @@ from each_backend import each_on, on
 
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entry
-from downslope.lab.racing import entrant_now
+from downslope.lab.now import entrant_now
 
 TRAIN = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "race_keras.py"))["train"]
 STEPS = 24

@@ -10,7 +10,7 @@ import torch
 
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entry
-from downslope.lab.racing import entrant_now
+from downslope.lab.now import entrant_now
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ADAM = functools.partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.0)

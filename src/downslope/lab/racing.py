@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sys
+import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 from downslope.lab.engines.factory import Make
-from downslope.lab.engines.learner import Loss, described
-from downslope.lab.engines.model_engine import ModelEngine, examples_for
-from downslope.lab.engines.own_check import check_training
-from downslope.lab.engines.own_engine import OwnEngine, Train
-from downslope.lab.engines.protocol import Engine, Entrant, Progress
+from downslope.lab.engines.learner import Loss
+from downslope.lab.engines.own_engine import Train
+from downslope.lab.engines.protocol import Engine, Progress
 from downslope.lab.engines.schedule import Factor, Schedule
-from downslope.lab.problems.builtin import load_problem
-from downslope.lab.problems.columns import DataError
-from downslope.lab.problems.examples import Examples
-from downslope.lab.problems.problem import Problem, check_sizes
+from downslope.lab.now import entrant_now
+from downslope.lab.problems.problem import Problem
 from downslope.lab.races.allowance import Allowance
 from downslope.lab.races.budget import Budget
 from downslope.lab.races.entrants import by_rule, named
 from downslope.lab.races.outcome import outcome
 from downslope.lab.races.plan import Plan, Splits
-from downslope.lab.races.raced import Raced
-from downslope.lab.races.reasons import edges, explain, unexplained
 from downslope.lab.races.results import Race
 from downslope.lab.races.stage import Stage
 from downslope.lab.races.statistics import MARGIN
 from downslope.lab.races.tuning import Tuning
-from downslope.lab.races.why import Why, Witness
-from downslope.recipes.present import recipe_of
-from downslope.recipes.spelled import title
+from downslope.lab.subjects.arguments import subject_of
+from downslope.lab.subjects.course import Course
+from downslope.lab.watching import Watch, watched
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
-
-if TYPE_CHECKING:
-    from downslope.lab.engines.jax_engine import JaxEngine
 
 
 def race(
@@ -170,35 +160,26 @@ def race(
         >>> [rule.rule for rule in result.rules]
         ['sgd', 'adam']
     """
-    planned = Schedule.of(schedule)
     begun = (budget.clock if isinstance(budget, Budget) else time.perf_counter)()
-    own = model is None and callable(problem)
-    if not planned.constant and (why or model is not None):
-        what = "why=True, which explains constant learning rates" if why else "a model of your own, model=make_net"
-        raise ValueError(f"schedule={planned.name!r} does not go with {what}; leave one out")
-    if model is not None:
-        _refuse({"problem": problem, "why": why}, _OF_NETWORKS, "a problem without a model")
-        _refuse({"steps": steps}, _OF_TRAININGS, "a training of your own; give epochs")
-    else:
-        of_models = {"data": data, "loss": loss, "target": target, "batch_size": batch_size}
-        _refuse(of_models, dict.fromkeys(of_models), "a model of your own, model=make_net")
-        problem = load_problem(problem) if isinstance(problem, str) else problem
-    if own:
-        about_table = {"split_seed": split_seed, "splits": splits, "why": why, "threads": threads, "epochs": epochs}
-        _refuse(about_table, _OF_TABLES, "a table")
-    elif model is None:
-        _refuse({"steps": steps, "limit": limit, "quiet": quiet}, _OF_OWN, "a training of your own")
-    if isinstance(problem, Problem) and problem.task is None:
-        without = f"data, and {problem.name} has none"
-        _refuse({"split_seed": split_seed, "splits": splits, "why": why}, _OF_TABLES, without)
-    if not (own or model is not None or isinstance(problem, Problem)):
-        raise DataError(
-            f"problem: a {type(problem).__name__} is no problem; make one with load_table(..., target=COLUMN), or give "
-            "a function that trains a run"
-        )
-    if isinstance(problem, Problem) and epochs is not None:
-        check_sizes(hidden=problem.hidden, batch_size=None, epochs=epochs)
-        problem = replace(problem, epochs=epochs)
+    planned = Schedule.of(schedule)
+    about = {
+        "problem": problem,
+        "model": model,
+        "data": data,
+        "loss": loss,
+        "target": target,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "split_seed": split_seed,
+        "splits": splits,
+        "threads": threads,
+        "why": why,
+        "steps": steps,
+        "limit": limit,
+        "quiet": quiet,
+    }
+    usual = {name: argument.default for name, argument in inspect.signature(race).parameters.items()}
+    subject = subject_of(about, usual, planned)
     sizes: dict[str, Any] = {
         "learning_rates": learning_rates,
         "tuning_seeds": tuning_seeds,
@@ -219,250 +200,51 @@ def race(
         target_loss=target_loss,
         now=entrant_now(now),
         schedule=planned.name,
-        defaults=own or model is not None,
+        defaults=subject.defaults,
     )
-    show = functools.partial(_watched, watch, progress, list(plan.entrants))
-    if model is not None:
-        examples = examples_for(data, loss, target=target, batch_size=batch_size, epochs=epochs)
-        return _model_race(
-            model, examples, loss, plan, threads=threads, limit=limit, quiet=quiet, show=show, budget=allowed
-        )
-    if isinstance(problem, Problem):
-        return _table_race(problem, plan, threads=threads, why=why, schedule=planned, show=show, budget=allowed)
-    assert callable(problem)
-    engine = OwnEngine(
-        problem, plan.entrants, steps=steps, limit=limit, quiet=quiet, schedule=planned, clock=_clock(allowed)
-    )
-    return _run_by_run(engine, plan, show, allowed, lambda _: own_training(problem))
+    course = subject.course(plan, time.perf_counter if allowed is None else allowed.clock)
+    if allowed is not None and course.unpriced:
+        raise ValueError(f"budget: {course.unpriced}")
+    engine = course.engine  # handed to the race here and nowhere else
+    allowance = None
+    if allowed is not None:
+        allowance = Allowance(allowed, engine, plan, shorten=course.shorten, why=why)
+    tuning = Tuning(engine, plan, allowance=allowance)
+    return _raced(course, tuning, functools.partial(watched, watch, progress, list(plan.entrants)))
 
 
-def entrant_now(optimizer: Any) -> Entrant | None:
-    """What people use now, as it is.
-
-    Raises:
-        ValueError: It cannot be read.
-    """
-    if optimizer is None:
-        return None
-    try:
-        recipe = recipe_of(optimizer)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"now: {error}") from None
-    numbers = {name: value for name, value in recipe.numbers.items() if name != "lr"}
-    return Entrant(recipe.chosen, numbers, recipe.numbers["lr"], title(recipe))
-
-
-Show = Callable[[Engine], contextlib.AbstractContextManager[Callable[[Stage | Progress], None]]]
-"""Around the runs of an engine: what a race calls with its events."""
-
-
-@contextlib.contextmanager
-def _watched(
-    watch: Callable[[Stage | Progress], None] | None, progress: bool | None, rules: Sequence[str], engine: Engine
-) -> Iterator[Callable[[Stage | Progress], None]]:
-    """What a race calls with its events, while its progress is shown to those who wait for it.
+def _raced(course: Course, tuning: Tuning, show: Callable[[Engine], AbstractContextManager[Watch]]) -> Race:
+    """The race itself, from the first run to all that is told of it.
 
     Args:
-        watch: What the caller wants called.
-        progress: Whether to show it; None: where somebody can see it change, and `watch` does not take care of it.
-        rules: What the rules are called.
-        engine: What trains the runs.
+        course: What is raced on.
+        tuning: The race, of which no run has been trained.
+        show: Around the runs of an engine: what is called with the events.
     """
-    if not (watch is None and _seen() if progress is None else progress):
-        yield watch or (lambda _: None)
-        return
-    from downslope.lab.ticker import Ticker
-
-    described = engine.description
-    with Ticker((), rules, None if described is None else described.epochs, threads=engine.threads) as ticker:
-
-        def both(event: Stage | Progress) -> None:
-            ticker.watch(event)
-            if watch is not None:
-                watch(event)
-
-        yield both
-
-
-def _seen() -> bool:
-    """Whether what is written is before somebody's eyes, and can be replaced: in a terminal, or in a notebook."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        return True
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None
-
-
-_OF_TABLES: dict[str, Any] = {"split_seed": 0, "splits": "varied", "why": False, "threads": None, "epochs": None}
-_OF_NETWORKS: dict[str, Any] = {"problem": "digits", "why": False}
-_OF_TRAININGS: dict[str, Any] = {"steps": None}
-_OF_OWN: dict[str, Any] = {"steps": None, "limit": None, "quiet": True}
-
-
-def _refuse(given: Mapping[str, Any], usual: Mapping[str, Any], what: str) -> None:
-    """Refuse arguments that are about something else than what is raced on."""
-    for name, value in given.items():
-        if value is not usual[name] and (not isinstance(value, (str, int, float)) or value != usual[name]):
-            shown = repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
-            raise ValueError(f"{name}={shown} is for a race on {what}; leave it out")
-
-
-def _clock(budget: Budget | None) -> Callable[[], float]:
-    return time.perf_counter if budget is None else budget.clock
-
-
-def _table_race(
-    problem: Problem,
-    plan: Plan,
-    *,
-    threads: int | None,
-    why: bool,
-    schedule: Schedule,
-    show: Show,
-    budget: Budget | None,
-) -> Race:
-    """A race on a problem."""
-    from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
-
-    start, varied, clock = time.perf_counter(), plan.splits == "varied", _clock(budget)
-    engine = JaxEngine(
-        problem,
-        plan.entrants,
-        threads=threads,
-        split_seed=plan.split_seed,
-        varied=varied,
-        schedule=schedule,
-        clock=clock,
-    )
-    allowance = None if budget is None else Allowance(budget, engine, plan, shorten=engine.shorten, why=why)
-    for one in plan.seeds if problem.task == "regression" else ():
-        problem.split(plan.split_seed, engine.split_number(one))  # refuses a constant target, before training
-    tuning = Tuning(engine, plan, allowance=allowance)
-    explained: Why | None = None
-    interrupted = False
-    try:
-        with show(engine) as tuning.watch:
-            tuning.measure()
-            if tuning.choose():
-                if why:
-                    tuning.witness = Witness(tuning.plan, engine)
-                tuning.tune()
-                tuning.judge(edges(problem, tuning, engine) if why else ())
-                if tuning.witness is not None:
-                    explained = explain(problem, tuning, tuning.witness)
-    except KeyboardInterrupt:
-        interrupted = True
-
-    def told(interrupted: bool, seconds: float) -> Race:
-        because = explained if explained or not why else unexplained(tuning.plan, engine)
-        raced = Raced.table(problem, tuning.plan, [engine.split_number(seed) for seed in tuning.plan.verdict_seeds])
-        return outcome(raced, tuning, interrupted=interrupted, seconds=seconds, why=because)
-
-    return _told(told, start, interrupted=interrupted)
-
-
-def _model_race(
-    make: Make,
-    examples: Problem | Examples,
-    loss: Loss | None,
-    plan: Plan,
-    *,
-    threads: int | None,
-    limit: float | None,
-    quiet: bool,
-    show: Show,
-    budget: Budget | None,
-) -> Race:
-    """A race on a model of the user's own."""
-    engine = ModelEngine(
-        make,
-        examples,
-        plan.entrants,
-        loss=loss,
-        seeds=(plan.tuning_seeds[0], plan.verdict_seeds[0]),
-        split_seed=plan.split_seed,
-        varied=plan.splits == "varied",
-        limit=limit,
-        quiet=quiet,
-        clock=_clock(budget),
-    )
-    heats = engine.in_heats(plan.seeds, threads)
-    if budget is not None and (heats is not None or engine.stacking.lanes > 1):
-        raise ValueError(
-            "budget: runs of this model are trained side by side, and what they take cannot be told from the first, "
-            "which are trained alone; so it has neither a budget nor a dry run: give fewer rules, learning rates and "
-            "seeds if the race takes too long"
-        )
-    if heats is None and threads is not None:
-        raise ValueError(f"threads={threads!r} is for networks of JAX, which are trained side by side; leave it out")
-    if heats is not None and limit is not None:
-        raise ValueError(f"limit={limit!r} is for runs that are trained one at a time; those of JAX are not")
-    task = examples.task
-    assert task is not None  # data without are refused
-
-    def raced(plan: Plan) -> Raced:
-        return Raced.table(
-            examples,
-            plan,
-            [engine.split_number(one) for one in plan.verdict_seeds],
-            about=f"{described(make, loss, task)}; {engine.stacking.reason}",
-            comparable=isinstance(engine.loss, str),
-        )
-
-    if heats is not None:
-        return _run_by_run(heats, plan, show, None, raced, cautions=engine.cautions, repeated=False)
-    return _run_by_run(engine, plan, show, budget, raced, engine.shorten, engine.cautions)
-
-
-def _run_by_run(
-    engine: OwnEngine | ModelEngine | JaxEngine,
-    plan: Plan,
-    show: Show,
-    budget: Budget | None,
-    raced: Callable[[Plan], Raced],
-    shorten: Callable[[int], None] | None = None,
-    cautions: Sequence[str] = (),
-    *,
-    repeated: bool = True,
-) -> Race:
-    """A race whose runs are code of the user's own; `repeated` if it may be another function each time."""
     start = time.perf_counter()
-    allowance = None if budget is None else Allowance(budget, engine, plan, shorten=shorten)
-    tuning = Tuning(engine, plan, allowance=allowance)
-    tuning.cautions += cautions
-    interrupted = False
+    explanation, interrupted = course.explanation, False
+    tuning.cautions += course.cautions
     try:
-        with show(engine) as tuning.watch:
-            tuning.begin_with_defaults()
-            if repeated and (allowance is None or allowance.has_time_for(2)):
-                assert isinstance(engine, OwnEngine | ModelEngine)
-                began = engine.clock()
-                tuning.cautions += check_training(engine, tuning.runs, plan.verdict_seeds[0])
-                if allowance is not None:
-                    allowance.repeated(tuning.runs, engine.clock() - began)
+        with show(tuning.engine) as tuning.watch:
+            if course.measured:
+                tuning.measure()
+            if tuning.plan.defaults:
+                tuning.begin_with_defaults()
+            if course.check is not None:
+                tuning.check(course.check)
             if tuning.choose():
+                if explanation is not None:
+                    explanation.observe(tuning)
                 tuning.tune()
-                tuning.judge()
+                tuning.judge(() if explanation is None else explanation.edges(tuning))
+                if explanation is not None:
+                    explanation.conclude(tuning)
     except KeyboardInterrupt:
         interrupted = True
-    return _told(
-        lambda stopped, seconds: outcome(raced(tuning.plan), tuning, interrupted=stopped, seconds=seconds),
-        start,
-        interrupted=interrupted,
-    )
-
-
-def _told(tell: Callable[[bool, float], Race], start: float, *, interrupted: bool) -> Race:
-    """The race told to its end, whatever is pressed: what is left takes a second, and nobody wants to lose a race."""
-    while True:
+    while True:  # whatever is pressed: what is left takes a second, and nobody wants to lose a race
         try:
-            return tell(interrupted, time.perf_counter() - start)
+            why = None if explanation is None else explanation.why(tuning.plan)
+            raced, seconds = course.raced(tuning.plan), time.perf_counter() - start
+            return outcome(raced, tuning, interrupted=interrupted, seconds=seconds, why=why)
         except KeyboardInterrupt:
             interrupted = True
-
-
-def own_training(train: Train) -> Raced:
-    """What a race tells of a training of the user's own: the name of its function, and where that is from."""
-    name = getattr(train, "__qualname__", type(train).__name__)
-    module = getattr(train, "__module__", "") or ""
-    place = "" if module in ("", "__main__") else f" of {module}"
-    return Raced(name=name, title=f"Your own training, {name}", about=f"The training {name}{place}")

@@ -17,7 +17,7 @@ import downslope.torch
 from downslope.lab import Race, race
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entry
-from downslope.lab.racing import entrant_now
+from downslope.lab.now import entrant_now
 from downslope.lab.report.code import advised, in_use, lines
 from downslope.lab.report.page import report_page
 

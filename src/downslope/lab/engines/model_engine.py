@@ -93,6 +93,7 @@ class ModelEngine:
     """
 
     threads = 1
+    argument = "model"
     used = True
 
     def __init__(

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Protocol
 
-from downslope.lab.engines.model_engine import ModelEngine
-from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entry, Run
 
 
-def check_training(engine: OwnEngine | ModelEngine, firsts: Sequence[Run], other_seed: int) -> list[str]:
+class Repeatable(Protocol):
+    """What trains one run at a time by code of the user's own.
+
+    Attributes:
+        argument: As which argument of a race that code was given.
+        used: Whether any run used what it was handed.
+        error: The first that a run raised.
+    """
+
+    argument: str
+    used: bool
+    error: BaseException | None
+
+    def run(self, entry: Entry) -> Run:
+        """Train one run to its end."""
+
+
+def check_training(engine: Repeatable, firsts: Sequence[Run], other_seed: int) -> list[str]:
     """Refuse a training that no race can be made of, and say what a race is to bear in mind of another.
 
     The first run that ended is repeated, and trained on another seed.
@@ -27,11 +42,10 @@ def check_training(engine: OwnEngine | ModelEngine, firsts: Sequence[Run], other
     Raises:
         ValueError: Every run failed, the training uses nothing of what it is handed, or is the same on both seeds.
     """
-    what: Literal["train", "model"] = "model" if isinstance(engine, ModelEngine) else "train"
     if firsts and all(run.cause for run in firsts):
         causes = list(dict.fromkeys(run.cause for run in firsts))
         raise ValueError(
-            f"{what}: none of the first {len(firsts)} runs ended, one of each rule; the first: {causes[0]}"
+            f"{engine.argument}: none of the first {len(firsts)} runs ended, one of each rule; the first: {causes[0]}"
         ) from engine.error
     if not engine.used:
         raise ValueError(
@@ -45,7 +59,7 @@ def check_training(engine: OwnEngine | ModelEngine, firsts: Sequence[Run], other
     other = engine.run(replace(entry, seed=other_seed))
     if _curves(other) == _curves(ended):
         raise ValueError(
-            f"{what}: seeds {ended.seed} and {other_seed} gave the same losses, so that more seeds would "
+            f"{engine.argument}: seeds {ended.seed} and {other_seed} gave the same losses, so that more seeds would "
             "prove nothing; take initial weights and the order of batches from run.seed, or from generators that you "
             "do not seed yourself"
         )

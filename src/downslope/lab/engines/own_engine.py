@@ -57,6 +57,7 @@ class OwnEngine:
     """
 
     threads = 1
+    argument = "train"
 
     def __init__(
         self,

@@ -112,8 +112,12 @@ class Allowance:
             if self.left < half:
                 break
 
-    def repeated(self, finished: Sequence[Run], seconds: float) -> None:
-        """Take in what two further runs of the first rule took, now that what they load is loaded."""
+    @contextlib.contextmanager
+    def repeating(self, finished: Sequence[Run]) -> Iterator[None]:
+        """Around two further runs of the first rule: take in what they take, now that what they load is loaded."""
+        began = self.budget.clock()
+        yield
+        seconds = self.budget.clock() - began
         first = next((run.rule for run in finished if run.diverged_at is None), None)
         if first is not None and seconds > 0:
             self.forecast.replace(first, 2 * (self.epochs or 1), seconds)

@@ -41,6 +41,36 @@ SETTLED = 1e-3  # of a learning rate that its own limit is to be found for, rela
 ROUNDS = 30
 
 
+class Explanation:
+    """Explains a race: observes its runs while it is made, and says in the end why rules stop working where they do.
+
+    Args:
+        problem: What is raced on.
+        engine: What trains the runs.
+    """
+
+    def __init__(self, problem: Problem, engine: OpenEngine):
+        self.problem, self.engine = problem, engine
+        self._found: Why | None = None
+
+    def observe(self, tuning: Tuning) -> None:
+        """See the runs that are observed from now on."""
+        tuning.witness = Witness(tuning.plan, self.engine)
+
+    def edges(self, tuning: Tuning) -> list[Entry]:
+        """The runs to be trained again, since they are to be observed."""
+        return edges(self.problem, tuning, self.engine)
+
+    def conclude(self, tuning: Tuning) -> None:
+        """Find out why, of a race that came to its end."""
+        if tuning.witness is not None:
+            self._found = explain(self.problem, tuning, tuning.witness)
+
+    def why(self, plan: Plan) -> Why:
+        """What was found out."""
+        return self._found or unexplained(plan, self.engine)
+
+
 def edges(problem: Problem, tuning: Tuning, engine: OpenEngine) -> list[Entry]:
     """A run for each rule, which has been trained, at the highest learning rate that the rule learns at."""
     constant = _constant_losses(problem, tuning, engine)

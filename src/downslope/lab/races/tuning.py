@@ -165,6 +165,18 @@ class Tuning:
         """Run every rule once at its default learning rate, and once what keeps its own: what people have now."""
         self.train("defaults", [Entry(name, lr, self.plan.tuning_seeds[0]) for name, lr in self.plan.given.items()])
 
+    def check(self, check: Callable[[Sequence[Run], int], Sequence[str]]) -> None:
+        """See what the first runs say about code of the user's own, if there is time for two more runs.
+
+        Args:
+            check: Given these runs and another seed, what is to be borne in mind; it makes two runs.
+        """
+        if self.allowance is None:
+            self.cautions += check(self.runs, self.plan.verdict_seeds[0])
+        elif self.allowance.has_time_for(2):
+            with self.allowance.repeating(self.runs):
+                self.cautions += check(self.runs, self.plan.verdict_seeds[0])
+
     def tune(self) -> None:
         """Find every rule's best learning rate: widened where it lies on the edge, confirmed on more seeds.
 

@@ -1,0 +1,60 @@
+"""What rules are raced on, as a race sees it: the two words that every file of this room is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from downslope.lab.engines.protocol import Engine, Run
+from downslope.lab.races.plan import Plan
+from downslope.lab.races.raced import Raced
+from downslope.lab.races.reasons import Explanation
+
+Clock = Callable[[], float]
+"""Gives seconds, from wherever it counts them."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What rules are raced on, ready for the first run.
+
+    Attributes:
+        engine: What trains the runs.
+        raced: What is told of it beside the runs, given the plan as it is in the end.
+        shorten: Gives the runs fewer epochs; None where a run is as long as it is.
+        measured: Whether a few epochs of each rule say what its runs cost; otherwise its first run does.
+        check: What the first runs say about code of the user's own, given these and another seed, in sentences; it
+            makes two runs. None where no such code is called in them, or it cannot be another each time.
+        cautions: What was found out that is to be borne in mind, in sentences.
+        explanation: What explains the race; None where nobody asked, or nothing can.
+        unpriced: Why it cannot be told what runs will take; empty where it can.
+    """
+
+    engine: Engine
+    raced: Callable[[Plan], Raced]
+    shorten: Callable[[int], None] | None = None
+    measured: bool = False
+    check: Callable[[Sequence[Run], int], Sequence[str]] | None = None
+    cautions: Sequence[str] = ()
+    explanation: Explanation | None = None
+    unpriced: str = ""
+
+
+class Subject(Protocol):
+    """What rules are raced on, as it was given to a race."""
+
+    @property
+    def defaults(self) -> bool:
+        """Whether every rule is run at its default learning rate too, first of all."""
+
+    def course(self, plan: Plan, clock: Clock) -> Course:
+        """All that is needed to race on it.
+
+        Args:
+            plan: Rules, learning rates and seeds.
+            clock: What its engine measures by.
+
+        Raises:
+            ValueError: No race can be made of it.
+        """

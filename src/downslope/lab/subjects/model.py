@@ -1,0 +1,98 @@
+"""Races on a model of the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from downslope.lab.engines.factory import Make
+from downslope.lab.engines.learner import Loss, described
+from downslope.lab.engines.model_engine import ModelEngine
+from downslope.lab.engines.own_check import check_training
+from downslope.lab.engines.schedule import Schedule
+from downslope.lab.problems.examples import Examples
+from downslope.lab.problems.problem import Problem
+from downslope.lab.races.plan import Plan
+from downslope.lab.races.raced import Raced
+from downslope.lab.subjects.course import Clock, Course
+
+UNPRICED = (
+    "runs of this model are trained side by side, and what they take cannot be told from the first, which are trained "
+    "alone; so it has neither a budget nor a dry run: give fewer rules, learning rates and seeds if the race takes too "
+    "long"
+)
+
+
+@dataclass(frozen=True)
+class OnModel:
+    """A factory of models to race on: a `Subject`.
+
+    Attributes:
+        make: Makes a model for a seed.
+        examples: What models learn from.
+        loss: What is minimised; None: as the targets say.
+        threads: Heats at a time, of networks of JAX; None: one per processor.
+        limit: The most seconds that a run may take.
+        quiet: Whether what models print is held back.
+        schedule: How the learning rate changes in a run: not at all.
+    """
+
+    make: Make
+    examples: Problem | Examples
+    loss: Loss | None
+    threads: int | None
+    limit: float | None
+    quiet: bool
+    schedule: Schedule
+
+    defaults = True
+
+    def __post_init__(self) -> None:
+        if not self.schedule.constant:
+            raise ValueError(
+                f"schedule={self.schedule.name!r} does not go with a model of your own, model=make_net; leave one out"
+            )
+
+    def course(self, plan: Plan, clock: Clock) -> Course:
+        """All that is needed to race on it: the factory is tried, and how its runs are trained is found out."""
+        engine = ModelEngine(
+            self.make,
+            self.examples,
+            plan.entrants,
+            loss=self.loss,
+            seeds=(plan.tuning_seeds[0], plan.verdict_seeds[0]),
+            split_seed=plan.split_seed,
+            varied=plan.splits == "varied",
+            limit=self.limit,
+            quiet=self.quiet,
+            clock=clock,
+        )
+        heats = engine.in_heats(plan.seeds, self.threads)
+        if heats is None and self.threads is not None:
+            raise ValueError(
+                f"threads={self.threads!r} is for networks of JAX, which are trained side by side; leave it out"
+            )
+        if heats is not None and self.limit is not None:
+            raise ValueError(f"limit={self.limit!r} is for runs that are trained one at a time; those of JAX are not")
+
+        def raced(plan: Plan) -> Raced:
+            assert self.examples.task is not None  # data without are refused
+            return Raced.table(
+                self.examples,
+                plan,
+                [engine.split_number(one) for one in plan.verdict_seeds],
+                about=f"{described(self.make, self.loss, self.examples.task)}; {engine.stacking.reason}",
+                comparable=isinstance(engine.loss, str),
+            )
+
+        if heats is not None:
+            return Course(heats, raced, cautions=engine.cautions, unpriced=UNPRICED)
+        unpriced = UNPRICED if engine.stacking.lanes > 1 else ""
+        return Course(
+            engine,
+            raced,
+            engine.shorten,
+            check=partial(check_training, engine),
+            cautions=engine.cautions,
+            unpriced=unpriced,
+        )

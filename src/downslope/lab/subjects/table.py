@@ -1,0 +1,61 @@
+"""Races on the network of a problem: built in, or of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from downslope.lab.engines.schedule import Schedule
+from downslope.lab.problems.problem import Problem
+from downslope.lab.races.plan import Plan
+from downslope.lab.races.raced import Raced
+from downslope.lab.races.reasons import Explanation
+from downslope.lab.subjects.course import Clock, Course
+
+
+@dataclass(frozen=True)
+class OnProblem:
+    """A problem to race on: a `Subject`.
+
+    Attributes:
+        problem: Data and network, or a function.
+        threads: Heats at a time; None: one per processor.
+        schedule: How the learning rate changes in a run.
+        why: Whether the race is explained.
+    """
+
+    problem: Problem
+    threads: int | None
+    schedule: Schedule
+    why: bool
+
+    defaults = False
+
+    def __post_init__(self) -> None:
+        if self.why and not self.schedule.constant:
+            raise ValueError(
+                f"schedule={self.schedule.name!r} does not go with why=True, which explains constant learning rates; "
+                "leave one out"
+            )
+
+    def course(self, plan: Plan, clock: Clock) -> Course:
+        """All that is needed to race on it."""
+        from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
+
+        problem = self.problem
+        engine = JaxEngine(
+            problem,
+            plan.entrants,
+            threads=self.threads,
+            split_seed=plan.split_seed,
+            varied=plan.splits == "varied",
+            schedule=self.schedule,
+            clock=clock,
+        )
+        for one in plan.seeds if problem.task == "regression" else ():
+            problem.split(plan.split_seed, engine.split_number(one))  # refuses a constant target, before training
+
+        def raced(plan: Plan) -> Raced:
+            return Raced.table(problem, plan, [engine.split_number(seed) for seed in plan.verdict_seeds])
+
+        explanation = Explanation(problem, engine) if self.why else None
+        return Course(engine, raced, engine.shorten, measured=True, explanation=explanation)

@@ -1,0 +1,54 @@
+"""Races on a training of the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from downslope.lab.engines.own_check import check_training
+from downslope.lab.engines.own_engine import OwnEngine, Train
+from downslope.lab.engines.schedule import Schedule
+from downslope.lab.races.plan import Plan
+from downslope.lab.races.raced import Raced
+from downslope.lab.subjects.course import Clock, Course
+
+
+@dataclass(frozen=True)
+class OnTraining:
+    """A function that trains runs, to race on: a `Subject`.
+
+    Attributes:
+        train: The function.
+        steps: The steps of a run; None: until it returns.
+        limit: The most seconds that a run may take.
+        quiet: Whether what it prints is held back.
+        schedule: How the learning rate changes in a run.
+    """
+
+    train: Train
+    steps: int | None
+    limit: float | None
+    quiet: bool
+    schedule: Schedule
+
+    defaults = True
+
+    def course(self, plan: Plan, clock: Clock) -> Course:
+        """All that is needed to race on it."""
+        engine = OwnEngine(
+            self.train,
+            plan.entrants,
+            steps=self.steps,
+            limit=self.limit,
+            quiet=self.quiet,
+            schedule=self.schedule,
+            clock=clock,
+        )
+        return Course(engine, lambda _: self.told(), check=partial(check_training, engine))
+
+    def told(self) -> Raced:
+        """What a race tells of it: the name of the function, and where that is from."""
+        name = getattr(self.train, "__qualname__", type(self.train).__name__)
+        module = getattr(self.train, "__module__", "") or ""
+        place = "" if module in ("", "__main__") else f" of {module}"
+        return Raced(name=name, title=f"Your own training, {name}", about=f"The training {name}{place}")
