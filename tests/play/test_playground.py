@@ -143,7 +143,9 @@ def test_moving_the_start_makes_the_walk_from_there(playground, opened):
 
 def test_after_a_drag_all_is_as_if_it_had_begun_there(playground, opened):
     """While it lasts, walks, canyon and words follow bit by bit; a pointer that rests is enough for them."""
-    seen = """[state.start, ...['chips', 'rows', 'places', 'rate-shown'].map(id => find(id).innerText),
+    seen = """[state.start,
+        ...['chips', 'rows', 'places', 'rate-shown', 'formula', 'python'].map(id => find(id).innerText),
+        ...['ground', 'curves', 'canyon', 'man'].map(id => find(id).toDataURL()), find('start').style.transform,
         walkers.map(w => [[...w.points.slice(-2)], w.trial.outcomes])]"""
     rest = "!asked && !changed && !isWaiting() && isTried()"
     opened("surface=valley&rules=sgd,momentum,adam&steps=150&lr=0.1")

@@ -99,11 +99,6 @@ function light(role) {
   ask();
 }
 
-function drawClosely(time) {
-  if (isTime(time, "formula")) showFormula();
-  drawMan(find("man"), lookedAt());
-}
-
 // Which rule is looked at, and its words.
 let closelyFor = [];
 function showClosely() {

@@ -200,7 +200,7 @@ MODULES.push({
         looping = false;
         const working = !isTrained();
         if (working) {
-          trainFor(8, page.state["net.seed"]);
+          trainFor(dragging ? SLICE : 8, page.state["net.seed"]);
           plane = planeOf(runs.filter((run) => run.training).map((run) => run.training), plane);
           if (isTrained()) {
             plane = planeOf(runs.map((run) => run.training), null);

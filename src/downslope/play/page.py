@@ -48,9 +48,10 @@ SCRIPTS = (
     "training.js",
     "network.js",
     "lessons.js",
+    "frames.js",
     "play.js",
 )
-"""In the order in which they need each other; what is mounted into the page stands before the last."""
+"""In the order in which they need each other; what is mounted into the page stands before the frames."""
 
 OWN_STYLES = ("page.css", "own.css", "formula.css", "lessons.css", "network.css")
 

@@ -1,19 +1,7 @@
 // The page: what changes the state, and what is shown of it.
 
-const ground = find("ground");
 const [parts, languages, rateKinds] = ["part", "lang", "rates"].map((name) => [...document.querySelectorAll(`[data-${name}]`)]);
-const handle = find("start");
-let asked = false;
-let dragging = false;
-const SLICE = 1; // the milliseconds of a frame for what is worked out bit by bit, while things move
 const WAITS = ["start", "lr", "settings"]; // while these are dragged, words follow a tenth of a second later
-addEventListener("pointerdown", () => (dragging = true), true);
-for (const end of ["pointerup", "pointercancel"]) {
-  addEventListener(end, () => {
-    dragging = false;
-    ask();
-  }, true);
-}
 const told = {
   get toggle() { return say("walker.toggle"); },
   get limitless() { return say("limitless"); },
@@ -42,93 +30,6 @@ function change(patch) {
   ask();
 }
 
-// Says in words, and to what is mounted, what has changed.
-let changed = false;
-function showChanged() {
-  changed = false;
-  showState();
-  for (const module of mounted) module.changed?.(page);
-}
-
-// Pictures are drawn at most once per frame, however much has changed.
-function ask() {
-  if (asked) return;
-  asked = true;
-  requestAnimationFrame(frame);
-}
-
-// What is done in one frame: a step of the film, a slice of what is still to be worked out or some of the words, and the
-// pictures. After the last of it there is one frame more, in which nothing moves: it shows all as it is.
-let frames = 0;
-let moving = false;
-let written = false;
-function frame(time) {
-  [asked, written] = [false, false];
-  frames++;
-  if (now.playing) going.advance(time);
-  const busy = changed || isWaiting() || !isTried() || !isClouded();
-  moving = now.playing || (dragging && busy);
-  if (changed && isTime(time, "state")) showChanged();
-  if (!written) work(moving ? SLICE : 12);
-  if (busy) ask();
-  draw(time);
-}
-
-function work(milliseconds) {
-  if (isWaiting() && (frames % 3 || !dragging)) {
-    walkOn(milliseconds);
-    changed = true;
-  } else if (!isTried()) {
-    tryRates(milliseconds);
-    changed ||= state.lr === "best";
-  } else if (!isClouded()) workClouds(milliseconds);
-}
-
-// What is in sight, or will be soon: while things move nothing else is drawn.
-const isDrawn = (id) => inSight.has(find(id)) || !moving;
-const inSight = new Set();
-const sight = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) inSight.add(target);
-    else inSight.delete(target);
-  }
-  ask();
-}, { rootMargin: "100px" });
-for (const id of ["closely", "numbers"]) sight.observe(find(id));
-
-// Whether words and numbers are to be written anew: ten times a second while things move, which is as fast as they can be
-// read, and not all in one frame.
-const lastTime = {};
-function isTime(time, what) {
-  if (!moving) return true;
-  if (written || time - (lastTime[what] ?? 0) < 100) return false;
-  lastTime[what] = time;
-  return (written = true);
-}
-
-// All pictures; while something is dragged, of the two charts one in each frame.
-function draw(time) {
-  const drawn = scene();
-  if (!state.hide.includes("stage")) {
-    const drawing = drawGround(ground, drawn);
-    placeHandle(handle, surface, state.start, drawing);
-    drawClouds(drawing);
-    if (lookedAt().shown) drawForces(drawing.context, lookedAt(), drawing.place);
-    if (!dragging || !moving || frames % 2) drawLosses(find("curves"), drawn);
-    if (!dragging || !moving || !(frames % 2)) drawCanyon(find("canyon"));
-  }
-  if (isDrawn("closely")) drawClosely(time);
-  if (find("weather").open && isTime(time, "weather")) fillWeather();
-  if (isDrawn("numbers") && isTime(time, "numbers")) {
-    find("at").textContent = `${now.step}`;
-    fillNow(drawn, told);
-  }
-  find("scrubber").value = now.step;
-  find("scrubber").setAttribute("aria-valuetext", say("step.of", { step: now.step, steps: state.steps }));
-  find("step").textContent = `${now.step}`;
-  for (const module of mounted) module.drawn?.(page);
-}
-
 // Keeps the link up to date, a little later, since browsers count how often that is done.
 let keeping = 0;
 function keep() {
@@ -150,20 +51,25 @@ function tell() {
 
 const moveStart = (values) => change({ start: placeWithin(surface, values) });
 
-// Shows the state in all that it can be changed with.
+// What shows the state, in the order in which it is to be done.
+const changes = () => [showLanguage, showChoices, showHeads, showStart, showWalkers, showNumbers, showClosely, showSettings, showWeather, showShare, showAdd, ...mounted.map((module) => module.changed ?? Boolean)];
+
 let said = false;
-function showState() {
-  if (document.documentElement.lang !== state.lang || !said) {
-    said = true;
-    document.documentElement.lang = words.language = state.lang;
-    sayAll();
-    for (const group of find("surface").querySelectorAll("optgroup")) group.label = say(group.dataset.key);
-    for (const option of find("surface").options) option.textContent = option.value ? surfaceCalled(option.value) : say("formula.type");
-  }
+function showLanguage() {
+  if (document.documentElement.lang === state.lang && said) return;
+  said = true;
+  document.documentElement.lang = words.language = state.lang;
+  sayAll();
+  for (const group of find("surface").querySelectorAll("optgroup")) group.label = say(group.dataset.key);
+  for (const option of find("surface").options) option.textContent = option.value ? surfaceCalled(option.value) : say("formula.type");
+}
+
+function showChoices() {
   find("surface").value = isTyped() ? "" : state.surface;
   find("teaches").textContent = isSaid(`surface.${state.surface}.teaches`) ? say(`surface.${state.surface}.teaches`) : "";
   find("scrubber").max = state.steps;
   find("steps").textContent = state.steps.toLocaleString(state.lang);
+  find("step-count").value = state.steps;
   find("speed").value = String(state.speed);
   for (const button of languages) button.setAttribute("aria-pressed", String(button.dataset.lang === state.lang));
   for (const button of rateKinds) {
@@ -171,16 +77,7 @@ function showState() {
     button.setAttribute("aria-pressed", String(button.dataset.rates === kind));
   }
   for (const each of parts) each.hidden = state.hide.includes(each.dataset.part);
-  showHeads();
-  showStart();
   going.labelled();
-  showWalkers();
-  showClosely();
-  showSettings();
-  showWeather();
-  showShare();
-  showAdd();
-  find("step-count").value = state.steps;
 }
 
 // The heads of the table's columns that depend on how many weights there are.
@@ -228,7 +125,6 @@ function showWalkers() {
     showShown(walker);
     walker.chip.setAttribute("aria-pressed", String(walker.shown));
   }
-  showNumbers();
 }
 
 function chipOf(walker) {
@@ -282,9 +178,8 @@ function openLink(link) {
   now.step = state.t;
   recompute(!dragging);
   now.step = Math.min(state.t, state.steps);
-  showState();
+  showChanged();
   showLeft(left);
-  for (const module of mounted) module.changed?.(page);
   ask();
 }
 
@@ -338,7 +233,6 @@ new ResizeObserver(() => {
 for (const query of ["(prefers-color-scheme: dark)", "print"]) {
   matchMedia(query).addEventListener("change", () => {
     drawAllKeys();
-    moving = false;
     draw();
   });
 }
