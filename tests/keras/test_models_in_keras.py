@@ -9,6 +9,7 @@ import downslope
 from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.order import batch_order
 from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.columns import DataError
 from downslope.lab.problems.examples import examples_of
 
@@ -23,9 +24,9 @@ def make_net(seed):
     )
 
 
-def engine_of(make, rules=("sgd",), loss=None):
+def engine_of(make, rules=("sgd",), loss=None, **options):
     entrants = {name: Entrant.of(name, getattr(downslope, name), {}) for name in rules}
-    return ModelEngine(make, examples_for((X, CLASSES), loss, epochs=2, batch_size=16), entrants, loss=loss)
+    return ModelEngine(make, examples_for((X, CLASSES), loss, epochs=2, batch_size=16), entrants, loss=loss, **options)
 
 
 def loop(parts, seed, lr):
@@ -47,14 +48,16 @@ def loop(parts, seed, lr):
     return losses, loss_on(parts.test)
 
 
-def test_a_run_is_a_loop_of_keras_and_the_same_after_others():
-    engine = engine_of(make_net)
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_run_is_a_loop_of_keras_and_the_same_after_others(schedule):
+    engine = engine_of(make_net, schedule=Schedule.of(schedule))
     first, other, again = (
         engine.run(Entry("sgd", lr, seed, "verdict")) for lr, seed in ((0.05, 7), (0.5, 3), (0.05, 7))
     )
     assert again == first
     for run in (first, other):
-        losses, test = loop(engine.examples.split(0, run.seed), run.seed, run.lr)
+        rate = run.lr if schedule == "constant" else keras.optimizers.schedules.CosineDecay(run.lr, 8)
+        losses, test = loop(engine.examples.split(0, run.seed), run.seed, rate)
         assert run.valid_loss == pytest.approx(losses, rel=1e-6)
         assert run.test_loss == pytest.approx(test, rel=1e-6)
     assert first.train_loss[0] != first.valid_loss[0]

@@ -17,6 +17,7 @@ from downslope.lab.engines.learner import Stacking
 from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.order import batch_order
 from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.builtin import load_problem
 
 RANDOM = np.random.default_rng(0)
@@ -40,7 +41,7 @@ def engine_of(make, data=(X, CLASSES), loss=None, epochs=3, batch_size=16, **opt
     return ModelEngine(make, examples, ENTRANTS, loss=loss, **options)
 
 
-def loop(make, data, criterion, kind, seed, epochs=3, batch_size=16, **settings):
+def loop(make, data, criterion, kind, seed, epochs=3, batch_size=16, cosine=False, **settings):
     """Validation losses, mean training losses and the loss on the test rows, of a loop as a user would write it."""
     examples = examples_for(data, None, batch_size=batch_size)
     x, y = (torch.from_numpy(array) for array in examples.prepared(None))
@@ -48,6 +49,8 @@ def loop(make, data, criterion, kind, seed, epochs=3, batch_size=16, **settings)
     torch.manual_seed(seed)
     model = make(seed)
     optimizer = kind(model.parameters(), **settings)
+    steps = epochs * (len(train) // batch_size)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if cosine else None
 
     def loss_on(rows):
         model.eval()
@@ -63,6 +66,8 @@ def loop(make, data, criterion, kind, seed, epochs=3, batch_size=16, **settings)
             loss = criterion(model(x[rows]), y[rows])
             loss.backward()
             optimizer.step()
+            if cosine:
+                scheduler.step()
             seen.append(loss.item())
         losses.append(loss_on(valid))
         means.append(np.mean(seen))
@@ -70,16 +75,17 @@ def loop(make, data, criterion, kind, seed, epochs=3, batch_size=16, **settings)
 
 
 @pytest.mark.parametrize(
-    ("make", "rule", "kind", "settings"),
+    ("make", "rule", "kind", "schedule"),
     [
-        (mlp, "sgd", torch.optim.SGD, {}),
-        (restless, "sgd", torch.optim.SGD, {}),
-        (mlp, "adam", torch.optim.Adam, {}),
+        (mlp, "sgd", torch.optim.SGD, "cosine"),
+        (restless, "sgd", torch.optim.SGD, "constant"),
+        (mlp, "adam", torch.optim.Adam, "constant"),
     ],
 )
-def test_a_run_is_a_loop_of_pytorch(make, rule, kind, settings):
-    (run,) = finished(engine_of(make), Entry(rule, 0.05, 7, "verdict"))
-    losses, means, test = loop(make, (X, CLASSES), nn.functional.cross_entropy, kind, 7, lr=0.05, **settings)
+def test_a_run_is_a_loop_of_pytorch(make, rule, kind, schedule):
+    (run,) = finished(engine_of(make, schedule=Schedule.of(schedule)), Entry(rule, 0.05, 7, "verdict"))
+    cosine = schedule == "cosine"
+    losses, means, test = loop(make, (X, CLASSES), nn.functional.cross_entropy, kind, 7, cosine=cosine, lr=0.05)
     assert run.valid_loss == pytest.approx(losses, rel=1e-6)
     assert run.train_loss == pytest.approx(means, rel=1e-6)
     assert run.test_loss == pytest.approx(test, rel=1e-6)
@@ -206,7 +212,7 @@ def test_runs_that_are_stacked_are_those_that_are_trained_alone(rule, data):
         return model
 
     table = rule == "sgd"
-    engine = engine_of(make, data, batch_size=16)
+    engine = engine_of(make, data, batch_size=16, schedule=Schedule.of("one-cycle" if rule == "adam" else "constant"))
     engine.stacking = Stacking(6, "asked for")
     rates = (0.02, 0.05, 1e12, 0.1, 0.01, 0.03, 0.07, 0.04, 0.06, 0.08)  # the last four are no full stack
     entries = [Entry(rule, lr, seed, "verdict", observed=seed == 1) for seed, lr in enumerate(rates)]

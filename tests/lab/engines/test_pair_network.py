@@ -42,7 +42,8 @@ def engine_of(make, data=(X, CLASSES), loss=None):
 def loop(seed, lr):
     """Validation losses and the loss on the test rows of a loop of Optax."""
     train, valid, test = examples_for((X, CLASSES), None).split(0, seed)
-    weights, optimizer = init(jax.random.key(seed)), optax.adam(lr)
+    steps = 3 * (len(train) // 16)
+    weights, optimizer = init(jax.random.key(seed)), optax.adam(optax.cosine_decay_schedule(lr, steps))
     state = optimizer.init(weights)
     x, y = jnp.asarray(X), jnp.asarray(CLASSES)
     loss = jax.jit(lambda w, rows: surprise(apply(w, x[rows]), y[rows]))
@@ -63,7 +64,8 @@ def taking_rows(key, x):
 
 def test_a_race_on_a_network_of_jax_is_a_loop_of_optax():
     few = {"learning_rates": [0.05], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 1, "threads": 1}
-    found = race(model=make_net, data=(X, CLASSES), rules={"adam": downslope.adam}, epochs=3, batch_size=16, **few)
+    few |= {"epochs": 3, "batch_size": 16, "schedule": "cosine"}
+    found = race(model=make_net, data=(X, CLASSES), rules={"adam": downslope.adam}, **few)
     (run,) = found.rules[0].verdict
     losses, test = loop(run.seed, found.rules[0].best_lr)
     assert run.valid_loss == pytest.approx(losses, rel=1e-4)

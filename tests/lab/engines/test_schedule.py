@@ -147,7 +147,6 @@ def test_a_race_with_a_schedule():
         ({"schedule": lambda done: "low"}, "gives 'low'; return a number"),
         ({"schedule": "cosine"}, "schedule='cosine' needs the number of steps of a run; give steps too"),
         ({"problem": "parabola", "schedule": "cosine", "why": True}, "does not go with why=True"),
-        ({"problem": "digits", "schedule": "cosine", "model": len, "data": "digits"}, "does not go with a model"),
     ],
 )
 def test_what_is_no_schedule_is_refused(arguments, said):

@@ -69,14 +69,14 @@ class KerasModels:
             optimizer.build(model.trainable_variables)
             starts = [np.array(variable) for variable in optimizer.variables]
             self._compiled[id(entrant)] = (entrant, model, starts)
-            return KerasLearner(self, model, sight)
+            return KerasLearner(self, model, lr, sight)
         _, compiled, starts = known
         for mine, new in zip(compiled.variables, model.variables, strict=True):
             mine.assign(new)
         for variable, start in zip(compiled.optimizer.variables, starts, strict=True):
             variable.assign(start)
         compiled.optimizer.learning_rate = lr
-        return KerasLearner(self, compiled, sight)
+        return KerasLearner(self, compiled, lr, sight)
 
     def arrays(self, model: Any) -> Mapping[str, NDArray[Any]]:
         """All variables, the states of generators too; Keras counts the names of layers on, so they are numbered."""
@@ -114,14 +114,16 @@ class KerasModels:
 class KerasLearner:
     """A model that is being trained: a `Learner`."""
 
-    def __init__(self, models: KerasModels, model: Any, sight: Sight):
-        self.models, self.model, self.sight = models, model, sight
+    def __init__(self, models: KerasModels, model: Any, lr: float, sight: Sight):
+        self.models, self.model, self.lr, self.sight = models, model, lr, sight
 
-    def epoch(self, batches: NDArray[np.int32]) -> float:
+    def epoch(self, batches: NDArray[np.int32], factors: NDArray[np.float64] | None = None) -> float:
         """Train on some batches; see `Learner`. Keras tells the mean over all since its metrics were reset."""
         self.model.reset_metrics()
         mean = 0.0
-        for rows in batches:
+        for step, rows in enumerate(batches):
+            if factors is not None:
+                self.model.optimizer.learning_rate = self.lr * float(factors[step])
             mean = float(self.model.train_on_batch(self.sight.x[rows], self.sight.y[rows]))
         return mean
 

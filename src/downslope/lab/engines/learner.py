@@ -49,11 +49,12 @@ class Stacking:
 class Learner(Protocol):
     """A model that is being trained: a run, in one framework."""
 
-    def epoch(self, batches: NDArray[np.int32]) -> float:
+    def epoch(self, batches: NDArray[np.int32], factors: NDArray[np.float64] | None = None) -> float:
         """Train on some batches, one step each.
 
         Args:
             batches: Row numbers, shape `(steps, rows per step)`.
+            factors: What the learning rate is multiplied by at each step; None: nothing.
 
         Returns:
             The mean of their losses, each taken where its gradient is.

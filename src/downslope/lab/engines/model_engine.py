@@ -18,19 +18,16 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.apart import Apart, RunError, check_limit
 from downslope.lab.engines.factory import Make, look_at, try_out
-from downslope.lab.engines.learner import TASKS, Learner, Loss, Sight, Stacking, check_loss
-from downslope.lab.engines.order import batch_order
-from downslope.lab.engines.protocol import SEEDS_PER_RACE, Description, Entrant, Entry, Progress, Run, Snapshot
+from downslope.lab.engines.learner import TASKS, Learner, Loss, Stacking, check_loss
+from downslope.lab.engines.model_rows import ModelRows
+from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Run, Snapshot
 from downslope.lab.engines.recorder import Losses, Recorder
+from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.examples import Examples, examples_of
-from downslope.lab.problems.problem import Parts, Problem
+from downslope.lab.problems.problem import Problem
 
 if TYPE_CHECKING:
     from downslope.lab.engines.jax_engine import JaxEngine
-    from downslope.lab.engines.torch_stack import TorchStack
-
-KEPT = 16
-"""So many splits of the rows are kept."""
 
 
 def examples_for(
@@ -71,6 +68,7 @@ class ModelEngine:
         varied: Whether each seed has a split of its own; otherwise all have the first of the family.
         limit: How many seconds a run has; None: as many as it takes.
         quiet: Whether what models print is held back; the end of it is told with the cause of a failure.
+        schedule: How the learning rate changes in a run.
         clock: Gives seconds.
 
     Attributes:
@@ -108,6 +106,7 @@ class ModelEngine:
         varied: bool = True,
         limit: float | None = None,
         quiet: bool = True,
+        schedule: Schedule = CONSTANT,
         clock: Callable[[], float] = time.perf_counter,
     ):
         check_loss(loss)
@@ -115,22 +114,21 @@ class ModelEngine:
         usual: Loss = "cross-entropy" if examples.task == "classification" else "mse"
         self.loss = usual if loss is None else loss
         self.examples, self._make, self._entrants, self.clock = examples, make, entrants, clock
-        self._split_seed, self._varied, self._limit, self._quiet = split_seed, varied, limit, quiet
+        self._split_seed, self._limit, self._quiet = split_seed, limit, quiet
         self.seconds = dict.fromkeys(entrants, 0.0)
         self.error: BaseException | None = None
-        self._split = functools.lru_cache(KEPT)(lambda number: examples.split(split_seed, number))
-        self._sight = functools.lru_cache(KEPT)(lambda number: Sight(*examples.prepared(self._split(number))))
+        self._rows = ModelRows(examples, split_seed, varied, seeds[0])
+        self._table = functools.lru_cache(1)(schedule.table)
+        self._schedule = schedule
         classes = examples.outputs if isinstance(examples, Problem) else examples.classes
-        sample = self._sight(self.split_number(seeds[0])).x[:2]
+        sample = self._rows.sight(seeds[0]).x[:2]
         made = look_at(make, self.loss, classes, sample, seeds, quiet=quiet)
         self.cautions, self._models, self._network = made.cautions, made.models, made.network
-        rows = self._parts(seeds[0]).train
-        self._batch_size = min(examples.batch_size, len(rows))
-        self._steps = len(rows) // self._batch_size
+        rows = self._rows.parts(seeds[0]).train
         name, entrant = next(iter(entrants.items()))
         entry = Entry(name, entrant.default_lr or entrant.lr or 1e-3, seeds[0])
         first = try_out(
-            lambda: self._learner(entry, entrant), rows[: self._batch_size], self.loss, quiet=quiet, seed=seeds[0]
+            lambda: self._learner(entry, entrant), rows[: self._rows.batch_size], self.loss, quiet=quiet, seed=seeds[0]
         )
         self._weights = sum(array.size for array in first.weights())
         self.stacking = self._whether_to_stack(entry, seeds)
@@ -138,7 +136,7 @@ class ModelEngine:
     @property
     def description(self) -> Description:
         """The model, and what each run of it is."""
-        return Description(self._network, self._weights, self._batch_size, self._steps, self.examples.epochs)
+        return Description(self._network, self._weights, self._rows.batch_size, self._rows.steps, self.examples.epochs)
 
     def shorten(self, epochs: int) -> None:
         """Give runs that begin from now on so many epochs."""
@@ -172,14 +170,15 @@ class ModelEngine:
             self._entrants,
             threads=threads,
             split_seed=self._split_seed,
-            varied=self._varied,
+            varied=self._rows.varied,
+            schedule=self._schedule,
             clock=self.clock,
             model=network,
         )
 
     def split_number(self, seed: int) -> int:
         """Which split of the family the runs of a seed are trained and validated on."""
-        return seed % SEEDS_PER_RACE if self._varied else 0
+        return self._rows.split_number(seed)
 
     def train(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs one after the other, and report after every epoch.
@@ -246,7 +245,7 @@ class ModelEngine:
                 if over and entry.phase == "verdict":
                     test = (math.inf, 0.0)
                     if recorder.diverged_at is None:
-                        rows = self._parts(entry.seed).test
+                        rows = self._rows.parts(entry.seed).test
                         test = apart.call(functools.partial(learner.evaluate, rows))
             except RunError as error:
                 self.error = self.error or error.__cause__
@@ -275,8 +274,7 @@ class ModelEngine:
 
         models, entrant = self._models, self._entrants[entry.rule]
         assert isinstance(models, TorchModels)
-        rows = self._parts(entry.seed).train
-        batches = rows[batch_order(entry.seed, 1, len(rows), self._batch_size)]
+        batches = self._rows.batches(entry.seed, 1)
 
         def begun(which: int) -> Any:
             one = replace(entry, seed=seeds[which])
@@ -290,117 +288,57 @@ class ModelEngine:
 
     def _stacked(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs of one rule together; where one raises something, each by itself, so that it has its cause."""
+        from downslope.lab.engines.stacked_runs import StackedRuns
         from downslope.lab.engines.torch_learner import TorchModels
-        from downslope.lab.engines.torch_stack import TorchStack
 
-        models, entrant = self._models, self._entrants[entries[0].rule]
+        rule = entries[0].rule
+        models, entrant = self._models, self._entrants[rule]
         assert isinstance(models, TorchModels)
-        aparts = [Apart(entry.seed, quiet=self._quiet) for entry in entries]
-        start = self.clock()
-        alive = [Recorder(entry, []) for entry in entries]
+        together = StackedRuns(
+            models,
+            self._rows,
+            entrant,
+            entries,
+            epochs=self.examples.epochs,
+            factors=self._factors,
+            quiet=self._quiet,
+        )
+
+        def begin(entry: Entry) -> Any:
+            return self._learner(entry, entrant)
+
         try:
-            learners: Any = [
-                apart.call(functools.partial(self._learner, entry, entrant))
-                for apart, entry in zip(aparts, entries, strict=True)
-            ]
-            rates = [entry.lr for entry in entries]
-            stack = aparts[0].call(lambda: TorchStack(models, learners, entrant, rates))
-            train, valid = (
-                aparts[0].call(functools.partial(stack.evaluate, self._rows(entries, part))) for part in (0, 1)
-            )
-            begun = (train[0], *valid)
-            for recorder, losses in zip(alive, zip(*begun, strict=True), strict=True):
-                recorder.add(Losses(*map(float, losses)))
-                recorder.diverged_at = None if recorder.starts_finite else 0
-            snapshots = self._seen_in(stack, alive)
-            trained = 0
-            while True:
-                over = [one.diverged_at is not None or one.epochs == self.examples.epochs for one in alive]
-                ended = [one for one, its in zip(alive, over, strict=True) if its]
-                finished = self._finished(aparts[0], stack, alive) if any(over) else ()
-                seconds = self.clock() - start
-                start += seconds
-                self.seconds[entries[0].rule] += seconds
-                skipped = sum(self.examples.epochs - max(one.epochs, 0) for one in ended)
-                done = tuple(run for run, its in zip(finished, over, strict=False) if its)
-                kept = [lane for lane, its in enumerate(over) if not its]
-                alive = [alive[lane] for lane in kept]
-                yield Progress(entries[0].rule, trained, skipped, done, seconds, tuple(snapshots))
-                if not alive:
-                    return
-                if len(kept) < len(over):
-                    stack.keep(kept)
-                aparts[0].call(functools.partial(self._stacked_epoch, stack, alive))
-                snapshots, trained = self._seen_in(stack, alive), len(alive)
+            for progress in together.train(begin, self.clock):
+                self.seconds[rule] += progress.seconds
+                yield progress
         except RunError:
-            for one in alive:
+            for one in together.alive:
                 yield from self._run(one.entry)
 
-    def _rows(self, entries: Sequence[Entry], part: int) -> NDArray[np.int32]:
-        """The rows of one part of the data for each run, shape `(runs, rows)`."""
-        return np.stack([self._parts(entry.seed)[part] for entry in entries])
-
-    def _stacked_epoch(self, stack: TorchStack, alive: Sequence[Recorder]) -> None:
-        """Train runs for an epoch, and record it."""
-        entries = [one.entry for one in alive]
-        epoch = alive[0].epochs + 1
-        train = self._rows(entries, 0)
-        orders = [batch_order(entry.seed, epoch, train.shape[1], self._batch_size) for entry in entries]
-        losses = stack.epoch(np.stack([rows[order] for rows, order in zip(train, orders, strict=True)]))
-        finite = stack.finite()
-        valid = stack.evaluate(self._rows(entries, 1))
-        for one, holds, *found in zip(alive, finite, losses, *valid, strict=True):
-            one.add(Losses(*map(float, found)))
-            if one.has_run_away or not holds:
-                one.diverged_at = epoch
-
-    def _seen_in(self, stack: TorchStack, alive: Sequence[Recorder]) -> list[Snapshot]:
-        """Snapshots of those runs that somebody wants to see."""
-        return [
-            Snapshot(one.entry, one.epochs, stack.weights_of(lane), {}, {}, one.epochs * self._steps)
-            for lane, one in enumerate(alive)
-            if one.entry.observed
-        ]
-
-    def _finished(self, apart: Apart, stack: TorchStack, alive: Sequence[Recorder]) -> list[Run]:
-        """The runs of a stack as if all had ended; the test rows are looked at for the verdict."""
-        entries = [one.entry for one in alive]
-        tested: Any = None
-        if any(one.entry.phase == "verdict" and one.diverged_at is None for one in alive) and (
-            alive[0].epochs == self.examples.epochs
-        ):
-            tested = np.stack(apart.call(lambda: stack.evaluate(self._rows(entries, 2))), axis=1)
-        runs = []
-        for lane, one in enumerate(alive):
-            test = None
-            if one.entry.phase == "verdict":
-                lost = one.diverged_at is not None or tested is None
-                test = (math.inf, 0.0) if lost else (float(tested[lane, 0]), float(tested[lane, 1]))
-            runs.append(one.run(self.examples.epochs, self.loss == "cross-entropy", test))
-        return runs
-
     def _learner(self, entry: Entry, entrant: Entrant) -> Learner:
-        sight = self._sight(self.split_number(entry.seed))
-        return self._models.learner(self._begun(entry.seed), entrant, entry.lr, sight)
+        return self._models.learner(self._begun(entry.seed), entrant, entry.lr, self._rows.sight(entry.seed))
 
     def _begun(self, seed: int) -> Any:
         """A model with its weights."""
         return self._models.begun(self._make(seed), seed)
 
     def _begin(self, learner: Learner, seed: int) -> Losses:
-        parts = self._parts(seed)
+        parts = self._rows.parts(seed)
         return Losses(learner.evaluate(parts.train)[0], *learner.evaluate(parts.valid))
 
     def _epoch(self, learner: Learner, seed: int, epoch: int) -> Losses:
-        parts = self._parts(seed)
-        batches = parts.train[batch_order(seed, epoch, len(parts.train), self._batch_size)]
-        return Losses(learner.epoch(batches), *learner.evaluate(parts.valid))
+        loss = learner.epoch(self._rows.batches(seed, epoch), self._factors(epoch))
+        return Losses(loss, *learner.evaluate(self._rows.parts(seed).valid))
+
+    def _factors(self, epoch: int) -> NDArray[np.float64] | None:
+        """What the learning rate is multiplied by at each step of an epoch; None: nothing."""
+        if self._schedule.constant:
+            return None
+        steps = self._rows.steps
+        return self._table(self.examples.epochs * steps)[(epoch - 1) * steps : epoch * steps]
 
     def _seen(self, entry: Entry, epoch: int, learner: Learner) -> list[Snapshot]:
         """A snapshot of a run, if somebody wants it; what its rule remembers stays with the framework's optimizer."""
         if not entry.observed:
             return []
-        return [Snapshot(entry, epoch, learner.weights(), {}, {}, epoch * self._steps)]
-
-    def _parts(self, seed: int) -> Parts:
-        return self._split(self.split_number(seed))
+        return [Snapshot(entry, epoch, learner.weights(), {}, {}, epoch * self._rows.steps)]

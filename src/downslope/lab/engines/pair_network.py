@@ -205,8 +205,8 @@ class _Trial:
         if not self._weights:
             raise ValueError("the network has no weight to train")
 
-    def epoch(self, batches: NDArray[np.int32]) -> float:
-        """The gradient, compiled as it is in training."""
+    def epoch(self, batches: NDArray[np.int32], factors: NDArray[np.float64] | None = None) -> float:
+        """The gradient, compiled as it is in training, at any learning rate."""
         x, y = (jnp.asarray(array[batches[0]]) for array in self.sight)
         loss, gradient = jax.jit(jax.value_and_grad(partial(mean_loss, self.network)))(self._weights, x, y)
         if not any(bool(jnp.any(one != 0)) for one in gradient):

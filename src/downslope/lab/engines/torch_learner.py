@@ -116,6 +116,25 @@ class TorchModels:
         return nn.functional.cross_entropy(outputs.movedim(axis, 1), targets)
 
 
+class Rates:
+    """The learning rates of an optimizer of PyTorch, which a schedule multiplies.
+
+    Args:
+        optimizer: With the rates that are multiplied; groups of its parameters may leave it later.
+    """
+
+    def __init__(self, optimizer: Any):
+        self._groups = optimizer.param_groups
+        for group in self._groups:
+            group.setdefault("initial_lr", group["lr"])  # where PyTorch's own schedulers keep it
+
+    def follow(self, factors: NDArray[np.float64] | None, step: int) -> None:
+        """Set them for a step; None: leave them."""
+        if factors is not None:
+            for group in self._groups:
+                group["lr"] = group["initial_lr"] * float(factors[step])
+
+
 class TorchLearner:
     """A module that is being trained: a `Learner`."""
 
@@ -130,12 +149,14 @@ class TorchLearner:
     ):
         self.models, self.model, self.trained, self.optimizer = models, model, trained, optimizer
         self.x, self.y = x, y
+        self._rates = Rates(optimizer)
 
-    def epoch(self, batches: NDArray[np.int32]) -> float:
+    def epoch(self, batches: NDArray[np.int32], factors: NDArray[np.float64] | None = None) -> float:
         """Train on some batches; see `Learner`."""
         self.model.train()
         total = torch.zeros((), device=self.x.device, dtype=torch.float64)
-        for rows in torch.from_numpy(batches).long().to(self.x.device):
+        for step, rows in enumerate(torch.from_numpy(batches).long().to(self.x.device)):
+            self._rates.follow(factors, step)
             self.optimizer.zero_grad()
             loss = self.models.value(self.model(self.x[rows]), self.y[rows])
             if not loss.requires_grad:

@@ -22,7 +22,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from downslope.lab.engines.learner import Stacking, adds_up, class_axis
 from downslope.lab.engines.optimizers import optimizer_for
 from downslope.lab.engines.protocol import Entrant
-from downslope.lab.engines.torch_learner import TorchLearner, TorchModels
+from downslope.lab.engines.torch_learner import Rates, TorchLearner, TorchModels
 
 LANES = 32
 """So many runs are stacked, or fewer of large models."""
@@ -71,6 +71,7 @@ class TorchStack:
         self._lanes = [[nn.Parameter(w[lane]) for w in self.weights] for lane in range(len(rates))]
         groups = [{"params": those, "lr": rate} for those, rate in zip(self._lanes, rates, strict=True)]
         self.optimizer = optimizer_for(groups, entrant, rates[0])
+        self._rates = Rates(self.optimizer)
         self._point()
 
     def _stack(self, weights: Sequence[torch.Tensor]) -> None:
@@ -93,11 +94,12 @@ class TorchStack:
         self.x, self.y = [self.x[lane] for lane in lanes], [self.y[lane] for lane in lanes]
         self._point()
 
-    def epoch(self, batches: NDArray[np.int32]) -> NDArray[np.float64]:
+    def epoch(self, batches: NDArray[np.int32], factors: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Train on some batches.
 
         Args:
             batches: Row numbers, shape `(lanes, steps, rows per step)`.
+            factors: What learning rates are multiplied by at each step; None: nothing.
 
         Returns:
             The mean loss of each lane over its batches, taken where the gradient is.
@@ -105,7 +107,8 @@ class TorchStack:
         self.module.train()
         device = self.weights[0].device
         total = torch.zeros(len(self._lanes), dtype=torch.float64, device=device)
-        for rows in torch.from_numpy(batches).long().to(device).unbind(1):
+        for step, rows in enumerate(torch.from_numpy(batches).long().to(device).unbind(1)):
+            self._rates.follow(factors, step)
             gradients, loss = vmap(self._gradient)(self.weights, self.fixed, *self._rows(rows))
             for held, one in zip(self._gradients, gradients, strict=True):
                 held.copy_(one)

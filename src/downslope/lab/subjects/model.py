@@ -34,7 +34,7 @@ class OnModel:
         threads: Heats at a time, of networks of JAX; None: one per processor.
         limit: The most seconds that a run may take.
         quiet: Whether what models print is held back.
-        schedule: How the learning rate changes in a run: not at all.
+        schedule: How the learning rate changes in a run.
     """
 
     make: Make
@@ -46,12 +46,6 @@ class OnModel:
     schedule: Schedule
 
     defaults = True
-
-    def __post_init__(self) -> None:
-        if not self.schedule.constant:
-            raise ValueError(
-                f"schedule={self.schedule.name!r} does not go with a model of your own, model=make_net; leave one out"
-            )
 
     def course(self, plan: Plan, clock: Clock) -> Course:
         """All that is needed to race on it: the factory is tried, and how its runs are trained is found out."""
@@ -65,6 +59,7 @@ class OnModel:
             varied=plan.splits == "varied",
             limit=self.limit,
             quiet=self.quiet,
+            schedule=self.schedule,
             clock=clock,
         )
         heats = engine.in_heats(plan.seeds, self.threads)
