@@ -1,0 +1,57 @@
+"""The documentation site: `sphinx-build -W -n -b html docs build/site`, without a network."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # the lightest of the three to import
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+from downslope.rule import Rule
+from downslope.version import __version__
+
+project = "downslope"
+author = "the downslope authors"
+project_copyright = "the downslope authors, Apache-2.0"
+release = version = __version__
+language = "en"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml_renderer"]
+exclude_patterns = ["_ext"]
+source_suffix = {".md": "markdown"}
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+
+# Docstrings are written in plain text with `code` and a few `**words**`.
+default_role = "code"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!downslope\.).*"),  # what frameworks call their classes is for their own pages
+    (
+        r"py:class",
+        r"downslope\.(language|targets|training|walks|lab)\..*",
+    ),  # types of fields, on no page
+]
+
+html_math_renderer = "mathml"
+html_theme = "furo"
+html_title = f"downslope {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+# Every letter is in the page's own files: no font, script or picture comes from elsewhere.
+html_theme_options = {"sidebar_hide_name": False, "navigation_with_keys": True}
+
+
+def _has_a_page(app, kind, name, thing, skip, options):
+    """Rules are documented by pages of their own, written from their formulas."""
+    return True if isinstance(thing, Rule) else None
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", _has_a_page)
