@@ -28,7 +28,8 @@ BELOW = {
     "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "training", "backends"}
     | {"numpy", "torch", "keras", "optax"},
     "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "dialects", "version"},
-    "lab.subjects": {"lab.problems", "lab.engines", "lab.races", "lab.subjects"},
+    "lab.keeping": {"lab.engines", "lab.races", "lab.keeping", "language", "backends", "files", "version"},
+    "lab.subjects": {"lab.problems", "lab.engines", "lab.races", "lab.keeping", "lab.subjects"},
     "lab.report": {"lab.problems", "lab.engines", "lab.races", "lab.report", "dialects", "recipes", "pages", "files"}
     | {"version"},
     "files": set(),

@@ -65,6 +65,13 @@ def check(path: str | Path) -> Path:
     return target
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder, and nothing that is being written."""
+    for draft in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            _remove_if_left(draft)
+
+
 def _permissions(path: str | Path, target: Path) -> os.stat_result | None:
     """What is there now; None if nothing is."""
     try:

@@ -7,6 +7,8 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from downslope.lab.engines.factory import Make
@@ -14,6 +16,8 @@ from downslope.lab.engines.learner import Loss
 from downslope.lab.engines.own_engine import Train
 from downslope.lab.engines.protocol import Engine, Progress
 from downslope.lab.engines.schedule import Factor, Schedule
+from downslope.lab.keeping.folder import Folder
+from downslope.lab.keeping.kept import KeptEngine
 from downslope.lab.now import entrant_now
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.allowance import Allowance
@@ -62,6 +66,9 @@ def race(
     quiet: bool = True,
     progress: bool | None = None,
     watch: Callable[[Stage | Progress], None] | None = None,
+    folder: str | Path | Folder | None = None,
+    mix: bool = False,
+    version: str = "",
 ) -> Race:
     """Race update rules on a network and data, a model or a training of your own, each at its own best learning rate.
 
@@ -144,6 +151,14 @@ def race(
             and of a model or training of your own, what every rule reaches in a first run at its default learning rate.
             By default in a terminal and in a notebook, unless `watch` is given.
         watch: Called with a `Stage` when a part of the race begins, and with the engine's progress after every epoch.
+        folder: Where every run is kept within two seconds of its end, whatever happens then; a new one is made. What is
+            there already is not trained again: so the same call goes on after any interruption, and ends bit for bit
+            where it would have ended, and one with more rules, seeds or learning rates trains only what is lacking. A
+            folder of another race is refused.
+        mix: Whether to count runs of that folder too that have been trained on another processor or by other versions
+            of libraries, so that their last digits may be others.
+        version: What tells your model or training from an earlier one, in a folder; by default the text of the file
+            that it is in.
 
     Returns:
         All that was found. After Ctrl-C, what was found until then, marked as interrupted.
@@ -177,6 +192,7 @@ def race(
         "steps": steps,
         "limit": limit,
         "quiet": quiet,
+        "version": version,
     }
     usual = {name: argument.default for name, argument in inspect.signature(race).parameters.items()}
     subject = subject_of(about, usual, planned)
@@ -205,21 +221,44 @@ def race(
     course = subject.course(plan, time.perf_counter if allowed is None else allowed.clock)
     if allowed is not None and course.unpriced:
         raise ValueError(f"budget: {course.unpriced}")
-    engine = course.engine  # handed to the race here and nowhere else
+    engine, kept = course.engine, None
+    if folder is not None:
+        if allowed is not None:
+            raise ValueError(
+                "folder: what a budget leaves out depends on the clock, so that a race with a budget cannot go on; "
+                "leave one of them out"
+            )
+        place, identity = Folder.of(folder, mix=mix), course.identity()
+        course.decide(place.open(identity, course.decided).decided)
+        engine = kept = KeptEngine(course.engine, plan.entrants, place, identity)
+    elif mix:
+        raise ValueError("mix=True is for the runs in a folder; give folder too")
     allowance = None
     if allowed is not None:
         allowance = Allowance(allowed, engine, plan, shorten=course.shorten, why=why)
-    tuning = Tuning(engine, plan, allowance=allowance)
-    return _raced(course, tuning, functools.partial(watched, watch, progress, list(plan.entrants)))
+    tuning = Tuning(engine, plan, allowance=allowance)  # an engine is handed to a race here and nowhere else
+    show = functools.partial(watched, watch, progress, list(plan.entrants))
+    if kept is None:
+        return _raced(course, tuning, show)
+    kept.observe(tuning)
+    race_so_far = _raced(replace(course, check=kept.checked(course.check)), tuning, show, kept)
+    kept.conclude(race_so_far)
+    return race_so_far
 
 
-def _raced(course: Course, tuning: Tuning, show: Callable[[Engine], AbstractContextManager[Watch]]) -> Race:
+def _raced(
+    course: Course,
+    tuning: Tuning,
+    show: Callable[[Engine], AbstractContextManager[Watch]],
+    kept: KeptEngine | None = None,
+) -> Race:
     """The race itself, from the first run to all that is told of it.
 
     Args:
         course: What is raced on.
         tuning: The race, of which no run has been trained.
         show: Around the runs of an engine: what is called with the events.
+        kept: The engine of the race, if it keeps runs.
     """
     start = time.perf_counter()
     explanation, interrupted = course.explanation, False
@@ -241,6 +280,7 @@ def _raced(course: Course, tuning: Tuning, show: Callable[[Engine], AbstractCont
                     explanation.conclude(tuning)
     except KeyboardInterrupt:
         interrupted = True
+    tuning.cautions += [] if kept is None else kept.cautions
     while True:  # whatever is pressed: what is left takes a second, and nobody wants to lose a race
         try:
             why = None if explanation is None else explanation.why(tuning.plan)

@@ -96,6 +96,11 @@ class JaxEngine:
             epochs=self.problem.epochs,
         )
 
+    @property
+    def lanes(self) -> int:
+        """Runs per heat."""
+        return self._evaluator.lanes
+
     def shorten(self, epochs: int) -> None:
         """Give runs that begin from now on so many epochs; no program is compiled again."""
         self.problem = self._data.problem = replace(self.problem, epochs=epochs)
@@ -103,6 +108,10 @@ class JaxEngine:
     def split_number(self, seed: int) -> int:
         """Which split of the family the runs of a seed are trained and validated on."""
         return self._data.split_number(seed)
+
+    def together(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """Each run by itself: what a lane computes depends on no other."""
+        return ([entry] for entry in entries)
 
     def train(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs, and report after every epoch of every heat.

@@ -194,15 +194,15 @@ class ModelEngine:
                 raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._entrants)}")
             if not (entry.lr > 0 and math.isfinite(entry.lr)):
                 raise ValueError(f"entries: learning rate {entry.lr!r} of {entry.rule}; expected a positive number")
-        for group in self._groups(entries):
+        for group in self.together(entries):
             if len(group) >= self.stacking.fewest:
                 yield from self._stacked(group)
             else:
                 for entry in group:
                     yield from self._run(entry)
 
-    def _groups(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-        """Runs of one rule that are trained together, as many as may be."""
+    def together(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """Runs of one rule that are stacked, as many as may be; each by itself where none are."""
         lanes = self.stacking.lanes
         if lanes == 1:
             yield from ([entry] for entry in entries)

@@ -93,6 +93,10 @@ class OwnEngine:
         """None: how the data are split is the function's affair."""
         return None
 
+    def together(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """Each run by itself: they are trained one after the other."""
+        return ([entry] for entry in entries)
+
     def train(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs one after the other, and report each.
 

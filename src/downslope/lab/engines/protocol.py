@@ -145,6 +145,8 @@ class Snapshot:
         states: The rule's states by name, each with an array of the same shape for each of the weights.
         scalars: The rule's scalar states by name.
         steps: How many steps have been taken: the `t` of the last one.
+        brief: Where a run was answered from a folder, which keeps no more: what `Trails` makes of the weights, of which
+            there are then none, and no states.
     """
 
     entry: Entry
@@ -153,6 +155,7 @@ class Snapshot:
     states: Mapping[str, tuple[NDArray[np.float32], ...]]
     scalars: Mapping[str, float]
     steps: int
+    brief: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,7 @@ class Progress:
         seconds: How long it took; the first of a heat has what goes before, above all the compilation.
         snapshots: The observed runs after this epoch, and before their first step those that began with it: so each has
             its snapshots in order, up to the epoch with which it finished.
+        kept: Whether it is a run that had been finished before, of which nothing was trained now.
     """
 
     rule: str
@@ -196,6 +200,7 @@ class Progress:
     finished: tuple[Run, ...]
     seconds: float = 0.0
     snapshots: tuple[Snapshot, ...] = ()
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,9 @@ class Engine(Protocol):
 
     def split_number(self, seed: int) -> int | None:
         """Which split of the family the runs of a seed are trained and validated on; None if it splits nothing."""
+
+    def together(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+        """These runs in groups: the last digits of a run may depend on the others of its group, and on nothing else."""
 
     def train(self, entries: Sequence[Entry]) -> Iterator[Progress]:
         """Train runs, and report as they go on.

@@ -61,6 +61,9 @@ class Forecast:
         if self.stage == "explaining":
             self.explained.append(progress.seconds)
             return
+        if progress.kept:
+            self.rules[progress.rule].waiting -= progress.skipped
+            return
         self.lanes = max(self.lanes, progress.epochs)
         whole = self.compiled or not progress.finished or any(run.diverged_at is None for run in progress.finished)
         self.rules[progress.rule].add(progress, self._size(progress.epochs), compiled=self.compiled, whole=whole)

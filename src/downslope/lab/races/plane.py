@@ -109,12 +109,26 @@ class Trails:
         self._starts: dict[tuple[str, int], NDArray[np.float64]] = {}
         self._moves: dict[tuple[str, int], list[NDArray[np.float32]]] = {}
 
+    @property
+    def size(self) -> int:
+        """How many numbers are kept of the weights."""
+        return self._brief.size
+
+    @property
+    def summed(self) -> bool:
+        """Whether these are sums of weights, in double precision, and not the weights themselves."""
+        return self._brief.error > 0
+
+    def brief(self, weights: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """What is kept of the weights of a run, one vector."""
+        return self._brief(weights)
+
     def add(self, snapshot: Snapshot) -> None:
         """Keep a run's displacement from its start. A run's snapshots are to come in order, from epoch 0 on."""
         key = (snapshot.entry.rule, snapshot.entry.seed)
         if snapshot.epoch not in self.epochs:
             return
-        brief = self._brief(snapshot.weights)
+        brief = self.brief(snapshot.weights) if snapshot.brief is None else snapshot.brief
         if snapshot.epoch == 0:
             self._starts[key], self._moves[key] = brief, []
         else:

@@ -39,7 +39,7 @@ def to_json(race: DataclassInstance) -> str:
     Raises:
         ValueError: A value is of a kind that JSON cannot hold; the message says where it is.
     """
-    document = {"format": FORMAT, **{f.name: _encode(getattr(race, f.name), f.name) for f in dataclasses.fields(race)}}
+    document = {"format": FORMAT, **{f.name: encode(getattr(race, f.name), f.name) for f in dataclasses.fields(race)}}
     return json.dumps(document, allow_nan=False)
 
 
@@ -68,7 +68,7 @@ def from_json(text: str, kind: type[T]) -> T:
         raise ValueError(
             f"The race is in format {found!r}, but this version reads {FORMAT}; use the downslope that wrote it."
         )
-    race = _decode(document, kind, "race")
+    race = decode(document, kind, "race")
     assert isinstance(race, kind)
     return race
 
@@ -100,18 +100,23 @@ def runs_table(runs: Iterable[Run]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={**kinds, **dict.fromkeys(numbers, pl.Float64)})
 
 
-def _encode(value: Any, where: str) -> Any:
+def encode(value: Any, where: str) -> Any:
+    """What JSON can hold of a value: of data classes, strings, numbers, booleans, None, and lists, tuples and dicts.
+
+    Raises:
+        ValueError: It is of another kind; the message says `where`.
+    """
     if value is None or isinstance(value, bool | str):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _encode(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)}
+        return {f.name: encode(getattr(value, f.name), f"{where}.{f.name}") for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"{where}: the key {key!r} is no string.")
-        return {key: _encode(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {key: encode(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [encode(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if hasattr(value, "item"):  # a NumPy scalar
         value = value.item()
     if isinstance(value, bool | int):
@@ -121,7 +126,12 @@ def _encode(value: Any, where: str) -> Any:
     raise ValueError(f"{where}: {value!r} is a {type(value).__name__}, which JSON cannot hold.")
 
 
-def _decode(value: Any, kind: Any, where: str) -> Any:
+def decode(value: Any, kind: Any, where: str) -> Any:
+    """A value of this kind, which `encode` made that of.
+
+    Raises:
+        ValueError: It is of another kind; the message says `where`.
+    """
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):
@@ -136,10 +146,10 @@ def _decode(value: Any, kind: Any, where: str) -> Any:
         _require(isinstance(value, list), value, "a list", where)
         kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
         _require(len(kinds) == len(value), value, f"a list of {len(kinds)}", where)
-        return tuple(_decode(item, kinds[index], f"{where}[{index}]") for index, item in enumerate(value))
+        return tuple(decode(item, kinds[index], f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict:
         _require(isinstance(value, dict), value, "an object", where)
-        return {key: _decode(item, arguments[1], f"{where}[{key!r}]") for key, item in value.items()}
+        return {key: decode(item, arguments[1], f"{where}[{key!r}]") for key, item in value.items()}
     return _decode_plain(value, kind, where)
 
 
@@ -151,7 +161,7 @@ def _decode_fields(value: Any, kind: Any, where: str) -> Any:
     if unknown or missing:
         complaints = [f"unknown keys {unknown}"] * bool(unknown) + [f"missing keys {missing}"] * bool(missing)
         raise ValueError(f"{where}: {' and '.join(complaints)}; was the file made by another version of downslope?")
-    return kind(**{name: _decode(item, kinds[name], f"{where}.{name}") for name, item in value.items()})
+    return kind(**{name: decode(item, kinds[name], f"{where}.{name}") for name, item in value.items()})
 
 
 def _decode_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
@@ -160,7 +170,7 @@ def _decode_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
     if bool in kinds and isinstance(value, bool):
         return value
     (kind,) = (kind for kind in kinds if kind not in (type(None), bool))
-    return _decode(value, kind, where)
+    return decode(value, kind, where)
 
 
 def _decode_plain(value: Any, kind: Any, where: str) -> Any:

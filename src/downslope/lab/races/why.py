@@ -186,11 +186,14 @@ class Witness:
         self.plan = plan
         self.snapshots: dict[Entry, list[Snapshot]] = {}
 
+    def wants(self, entry: Entry) -> bool:
+        """Whether a run that is observed is looked at."""
+        return entry.phase == "tuning" or entry.seed == self.plan.verdict_seeds[0]
+
     def add(self, snapshot: Snapshot) -> None:
         """Keep a snapshot, if its run is looked at and it is time to."""
         entry = snapshot.entry
-        wanted = entry.phase == "tuning" or entry.seed == self.plan.verdict_seeds[0]
-        if wanted and snapshot.epoch in self.epochs:
+        if self.wants(entry) and snapshot.epoch in self.epochs:
             self.snapshots.setdefault(entry, []).append(snapshot)
 
     def of(self, rule: str, phase: Literal["tuning", "verdict"]) -> Sequence[Snapshot]:

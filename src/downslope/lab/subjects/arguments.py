@@ -20,13 +20,14 @@ Kind = Literal["table", "function", "model", "training"]
 
 _MODELS = dict.fromkeys(("data", "loss", "target", "batch_size"), "a model of your own, model=make_net")
 _TRAININGS = dict.fromkeys(("steps", "limit", "quiet"), "a training of your own")
+_OWN = {"version": "a model or a training of your own"}
 _TABLES = dict.fromkeys(("split_seed", "splits", "why", "threads", "epochs"), "a table")
 _DATA = dict.fromkeys(("split_seed", "splits", "why"), "data, and {problem.name} has none")
 _NETWORKS = dict.fromkeys(("problem", "why"), "a problem without a model")
 
 ELSEWHERE: dict[Kind, Mapping[str, str]] = {
-    "table": {**_MODELS, **_TRAININGS},
-    "function": {**_MODELS, **_TRAININGS, **_DATA},
+    "table": {**_MODELS, **_TRAININGS, **_OWN},
+    "function": {**_MODELS, **_TRAININGS, **_OWN, **_DATA},
     "model": {**_NETWORKS, "steps": "a training of your own; give epochs"},
     "training": {**_MODELS, **_TABLES},
 }
@@ -59,9 +60,9 @@ def subject_of(given: Mapping[str, Any], usual: Mapping[str, Any], schedule: Sch
 
     if kind == "model":
         examples = examples_for(given["data"], **of("loss", "target", "batch_size", "epochs"))
-        return OnModel(model, examples, **of("loss", "threads", "limit", "quiet"), schedule=schedule)
+        return OnModel(model, examples, **of("loss", "threads", "limit", "quiet", "version"), schedule=schedule)
     if kind == "training":
-        return OnTraining(problem, **of("steps", "limit", "quiet"), schedule=schedule)
+        return OnTraining(problem, **of("steps", "limit", "quiet", "version"), schedule=schedule)
     if (epochs := given["epochs"]) is not None:
         check_sizes(hidden=problem.hidden, batch_size=None, epochs=epochs)
         problem = replace(problem, epochs=epochs)

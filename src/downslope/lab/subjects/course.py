@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from downslope.lab.engines.protocol import Engine, Run
+from downslope.lab.engines.schedule import SCHEDULES, Schedule
+from downslope.lab.keeping.identity import Identity
 from downslope.lab.races.plan import Plan
 from downslope.lab.races.raced import Raced
 from downslope.lab.races.reasons import Explanation
+
+SAMPLES = 997
+"""At so many shares of a training a schedule of the user's own is told from another."""
 
 Clock = Callable[[], float]
 """Gives seconds, from wherever it counts them."""
@@ -29,6 +35,9 @@ class Course:
         cautions: What was found out that is to be borne in mind, in sentences.
         explanation: What explains the race; None where nobody asked, or nothing can.
         unpriced: Why it cannot be told what runs will take; empty where it can.
+        identity: What decides all of its runs alike; it is only asked where they are kept.
+        decided: What was found out by measuring, that another time may be found out otherwise.
+        decide: Takes what was found out before in its place.
     """
 
     engine: Engine
@@ -39,6 +48,19 @@ class Course:
     cautions: Sequence[str] = ()
     explanation: Explanation | None = None
     unpriced: str = ""
+    identity: Callable[[], Identity] = field(kw_only=True)
+    decided: Mapping[str, Any] = field(default_factory=dict)
+    decide: Callable[[Mapping[str, Any]], None] = lambda _: None
+
+
+def training_of(plan: Plan, schedule: Schedule) -> dict[str, Any]:
+    """What a plan and a schedule decide of all runs alike, by name."""
+    factors = "" if schedule.name in SCHEDULES else f", {_hash(schedule.table(SAMPLES).tobytes())}"
+    return {"split seed": plan.split_seed, "splits": plan.splits, "schedule": f"{schedule.name}{factors}"}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 class Subject(Protocol):

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from downslope.lab.engines.factory import Make
-from downslope.lab.engines.learner import Loss, described
+from downslope.lab.engines.learner import Loss, Stacking, described
 from downslope.lab.engines.model_engine import ModelEngine
 from downslope.lab.engines.own_check import check_training
 from downslope.lab.engines.schedule import Schedule
+from downslope.lab.keeping.identity import FRAMEWORKS, Identity, threads_of_frameworks
+from downslope.lab.keeping.sources import source_of
 from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.plan import Plan
 from downslope.lab.races.raced import Raced
-from downslope.lab.subjects.course import Clock, Course
+from downslope.lab.subjects.course import Clock, Course, training_of
+
+if TYPE_CHECKING:
+    from downslope.lab.engines.jax_engine import JaxEngine
 
 UNPRICED = (
     "runs of this model are trained side by side, and what they take cannot be told from the first, which are trained "
@@ -35,6 +42,7 @@ class OnModel:
         limit: The most seconds that a run may take.
         quiet: Whether what models print is held back.
         schedule: How the learning rate changes in a run.
+        version: What tells the factory from an earlier one; empty: its source.
     """
 
     make: Make
@@ -44,6 +52,7 @@ class OnModel:
     limit: float | None
     quiet: bool
     schedule: Schedule
+    version: str = ""
 
     defaults = True
 
@@ -80,8 +89,13 @@ class OnModel:
                 comparable=isinstance(engine.loss, str),
             )
 
+        identity = partial(self._identity, plan, engine, heats)
         if heats is not None:
-            return Course(heats, raced, cautions=engine.cautions, unpriced=UNPRICED)
+            return Course(heats, raced, cautions=engine.cautions, unpriced=UNPRICED, identity=identity)
+
+        def decide(decided: Mapping[str, Any]) -> None:
+            engine.stacking = Stacking(**decided)
+
         unpriced = UNPRICED if engine.stacking.lanes > 1 else ""
         return Course(
             engine,
@@ -90,4 +104,22 @@ class OnModel:
             check=partial(check_training, engine),
             cautions=engine.cautions,
             unpriced=unpriced,
+            identity=identity,
+            decided=asdict(engine.stacking),
+            decide=decide,
         )
+
+    def _identity(self, plan: Plan, engine: ModelEngine, heats: JaxEngine | None) -> Identity:
+        """What decides all runs alike."""
+        schedule = training_of(plan, self.schedule)
+        what = {
+            "data": self.examples.data_hash,
+            **source_of(self.make, self.version, "model"),
+            **({"loss": engine.loss} if isinstance(engine.loss, str) else source_of(engine.loss, self.version, "loss")),
+            "network": engine.description.network,
+            "batch size": engine.description.batch_size,
+            "limit": self.limit,
+            **schedule,
+        }
+        side_by_side = {} if heats is None else {"runs side by side": heats.lanes}
+        return Identity.of(what, {"threads": threads_of_frameworks(), **side_by_side}, FRAMEWORKS)

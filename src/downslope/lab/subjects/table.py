@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from downslope.lab.engines.schedule import Schedule
+from downslope.lab.keeping.identity import Identity
+from downslope.lab.problems.columns import Columns
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.plan import Plan
 from downslope.lab.races.raced import Raced
 from downslope.lab.races.reasons import Explanation
-from downslope.lab.subjects.course import Clock, Course
+from downslope.lab.subjects.course import Clock, Course, training_of
+
+if TYPE_CHECKING:
+    from downslope.lab.engines.jax_engine import JaxEngine
 
 
 @dataclass(frozen=True)
@@ -58,4 +65,26 @@ class OnProblem:
             return Raced.table(problem, plan, [engine.split_number(seed) for seed in plan.verdict_seeds])
 
         explanation = Explanation(problem, engine) if self.why else None
-        return Course(engine, raced, engine.shorten, measured=True, explanation=explanation)
+        beside = {"runs side by side": engine.lanes}
+        return Course(
+            engine,
+            raced,
+            engine.shorten,
+            measured=True,
+            explanation=explanation,
+            identity=lambda: Identity.of(self._what(plan, engine), beside, ["jax", "jaxlib"]),
+        )
+
+    def _what(self, plan: Plan, engine: JaxEngine) -> dict[str, Any]:
+        """What decides all runs alike, but for machine and libraries."""
+        problem = self.problem
+        kinds = [list(one.kinds) for one in (problem.columns, problem.targets) if isinstance(one, Columns)]
+        return {
+            "data": problem.data_hash,
+            "task": problem.task,
+            "columns": hashlib.sha256(repr(kinds).encode()).hexdigest()[:16],
+            "network": engine.description.network,
+            "batch size": engine.description.batch_size,
+            "draws": problem.draws,
+            **training_of(plan, self.schedule),
+        }

@@ -8,9 +8,11 @@ from functools import partial
 from downslope.lab.engines.own_check import check_training
 from downslope.lab.engines.own_engine import OwnEngine, Train
 from downslope.lab.engines.schedule import Schedule
+from downslope.lab.keeping.identity import FRAMEWORKS, Identity, threads_of_frameworks
+from downslope.lab.keeping.sources import source_of
 from downslope.lab.races.plan import Plan
 from downslope.lab.races.raced import Raced
-from downslope.lab.subjects.course import Clock, Course
+from downslope.lab.subjects.course import Clock, Course, training_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class OnTraining:
         limit: The most seconds that a run may take.
         quiet: Whether what it prints is held back.
         schedule: How the learning rate changes in a run.
+        version: What tells the function from an earlier one; empty: its source.
     """
 
     train: Train
@@ -30,6 +33,7 @@ class OnTraining:
     limit: float | None
     quiet: bool
     schedule: Schedule
+    version: str = ""
 
     defaults = True
 
@@ -44,7 +48,19 @@ class OnTraining:
             schedule=self.schedule,
             clock=clock,
         )
-        return Course(engine, lambda _: self.told(), check=partial(check_training, engine))
+        return Course(
+            engine, lambda _: self.told(), check=partial(check_training, engine), identity=partial(self._identity, plan)
+        )
+
+    def _identity(self, plan: Plan) -> Identity:
+        """What decides all runs alike; the function is told its rule's name, and may import anything."""
+        what = {
+            **source_of(self.train, self.version, "train"),
+            "steps": self.steps,
+            "limit": self.limit,
+            "schedule": training_of(plan, self.schedule)["schedule"],
+        }
+        return Identity.of(what, {"threads": threads_of_frameworks()}, FRAMEWORKS, labelled=True)
 
     def told(self) -> Raced:
         """What a race tells of it: the name of the function, and where that is from."""
