@@ -273,7 +273,7 @@ def test_a_broken_package_is_said_before_anything_is_trained(tmp_path):
 
 
 def test_an_interrupted_report_goes_beside_an_older_one(tmp_path):
-    from downslope.cli.race import _place
+    from downslope.cli.outputs import _place
 
     file = tmp_path / "page.html"
     whole = make_race()
@@ -314,7 +314,7 @@ def test_the_page_goes_to_standard_output_as_to_a_file_whatever_its_encoding_and
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such paths")
 def test_a_stream_is_never_taken_for_an_older_report(tmp_path):
-    from downslope.cli.race import _place
+    from downslope.cli.outputs import _place
 
     with (tmp_path / "log").open("w") as log:
         stream = Path(f"/dev/fd/{log.fileno()}")
@@ -325,7 +325,7 @@ def test_numbers_are_written_even_if_the_page_cannot_be(tmp_path, monkeypatch):
     from rich.console import Console
 
     from downslope import files
-    from downslope.cli import race as command
+    from downslope.cli.outputs import write_outputs
 
     written = []
 
@@ -337,5 +337,5 @@ def test_numbers_are_written_even_if_the_page_cannot_be(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "write", write)
     paths = [tmp_path / name for name in ("page.html", "race.json", "runs.csv")]
     with pytest.raises(typer.Exit):
-        sys.modules[command.__module__]._write(make_race(), *paths, Console(file=io.StringIO()))
+        write_outputs(make_race(), *paths, Console(file=io.StringIO()))
     assert written == ["race.json", "runs.csv"]

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 import downslope
 import downslope.rules
 from downslope import files
 from downslope.cli.ending import Stoppable, refuse
+from downslope.cli.keeping import beside, continued, go_on, typed
 from downslope.cli.names import names_a_file, own_function, recipe_typed, rules_named
+from downslope.cli.outputs import check_outputs, is_output, say, write_outputs
 from downslope.cli.raced import raced_on
 from downslope.cli.wording import as_typed
 from downslope.extras import require
-from downslope.printable import printable
 
 if TYPE_CHECKING:
-    from downslope.lab import Race
+    from downslope.lab.keeping.folder import Folder
     from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
 LAB = ("jax", "scipy", "sklearn.model_selection", "plotly.offline", "latex2mathml.converter")
-STANDARD_OUTPUT = Path("-")
 
 
 def race(
+    context: typer.Context,
     problem: Annotated[
         str,
         typer.Argument(
@@ -146,6 +144,24 @@ def race(
             "noise and updates along the best runs and at the cliffs. Takes 10 to 20 % longer.",
         ),
     ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where every run is kept when it ends; what is there already is not trained again. Default: a new "
+            "folder beside the report.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the race in this folder, as it was typed.", show_default=False),
+    ] = None,
+    mix: Annotated[
+        bool,
+        typer.Option(
+            "--mix", help="Count runs too that another processor or other versions of libraries have rounded otherwise."
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.html"),
     json: Annotated[
         Path | None, typer.Option(help="Where to write all numbers as JSON; - for standard output.", show_default=False)
@@ -159,6 +175,16 @@ def race(
 
     Every rule gets the same runs, on the same weights and splits, and is judged on seeds it was not tuned on.
     """
+    if resume is not None:
+        try:
+            again = continued(context, resume)
+        except ImportError as error:
+            refuse("race", error, 1)
+        except ValueError as error:
+            refuse("race", str(error))
+        race(context, **again)
+        return
+    place: Folder | None = None
     if not names_a_file(problem):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the networks are small, and a GPU would only wait for them
     with Stoppable() as stoppable:
@@ -185,17 +211,18 @@ def race(
             hyperparameters = _settings(settings or [], entrants)
             kind = _splits(splits)
             present = recipe_typed(now, "--now") if now else None
-            _check_outputs(out, json, csv)
+            check_outputs(out, json, csv)
             chosen = raced_on(problem, about_table, epochs=epochs, data=data, loss=loss)
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
             from downslope.cli.screen import Screen
+            from downslope.lab.keeping.folder import Folder
             from downslope.lab.races.plan import NOW
 
             names = [*entrants, *([] if present is None else [NOW])]
             for remark in chosen.remarks:
                 typer.echo(f"downslope race: note: {as_typed(remark, OPTIONS)}", err=True)
-            taken = any(map(_is_output, (out, json, csv)))
+            taken = any(map(is_output, (out, json, csv)))
             # The file itself: while a training runs, what goes to sys.stdout and sys.stderr is held back.
             console = Console(file=sys.stderr if taken else sys.stdout, highlight=False)
             arguments: dict[str, Any] = {
@@ -222,99 +249,40 @@ def race(
             }
             if dry_run:
                 for sentence in foresee(**arguments).sentences:
-                    _say(console, sentence)
+                    say(console, sentence)
                 return
+            if folder is not None:
+                place = Folder(folder, typed=None if context.params["resume"] else typed(context), mix=mix)
+            elif not (budget or mix or is_output(out) or files.descriptor(out)):
+                place = Folder(beside(out), typed=typed(context), other=True)
             lines, threads = chosen.about(len(names), kind), 1 if chosen.own else None
             with Screen(lines, names, chosen.epochs, console, threads=threads) as screen:
-                result = run_race(watch=screen.watch, **arguments)
+                result = run_race(watch=screen.watch, folder=place, mix=mix, **arguments)
             screen.show(result)
-            _write(result, out, json, csv, console)
+            write_outputs(result, out, json, csv, console)
+            if place is not None:
+                say(console, f"Runs: {place.path}{_before(place)}")
         except ImportError as error:
             refuse("race", error, 1)
         except (ValueError, downslope.FormulaError) as error:
             refuse("race", as_typed(str(error), OPTIONS))
         except KeyboardInterrupt:
-            refuse("race", "stopped before the end; what was not written yet is lost", stoppable.status)
+            lost = "nothing was finished"
+            if place is not None and place.planned is not None:
+                lost = f"what is finished is kept; go on with: {go_on(place.path)}"
+            refuse("race", f"stopped before the end; {lost}", stoppable.status)
     if result.interrupted and not (result.budget and result.budget.over):
+        if place is not None:
+            typer.echo(f"downslope race: stopped before the end; go on with: {go_on(place.path)}", err=True)
         raise typer.Exit(stoppable.status)
 
 
+def _before(folder: Folder) -> str:
+    """How many runs were in a folder already, if any were."""
+    return f"; {folder.answered:,} of them were there and were not trained again" if folder.answered else ""
+
+
 OPTIONS = [name for name in inspect.signature(race).parameters if name not in ("problem", "settings")]
-
-
-def _is_output(path: Path | None) -> bool:
-    """Whether a path stands for standard output."""
-    return path is not None and (path == STANDARD_OUTPUT or files.descriptor(path) == 1)
-
-
-def _check_outputs(out: Path, json: Path | None, csv: Path | None) -> None:
-    """Refuse outputs that could not be written, before anything is trained."""
-    taken: dict[Path, str] = {}
-    for option, path in (("--out", out), ("--json", json), ("--csv", csv)):
-        if path is None:
-            continue
-        try:
-            place = STANDARD_OUTPUT if _is_output(path) else path if files.descriptor(path) else files.check(path)
-        except OSError as error:
-            raise ValueError(f"{option} {path}: {error}") from None
-        other = taken.setdefault(place, option)
-        if other != option:
-            raise ValueError(f"{option} {path}: {other} is written there; give another name")
-
-
-def _write(race: Race, out: Path, json: Path | None, csv: Path | None, console: Console) -> None:
-    """Write the report and, where asked for, the numbers; say where they are."""
-    from downslope.lab.report.page import report_page
-
-    wanted: list[tuple[str, Path | None, Callable[[], str]]] = [
-        ("Report", out, lambda: report_page(race)),
-        ("Numbers", json, lambda: f"{race.to_json()}\n"),
-        ("Runs", csv, lambda: race.runs().write_csv()),
-    ]
-    failed = ""
-    for what, path, text in wanted:
-        if path is None:
-            continue
-        place = path if _is_output(path) else _place(race, path)
-        if place is None:
-            _say(console, f"{what}: not written. No rule had been judged yet, so {path} is left as it was.")
-            continue
-        try:
-            if place == STANDARD_OUTPUT:
-                _to_standard_output(text())
-            else:
-                files.write(place, text())
-        except OSError as error:
-            failed = failed or f"the {what.lower()} could not be written to {place}: {error}"
-            continue
-        more = "" if place == path else f"; {path}, which was there before, is left as it was"
-        _say(console, f"{what}: {place}{more}")
-    if failed:
-        refuse("race", failed, 1)
-
-
-def _to_standard_output(text: str) -> None:
-    """Write the bytes that a file would hold, in UTF-8 whatever the terminal's encoding."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
-
-
-def _place(race: Race, path: Path) -> Path | None:
-    """Where a file about a race goes: that of an interrupted race replaces no other file. None: nowhere."""
-    if files.descriptor(path) is not None or not (race.interrupted and path.is_file()):
-        return path
-    if not any(len(result.verdict) == len(race.verdict_seeds) for result in race.rules):
-        return None
-    names = (
-        f"{path.stem}-interrupted{more}{path.suffix}"
-        for more in itertools.chain([""], (f"-{k}" for k in itertools.count(2)))
-    )
-    return next(free for free in map(path.with_name, names) if not os.path.lexists(free))
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(Text(printable(text)), soft_wrap=True)
 
 
 def _splits(choice: str) -> Literal["varied", "fixed"]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from downslope.lab.engines.protocol import Entry, Run
@@ -47,23 +46,23 @@ def check_training(engine: Repeatable, firsts: Sequence[Run], other_seed: int) -
         raise ValueError(
             f"{engine.argument}: none of the first {len(firsts)} runs ended, one of each rule; the first: {causes[0]}"
         ) from engine.error
-    if not engine.used:
+    ended = next((run for run in firsts if run.diverged_at is None), None)
+    tried = next(iter(firsts), None) if ended is None else ended
+    other = None if tried is None else engine.run(Entry(tried.rule, tried.lr, other_seed))
+    if not engine.used:  # only now: the first runs may have been made by another process
         raise ValueError(
             "train: it asked for neither run.optimizer(...) nor run.rule, run.lr or run.settings, so that every rule "
             "would do the same; train with the optimizer of the run"
         )
-    ended = next((run for run in firsts if run.diverged_at is None), None)
-    if ended is None:
+    if ended is None or other is None:
         return []
-    entry = Entry(ended.rule, ended.lr, ended.seed)
-    other = engine.run(replace(entry, seed=other_seed))
     if _curves(other) == _curves(ended):
         raise ValueError(
             f"{engine.argument}: seeds {ended.seed} and {other_seed} gave the same losses, so that more seeds would "
             "prove nothing; take initial weights and the order of batches from run.seed, or from generators that you "
             "do not seed yourself"
         )
-    again = engine.run(entry)
+    again = engine.run(Entry(ended.rule, ended.lr, ended.seed))
     if _curves(again) == _curves(ended):
         return []
     return [

@@ -97,7 +97,7 @@ class Folder:
         typed: What was typed, by option.
         mix: Whether runs count that have another processor or other versions of libraries, so that their last digits
             may differ.
-        other: Whether to take another name where a folder of this one holds another race.
+        other: Whether to take another name where there is something of this one: a folder that is new.
 
     Attributes:
         path: Where it is, once it is open.
@@ -152,6 +152,8 @@ class Folder:
 
     def _opened(self, new: Planned) -> Planned:
         try:
+            if self.other:
+                self.path.mkdir(parents=True)
             (self.path / RUNS).mkdir(parents=True, exist_ok=True)
             there = {path.name for path in self.path.iterdir()}
             if PLAN not in there and there - {RUNS} - {name for name in there if name.startswith(".")}:
@@ -161,6 +163,10 @@ class Folder:
             files.sweep(self.path)
             files.sweep(self.path / RUNS)
             self.write_plan(self._continued(read_plan(self.path), new.identity) if PLAN in there else new)
+        except FileExistsError as error:
+            if self.other:
+                raise AnotherRaceError(f"folder={self.path} is there already") from None
+            raise FolderError(f"folder={self.path}: {_told(error)}; give the name of a folder") from None
         except OSError as error:
             raise FolderError(f"folder={self.path}: {_told(error)}; give a folder that can be written to") from None
         self.refresh()

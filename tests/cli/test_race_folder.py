@@ -1,0 +1,122 @@
+"""`downslope race --folder` and `--resume`: a race that is stopped, and goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from downslope.cli import app
+from downslope.lab.keeping.told import kept_runs, read_race
+
+TRAINING = """
+import os
+import numpy as np
+
+def descend(run):
+    if os.path.exists("stop"):
+        with open("stop") as file:
+            if len(os.listdir("report.race/runs")) >= int(file.read()):
+                raise KeyboardInterrupt
+    x = np.random.default_rng(run.seed).normal(size=3)
+    optimizer = run.optimizer(x)
+    for step in range(4):
+        run.report(step, x @ x)
+        optimizer.step(2 * x)
+    run.report(4, x @ x)
+"""
+QUICK = ["mine.py:descend", "--rules", "sgd,adam", "--lrs", "0.01,0.1", "--tuning-seeds", "1", "--seeds", "3"]
+
+
+@pytest.fixture
+def race(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(TRAINING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setenv("COLUMNS", "160")
+    return lambda *arguments: CliRunner().invoke(app, ["race", *arguments])
+
+
+def numbers(path):
+    """All runs of a race that was written as JSON."""
+    return [(rule["rule"], rule["tuning"], rule["verdict"]) for rule in json.loads(path.read_text())["rules"]]
+
+
+def test_a_race_that_was_stopped_says_how_to_go_on_and_goes_on_from_anywhere(race, tmp_path, monkeypatch):
+    whole = race(*QUICK, "--json", "whole.json")
+    assert whole.exit_code == 0, whole.output
+    assert "Runs: report.race" in whole.output
+    (tmp_path / "report.race").rename(tmp_path / "whole")
+    (tmp_path / "stop").write_text("1")
+    stopped = race(*QUICK, "--json", "race.json")
+    assert stopped.exit_code == 128 + signal.SIGINT
+    assert "go on with: downslope race --resume report.race" in stopped.stderr
+    (tmp_path / "stop").unlink()
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    done = race("--resume", "../report.race")
+    assert done.exit_code == 0, done.output
+    assert "were there and were not trained again" in done.output
+    assert numbers(tmp_path / "race.json") == numbers(tmp_path / "whole.json")
+    assert read_race(tmp_path / "report.race").verdict == read_race(tmp_path / "whole").verdict
+    before = set(kept_runs(tmp_path / "report.race"))
+    again = race("--resume", str(tmp_path / "report.race"))
+    assert again.exit_code == 0
+    assert set(kept_runs(tmp_path / "report.race")) == before
+
+
+def test_a_race_that_is_stopped_before_its_first_run_says_how_to_go_on(race, tmp_path):
+    (tmp_path / "stop").write_text("0")
+    stopped = race(*QUICK)
+    assert stopped.exit_code == 128 + signal.SIGINT
+    assert "go on with: downslope race --resume report.race" in stopped.stderr
+    (tmp_path / "stop").unlink()
+    assert race("--resume", "report.race").exit_code == 0
+
+
+def test_a_new_race_never_takes_the_folder_of_another_unasked(race, tmp_path):
+    (tmp_path / "report.race").mkdir()
+    done = race(*QUICK)
+    assert "Runs: report.race-2" in done.output
+    assert not list((tmp_path / "report.race").iterdir())
+
+
+def test_what_a_folder_settles_is_not_given_anew(race, tmp_path):
+    assert race(*QUICK, "--folder", "kept").exit_code == 0
+    refused = race("--resume", "kept", "--lrs", "0.1")
+    assert refused.exit_code == 2
+    assert "--lrs is settled there" in refused.stderr
+    other = race(*QUICK, "--folder", "kept", "--steps", "4")
+    assert other.exit_code == 2
+    assert "--folder kept is that of another race (steps: 4 here, none in the folder)" in other.stderr
+    wider = race(*QUICK[:-1], "4", "--folder", "kept")
+    assert "were there and were not trained again" in wider.output
+    assert "it has no plan.json" in race("--resume", ".").stderr
+    assert "--mix is for the runs in a folder" in race(*QUICK, "--mix").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for a child process")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_loses_no_run_that_ended_two_seconds_before(race, tmp_path, number):
+    code = "from downslope.cli import main; main()"
+    slow = TRAINING.replace("for step", "import time\n    time.sleep(0.05)\n    for step")
+    (tmp_path / "mine.py").write_text(slow)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "race", *QUICK, "--json", "race.json"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(Path("report.race/runs").glob("*.parquet")):
+        assert process.poll() is None
+    process.send_signal(number)
+    _, err = process.communicate(timeout=900)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), err
+    done = race("--resume", "report.race")
+    assert done.exit_code == 0, done.output
+    assert "were there and were not trained again" in done.output
