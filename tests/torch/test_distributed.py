@@ -16,7 +16,7 @@ if not (distributed.is_available() and distributed.is_gloo_available()):
 
 import torch  # noqa: E402
 import trainings  # noqa: E402
-from processes import run_on  # noqa: E402
+from processes import Groups  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +37,12 @@ CLIPPED = [
 WAYS = [(2, "ddp"), (4, "ddp, views"), (4, "fsdp"), (4, "hsdp")]
 
 
+@pytest.fixture(scope="module")
+def run_on():
+    with Groups() as groups:
+        yield groups.run_on
+
+
 def assert_same(results, expected, tolerance=0.0):
     """Every process has, in each of the cases, what one process has."""
     for rank, result in enumerate(results):
@@ -48,7 +54,7 @@ def assert_same(results, expected, tolerance=0.0):
 
 
 @pytest.mark.parametrize(("world", "how"), WAYS)
-def test_many_processes_train_as_one_does(world, how):
+def test_many_processes_train_as_one_does(run_on, world, how):
     """Where gradients are clipped, the norm is rounded once per process more, to 1e-16; a wrong one shows at once."""
     cases = [*CASES, *CLIPPED]
     expected = trainings.readouts("single", cases, STEPS)
@@ -68,7 +74,7 @@ def test_the_clipping_compared_is_at_work():
 
 
 @pytest.mark.parametrize(("world", "how"), [(2, "ddp"), (4, "fsdp")])
-def test_a_network_trains_as_in_one_process(world, how):
+def test_a_network_trains_as_in_one_process(run_on, world, how):
     """Its gradients are rounded, to 1e-16 of their size, which training magnifies to far less than 1e-10 in 5 steps."""
     job = [("SGD", {"momentum": 0.9}), ("AdamW", {"max_norm": 0.1})], STEPS
     expected = trainings.networks("single", *job)
@@ -85,7 +91,7 @@ AHEAD = [
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 @pytest.mark.parametrize("kernels", ["", "interpreted"])
-def test_points_ahead_and_kernels_of_a_gpu_are_sharded(kernels):
+def test_points_ahead_and_kernels_of_a_gpu_are_sharded(run_on, kernels):
     """The norm is exact too, so that whoever sums it gets the same; on two processes all but one weight are shared."""
     if kernels:
         pytest.importorskip("triton")
@@ -94,7 +100,7 @@ def test_points_ahead_and_kernels_of_a_gpu_are_sharded(kernels):
     assert {"launches: OnDevice" if kernels else "launches: OnHost"} < set.intersection(*map(set, expected))
 
 
-def test_the_quick_step_of_shards_is_the_plain_step():
+def test_the_quick_step_of_shards_is_the_plain_step(run_on):
     """Whatever becomes of parameters, states and gradients between two steps."""
     quick, plain = (run_on(2, trainings.changed_between_steps, quickly) for quickly in (True, False))
     assert_same([[end] for end, _ in quick], [plain[0][0]])
@@ -102,7 +108,7 @@ def test_the_quick_step_of_shards_is_the_plain_step():
     assert all(count >= 10 for _, count in quick), quick
 
 
-def test_processes_without_any_weights_take_part():
+def test_processes_without_any_weights_take_part(run_on):
     """Of four processes two hold nothing, but the norm and the verdict on non-finite gradients are everybody's."""
     cases = [("SGD", {"max_norm": 0.5, "nonfinite": "skip"}, torch.float64)]
     expected = trainings.readouts("single", cases, STEPS, trainings.FEW)
@@ -110,7 +116,7 @@ def test_processes_without_any_weights_take_part():
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
-def test_the_layouts_of_tensor_parallelism(name):
+def test_the_layouts_of_tensor_parallelism(run_on, name):
     """A weight counts once in the norm, however many processes hold copies, and addends are added before squaring."""
     job = name, {"max_norm": 20.0}, STEPS
     expected, norms = trainings.placed("single", *job)
@@ -120,7 +126,7 @@ def test_the_layouts_of_tensor_parallelism(name):
 
 
 @pytest.mark.parametrize(("world", "how"), [(4, "fsdp"), (4, "hsdp"), (2, "ddp")])
-def test_all_processes_skip_a_step_that_is_bad_on_one(world, how):
+def test_all_processes_skip_a_step_that_is_bad_on_one(run_on, world, how):
     job = "AdamW", {"averaging": 0.9, "nonfinite": "skip"}, STEPS, 2
     *_, expected = trainings.poisoned("single", *job)
     assert all(np.isfinite(value).all() for value in expected.values())
@@ -134,7 +140,7 @@ def test_all_processes_skip_a_step_that_is_bad_on_one(world, how):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
-def test_all_devices_leave_out_a_step_that_is_bad_on_one():
+def test_all_devices_leave_out_a_step_that_is_bad_on_one(run_on):
     """A GPU decides by itself, but for the one number that goes between them."""
     pytest.importorskip("triton")
     options = {"averaging": 0.9, "nonfinite": "skip", "capturable": True}
@@ -150,7 +156,7 @@ def test_all_devices_leave_out_a_step_that_is_bad_on_one():
 
 
 @pytest.mark.parametrize(("world", "how"), [(4, "fsdp"), (2, "ddp")])
-def test_all_processes_raise_where_one_has_a_bad_gradient(world, how):
+def test_all_processes_raise_where_one_has_a_bad_gradient(run_on, world, how):
     """And go on together afterwards."""
     job = "AdamW", {"averaging": 0.9, "nonfinite": "raise"}, STEPS, 2
     *_, expected = trainings.poisoned("single", *job)
@@ -162,7 +168,7 @@ def test_all_processes_raise_where_one_has_a_bad_gradient(world, how):
 
 
 @pytest.mark.parametrize(("world", "how"), [(2, "ddp"), (4, "hsdp")])
-def test_copies_are_rounded_alike_at_random(world, how):
+def test_copies_are_rounded_alike_at_random(run_on, world, how):
     """Stochastic rounding draws the same numbers wherever a copy of a weight is held."""
     cases = [("AdamW", {"rounding": "stochastic", "seed": 7}, torch.bfloat16)]
     results = run_on(world, trainings.readouts, how, cases, STEPS)
@@ -184,7 +190,7 @@ RESUMED = [
     [(RESUMED[::2], False, [(2, "fsdp"), (1, "single")]), (RESUMED[1::2], True, [(4, "hsdp"), (2, "ddp")])],
     ids=["nested", "flat"],
 )
-def test_a_checkpoint_of_four_processes_resumes_on_any_number(tmp_path, cases, flat, ways):
+def test_a_checkpoint_of_four_processes_resumes_on_any_number(run_on, tmp_path, cases, flat, ways):
     expected = trainings.readouts("single", cases, 6)
     job = cases, flat, tmp_path / "checkpoint", 3, 6
     assert_same(run_on(4, trainings.saved, "fsdp", *job), expected)
@@ -192,13 +198,13 @@ def test_a_checkpoint_of_four_processes_resumes_on_any_number(tmp_path, cases, f
         assert_same(run_on(world, trainings.resumed, how, *job), expected)
 
 
-def test_a_checkpoint_of_one_process_resumes_on_four(tmp_path):
+def test_a_checkpoint_of_one_process_resumes_on_four(run_on, tmp_path):
     job = RESUMED[1::2], False, tmp_path / "checkpoint", 3, 6
     [expected] = run_on(1, trainings.saved, "single", *job)
     assert_same(run_on(4, trainings.resumed, "fsdp", *job), expected)
 
 
-def test_states_gathered_on_one_process_go_back_to_all():
+def test_states_gathered_on_one_process_go_back_to_all(run_on):
     expected = trainings.readouts("single", RESUMED[::2], 6)
     assert_same(run_on(4, trainings.handed_over, "fsdp", RESUMED[::2], 3, 6), expected)
 
@@ -206,7 +212,7 @@ def test_states_gathered_on_one_process_go_back_to_all():
 EXAMPLE = Path(__file__).parents[2] / "examples" / "torch_fsdp.py"
 
 
-def test_the_example(tmp_path):
+def test_the_example(run_on, tmp_path):
     printed, nothing = run_on(2, trainings.example, EXAMPLE, tmp_path / "checkpoints")
     [loss] = re.findall(r"2 processes, steps 0 to 200: loss (.*)", printed)
     assert (float(loss) < 0.1, nothing) == (True, "")
@@ -216,7 +222,7 @@ def test_the_example(tmp_path):
 @pytest.mark.parametrize(
     ("options", "refused"), [({"max_norm": 1.0}, True), ({"nonfinite": "skip"}, True), ({"averaging": 0.9}, False)]
 )
-def test_what_needs_all_gradients_is_refused_where_a_process_has_its_share(options, refused):
+def test_what_needs_all_gradients_is_refused_where_a_process_has_its_share(run_on, options, refused):
     """Each process would clip by the norm of its own part, and skip steps that the others take."""
     for said in run_on(2, trainings.sharing, options):
         assert ("clip_grad_norm_" in said) == refused, said
