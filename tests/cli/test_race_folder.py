@@ -41,6 +41,10 @@ def race(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, ["race", *arguments])
 
 
+def show(*folders):
+    return CliRunner().invoke(app, ["show", *map(str, folders)])
+
+
 def numbers(path):
     """All runs of a race that was written as JSON."""
     return [(rule["rule"], rule["tuning"], rule["verdict"]) for rule in json.loads(path.read_text())["rules"]]
@@ -56,6 +60,9 @@ def test_a_race_that_was_stopped_says_how_to_go_on_and_goes_on_from_anywhere(rac
     assert stopped.exit_code == 128 + signal.SIGINT
     assert "go on with: downslope race --resume report.race" in stopped.stderr
     (tmp_path / "stop").unlink()
+    under_way = show("report.race")
+    assert "downslope race mine.py:descend --rules sgd,adam" in under_way.output
+    assert "It has not ended; go on with: downslope race --resume report.race" in under_way.output
     (elsewhere := tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(elsewhere)
     done = race("--resume", "../report.race")
@@ -63,6 +70,11 @@ def test_a_race_that_was_stopped_says_how_to_go_on_and_goes_on_from_anywhere(rac
     assert "were there and were not trained again" in done.output
     assert numbers(tmp_path / "race.json") == numbers(tmp_path / "whole.json")
     assert read_race(tmp_path / "report.race").verdict == read_race(tmp_path / "whole").verdict
+    ended = show(tmp_path / "report.race")
+    assert read_race(tmp_path / "whole").verdict in ended.output
+    count = len(kept_runs(tmp_path / "whole"))
+    both = show(tmp_path / "report.race", tmp_path / "whole")
+    assert f"{count} runs are in both, {count} of them equal bit for bit." in both.output
     before = set(kept_runs(tmp_path / "report.race"))
     again = race("--resume", str(tmp_path / "report.race"))
     assert again.exit_code == 0
@@ -96,6 +108,9 @@ def test_what_a_folder_settles_is_not_given_anew(race, tmp_path):
     wider = race(*QUICK[:-1], "4", "--folder", "kept")
     assert "were there and were not trained again" in wider.output
     assert "it has no plan.json" in race("--resume", ".").stderr
+    wide = show("kept", "kept")
+    assert "0 more are in kept, 0 more in kept" in wide.output
+    assert "is no folder of a race" in show(".").stderr
     assert "--mix is for the runs in a folder" in race(*QUICK, "--mix").stderr
 
 

@@ -20,6 +20,7 @@ from downslope.cli.ending import speak_any_locale
 from downslope.cli.play import play
 from downslope.cli.race import race
 from downslope.cli.rules import rules
+from downslope.cli.show import show
 from downslope.cli.walk import walk
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -34,6 +35,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 
 app.command()(race)
+app.command()(show)
 app.command()(walk)
 app.command()(play)
 app.command()(convert)

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.text import Text
 
 from downslope.lab.engines.learner import Loss, described
-from downslope.lab.engines.network import model_of
 from downslope.lab.problems.baseline import NAMES, baseline_on
 from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.problem import Problem
@@ -129,6 +128,8 @@ def about(problem: Problem, rules: int, splits: str = "varied") -> list[str]:
         rules: How many rules take part.
         splits: "varied" if every seed has a split of its own.
     """
+    from downslope.lab.engines.network import model_of  # JAX takes a second to import
+
     model = model_of(problem)
     many = f"{rules} rule{'s' if rules != 1 else ''}"
     title, shows = printable(problem.title), [f"A right implementation: {problem.shows}"] if problem.shows else []

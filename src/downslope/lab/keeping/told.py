@@ -10,7 +10,7 @@ from typing import Any
 
 from downslope import files
 from downslope.lab.engines.protocol import Run
-from downslope.lab.keeping.folder import RACE, RUNS, FolderError, Kept, read_plan, read_runs
+from downslope.lab.keeping.folder import RACE, RUNS, FolderError, Kept, read_all, read_plan
 from downslope.lab.keeping.identity import name_of
 from downslope.lab.keeping.sealed import sealed, unsealed
 from downslope.lab.races.results import Race, RuleResult
@@ -37,13 +37,17 @@ def write_race(folder: Path, race: Race, key: Callable[[Run], str]) -> None:
     files.write(folder / RACE, sealed({"race": json.loads(bare.to_json()), "runs": runs}))
 
 
-def read_race(folder: Path) -> Race | None:
+def read_race(folder: Path, kept: Mapping[str, Kept] | None = None) -> Race | None:
     """The race that a folder holds, as it was when it ended or was stopped; None if it has done neither yet.
+
+    Args:
+        folder: The folder.
+        kept: Its runs, if they have been read.
 
     Raises:
         FolderError: It is no folder of a race, or a file is not as it was written.
     """
-    kept = kept_runs(folder)
+    kept = kept_runs(folder) if kept is None else kept
     runs = {name_of(key): one.run for key, one in kept.items()}
     try:
         document = unsealed((folder / RACE).read_text(encoding="utf-8"))
@@ -70,4 +74,4 @@ def kept_runs(folder: Path) -> dict[str, Kept]:
         FolderError: It is no folder of a race, or a file is not as it was written.
     """
     read_plan(folder)
-    return {kept.key: kept for path in sorted((folder / RUNS).glob("*.parquet")) for kept in read_runs(path)}
+    return {kept.key: kept for kept in read_all(sorted((folder / RUNS).glob("*.parquet")))}

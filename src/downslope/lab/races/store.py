@@ -9,10 +9,11 @@ file that is older than it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from downslope.lab.engines.protocol import LATER, Run
@@ -153,9 +154,14 @@ def decode(value: Any, kind: Any, where: str) -> Any:
     return _decode_plain(value, kind, where)
 
 
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
 def _decode_fields(value: Any, kind: Any, where: str) -> Any:
     _require(isinstance(value, dict), value, "an object", where)
-    kinds = get_type_hints(kind)
+    kinds = _hints(kind)
     unknown = sorted(value.keys() - kinds.keys())
     missing = sorted(f.name for f in dataclasses.fields(kind) if f.name not in value and f.metadata != LATER)
     if unknown or missing:
