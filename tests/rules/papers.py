@@ -109,6 +109,59 @@ def adan(x, *, beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, weight_decay=0.0, p
         before = g
 
 
+def yogi(x, *, beta1=0.9, beta2=0.999, eps=1e-3):
+    average, v = moments([beta1]), np.zeros_like(x)
+    while True:
+        g, lr = yield x, x
+        (m,), _ = average(g)
+        square = g * g
+        v = np.where(v > square, v - (1 - beta2) * square, np.where(v < square, v + (1 - beta2) * square, v))
+        x = x - lr * m / (np.sqrt(v) + eps)
+
+
+def laprop(x, *, beta1=0.9, beta2=0.999, eps=1e-15):
+    squares, quotients = moments([beta2]), moments([beta1])
+    while True:
+        g, lr = yield x, x
+        size = np.sqrt(squares(g * g)[1][0]) + eps
+        x = x - lr * quotients(g / size)[1][0]
+
+
+def ademamix(x, *, beta1=0.9, beta2=0.999, beta3=0.9999, eps=1e-8, alpha=5.0, warmup_steps=0):
+    average, slow, t = moments([beta1, beta2]), np.zeros_like(x), 0
+    while True:
+        g, lr = yield x, x
+        t += 1
+        share, beta = 1.0, beta3
+        if t < warmup_steps:
+            share = t / warmup_steps
+            a, b = math.log(beta1), math.log(beta3)
+            beta = min(math.exp(a * b / ((1 - share) * b + share * a)), beta3)
+        _, (m, v) = average(g, g * g)
+        slow = beta * slow + (1 - beta) * g
+        x = x - lr * (m + min(share * alpha, alpha) * slow) / (np.sqrt(v) + eps)
+
+
+def adopt(x, *, beta1=0.9, beta2=0.9999, eps=1e-6):
+    g, _ = yield x, x
+    m, v, t = np.zeros_like(x), g**2, 0
+    while True:
+        g, lr = yield x, x
+        t += 1
+        m = beta1 * m + (1 - beta1) * np.clip(g / np.maximum(np.sqrt(v), eps), -(t**0.25), t**0.25)
+        x = x - lr * m
+        v = beta2 * v + (1 - beta2) * g**2
+
+
+def grams(x, *, beta1=0.9, beta2=0.999, eps=1e-6):
+    average = moments([beta1, beta2])
+    while True:
+        g, lr = yield x, x
+        _, (m, v) = average(g, g * g)
+        length = np.abs(m) / (np.sqrt(v) + eps)
+        x = x - lr * np.where(g > 0, length, np.where(g < 0, -length, 0))
+
+
 def lion(x, *, beta1=0.9, beta2=0.99, weight_decay=0.0):
     m = np.zeros_like(x)
     while True:
@@ -143,6 +196,20 @@ def schedule_free_adamw(
     average = moments([beta2])
     scaled = lambda g: g / (np.sqrt(average(g * g)[1][0]) + eps)  # noqa: E731
     return schedule_free(x, scaled, beta1, weight_decay, warmup_steps, weight_by_largest)
+
+
+def gpa_adamw(x, *, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, mu_x=0.9967, mu_y=0.7, schedule_free=False):
+    average, z, largest, total = moments([beta1, beta2]), x, 0, 0
+    while True:
+        y = mu_y * x + (1 - mu_y) * z
+        g, lr = yield y, x
+        _, (m, v) = average(g, g * g)
+        z = z - lr * m / (np.sqrt(v) + eps) - lr * weight_decay * y
+        if schedule_free:
+            largest = max(largest, lr)
+            total += largest**2
+            mu_x = 1 - largest**2 / total
+        x = mu_x * x + (1 - mu_x) * z
 
 
 def walk(paper, start, gradient, rates, **settings):

@@ -47,6 +47,16 @@ CASES = {
     "adan, decay": (downslope.adan, papers.adan, 0.02, {"weight_decay": 0.3, "beta2": 0.7, "eps": 1e-3}),
     "adan, decay before": (downslope.adan, papers.adan, 0.02, {"weight_decay": 0.3, "proximal": False}),
     "lion": (downslope.lion, papers.lion, 0.01, {"beta1": 0.8}),
+    "yogi": (downslope.yogi, papers.yogi, 0.02, {}),
+    "yogi, short memory": (downslope.yogi, papers.yogi, 0.02, {"beta1": 0.5, "beta2": 0.8, "eps": 0.1}),
+    "laprop": (downslope.laprop, papers.laprop, 0.02, {}),
+    "laprop, short memory": (downslope.laprop, papers.laprop, 0.02, {"beta1": 0.7, "beta2": 0.65, "eps": 1e-3}),
+    "ademamix": (downslope.ademamix, papers.ademamix, 0.02, {}),
+    "ademamix, warm-up": (downslope.ademamix, papers.ademamix, 0.02, {"beta3": 0.99, "alpha": 8, "warmup_steps": 100}),
+    "adopt": (downslope.adopt, papers.adopt, 0.02, {}),
+    "adopt, short memory": (downslope.adopt, papers.adopt, 0.02, {"beta1": 0.5, "beta2": 0.9, "eps": 0.1}),
+    "grams": (downslope.grams, papers.grams, 0.02, {}),
+    "grams, short memory": (downslope.grams, papers.grams, 0.02, {"beta1": 0.7, "beta2": 0.9, "eps": 1e-3}),
 }
 
 # A step makes at most 30 roundings that reach the weights, of quantities below 4; the quadratic with its small rates
@@ -171,6 +181,11 @@ def first_step(rule, **settings):
         (downslope.adamax, {}, 1),
         (downslope.adan, {"eps": 0}, 1),  # the change of the gradient counts as 0
         (downslope.lion, {}, 1),
+        (downslope.yogi, {"eps": 0}, 0.1 / math.sqrt(0.001)),
+        (downslope.laprop, {"eps": 0}, 1),
+        (downslope.ademamix, {"eps": 0}, 1 + 5e-4),
+        (downslope.adopt, {}, 0),
+        (downslope.grams, {"eps": 0}, 1),
         (downslope.adabelief, {"eps": 0}, 1 / 0.9),  # g - m is 0.9 g
         (downslope.amsgrad, {"eps": 0}, 0.1 / math.sqrt(0.001)),  # (1 - beta1) / sqrt(1 - beta2)
         (downslope.nadam, {"eps": 0, "momentum_decay": 0}, (1 + 0.45 * 0.55 / (1 - 0.45**2)) / math.sqrt(0.999)),
@@ -231,7 +246,7 @@ RATES = {"adadelta": 300.0, "adamax": 0.05, "lion": 0.02, "adabelief": 0.02}
 def test_the_minimum_of_a_quadratic_is_found(rule):
     x, minimum = START.copy(), np.linspace(-1, 1, len(START))
     base, steps = RATES.get(rule.name, 0.05), 2000
-    settings = {"weight_decay": 0.0} if rule is downslope.adamw else {}
+    settings = {"adamw": {"weight_decay": 0.0}, "ademamix": {"beta3": 0.99}}.get(rule.name, {})
     optimizer = Optimizer(x, rule, lr=lambda t: base * (1 - t / (steps + 1)), threads=1, **settings)
     for _ in range(steps):
         optimizer.step(PROBLEM.curvature * (x - minimum))

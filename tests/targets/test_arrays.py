@@ -50,7 +50,9 @@ def constant_outputs(x, dx, v=1, *, lr=0.5):
 
 
 @pytest.mark.parametrize("namespace", ["jax.numpy", "torch"])
-@pytest.mark.parametrize("formula", [*(getattr(downslope, name) for name in RULES), every_word, constant_outputs])
+@pytest.mark.parametrize(
+    "formula", [*(getattr(downslope, name) for name in (*RULES, "adopt")), every_word, constant_outputs]
+)
 def test_every_array_library_computes_the_same(formula, namespace):
     library = pytest.importorskip(namespace)
     program = compose(formula)

@@ -373,7 +373,7 @@ def test_single_steps_end_inside_the_bounds_of_the_formula(rules):
         for step, text in zip(some, texts, strict=True):
             wrong += faults(case, *step, dict(zip(names, map(as_array, text), strict=True)))
     assert not wrong
-    assert sum(case.exact for case in CASES) > len(CASES) // 2
+    assert sum(case.exact for case in CASES) > len(CASES) // 3
 
 
 def test_states_begin_as_the_rule_says(rules):

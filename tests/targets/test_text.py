@@ -37,7 +37,12 @@ def test_the_text_of_coefficients_computes_the_formula(formula, numbers):
 
     program = traced(some)
     values = dict(zip("abc", map(np.float64, numbers), strict=True))
-    scope = {"np": np, "inf": math.inf, "nan": math.nan, **{w: getattr(math, w) for w in ("sqrt", "exp", "log", "pow")}}
+    scope = {
+        "np": np,
+        "inf": math.inf,
+        "nan": math.nan,
+        **{w: getattr(math, w) for w in ("sqrt", "expm1", "log", "pow")},
+    }
     exec(coefficients_source(program), scope)
     with np.errstate(all="ignore"):
         expected = np.float64(evaluate(formula, values))
@@ -253,7 +258,8 @@ def two_of_one(x, dx, a=0.0, b=0.0, anchor="x"):
     return x - step, a, a, anchor
 
 
-WORDS = {"sqrt": np.sqrt, "where": np.where, "maximum": np.maximum, "minimum": np.minimum, "sign": np.sign}
+NAMES = ("sqrt", "expm1", "log", "where", "maximum", "minimum", "sign")
+WORDS = {name: getattr(np, name) for name in NAMES}
 FORMULAS = [
     *((each, {}) for each in downslope.rules.RULES),
     *((each, {"cautious": True}) for each in (downslope.adam, rewritten)),

@@ -16,10 +16,11 @@ slope and half the shoes, Adam is both. The formulas say less, and more:
   step's inertia.
 """
 
-from downslope.rules import adaptive, descendants, gradient, schedule_free
+from downslope.rules import adaptive, descendants, gradient, primal_averaging, schedule_free
 from downslope.rules.adaptive import *
 from downslope.rules.descendants import *
 from downslope.rules.gradient import *
+from downslope.rules.primal_averaging import *
 from downslope.rules.schedule_free import *
 
 __all__: list[str] = []
@@ -27,6 +28,7 @@ __all__ += gradient.__all__
 __all__ += adaptive.__all__
 __all__ += descendants.__all__
 __all__ += schedule_free.__all__
+__all__ += primal_averaging.__all__
 
 TEXTBOOK = tuple(getattr(module, name) for module in (gradient, adaptive) for name in module.__all__)
 """The rules in the order in which they are best learned."""
@@ -37,5 +39,8 @@ DESCENDANTS = tuple(getattr(descendants, name) for name in descendants.__all__)
 SCHEDULE_FREE = tuple(getattr(schedule_free, name) for name in schedule_free.__all__)
 """The rules that average instead of following a schedule of the learning rate."""
 
-RULES = (*TEXTBOOK, *DESCENDANTS, *SCHEDULE_FREE)
+PRIMAL_AVERAGING = tuple(getattr(primal_averaging, name) for name in primal_averaging.__all__)
+"""The rules that train between where their steps go and a fading average of that."""
+
+RULES = (*TEXTBOOK, *DESCENDANTS, *SCHEDULE_FREE, *PRIMAL_AVERAGING)
 """Every rule that comes with downslope."""

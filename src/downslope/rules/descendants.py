@@ -4,14 +4,16 @@ What frameworks compute under the same names differs in places; for PyTorch see 
 
 The rules that square gradients (all but Adamax and Lion) stand still for good, but for their decay, once a square was
 infinite: in single precision from a gradient of 1.8e19 on, in double from 1.3e154. AdaBelief squares `dx - m` instead,
-Adan `dx` and what it has changed by. RAdam still moves while it goes by inertia alone.
+Adan `dx` and what it has changed by. RAdam still moves while it goes by inertia alone, and LaProp and ADOPT by the
+inertia they have.
 """
 
 from downslope.language.formula import scalar
-from downslope.language.operations import maximum, sign, sqrt, where
+from downslope.language.operations import expm1, log, maximum, minimum, sign, sqrt, where
 from downslope.rule import rule
 
-__all__ = ["adadelta", "adamax", "nadam", "amsgrad", "adamw", "radam", "adabelief", "adan", "lion"]
+__all__ = ["adadelta", "adamax", "nadam", "amsgrad", "yogi", "adamw", "radam", "laprop", "adabelief", "adan", "lion"]
+__all__ += ["ademamix", "adopt", "grams"]
 """In the order of publication."""
 
 
@@ -92,6 +94,20 @@ def amsgrad(x, dx, m=0, v=0, v_hat=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps
 
 
 @rule
+def yogi(x, dx, m=0, v=0, *, lr=1e-2, beta1=0.9, beta2=0.999, eps=1e-3):
+    """Adam whose shoes soften no faster than the slopes he now feels can soften them, however hard they once got.
+
+    Source: Zaheer et al., "Adaptive methods for nonconvex optimization", 2018, Algorithm 2.
+
+    Where Adam takes a share of `v` off, Yogi takes off the same share of `dx**2`. There is no bias correction, as in
+    the paper; Optax has one, and starts both averages from 1e-6.
+    """
+    m = beta1 * m + (1 - beta1) * dx
+    v = v - (1 - beta2) * sign(v - dx**2) * dx**2
+    return x - lr * m / (sqrt(v) + eps), m, v
+
+
+@rule
 def adamw(
     x,
     dx,
@@ -161,6 +177,23 @@ def radam(
 
 
 @rule
+def laprop(x, dx, m=0, v=0, *, t, lr=4e-4, beta1=0.9, beta2=0.999, eps=1e-15):
+    """The shoes come first: every slope is brought to one size before inertia takes it up, and never measured again.
+
+    Source: Ziyin, Wang & Ueda, "LaProp: separating momentum and adaptivity in Adam", 2020, Algorithm 1; the defaults
+    and the epsilon are those of the authors' code.
+
+    The authors' code averages `lr` times each quotient, so that a step of a larger rate goes on counting for more: the
+    same as long as the rate is constant.
+    """
+    v = beta2 * v + (1 - beta2) * dx**2
+    v_hat = v / (1 - beta2**t)
+    m = beta1 * m + (1 - beta1) * dx / (sqrt(v_hat) + eps)
+    m_hat = m / (1 - beta1**t)
+    return x - lr * m_hat, m, v
+
+
+@rule
 def adabelief(x, dx, m=0, s=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-16):
     """Adam whose shoes hold him back when the slope surprises him: where it is as he believed, he strides out.
 
@@ -226,3 +259,72 @@ def lion(x, dx, m=0, *, lr=1e-4, beta1=0.9, beta2=0.99):
     direction = sign(beta1 * m + (1 - beta1) * dx)
     m = beta2 * m + (1 - beta2) * dx
     return x - lr * direction, m
+
+
+@rule(ranges={"alpha": (0.0, 1e308), "warmup_steps": (0.0, 1e308)})
+def ademamix(
+    x,
+    dx,
+    m1=0,
+    m2=0,
+    v=0,
+    *,
+    t,
+    lr=1e-3,
+    beta1=0.9,
+    beta2=0.999,
+    beta3=0.9999,
+    eps=1e-8,
+    alpha=5,
+    warmup_steps=0,
+):
+    """Adam with two inertias: one of the last few steps, one so long that it still heeds what he felt far up the slope.
+
+    Source: Pagliardini, Ablin & Grangier, "The AdEMAMix optimizer: better, faster, older", 2024, Algorithm 1.
+
+    Over the first `warmup_steps` steps the weight of the long inertia grows from 0 to `alpha`, and its half-life from
+    that of `beta1` to that of `beta3`; 0 is no warm-up. The long inertia has no bias correction. `alpha=5` is Optax's
+    default. The paper's decay is the option `weight_decay` with `decoupled=True`.
+    """
+    share = minimum(1, t / maximum(warmup_steps, 1))
+    life = (1 - share) / log(beta1) + share / log(beta3)
+    fresh = where(share < 1, -expm1(1 / life), 1 - beta3)
+    m1 = beta1 * m1 + (1 - beta1) * dx
+    m2 = (1 - fresh) * m2 + fresh * dx
+    v = beta2 * v + (1 - beta2) * dx**2
+    m1_hat = m1 / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    return x - lr * (m1_hat + share * alpha * m2) / (sqrt(v_hat) + eps), m1, m2, v
+
+
+@rule
+def adopt(x, dx, m=0, v=0, *, t, lr=1e-3, beta1=0.9, beta2=0.9999, eps=1e-6):
+    """Adam whose shoes were made before he felt this slope: only slopes behind him say how long his stride may be.
+
+    Source: Taniguchi et al., "ADOPT: modified Adam can converge with any beta2 with the optimal rate", 2024,
+    Algorithm 2 with the clipping of the authors' code.
+
+    The first gradient only fills `v`: no weight moves, as the bound of what is averaged is then 0.
+    """
+    bound = (t - 1) ** 0.25
+    fresh = where(t == 1, 1, 1 - beta2)
+    force = dx / maximum(sqrt(v), eps)
+    m = beta1 * m + (1 - beta1) * maximum(-bound, minimum(force, bound))
+    v = (1 - fresh) * v + fresh * dx**2
+    return x - lr * m, m, v
+
+
+@rule
+def grams(x, dx, m=0, v=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6):
+    """Adam says how long his stride is, but not which way: that only the slope under his feet decides.
+
+    Source: Cao, Li & Song, "Grams: gradient descent with adaptive momentum scaling", 2024, Algorithm 1; the defaults
+    are those of the authors' code, whose epsilon is added to the raw root.
+
+    The paper's decay is the option `weight_decay` with `decoupled=True`.
+    """
+    m = beta1 * m + (1 - beta1) * dx
+    v = beta2 * v + (1 - beta2) * dx**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    return x - lr * sign(dx) * abs(m_hat / (sqrt(v_hat) + eps)), m, v

@@ -103,7 +103,8 @@ def interpret_scalars(program: Program, scalars: Mapping[str, Any], xp: ModuleTy
 
     def apply(e: Expression, args: list[Any]) -> Any:
         if all(isinstance(arg, (bool, np.bool_, *_Number)) for arg in args):
-            return compute(e.op, args)
+            value = compute(e.op, args)
+            return value[()] if isinstance(value, np.ndarray) else value  # NumPy's `where` of numbers is an array
         return compute(e.op, [_weak(arg) for arg in args], xp)
 
     accurate = accurate_coefficients(program)
