@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from each_backend import BACKENDS, MARKS, Process, Serving
+from each_backend import BACKENDS, MARKS, Process, Serving, chosen
 
 HERE = Path(__file__).parent
-collect_ignore_glob = ["test_*.py"] if importlib.util.find_spec("keras") is None else []
+CHOSEN = chosen() if importlib.util.find_spec("keras") else None
+collect_ignore_glob = [] if CHOSEN else ["test_*.py"]
 
 
 @pytest.hookimpl(trylast=True)
@@ -37,10 +38,10 @@ def processes(pytestconfig, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def process(processes, backend):
-    """The process in which Keras runs on the backend of a test; None in that process."""
+    """The process in which Keras runs on the backend of a test; None where that is this one."""
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}")
-    return processes and processes[backend]
+    return None if processes is None or backend == CHOSEN == "tensorflow" else processes[backend]
 
 
 @pytest.hookimpl(tryfirst=True)

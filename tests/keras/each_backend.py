@@ -1,12 +1,14 @@
 """Tests that run in a process of their backend.
 
 A process chooses Keras's backend once, before it imports Keras. So a test is collected where pytest was started, once
-for each backend, and runs in a process that has chosen it, which many tests share.
+for each backend, and runs in a process that has chosen it, which many tests share: those on TensorFlow where they were
+collected, if that has chosen it.
 """
 
 import contextlib
 import multiprocessing
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,17 +121,33 @@ class Serving:
         return "passed", ""
 
 
+def chosen():
+    """The backend that Keras has in this process; TensorFlow then has two devices, and what needs no process is ready.
+
+    Raises:
+        RuntimeError: TensorFlow has been at work before.
+    """
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    return keras.backend.backend()
+
+
+UNUSED = ("matplotlib", "pandas")
+"""What Keras loads where it is installed, for what is not used here."""
+
+
 def _serve(connection, backend, printed):
     with printed.open("w") as file:
         for standard in (1, 2):
             os.dup2(file.fileno(), standard)
     os.environ |= {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if backend == "tensorflow":  # before anything runs on a device
-        with contextlib.suppress(ImportError):
-            import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
-        import tensorflow as tf
-
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    sys.modules |= dict.fromkeys(UNUSED)
     here = str(Path(__file__).parent)
     pytest.main([here, "-o", "addopts=", "-p", "no:cacheprovider"], plugins=[Serving(connection)])
