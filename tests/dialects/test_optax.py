@@ -17,7 +17,7 @@ from downslope.language.options import compose
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
 
-NAMES = {"lr": "learning_rate", "beta1": "b1", "beta2": "b2"}
+NAMES = {"lr": "learning_rate", "beta1": "b1", "beta2": "b2", "beta3": "b3"}
 MOMENTUM = {"momentum": 0.9}
 CENTERED = {"centered": True}
 
@@ -87,6 +87,17 @@ CASES = {
     "lion, decoupled decay": (dialect.lion, optax.lion, {"weight_decay": 1e-3}),
     "adabelief": (dialect.adabelief, optax.adabelief, {}),
     "adabelief, nesterov": (dialect.adabelief, optax.adabelief, {"nesterov": True, "eps": 0.1, "eps_root": 1e-2}),
+    "yogi": (dialect.yogi, optax.yogi, {}),
+    "yogi (short memory)": (dialect.yogi, optax.yogi, {"beta2": 0.8, "eps": 0.3}),
+    "ademamix": (dialect.ademamix, optax.contrib.ademamix, {}),
+    "ademamix, decoupled decay": (
+        dialect.ademamix,
+        optax.contrib.ademamix,
+        {"beta3": 0.99, "alpha": 2.0, "eps_root": 0.3, "weight_decay": 0.02},
+    ),
+    "adopt": (dialect.adopt, optax.contrib.adopt, {}),
+    "adopt, nesterov": (dialect.adopt, optax.contrib.adopt, {"nesterov": True, "beta2": 0.9}),
+    "adopt, unclipped": (dialect.adopt, optax.contrib.adopt, {"use_clipping": False, "eps": 0.1}),
 }
 
 
@@ -165,6 +176,7 @@ def test_weight_decay_has_the_default_that_is_documented():
     ("name", "flags"),
     [
         ("adabelief", {"nesterov": True}),
+        ("adopt", {"nesterov": True}),
     ],
 )
 def test_the_formulas_are_certified(name, flags):

@@ -1,7 +1,7 @@
 """The rules as `optax` computes them, with its defaults and states.
 
-Optax's `learning_rate`, `b1` and `b2` are `lr`, `beta1` and `beta2`, as in every dialect. Every rule must be given its
-learning rate, and a rule with momentum its `momentum`: in Optax the default is to have none.
+Optax's `learning_rate`, `b1`, `b2` and `b3` are `lr`, `beta1`, `beta2` and `beta3`, as in every dialect. Every rule
+must be given its learning rate, and a rule with momentum its `momentum`: in Optax the default is to have none.
 
 Weight decay is in none of the formulas: in Optax it is a transformation of its own, here an option of every optimizer.
 Optax's `adamw` is `adam` with `weight_decay=1e-4, decoupled=True`, `nadamw` and `adamaxw` are `nadam` and `adamax` with
@@ -12,7 +12,7 @@ A square is taken before it is averaged, as in Optax: in single precision it is 
 """
 
 from downslope.dialects.spelling import Dialect, Spelling
-from downslope.language.operations import maximum, sign, sqrt, where
+from downslope.language.operations import maximum, minimum, sign, sqrt, where
 from downslope.rule import rule
 
 _DECAY = (0.0, 1.0)
@@ -255,6 +255,51 @@ def adabelief(x, dx, mu=0, nu=0, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-16, ep
     return x - lr * (mu_hat / (sqrt(nu_hat) + eps)), mu, nu
 
 
+@rule
+def yogi(x, dx, mu=1e-6, nu=1e-6, *, t, lr, beta1=0.9, beta2=0.999, eps=1e-3):
+    """Adam whose second moment changes by a share of the squared gradient, up or down.
+
+    Source: `optax.yogi`, which starts both moments from 1e-6 and corrects them as if they had started from 0.
+    """
+    mu = (1 - beta1) * dx + beta1 * mu
+    nu = nu - (1 - beta2) * sign(nu - dx**2) * dx**2
+    mu_hat = mu / (1 - beta1**t)
+    nu_hat = nu / (1 - beta2**t)
+    return x - lr * (mu_hat / (sqrt(nu_hat) + eps)), mu, nu
+
+
+@rule(ranges={**_ROOT, "alpha": _NOT_NEGATIVE})
+def ademamix(x, dx, m1=0, m2=0, nu=0, *, t, lr, beta1=0.9, beta2=0.999, beta3=0.9999, alpha=5, eps=1e-8, eps_root=0):
+    """Adam with a second average of the gradient, long and uncorrected.
+
+    Source: `optax.contrib.ademamix`, where the paper's warm-up is that of a schedule for `alpha` and `b3`.
+    """
+    m1 = (1 - beta1) * dx + beta1 * m1
+    m2 = (1 - beta3) * dx + beta3 * m2
+    nu = (1 - beta2) * dx**2 + beta2 * nu
+    m1_hat = m1 / (1 - beta1**t)
+    nu_hat = nu / (1 - beta2**t)
+    return x - lr * ((m1_hat + alpha * m2) / (sqrt(nu_hat + eps_root) + eps)), m1, m2, nu
+
+
+@rule
+def adopt(x, dx, mu=0, nu=0, *, t, lr, beta1=0.9, beta2=0.9999, eps=1e-6, nesterov=False, use_clipping=True):
+    """Adam whose gradients are divided by the second moment of those before them; the first only fills it.
+
+    Source: `optax.contrib.adopt`, with the default of `clip_value_fn`.
+    """
+    bound = (t - 1) ** 0.25
+    force = dx / maximum(sqrt(nu), eps)
+    if use_clipping:
+        force = minimum(maximum(force, -bound), bound)
+    share1 = where(t == 1, 0, 1 - beta1)
+    share2 = where(t == 1, 1, 1 - beta2)
+    mu = share1 * force + (1 - share1) * mu
+    nu = share2 * dx**2 + (1 - share2) * nu
+    step = share1 * force + (1 - share1) * mu if nesterov else mu
+    return x - lr * step, mu, nu
+
+
 DIALECT = Dialect(
     framework="Optax",
     imports="import optax",
@@ -275,8 +320,11 @@ DIALECT = Dialect(
         Spelling("optax.radam", radam),
         Spelling("optax.lion", lion, {"weight_decay": 1e-3}, decay="decoupled"),
         Spelling("optax.adabelief", adabelief),
+        Spelling("optax.yogi", yogi),
+        Spelling("optax.contrib.ademamix", ademamix, decay="decoupled"),
+        Spelling("optax.contrib.adopt", adopt),
     ),
-    arguments={"lr": "learning_rate", "beta1": "b1", "beta2": "b2"},
+    arguments={"lr": "learning_rate", "beta1": "b1", "beta2": "b2", "beta3": "b3"},
     coupled="optax.chain(optax.add_decayed_weights({decay}), {call})",
     uphill="optax.chain(optax.scale(-1.0), {call})",
 )
