@@ -1,6 +1,5 @@
 """Addresses: taken only from arrays that are sound, and from gradients that touch nothing that is held."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ from downslope.backends.describe import of_arrays
 from downslope.backends.memory import FIRST, address
 from downslope.backends.table import Head, SlotTable
 from downslope.torch.describe import describer
+from forked import run_alone
 
 RNG = np.random.default_rng(5)
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -222,10 +222,5 @@ print("done")
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pages that can be protected")
 def test_nothing_beside_an_array_is_touched():
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "ignore", "-c", BESIDE_NOTHING],
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.stdout == "done\n", done.stderr[-1500:]
+    ended, printed = run_alone(BESIDE_NOTHING)
+    assert (ended, printed) == (0, "done\n"), printed[-1500:]

@@ -4,7 +4,6 @@ Processes are started when a group of their number is first needed, and take one
 only once, such as planning how a tensor is sharded, takes it longer than the trainings here.
 """
 
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -14,9 +13,8 @@ from datetime import timedelta
 from multiprocessing.connection import wait
 from pathlib import Path
 
-# Imported once, in the server that every process is forked from: a process costs milliseconds, not seconds.
-IMPORTS = ["torch._dynamo", "torch.distributed.fsdp", "torch.distributed.checkpoint.state_dict", "downslope.torch"]
-IMPORTS += ["llvmlite.binding", "pytest"]
+from forked import context
+
 TIMEOUT = 900
 
 
@@ -58,14 +56,13 @@ class Group:
     """Processes that wait for what they are to call."""
 
     def __init__(self, world):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(IMPORTS)
+        where = context()
         self._folder = tempfile.TemporaryDirectory()
         self._processes = {}
         for rank in range(world):
-            ours, theirs = context.Pipe()
+            ours, theirs = where.Pipe()
             arguments = theirs, rank, world, Path(self._folder.name) / "store"
-            self._processes[ours] = process = context.Process(target=_work, args=arguments, daemon=True)
+            self._processes[ours] = process = where.Process(target=_work, args=arguments, daemon=True)
             process.start()
             theirs.close()
 

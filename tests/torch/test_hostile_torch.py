@@ -3,8 +3,6 @@
 import copy
 import gc
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 import downslope
 import downslope.torch
 from downslope import rule
+from forked import run_alone
 
 Parameter = torch.nn.Parameter
 
@@ -108,13 +107,8 @@ def both(name):
 
 
 def test_memory_that_is_not_there_is_refused_and_not_written_to():
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "ignore", "-c", IN_A_PROCESS_OF_ITS_OWN],
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, f"at {done.stdout.splitlines()[-1:]}: {done.stderr[-1500:]}"
+    ended, printed = run_alone(IN_A_PROCESS_OF_ITS_OWN)
+    assert (ended, printed.splitlines()[-1:]) == (0, ["done"]), printed[-1500:]
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop"])

@@ -1,8 +1,5 @@
 import contextlib
 import json
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ import downslope.torch
 from downslope import CheckpointError
 from downslope.dialects import torch as dialect
 from downslope.training import checkpoint
+from forked import run_alone
 
 load, save = downslope.torch.Optimizer.load, downslope.torch.Optimizer.save
 
@@ -169,8 +167,8 @@ def test_a_fresh_process_ends_where_an_uninterrupted_one_ends(tmp_path, request)
         save(optimizer, tmp_path / str(k), model)
         walk(model, optimizer, 4, 8)
         save(optimizer, tmp_path / f"{k} straight", model)
-    command = [sys.executable, "-c", textwrap.dedent(RESUMED), str(request.path.parent), str(tmp_path)]
-    subprocess.run(command, check=True, timeout=900)
+    ended, printed = run_alone(RESUMED, request.path.parent, tmp_path)
+    assert ended == 0, printed
     for k, case in enumerate(CASES):
         assert (tmp_path / str(k)).read_bytes() == (tmp_path / f"{k} straight").read_bytes(), case
 
