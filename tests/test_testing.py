@@ -145,7 +145,7 @@ def other_library(ulps):
     def step(program, arrays, scalars):
         values = {}
         for e in in_order([*program.outputs.values(), *program.scalar_outputs.values()]):
-            if not e.per_weight:
+            if not e.from_arrays:
                 args = [values[arg] for arg in e.args]
                 value = e.value if e.op == "constant" else scalars[e.value] if e.op == "input" else None
                 value = compute(e.op, args) if value is None else np.float64(value)

@@ -4,11 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from downslope import rules
-from downslope.language import operations
+from downslope.language import operations, whole
 from downslope.language.formula import scalar
 from downslope.language.operations import *
 from downslope.language.operations import FormulaError
 from downslope.language.options import Options
+from downslope.language.whole import *
 from downslope.rule import Rule, read_rule, rule
 from downslope.rules import *
 from downslope.version import __version__ as __version__
@@ -67,6 +68,7 @@ __all__ = [
     "walk",
 ]
 __all__ += operations.__all__
+__all__ += whole.__all__
 __all__ += rules.__all__
 
 

@@ -18,9 +18,10 @@ from downslope.language.lines import parse_lines
 from downslope.language.operations import FormulaError, namespace
 from downslope.language.options import FIXED, compose
 from downslope.language.program import Cost, in_order
-from downslope.targets.arrays import compute
+from downslope.targets.compute import compute
 from downslope.targets.evaluate import evaluate
 from downslope.targets.latex import latex
+from downslope.targets.shapes import settled
 from downslope.targets.stability import Stability, stability
 
 
@@ -113,14 +114,15 @@ class Rule(Formula):
         return replace(self, ahead=function)
 
     def cost(self, dtype: Any = np.float32, **flags_and_options: Any) -> Cost:
-        """What one step costs per weight: bytes read and written, and operations.
+        """What one step costs per weight: bytes read and written, and operations; of a square matrix, if it matters.
 
         Example:
             >>> import downslope
             >>> downslope.adam.cost().read, downslope.adam.cost().written
             (16, 12)
         """
-        return compose(self, **flags_and_options).cost(dtype)
+        program = compose(self, **flags_and_options)
+        return (settled(program, (1024, 1024)) if program.of_matrices else program).cost(dtype)
 
     def latex(self, **flags_and_options: Any) -> str:
         r"""The formula in LaTeX, one aligned line per value, new states before the new weights.

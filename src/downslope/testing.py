@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from downslope.language.program import Program
 from downslope.numpy.optimizer import Optimizer
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
-from downslope.targets.intervals import enclose, enclose_scalars
+from downslope.targets.intervals import Interval, enclose, enclose_scalars
 from downslope.training.settings import Settings
 
 Array = np.ndarray[Any, Any]
@@ -85,9 +86,9 @@ def check_rule(rule: Rule, **flags: bool) -> Certificate:
     tasks: list[Callable[[], Check]] = [lambda: _check_reading(rule, program, settings, flags)]
     tasks += [functools.partial(check_target, target, program, settings) for target in targets()]
     tasks.append(lambda: _check_options(rule, flags, settings))
-    tasks.append(lambda: _check_round_trip(rule, {**required, **flags}))
+    tasks.append(lambda: _check_round_trip(rule, program, {**required, **flags}))
     if rule.ahead:
-        tasks.append(lambda: _check_lookahead(rule, {**required, **flags}))
+        tasks.append(lambda: _check_lookahead(rule, program, {**required, **flags}))
     certificate = Certificate(rule.name, ())
     for task in tasks:
         certificate = Certificate(rule.name, (*certificate.checks, task()))
@@ -142,6 +143,7 @@ def targets() -> Iterator[Target]:
 
 
 def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
+    from downslope.backends.array_steps import ArrayStepper
     from downslope.backends.describe import of_arrays
     from downslope.backends.stepping import Stepper
     from downslope.backends.table import ALL, SlotTable
@@ -150,7 +152,7 @@ def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[st
     held = [array for name, array in copies.items() if name != "dx"]
     states = program.scalar_states
     table = SlotTable(of_arrays(), [held], [held[0].dtype.name] * len(copies), scalars=len(states))
-    stepper = Stepper(program, "nearest", table)
+    stepper = ArrayStepper(program, table) if program.over_tensors else Stepper(program, "nearest", table)
     stepper.group_rows([0], [[scalars.get("t", 1.0) - 1, *(scalars[name] for name in states)]])
     stepper.settle(0, [scalars[name] for name in program.scalars])
     assert stepper.step(copies["dx"], workers=1) == ALL
@@ -225,21 +227,42 @@ def _torch(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, 
 def situations(
     program: Program, settings: Mapping[str, float], dtype: Any
 ) -> Iterator[tuple[dict[str, Array], dict[str, float]]]:
-    """Inputs to test a program with: the states are those that its own formula reaches, from step to step."""
-    count = 4096
-    x = hard_values(count, dtype, seed=1)
+    """Inputs to test a program with: the states are those that its own formula reaches, from step to step.
+
+    Where one huge value would be all that a norm or a product shows, there are ordinary ones first.
+    """
+    if program.over_tensors:
+        yield from _walk(program, settings, dtype, _ordinary)
+    yield from _walk(program, settings, dtype, hard_values)
+
+
+def _ordinary(count: int, dtype: Any, seed: int = 0) -> Array:
+    values: Array = np.random.default_rng(seed).standard_normal(count).astype(dtype)
+    return values
+
+
+def _walk(
+    program: Program, settings: Mapping[str, float], dtype: Any, values: Callable[..., Array]
+) -> Iterator[tuple[dict[str, Array], dict[str, float]]]:
+    shape = (48, 32) if program.of_matrices else (4096,)
+    count = math.prod(shape)
+
+    def drawn(seed: int) -> Array:
+        return values(count, dtype, seed=seed).reshape(shape)
+
+    x = drawn(1)
     starts = {name: program.initial(name, settings) for name in program.states}
-    states = {name: x.copy() if v is None else np.full(count, v, dtype) for name, v in starts.items()}
+    states = {name: x.copy() if v is None else np.full(shape, v, dtype) for name, v in starts.items()}
     scalar_states = dict(program.scalar_states)
     for t in range(1, 6):
-        dx = hard_values(count, dtype, seed=100 + t) if t % 2 else np.random.default_rng(t).standard_normal(count)
+        dx = drawn(100 + t) if t % 2 else np.random.default_rng(t).standard_normal(count).reshape(shape)
         arrays = {"x": x, "dx": dx.astype(dtype), **states}
         scalars = {**settings, "t": float(t), **scalar_states}
         yield arrays, scalars
         new = interpret(program, {name: array.astype(np.float64) for name, array in arrays.items()}, scalars)
         with np.errstate(over="ignore"):
             rounded = {name: np.nan_to_num(new[name]).astype(dtype) for name in program.outputs}
-        x = hard_values(count, dtype, seed=200 + t)
+        x = drawn(200 + t)
         states = {name: np.nan_to_num(rounded[name]) for name in states}
         scalar_states = {name: float(new[name]) for name in scalar_states}
 
@@ -289,12 +312,13 @@ def check_target(target: Target, program: Program, settings: Mapping[str, float]
         )
         computed = target.step(program, arrays, scalars)
         for name, interval in inside.items():
-            values = np.asarray(computed[name], np.float64)
+            values = np.asarray(computed[name], np.float64).ravel()
+            interval = Interval(interval.low.ravel(), interval.high.ravel())
             wrong = np.flatnonzero(~interval.holds(values))
             count += values.size
             if wrong.size:
                 i = wrong[0]
-                inputs = ", ".join(f"{key}={array[i]!r}" for key, array in arrays.items())
+                inputs = ", ".join(f"{key}={array.flat[i]!r}" for key, array in arrays.items())
                 return Check(
                     target.name,
                     False,
@@ -319,15 +343,17 @@ def _check_options(rule: Rule, flags: Mapping[str, bool], settings: Mapping[str,
     return Check("with options", True, f"{', '.join(options)} in the same pass")
 
 
-def _problem() -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], dict[str, Array]]]:
+def _problem(program: Program) -> tuple[dict[str, Array], Callable[[Mapping[str, Array]], dict[str, Array]]]:
     """Weights, and the gradients of a quadratic with curvatures from 0.1 to 1 at them."""
     curvature = {"W": np.linspace(0.1, 1, 12).reshape(3, 4), "b": np.array(0.5)}
+    if program.of_matrices:
+        curvature["b"] = curvature["W"].T / 2
     weights = {name: np.cos(np.arange(c.size)).reshape(c.shape) for name, c in curvature.items()}
     return weights, lambda at: {name: curvature[name] * array for name, array in at.items()}
 
 
-def _check_round_trip(rule: Rule, given: Mapping[str, Any]) -> Check:
-    weights, gradient = _problem()
+def _check_round_trip(rule: Rule, program: Program, given: Mapping[str, Any]) -> Check:
+    weights, gradient = _problem(program)
     first = Optimizer({name: array.copy() for name, array in weights.items()}, rule, **given)
     for _ in range(5):
         first.step(gradient(first.params))
@@ -344,8 +370,8 @@ def _check_round_trip(rule: Rule, given: Mapping[str, Any]) -> Check:
     return Check("saved and loaded", True, "goes on bit for bit")
 
 
-def _check_lookahead(rule: Rule, given: Mapping[str, Any]) -> Check:
-    weights, gradient = _problem()
+def _check_lookahead(rule: Rule, program: Program, given: Mapping[str, Any]) -> Check:
+    weights, gradient = _problem(program)
     stored = Optimizer({name: array.copy() for name, array in weights.items()}, rule, **given)
     explicit = Optimizer({name: array.copy() for name, array in weights.items()}, rule, lookahead="explicit", **given)
     for _ in range(50):

@@ -59,7 +59,7 @@ def assert_sound(program, storages, rounding="nearest", capability=90, source=tr
     instructions, text = compiled(module.update, types, constants, capability, warps, registers)
     assert f".target sm_{capability}" in text
     stored = dict(zip(program.arrays, storages, strict=True))
-    read = [e.value for e in program.expressions if e.op == "input" and e.per_weight]
+    read = [e.value for e in program.expressions if e.op == "input" and e.from_arrays]
     written = [name for name, e in program.outputs.items() if e.value != name]
     each = block // (32 * warps)  # weights of a thread
     codes = [name for name, storage in stored.items() if storage in CODES]

@@ -236,7 +236,7 @@ def test_a_linear_formula_has_a_derivative_without_variables():
     lr, mu = number("lr"), number("mu")
     e = X - lr * (mu * Y + (1 - mu) * X)
     found = gradient(e, ("x", "y"))
-    assert not any(part.per_weight for part in in_order(found))
+    assert not any(part.from_arrays for part in in_order(found))
     assert [text(each) for each in found] == ["1 - lr * (1 - mu)", "-lr * mu"]
 
 

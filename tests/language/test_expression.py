@@ -9,6 +9,7 @@ import downslope
 from downslope import FormulaError, rule
 from downslope.language.expression import Expression
 from downslope.language.operations import OPERATIONS, WORDS, function_of
+from downslope.language.spaces import WEIGHT
 
 NUMBERS = st.floats(allow_nan=False, width=32)
 ONE_ARGUMENT = ("sqrt", "exp", "expm1", "log", "tanh", "sin", "cos", "sign")
@@ -16,7 +17,7 @@ TWO_ARGUMENTS = ("maximum", "minimum")
 
 
 def symbol(name="x"):
-    return Expression("input", value=name, per_weight=True)
+    return Expression("input", value=name, space=WEIGHT)
 
 
 # The words with numbers and arrays
@@ -102,8 +103,8 @@ def test_operators_keep_their_order(formula, expected):
 
 def test_what_uses_a_weight_differs_from_weight_to_weight():
     x, lr = symbol(), Expression("input", value="lr")
-    assert (lr * x).per_weight
-    assert not (lr * 2).per_weight
+    assert (lr * x).from_arrays
+    assert not (lr * 2).from_arrays
 
 
 def test_every_operation_counts_its_arguments():
@@ -125,12 +126,12 @@ OUTSIDE_THE_LANGUAGE = {
     "round()": (lambda x: round(x), "round"),
     "math.floor": (lambda x: math.floor(x), "math"),
     ".sum()": (lambda x: x.sum(), ".sum"),
-    ".T": (lambda x: x.T, ".T"),
     "an index": (lambda x: x[0], "[0]"),
     "a slice": (lambda x: x[1:], "slice"),
     "len()": (lambda x: len(x), "len()"),
     "a loop": (lambda x: [w for w in x], "loop"),  # noqa: C416
-    "@": (lambda x: x @ x, "@"),
+    "@": (lambda x: x @ x, "the product of one a weight and one a weight does not fit"),
+    "@ with a number": (lambda x: 2 @ x, "a number multiplies with *"),
     "@ from the right": (lambda x: np.eye(2) @ x, "matmul"),
     "//": (lambda x: x // 2, "//"),
     "%": (lambda x: 2 % x, "%"),

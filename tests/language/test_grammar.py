@@ -14,6 +14,7 @@ from downslope.language.expression import Expression, apply, expression
 from downslope.language.grammar import CALLED, DEEPEST, LONGEST, GrammarError, parse
 from downslope.language.operations import OPERATIONS, WORDS
 from downslope.language.program import in_order
+from downslope.language.spaces import WEIGHT
 from downslope.targets import arrays
 from downslope.targets.evaluate import evaluate
 from downslope.targets.formula import FORMULA
@@ -111,7 +112,7 @@ def test_a_text_means_what_it_means_in_python(pairs, last):
 
 @st.composite
 def expressions(draw, depth=4):
-    leaves = st.sampled_from(["x", "y"]).map(lambda name: Expression("input", value=name, per_weight=True))
+    leaves = st.sampled_from(["x", "y"]).map(lambda name: Expression("input", value=name, space=WEIGHT))
     if depth == 0:
         return draw(leaves)
     op = draw(st.sampled_from(sorted(OPERATIONS.keys() - {"square", "cube", "fourth"})))
@@ -292,5 +293,5 @@ def test_what_is_read_is_what_a_function_leaves_behind():
     def typed(x, y):
         return downslope.where(x > 0, (1 - x) ** 2, -downslope.exp(-abs(y))) / 3
 
-    x, y = (Expression("input", value=name, per_weight=True) for name in "xy")
+    x, y = (Expression("input", value=name, space=WEIGHT) for name in "xy")
     assert repr(parse("where(x > 0, (1 - x)**2, -exp(-abs(y))) / 3")) == repr(expression(typed(x, y)))

@@ -9,6 +9,7 @@ from downslope import FormulaError, rule, scalar, where
 from downslope.language.expression import Expression
 from downslope.language.options import compose
 from downslope.language.program import in_order
+from downslope.language.spaces import WEIGHT
 from downslope.targets.arrays import interpret
 
 
@@ -16,7 +17,7 @@ def test_what_depends_on_no_array_is_a_coefficient():
     program = compose(downslope.adam)
     assert program.arrays == ("x", "dx", "m", "v")
     assert set(program.scalars) == {"lr", "beta1", "beta2", "eps", "t"}
-    assert all(not e.per_weight for e in program.coefficients)
+    assert all(not e.from_arrays for e in program.coefficients)
     assert {repr(e) for e in program.coefficients} == {
         "beta1",
         "beta2",
@@ -72,7 +73,7 @@ def test_nothing_is_reassociated():
 
 
 def test_in_order_puts_arguments_first_and_each_once():
-    x = Expression("input", value="x", per_weight=True)
+    x = Expression("input", value="x", space=WEIGHT)
     square = x * x
     order = [repr(e) for e in in_order([square + x, square])]
     assert order == ["x", "mul(x, x)", "add(mul(x, x), x)"]

@@ -17,7 +17,7 @@ import pytest
 import downslope
 import paths
 from downslope import Optimizer
-from downslope.rules import DESCENDANTS, RULES, TEXTBOOK
+from downslope.rules import DESCENDANTS, OVER_TENSORS, RULES, TEXTBOOK
 from paths import STEPS
 
 PROBLEM = paths.quadratic(50, 7)
@@ -256,7 +256,7 @@ def test_the_minimum_of_a_quadratic_is_found(rule):
 
 def test_the_lists_of_rules():
     assert [rule.name for rule in TEXTBOOK] == ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
-    assert sorted(rule.name for rule in RULES) == sorted(downslope.rules.__all__)
+    assert sorted(rule.name for rule in (*RULES, *OVER_TENSORS)) == sorted(downslope.rules.__all__)
     assert all(getattr(downslope, rule.name) is rule for rule in RULES)
     for rule in RULES:
         assert rule.intuition.endswith("."), rule.name

@@ -251,7 +251,7 @@ def _indented(lines: Sequence[str], by: int) -> str:
 def _behind(program: Program, outputs: Sequence[str]) -> set[str]:
     """The arrays from which these outputs are computed."""
     needed = in_order(program.outputs[name] for name in outputs)
-    return {str(e.value) for e in needed if e.op == "input" and e.per_weight}
+    return {str(e.value) for e in needed if e.op == "input" and e.from_arrays}
 
 
 def body_scalar(storages: Sequence[str]) -> str:

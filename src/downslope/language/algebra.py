@@ -46,13 +46,11 @@ class Algebra:
         """The one object that says what an expression says."""
         new: dict[Expression, Expression] = {}
         for part in in_order([e]):
-            new[part] = self._kept(
-                Expression(part.op, tuple(new[arg] for arg in part.args), part.value, part.per_weight)
-            )
+            new[part] = self._kept(Expression(part.op, tuple(new[arg] for arg in part.args), part.value, part.space))
         return new[e]
 
     def _kept(self, e: Expression) -> Expression:
-        key = (e.op, tuple(map(id, e.args)), str(e.value), e.per_weight)
+        key = (e.op, tuple(map(id, e.args)), str(e.value), e.from_arrays)
         return self._one.setdefault(key, e)
 
     def number(self, value: float) -> Expression:
@@ -176,7 +174,7 @@ def _rank(power: tuple[Expression, int]) -> int:
     """Where a factor stands: parameters first, then variables, functions, and sums."""
     base, _ = power
     if base.op in ("input", "constant"):
-        return 1 if base.per_weight else 0
+        return 1 if base.from_arrays else 0
     return 3 if base.op in ("add", "sub", "where") else 2
 
 

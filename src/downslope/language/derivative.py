@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from downslope.language.algebra import Algebra
 from downslope.language.expression import Expression
-from downslope.language.operations import POWERS
+from downslope.language.operations import OVER_TENSORS, POWERS, FormulaError
 from downslope.language.program import in_order
 
 
@@ -108,6 +108,8 @@ def chain(e: Expression, slopes: list[Expression], algebra: Algebra) -> Expressi
             return algebra.choice(make("gt" if e.op == "maximum" else "lt", a, b), da, equal)
         case "where", [condition, _, _], [_, da, db]:
             return algebra.choice(condition, da, db)
+    if e.op in OVER_TENSORS:
+        raise FormulaError(f"the derivative of {e!r} by one weight is not worked out: {e.op} is of a whole tensor")
     return algebra.number(0)  # sign, and truth values
 
 

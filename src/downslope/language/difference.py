@@ -79,7 +79,7 @@ class _Follower:
     def _affine(self, e: Expression) -> _Affine | None:
         if e is self.base:
             return _Affine(_number(0), _number(0))
-        parts = [self.affine(arg) if arg.per_weight else None for arg in e.args]
+        parts = [self.affine(arg) if arg.from_arrays else None for arg in e.args]
         if not any(parts):
             return None
         match e.op, parts, e.args:
@@ -117,7 +117,7 @@ class _Follower:
         """The condition with comparisons of two points as comparisons of their difference with zero."""
         if e.op in ("and", "or", "not"):
             return apply(e.op, *map(self._condition, e.args))
-        if e.op not in COMPARISONS or not all(arg.per_weight and self.affine(arg) for arg in e.args):
+        if e.op not in COMPARISONS or not all(arg.from_arrays and self.affine(arg) for arg in e.args):
             return e
         a, b = e.args
         for near, far, order in ((b, a, 1), (a, b, -1)):
@@ -197,9 +197,9 @@ def _negative(a: Expression) -> Expression:
             return _number(-a.number)
         case "neg", [inner]:
             return inner
-        case "mul", [k, e] if not k.per_weight and e.per_weight:
+        case "mul", [k, e] if not k.from_arrays and e.from_arrays:
             return _negative(k) * e
-        case "mul", [e, k] if not k.per_weight and e.per_weight:
+        case "mul", [e, k] if not k.from_arrays and e.from_arrays:
             return e * _negative(k)
         case "div", [e, k]:
             return _negative(e) / k

@@ -12,15 +12,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from downslope.language.operations import OPERATIONS, POWERS, UFUNCS, WORDS, FormulaError
+from downslope.language.operations import OPERATIONS, POWERS, TENSOR_WORDS, UFUNCS, WORDS, FormulaError
+from downslope.language.spaces import Space, join, product
 
 made: ContextVar[Callable[[], None] | None] = ContextVar("made", default=None)
 """Called whenever an expression is made of others, for whoever wants to know where that happens."""
 
 
 def _refuse(what: str, instead: str = "") -> NoReturn:
-    words = ", ".join(WORDS)
-    hint = instead or f"a formula is elementwise: it may use + - * / ** abs() comparisons and {words}"
+    words = ", ".join((*WORDS, *TENSOR_WORDS))
+    hint = instead or f"a formula may use + - * / ** @ .T abs() comparisons and {words}"
     raise FormulaError(f"{what} cannot be used in a formula; {hint}")
 
 
@@ -28,26 +29,35 @@ class Expression:
     """One operation of a formula and what it is applied to.
 
     Attributes:
-        op: A name from `operations.OPERATIONS`, or `"constant"` or `"input"`.
+        op: A name from `operations.OPERATIONS` or `operations.OVER_TENSORS`, or `"constant"` or `"input"`.
         args: The expressions the operation is applied to.
-        value: The number of a constant, the name of an input.
-        per_weight: Whether the value differs from weight to weight; if not, it is worked out once per step.
+        value: The number of a constant, the name of an input, the axis along which something is summed.
+        space: Where the value lives: that of the arguments together, unless it is given.
     """
 
-    __slots__ = ("args", "op", "per_weight", "value")
+    __slots__ = ("args", "op", "space", "value")
     __hash__ = object.__hash__
     op: str
     args: tuple[Expression, ...]
     value: float | str | None
-    per_weight: bool
+    space: Space
 
     def __init__(
-        self, op: str, args: tuple[Expression, ...] = (), value: float | str | None = None, per_weight: bool = False
+        self,
+        op: str,
+        args: tuple[Expression, ...] = (),
+        value: float | str | None = None,
+        space: Space | None = None,
     ):
         self.op = op
         self.args = args
         self.value = value
-        self.per_weight = per_weight or any(arg.per_weight for arg in args)
+        self.space = join(*(arg.space for arg in args)) if space is None else space
+
+    @property
+    def from_arrays(self) -> bool:
+        """Whether it depends on an array; if not, it is worked out once per step."""
+        return self.space.of_tensor
 
     @property
     def number(self) -> float:
@@ -98,6 +108,17 @@ class Expression:
 
     def __rpow__(self, other: Any) -> Expression:
         return apply("pow", other, self)
+
+    def __matmul__(self, other: Any) -> Expression:
+        return multiplied(self, other)
+
+    def __rmatmul__(self, other: Any) -> Expression:
+        return multiplied(other, self)
+
+    @property
+    def T(self) -> Expression:  # noqa: N802, as arrays call it
+        """Transposed, for products of matrices."""
+        return _noted(Expression("transpose", (self,), space=self.space.transposed))
 
     def __neg__(self) -> Expression:
         return apply("neg", self)
@@ -165,6 +186,9 @@ class Expression:
     def __operation__(op: str, *args: Any) -> Expression:
         return apply(op, *args)
 
+    def __over_tensor__(self, op: str, axis: int | None) -> Expression:
+        return over_tensor(op, self, axis)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # the questions Python and NumPy ask of any object
             raise AttributeError(name)
@@ -183,7 +207,6 @@ _OUTSIDE = {
     "setitem": "writing into the weights at [{0!r}]",
     "iter": "a loop over the weights",
     "len": "len()",
-    "matmul": "a matrix product @",
     "floordiv": "floor division //",
     "mod": "the remainder %",
     "divmod": "divmod()",
@@ -193,7 +216,7 @@ _OUTSIDE = {
 }
 for _name, _what in _OUTSIDE.items():
     setattr(Expression, f"__{_name}__", _refused(_what))
-    if _name in ("matmul", "floordiv", "mod", "divmod", "lshift", "rshift", "xor"):
+    if _name in ("floordiv", "mod", "divmod", "lshift", "rshift", "xor"):
         setattr(Expression, f"__r{_name}__", _refused(_what))
 for _name in ("float", "int", "complex", "round", "floor", "ceil", "trunc"):
     _instead = f"use downslope's own words: {', '.join(WORDS)}"
@@ -233,6 +256,35 @@ def apply(op: str, *args: Any) -> Expression:
     if op == "pow" and operands[1].op == "constant" and operands[1].value in POWERS:
         return Expression(POWERS[operands[1].value], operands[:1])
     return Expression(op, operands)
+
+
+def over_tensor(op: str, e: Expression, axis: int | None) -> Expression:
+    """The expression that sums up an expression over its tensor, or along an axis of it.
+
+    Raises:
+        FormulaError: It is a number or a truth value, of which there is nothing to sum up.
+    """
+    if e.is_condition:
+        _refuse(f"the truth value {e!r} in {op}()", "turn it into a number with where(condition, 1, 0)")
+    if not e.from_arrays:
+        raise FormulaError(f"{op}({e!r}) is of a number, the same for all weights; give it what belongs to a tensor")
+    return _noted(Expression(op, (e,), None if axis is None else float(axis), e.space.without(axis)))
+
+
+def multiplied(a: Any, b: Any) -> Expression:
+    """The expression that is the product of two matrices.
+
+    Raises:
+        FormulaError: They are no matrices, or do not fit.
+    """
+    a, b = expression(a), expression(b)
+    return _noted(Expression("product", (a, b), space=product(a.space, b.space)))
+
+
+def _noted(e: Expression) -> Expression:
+    if notice := made.get():
+        notice()
+    return e
 
 
 def _settled(condition: bool | np.bool_) -> Expression:

@@ -19,7 +19,10 @@ import numpy as np
 __all__ = ["cos", "exp", "expm1", "log", "maximum", "minimum", "sign", "sin", "sqrt", "tanh", "where"]
 
 WORDS = tuple(__all__)
-"""The words a formula may use besides + - * / ** abs() and comparisons."""
+"""The words a formula may use besides + - * / ** abs() and comparisons, element by element."""
+
+TENSOR_WORDS = ("norm", "mean", "sum", "max", "size")
+"""The words that sum up a whole tensor, or an axis of it; see `language.whole`."""
 
 
 class FormulaError(TypeError):
@@ -80,7 +83,10 @@ OPERATIONS: dict[str, Operation] = {
     "or": Operation(("truth", "truth"), "truth", ufuncs=("logical_or", "bitwise_or")),
     "not": Operation(("truth",), "truth", ufuncs=("logical_not", "invert")),
 }
-"""Every operation a formula may use; only `where`, `and`, `or` and `not` take truth values."""
+"""Every operation on elements that a formula may use; only `where`, `and`, `or` and `not` take truth values."""
+
+OVER_TENSORS = (*TENSOR_WORDS, "transpose", "product")
+"""Every operation on whole tensors: what sums them up, and what makes of them the matrices that they are."""
 
 POWERS = {2.0: "square", 3.0: "cube", 4.0: "fourth"}
 """The powers that are worked out by repeated multiplication, each an operation of its own."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.formula import Range
-from downslope.language.operations import POWERS
+from downslope.language.operations import OVER_TENSORS, POWERS, FormulaError
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,17 @@ class Cost:
     """What one step costs per weight.
 
     Attributes:
-        read: Bytes read from memory.
+        read: Bytes read from memory, in all passes.
         written: Bytes written to memory.
-        operations: How often each operation is done.
+        operations: How often each operation is done. A product of matrices is one, of many multiplications a weight.
+        passes: How often memory is gone through: once, and once more for each norm, mean or product that another one,
+            or the new weights, have to wait for. Matrices between products are not counted among the bytes.
     """
 
     read: int
     written: int
     operations: Mapping[str, int]
+    passes: int = 1
 
     @property
     def arithmetic(self) -> int:
@@ -41,7 +44,11 @@ class Cost:
 
     def __str__(self) -> str:
         done = ", ".join(f"{count} {op}" for op, count in self.operations.items())
-        return f"{self.read} bytes read, {self.written} bytes written, {self.arithmetic} operations ({done}) per weight"
+        passes = "" if self.passes == 1 else f" in {self.passes} passes"
+        return (
+            f"{self.read} bytes read, {self.written} bytes written{passes}, {self.arithmetic} operations ({done}) "
+            "per weight"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +97,7 @@ class Program:
     @functools.cached_property
     def body(self) -> tuple[Expression, ...]:
         """The per-weight operations, each after what it is applied to."""
-        return tuple(e for e in self.expressions if e.per_weight and e.op != "input")
+        return tuple(e for e in self.expressions if e.from_arrays and e.op != "input")
 
     @functools.cached_property
     def coefficients(self) -> tuple[Expression, ...]:
@@ -98,14 +105,14 @@ class Program:
         found: dict[Expression, None] = {}
         for user in [*self.body, *self.outputs.values()]:
             for e in (user, *user.args):
-                if not e.per_weight and e.op != "constant":
+                if not e.from_arrays and e.op != "constant":
                     found[e] = None
         return tuple(found)
 
     @functools.cached_property
     def scalars(self) -> tuple[str, ...]:
         """The names of the scalar inputs: hyperparameters, scalar states, `t`, `grad_scale`."""
-        return tuple(str(e.value) for e in self.expressions if e.op == "input" and not e.per_weight)
+        return tuple(str(e.value) for e in self.expressions if e.op == "input" and not e.from_arrays)
 
     def initial(self, state: str, settings: Mapping[str, Any]) -> float | None:
         """The initial value of a state with these hyperparameters; None for a copy of the initial weights."""
@@ -115,12 +122,74 @@ class Program:
     def cost(self, dtype: Any = np.float32) -> Cost:
         """Bytes read and written and operations done, per weight, with arrays of this dtype."""
         size = np.dtype(dtype).itemsize
-        read = [e for e in self.expressions if e.op == "input" and e.per_weight]
+        read = sum(len(stage.inputs) for stage in self.stages)
         written = [name for name, e in self.outputs.items() if e.value != name]
         operations: dict[str, int] = {}
-        for e in self.body:
+        for e in (e for stage in self.stages for e in stage.body):
             operations[e.op] = operations.get(e.op, 0) + 1
-        return Cost(size * len(read), size * len(written), operations)
+        return Cost(size * read, size * len(written), operations, len(self.stages))
+
+    @functools.cached_property
+    def over_tensors(self) -> tuple[Expression, ...]:
+        """The operations on whole tensors: none in a rule that treats each weight by itself."""
+        return tuple(e for e in self.expressions if e.op in OVER_TENSORS)
+
+    @functools.cached_property
+    def of_matrices(self) -> bool:
+        """Whether it goes by rows and columns, so that a tensor has to be taken as a matrix."""
+        return any(e.op in ("transpose", "product") or e.value is not None for e in self.over_tensors)
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """What one pass over memory each can do, in order; the last one gives the new weights and states.
+
+        A stage ends with what has to be complete before anything that depends on it can begin: norms and other sums,
+        and products of matrices. What only leads to these is worked out anew where it is needed again.
+        """
+        depth: dict[Expression, int] = {}
+        for e in self.expressions:
+            before = max((depth[arg] for arg in e.args), default=0)
+            depth[e] = before + (e.op in _ENDING)
+        last = max((depth[e] for e in self.outputs.values()), default=0)
+        found = []
+        for k in range(last):
+            ends = [e for e in self.expressions if e.op in _ENDING and depth[e] == k + 1]
+            known = [e for e in self.expressions if e.op in _ENDING and depth[e] <= k]
+            found.append(Stage(ends, known))
+        return (*found, Stage([*self.outputs.values()], [e for e in self.expressions if e.op in _ENDING]))
+
+    def refuse_stages(self, target: str) -> None:
+        """Refuse a program that does not treat each weight by itself, for a target that does.
+
+        Raises:
+            FormulaError: It is one.
+        """
+        if self.over_tensors:
+            words = ", ".join(dict.fromkeys(e.op for e in self.over_tensors))
+            raise FormulaError(
+                f"{self.name} goes by whole tensors ({words}), and {target} treats each weight by itself; the "
+                "optimizers compute such a rule array by array"
+            )
+
+
+_ENDING = frozenset(OVER_TENSORS) - {"size", "transpose"}
+"""What has to be complete before anything that depends on it can begin."""
+
+
+class Stage:
+    """What one pass over memory can do.
+
+    Attributes:
+        results: What it gives: what the next stages need, or the new weights and states.
+        body: Its operations, each after what it is applied to.
+        inputs: The arrays that it reads.
+    """
+
+    def __init__(self, results: Collection[Expression], known: Collection[Expression]):
+        self.results = tuple(results)
+        made = in_order(results, known)
+        self.body = tuple(e for e in made if e.from_arrays and e.op != "input")
+        self.inputs = tuple(str(e.value) for e in made if e.op == "input" and e.from_arrays)
 
 
 def in_order(roots: Iterable[Expression], known: Collection[Expression] = ()) -> list[Expression]:
@@ -155,8 +224,8 @@ def share(
     new: dict[Expression, Expression] = {}
     for e in in_order(roots.values()):
         args = tuple(new[arg] for arg in e.args)
-        key = (e.op, tuple(map(id, args)), e.value, e.per_weight, str(e.value))  # str: -0.0 is not 0.0
-        new[e] = canonical.setdefault(key, Expression(e.op, args, e.value, e.per_weight))
+        key = (e.op, tuple(map(id, args)), e.value, e.space, str(e.value))  # str: -0.0 is not 0.0
+        new[e] = canonical.setdefault(key, Expression(e.op, args, e.value, e.space))
     called = {new[e]: name for e, name in names.items() if e in new and new[e].op not in ("input", "constant")}
     return {name: new[e] for name, e in roots.items()}, called
 

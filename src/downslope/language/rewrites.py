@@ -22,7 +22,7 @@ def rewritten(roots: Iterable[Expression], replace: Callable[[Expression], Any])
     for e in in_order(roots):
         args = tuple(new[arg] for arg in e.args)
         same = all(a is b for a, b in zip(args, e.args, strict=True))
-        candidate = e if same else Expression(e.op, args, e.value, e.per_weight)
+        candidate = e if same else Expression(e.op, args, e.value, e.space)
         other = replace(candidate)
         new[e] = candidate if other is None else other
     return new
@@ -36,7 +36,7 @@ def accurate_coefficients(program: Program) -> dict[Expression, Expression]:
     to 1e-4 there.
     """
     names = {name for name, allowed in program.ranges.items() if allowed.low >= 0}
-    scalars = [e for e in program.expressions if not e.per_weight]
+    scalars = [e for e in program.expressions if not e.from_arrays]
 
     def replace(e: Expression) -> Any:
         if e.op != "sub" or e.args[0].value != 1.0 or e.args[0].op != "constant":

@@ -13,11 +13,12 @@ import numpy as np
 from downslope.language.expression import Expression, made
 from downslope.language.formula import Formula
 from downslope.language.operations import FormulaError
+from downslope.language.spaces import WEIGHT
 
 
 def array(name: str) -> Expression:
     """The symbol of a per-weight input."""
-    return Expression("input", value=name, per_weight=True)
+    return Expression("input", value=name, space=WEIGHT)
 
 
 def number(name: str) -> Expression:
@@ -62,8 +63,10 @@ def trace(formula: Formula, x: Any, dx: Any, states: Mapping[str, Any], settings
         e = value if isinstance(value, Expression) else Expression("constant", value=float(value))
         if e.is_condition:
             raise FormulaError(f"{name} returns the truth value {e!r} as the new {output}; use where(condition, a, b)")
-        if output in formula.scalar_states and e.per_weight:
-            raise FormulaError(f"{name}: the new scalar state {output} depends on per-weight values: {e!r}")
+        if output in formula.scalar_states and e.from_arrays:
+            raise FormulaError(f"{name}: the new scalar state {output} depends on arrays: {e!r} is {e.space}")
+        if not e.space.stretches_to(WEIGHT):
+            raise FormulaError(f"{name} returns {e.space} as the new {output}, where one a weight is expected: {e!r}")
         outputs[output] = e
     return Reading(outputs, frame.names())
 

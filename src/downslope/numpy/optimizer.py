@@ -127,6 +127,7 @@ class Optimizer:
     def _prepare(self, dtype: np.dtype[Any], codes: Mapping[str, str], threads: int | None) -> None:
         """Make the states, compile the kernel and lay out the slot table."""
         from downslope.backends import threads as pool
+        from downslope.backends.array_steps import ArrayStepper
         from downslope.backends.describe import of_arrays
         from downslope.backends.stepping import Stepper
         from downslope.backends.table import SlotTable
@@ -154,7 +155,8 @@ class Optimizer:
             scalars=len(program.scalar_states),
             seed=self._seed or 0,
         )
-        self._stepper = Stepper(program, "nearest", self._table)
+        over_tensors = bool(program.over_tensors)
+        self._stepper = ArrayStepper(program, self._table) if over_tensors else Stepper(program, "nearest", self._table)
         self._launch = self._stepper.quick_step() or functools.partial(self._stepper.step, workers=self._workers)
         self._names = list(self.params)
         self._restart(0)

@@ -142,7 +142,7 @@ def _lines(program: Program) -> list[list[Any]]:
 
 def _varies(e: Expression, program: Program) -> bool:
     return any(
-        part.per_weight or part.value in ("t", *program.scalar_states) for part in in_order([e]) if part.op == "input"
+        part.from_arrays or part.value in ("t", *program.scalar_states) for part in in_order([e]) if part.op == "input"
     )
 
 

@@ -5,52 +5,21 @@ For frameworks that compile by themselves, for reference, and as the fallback wh
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.operations import function_of
+from downslope.language.operations import OVER_TENSORS
 from downslope.language.program import Program
 from downslope.language.rewrites import accurate_coefficients
+from downslope.targets.compute import OPERATIONS, compute, compute_over_tensor
 from downslope.targets.evaluate import evaluate, evaluate_in_order
+from downslope.targets.shapes import matrix_shape, settled
 
-OPERATIONS: dict[str, Callable[..., Any] | str] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "div": operator.truediv,
-    "pow": operator.pow,
-    "square": lambda a: a * a,
-    "cube": lambda a: a * a * a,
-    "fourth": lambda a: a * a * a * a,
-    "neg": operator.neg,
-    "abs": "abs",
-    "sign": "sign",
-    "sqrt": "sqrt",
-    "exp": "exp",
-    "expm1": "expm1",
-    "log": "log",
-    "tanh": "tanh",
-    "sin": "sin",
-    "cos": "cos",
-    "maximum": "maximum",
-    "minimum": "minimum",
-    "where": "where",
-    "lt": operator.lt,
-    "le": operator.le,
-    "gt": operator.gt,
-    "ge": operator.ge,
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "and": "logical_and",
-    "or": "logical_or",
-    "not": "logical_not",
-}
-"""How each operation is computed: by an operator, or by the function of this name in the array library."""
+__all__ = ["OPERATIONS", "compute", "interpret", "interpret_body", "interpret_coefficients", "interpret_scalars"]
 
 _ARRAYS_ONLY = frozenset({"maximum", "minimum", "where", "and", "or"})
 """The operations of which some array libraries accept arrays only."""
@@ -125,7 +94,12 @@ def interpret_body(
         arrays: As for `interpret`.
         coefficients: The value of each of `program.coefficients`, as `interpret_scalars` gives them.
         xp: The array library.
+
+    Raises:
+        ShapeError: The program multiplies matrices, and the weights are none.
     """
+    if program.over_tensors:
+        return _over_tensor(program, arrays, coefficients, xp)
     x = arrays["x"]
 
     def leaf(e: Expression) -> Any:
@@ -136,23 +110,52 @@ def interpret_body(
         return compute(e.op, [_full(value, x, xp) for value in args] if e.op in _ARRAYS_ONLY else args, xp)
 
     def result(e: Expression) -> Any:
-        return values[e] if e.per_weight else _cast(values[e], e, x, xp) + xp.zeros_like(x)
+        return values[e] if e.from_arrays else _cast(values[e], e, x, xp) + xp.zeros_like(x)
 
     with np.errstate(all="ignore"):
         values = evaluate_in_order(program.per_weight, leaf, apply, coefficients)
         return {name: result(e) for name, e in program.outputs.items()}
 
 
+def _over_tensor(
+    program: Program, arrays: Mapping[str, Any], coefficients: Mapping[Expression, Any], xp: ModuleType
+) -> dict[str, Any]:
+    """The same for a program over whole tensors: with the weights as a matrix, if it goes by rows and columns."""
+    shape = tuple(arrays["x"].shape)
+    as_matrix = matrix_shape(program, shape)
+    if 0 in shape:  # of which there is no mean, and nothing to update
+        return {name: arrays[name] for name in program.outputs}
+    if as_matrix != shape:
+        arrays = {name: xp.reshape(array, as_matrix) for name, array in arrays.items()}
+    x, program = arrays["x"], settled(program, as_matrix)
+
+    def leaf(e: Expression) -> Any:
+        return e.value if e.op == "constant" else arrays[str(e.value)]
+
+    def apply(e: Expression, args: list[Any]) -> Any:
+        if e.op in OVER_TENSORS:
+            return compute_over_tensor(e, args, xp)
+        args = [_cast(value, arg, x, xp) for value, arg in zip(args, e.args, strict=True)]
+        like = next((arg for arg in args if not isinstance(arg, (bool, np.bool_, *_Number))), None)
+        if like is None:
+            return compute(e.op, [np.asarray(arg)[()] for arg in args])
+        return compute(e.op, [_full(value, like, xp) for value in args] if e.op in _ARRAYS_ONLY else args, xp)
+
+    def result(name: str, e: Expression) -> Any:
+        value = values[e]
+        if e.op == "constant" or not e.from_arrays:
+            value = _cast(value, e, x, xp)
+        return xp.reshape(value + xp.zeros_like(arrays[name]), shape)
+
+    with np.errstate(all="ignore"):
+        values = evaluate_in_order(program.per_weight, leaf, apply, coefficients)
+        return {name: result(name, e) for name, e in program.outputs.items()}
+
+
 def interpret_coefficients(program: Program, scalars: Mapping[str, float]) -> tuple[float, ...]:
     """The coefficients, then the new scalar states, in double precision with IEEE results."""
     values = interpret_scalars(program, scalars)
     return tuple(float(values[e]) for e in (*program.coefficients, *program.scalar_outputs.values()))
-
-
-def compute(op: str, args: list[Any], xp: ModuleType = np) -> Any:
-    """The value of an operation on values of an array library."""
-    function = OPERATIONS[op]
-    return function_of(function, xp)(*args) if isinstance(function, str) else function(*args)
 
 
 def _weak(value: Any) -> Any:
@@ -162,7 +165,7 @@ def _weak(value: Any) -> Any:
 
 def _cast(value: Any, e: Expression, x: Any, xp: ModuleType) -> Any:
     """A coefficient or constant rounded to the precision of the body, once, as a kernel does."""
-    if e.per_weight or isinstance(value, (bool, np.bool_)):
+    if e.from_arrays or isinstance(value, (bool, np.bool_)):
         return value
     if xp is np:
         return x.dtype.type(value)

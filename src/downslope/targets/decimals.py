@@ -16,6 +16,7 @@ from itertools import repeat
 from typing import Any
 
 from downslope.language.expression import Expression
+from downslope.language.operations import OVER_TENSORS, TENSOR_WORDS, FormulaError
 from downslope.language.program import Program
 from downslope.targets.evaluate import evaluate_in_order
 
@@ -41,6 +42,9 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
         arrays: `x`, `dx` and the states.
         scalars: Hyperparameters, scalar states, and `t` where the program takes it.
 
+    Raises:
+        FormulaError: The program is one of matrices; here are lists.
+
     Returns:
         The new weights and states by name, scalar states included.
 
@@ -57,20 +61,34 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
     def leaf(e: Expression) -> Any:
         if e.op == "constant":
             return Decimal(e.number)
-        return arrays[str(e.value)] if e.per_weight else scalars[str(e.value)]
+        return arrays[str(e.value)] if e.from_arrays else scalars[str(e.value)]
 
     def apply(e: Expression, args: list[Any]) -> Any:
+        if e.op in OVER_TENSORS:
+            return _summed(e, args[0] if isinstance(args[0], list) else [args[0]] * count)
         function = OPERATIONS[e.op]
-        if not e.per_weight:
+        if not e.from_arrays:
             return function(*args)
         return list(map(function, *[arg if isinstance(arg, list) else repeat(arg, count) for arg in args]))
 
     values = evaluate_in_order(program.expressions, leaf, apply)
     roots = {**program.outputs, **program.scalar_outputs}
     return {
-        name: values[e] if e.per_weight or name in program.scalar_outputs else [values[e]] * count
+        name: values[e] if isinstance(values[e], list) or name in program.scalar_outputs else [values[e]] * count
         for name, e in roots.items()
     }
+
+
+def _summed(e: Expression, values: list[Decimal]) -> Decimal:
+    """What sums up a list."""
+    if e.value is not None or e.op not in TENSOR_WORDS:
+        raise FormulaError(f"{e.op} is of matrices, and formulas are compared with forty digits on lists of weights")
+    if e.op == "size":
+        return Decimal(len(values))
+    if e.op == "max":
+        return functools.reduce(_maximum, values)
+    total = sum((value * value for value in values) if e.op == "norm" else values, Decimal(0))
+    return total.sqrt() if e.op == "norm" else total / len(values) if e.op == "mean" else total
 
 
 def _power(a: Decimal, b: Decimal) -> Decimal:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from downslope.language.expression import Expression
+from downslope.language.operations import TENSOR_WORDS
 from downslope.language.program import Program, in_order
 from downslope.targets.python import FORMS, number
-from downslope.targets.write import ATOM, Form, Target, Text, identifier
+from downslope.targets.write import ATOM, Form, Target, Text, call, identifier, infix
 
 
 def _short(value: float) -> Text:
@@ -28,7 +29,11 @@ FORMULA = Target(
         "or": Form("{} | {}", 4, (ATOM, ATOM)),
         "and": Form("{} & {}", 4, (ATOM, ATOM)),
         "not": Form("~{}", 7, (ATOM,)),
-    },
+        "transpose": Form("{}.T", ATOM, (ATOM,)),
+        "product": infix("@", 6),
+    }
+    | {op: call(op) for op in TENSOR_WORDS}
+    | {f"{op} {axis}": Form(f"{op}({{}}, axis={axis})") for op in TENSOR_WORDS for axis in (0, 1)},
     _short,
 )
 """The words of a formula, as its author writes them."""

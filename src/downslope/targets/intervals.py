@@ -19,9 +19,11 @@ import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.operations import OPERATIONS as KNOWN
+from downslope.language.operations import OVER_TENSORS
 from downslope.language.program import Program
-from downslope.targets.arrays import compute
+from downslope.targets.compute import compute
 from downslope.targets.evaluate import evaluate, evaluate_in_order
+from downslope.targets.shapes import matrix_shape, settled
 
 Array = np.ndarray[Any, Any]
 
@@ -118,8 +120,12 @@ def enclose(
         (True, False)
     """
     precision = Precision.of(dtype, flush=flush)
+    if program.over_tensors:
+        program = settled(program, matrix_shape(program, arrays["x"].shape))
 
     def leaf(e: Expression) -> Interval:
+        if e.op == "constant":
+            return Interval(np.asarray(e.value, np.float64), np.asarray(e.value, np.float64))
         given = np.asarray(arrays[str(e.value)], np.float64)
         return precision.widen(given, given, 0.0) if flush else Interval(given, given)
 
@@ -127,10 +133,14 @@ def enclose(
         return exact if e.is_condition else precision.widen(exact.low, exact.high, coefficient_ulps)
 
     scalar = {e: rounded(e, exact) for e, exact in enclose_scalars(program, scalars).items()}
+
+    def apply(e: Expression, args: list[Interval]) -> Interval:
+        if e.op in OVER_TENSORS:
+            return over_tensor(precision, e, args)
+        return OPERATIONS[e.op](precision, *args)
+
     with np.errstate(all="ignore"):
-        values = evaluate(
-            program.outputs.values(), leaf, lambda e, args: OPERATIONS[e.op](precision, *args), known=scalar
-        )
+        values = evaluate(program.outputs.values(), leaf, apply, known=scalar)
     outputs = {name: values[e] for name, e in program.outputs.items()}
     return {name: Interval(*np.broadcast_arrays(i.low, i.high, arrays["x"])[:2]) for name, i in outputs.items()}
 
@@ -169,7 +179,7 @@ def enclose_scalars(program: Program, scalars: Mapping[str, float]) -> dict[Expr
         return Interval(result, result)
 
     with np.errstate(all="ignore"):
-        return evaluate_in_order([e for e in program.expressions if not e.per_weight], leaf, apply)
+        return evaluate_in_order([e for e in program.expressions if not e.from_arrays], leaf, apply)
 
 
 def _add(precision: Precision, a: Interval, b: Interval) -> Interval:
@@ -296,3 +306,55 @@ OPERATIONS: dict[str, Callable[..., Interval]] = {
     "not": _not,
 }
 """The interval of what each operation, rounded as a precision rounds, may give."""
+
+
+def over_tensor(precision: Precision, e: Expression, args: list[Interval]) -> Interval:
+    """The interval of what an operation on whole tensors may give, in whatever order it adds up.
+
+    A sum of n terms, in any order, is within n roundings of the sum of their sizes.
+    """
+    if e.op == "transpose":
+        return Interval(args[0].low.T, args[0].high.T)
+    if e.op == "product":
+        return _product(precision, *args)
+    (a,) = args
+    axis = None if e.value is None else int(float(e.value)) if a.low.ndim == 2 else None
+    if e.op == "max":
+        return Interval(
+            a.low.max(axis=axis, keepdims=axis is not None), a.high.max(axis=axis, keepdims=axis is not None)
+        )
+    if e.op == "norm":
+        found = _sum(precision, _square(precision, a), axis)
+        return OPERATIONS["sqrt"](precision, found)
+    found = _sum(precision, a, axis)
+    count = float(a.low.size if axis is None else a.low.shape[axis])
+    return found if e.op == "sum" else precision.widen(found.low / count, found.high / count)
+
+
+def _sum(precision: Precision, a: Interval, axis: int | None) -> Interval:
+    kept = axis is not None
+    sizes = np.maximum(np.abs(a.low), np.abs(a.high)).sum(axis=axis, keepdims=kept)
+    count = a.low.size if axis is None else a.low.shape[axis]
+    slack = count * (precision.unit * 1.01 * sizes + max(precision.denormal, precision.flushed))
+    low, high = (end.sum(axis=axis, keepdims=kept) for end in (a.low, a.high))
+    low = np.where(a.low.min(axis=axis, keepdims=kept) >= 0, np.maximum(low - slack, 0), low - slack)
+    high = np.where(a.high.max(axis=axis, keepdims=kept) <= 0, np.minimum(high + slack, 0), high + slack)
+    beyond = ~(sizes + slack <= precision.largest)  # what is added up on the way may be
+    low = np.where(beyond & (low < 0), -np.inf, low)
+    return precision.widen(low, np.where(beyond & (high > 0), np.inf, high))
+
+
+def _product(precision: Precision, a: Interval, b: Interval) -> Interval:
+    middle = [(each.low + each.high) / 2 for each in (a, b)]
+    reach = [(each.high - each.low) / 2 for each in (a, b)]
+    sizes = [np.abs(m) + r for m, r in zip(middle, reach, strict=True)]
+    most = sizes[0] @ sizes[1]
+    count = sizes[0].shape[1]
+    slack = np.abs(middle[0]) @ reach[1] + reach[0] @ sizes[1]
+    slack = slack * (1 + 1e-9) + count * (
+        (precision.unit + 1e-15) * 1.01 * most + max(precision.denormal, precision.flushed)
+    )
+    center = middle[0] @ middle[1]
+    beyond = ~(most + slack <= precision.largest)
+    low, high = np.where(beyond, -np.inf, center - slack), np.where(beyond, np.inf, center + slack)
+    return precision.widen(low, high)

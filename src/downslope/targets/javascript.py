@@ -240,7 +240,7 @@ def _over_all(program: Program, head: str, *, to: str = "x_all") -> str:
     results = [*program.coefficients, *program.scalar_outputs.values()]
     inputs = {str(e.value): e for e in in_order([*program.outputs.values(), *results]) if e.op == "input"}
     read = {name: inputs.pop(name) for name in (*program.arrays, *program.hyperparameters) if name in inputs} | inputs
-    elements = {name: scope.name(e, name) for name, e in read.items() if e.per_weight}
+    elements = {name: scope.name(e, name) for name, e in read.items() if e.from_arrays}
     given: dict[str, str] = {}
     lines: list[str] = []
     for name, e in read.items():
@@ -248,7 +248,7 @@ def _over_all(program: Program, head: str, *, to: str = "x_all") -> str:
             lines.append(f"const {scope.name(e, name)} = states{_member(name)}[0];")
         elif name == "t":
             scope.known[e] = "t"
-        elif not e.per_weight:
+        elif not e.from_arrays:
             given[name] = scope.name(e, name)
     if given:
         lines.insert(0, f"const {_object(given)} = hyperparameters;")

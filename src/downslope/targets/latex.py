@@ -50,6 +50,14 @@ def _number(value: float) -> Text:
     return Text(text, binding, first="digit")
 
 
+def _over_tensors() -> dict[str, Form]:
+    """What sums up a tensor, or each of its columns or rows."""
+    found = {"norm": Form(r"\left\|{}\right\|")}
+    found |= {word: Form(rf"\operatorname{{{{{word}}}}}\left({{}}\right)") for word in ("mean", "sum", "max", "size")}
+    each = {"0": r"_{{\mathrm{{columns}}}}", "1": r"_{{\mathrm{{rows}}}}"}
+    return found | {f"{op} {axis}": Form(form.template + of) for op, form in found.items() for axis, of in each.items()}
+
+
 LATEX = _Latex(
     {
         "or": infix(r"\lor", 1),
@@ -85,6 +93,9 @@ LATEX = _Latex(
         "sign": Form(r"\operatorname{{sign}}\left({}\right)"),
         "maximum": Form(r"\max\left({}, {}\right)"),
         "minimum": Form(r"\min\left({}, {}\right)"),
+        "transpose": Form(r"{}^{{\top}}", 9, (ATOM,)),
+        "product": infix(r"\,", _PRODUCT),
+        **_over_tensors(),
     },
     _number,
 )
@@ -111,7 +122,7 @@ def latex(program: Program) -> str:
     before = {"x", *program.states, *program.scalar_states}
     varying: set[Expression] = set()
     for e in in_order(roots.values()):
-        if e.per_weight or e.value in (*before, "t") or not varying.isdisjoint(e.args):
+        if e.from_arrays or e.value in (*before, "t") or not varying.isdisjoint(e.args):
             varying.add(e)
 
     def symbol(name: str, e: Expression) -> str:

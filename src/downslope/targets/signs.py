@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.operations import OPERATIONS as KNOWN
+from downslope.language.operations import OVER_TENSORS
 from downslope.language.program import Program, in_order
 from downslope.targets.evaluate import evaluate_in_order
 from downslope.targets.intervals import OPERATIONS, Interval, Precision
@@ -70,7 +70,7 @@ def _is_whole(e: Expression) -> bool:
 
 
 def _read(roots: Collection[Expression]) -> set[str]:
-    return {str(e.value) for e in in_order(roots) if e.op == "input" and e.per_weight}
+    return {str(e.value) for e in in_order(roots) if e.op == "input" and e.from_arrays}
 
 
 def _assumed(program: Program) -> set[str]:
@@ -108,11 +108,13 @@ def _signs(program: Program, known: Collection[str]) -> Mapping[Expression, Inte
     values: dict[Expression, Interval] = {}
 
     def apply(e: Expression, args: list[Interval]) -> Interval:
-        if e.op == "div" and args[1].low >= 0:  # by what may become 0, as `1 - beta**t` may; the sign stays
+        if e.op in OVER_TENSORS:
+            found = _between(0 if e.op in ("norm", "size") or (args[0].low >= 0 and e.op != "product") else -_FAR, _FAR)
+        elif e.op == "div" and args[1].low >= 0:  # by what may become 0, as `1 - beta**t` may; the sign stays
             found = _between(0 if args[0].low >= 0 else -_FAR, 0 if args[0].high <= 0 else _FAR)
         else:
             found = OPERATIONS[e.op](_PRECISION, *args)
-        if KNOWN[e.op].gives != "truth":
+        if not e.is_condition:
             found = _between(float(found.low), float(found.high))
             if found.low < 0 and (_is_even(e, values) or _is_mean(e, values)):
                 found = _between(0, max(float(found.high), 0))

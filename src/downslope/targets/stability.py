@@ -26,7 +26,7 @@ from downslope.language.derivative import gradient
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order
 from downslope.language.trace import array
-from downslope.targets.arrays import compute
+from downslope.targets.compute import compute
 from downslope.targets.evaluate import evaluate
 
 Array = np.ndarray[Any, Any]
@@ -224,6 +224,8 @@ def recurrence(program: Program) -> tuple[tuple[str, ...], int, tuple[Expression
 @functools.lru_cache(maxsize=64)
 def _linear(program: Program) -> tuple[tuple[str, ...], dict[str, Expression]]:
     """The states that are held still, as few as will do, and the new values of what moves, linear in what moves."""
+    if program.over_tensors:
+        raise _NotLinear("it goes by norms, means or products of whole tensors, and not by each weight alone")
     for count in range(min(len(program.states), MOST_HELD) + 1):
         for held in itertools.combinations(program.states, count):
             outputs = _needed(_holding(program, held))
@@ -262,7 +264,7 @@ def _still(program: Program, held: Collection[str]) -> dict[str, Expression]:
     new: dict[Expression, Expression] = {}
     for e in in_order(program.outputs.values()):
         args = tuple(new[arg] for arg in e.args)
-        new[e] = after[e] if e in after else Expression(e.op, args, e.value, e.per_weight) if args else e
+        new[e] = after[e] if e in after else Expression(e.op, args, e.value, e.space) if args else e
     return {name: new[e] for name, e in program.outputs.items() if name not in held}
 
 
@@ -276,7 +278,7 @@ def _holding(program: Program, held: Collection[str]) -> dict[str, Expression]:
     new: dict[Expression, Expression] = {}
     for e in ordered:
         args = tuple(_factor(arg, factors) if arg in alone and e not in alone else new[arg] for arg in e.args)
-        new[e] = Expression(e.op, args, e.value, e.per_weight) if args else e
+        new[e] = Expression(e.op, args, e.value, e.space) if args else e
     return {name: _factor(e, factors) if e in alone else new[e] for name, e in outputs.items()}
 
 
@@ -284,7 +286,7 @@ def _made_of(e: Expression, stills: Collection[Any]) -> bool:
     """Whether an expression depends on what is held still, and else on parameters only; the learning rate is none."""
     inputs = [part for part in in_order([e]) if part.op == "input"]
     others = [part for part in inputs if part.value not in stills]
-    return len(others) < len(inputs) and not any(part.per_weight or part.value == "lr" for part in others)
+    return len(others) < len(inputs) and not any(part.from_arrays or part.value == "lr" for part in others)
 
 
 def _factor(e: Expression, factors: dict[Expression, Expression]) -> Expression:

@@ -76,7 +76,7 @@ class Target:
     """A language.
 
     Attributes:
-        forms: How each operation is written.
+        forms: How each operation is written; one along an axis under its name and the axis, as in "mean 0".
         constant: How a number is.
         reserved: The names that a variable cannot have.
     """
@@ -91,7 +91,8 @@ class Target:
             return Text(known[e])
         if e.op == "constant":
             return self.constant(e.number)
-        return self.join(e.op, [self.write(arg, known, top=False) for arg in e.args])
+        op = e.op if e.value is None else f"{e.op} {float(e.value):.0f}"  # along an axis
+        return self.join(op, [self.write(arg, known, top=False) for arg in e.args])
 
     def join(self, op: str, operands: list[Text]) -> Text:
         """The text of an operation on operands."""
@@ -232,7 +233,7 @@ def body(program: Program, target: Target, taken: Iterable[str], notes: Target) 
         notes: The language in which is said what a coefficient stands for.
     """
     scope = Scope(target, {*taken, *target.reserved})
-    read = [e for e in in_order(program.outputs.values()) if e.op == "input" and e.per_weight]
+    read = [e for e in in_order(program.outputs.values()) if e.op == "input" and e.from_arrays]
     loads = tuple((scope.name(e, str(e.value)), str(e.value)) for e in read)
     scalars = {e: str(e.value) for e in in_order(program.coefficients) if e.op == "input"}
     coefficients = []
@@ -252,7 +253,12 @@ def stored(program: Program) -> list[tuple[str, Expression]]:
 
 
 def body_lines(program: Program, scope: Scope) -> Iterator[tuple[str, str]]:
-    """The lines of a body whose arrays and coefficients are known, by their author's names where there are any."""
+    """The lines of a body whose arrays and coefficients are known, by their author's names where there are any.
+
+    Raises:
+        FormulaError: It does not treat each weight by itself.
+    """
+    program.refuse_stages("a kernel or script of one pass")
     return scope.lines(tuple(program.outputs.values()), author_names(program))
 
 

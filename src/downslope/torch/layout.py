@@ -43,6 +43,7 @@ from downslope.torch.state import (
     readable_dtypes,
     same_order,
 )
+from downslope.torch.whole import check_whole
 
 Tensor = torch.Tensor
 _PARAMS, _GRAD = operator.itemgetter("params"), operator.attrgetter("grad")
@@ -311,12 +312,13 @@ def lay_out(
     for i, (k, p) in enumerate(numbered):
         _check_parameter(i, p)
         settings = settled[k]
+        check_whole(settings.program, [p], storage, [f"number {i}"])
         own, tensors = local(p), []
-        kind = _kind_of(own)
+        kind = Interpreted if settings.program.over_tensors else _kind_of(own)
         if kind is Interpreted and settled[k].capturable:
             raise ValueError(
-                f"capturable=True is not possible for parameter {i} on {p.device}, which no kernel updates; leave it "
-                "out"
+                f"capturable=True is not possible for parameter {i} on {p.device}, which no kernel updates by "
+                f"{settings.program.name}; leave it out"
             )
         if kind.dense and (not is_dense(own) or own.is_conj() or own.is_neg()):
             own = _stand_in(p, layout)
@@ -373,7 +375,7 @@ def _check_apart(layout: Layout) -> None:
 
 
 def _kind_of(own: Tensor) -> Kind:
-    """What updates a tensor; nowhere else does its device decide how a step is done."""
+    """What updates a tensor by a rule for each weight; nowhere else does its device decide how a step is done."""
     if is_wrapper(own):
         _say_slow(type(own))
         return Interpreted

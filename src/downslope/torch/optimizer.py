@@ -37,6 +37,7 @@ from downslope.torch.settings import (
 )
 from downslope.torch.state import check_members, loaded, merged_groups
 from downslope.torch.step import Step
+from downslope.torch.whole import check_whole
 from downslope.training.arguments import every_option, keywords, takes
 
 Tensor = torch.Tensor
@@ -172,6 +173,7 @@ class Optimizer(torch.optim.Optimizer):
         rule = self._choose(group)
         check_carried(group, rule)
         settings = settle(group, rule, options or self._options, self._options.max_norm is not None)
+        check_whole(settings.program, group.get("params", ()), self._storage, group.get("param_names", ()))
         check_codable(settings, self._storage)
         return settings.looked_at()
 

@@ -1,0 +1,78 @@
+"""A step of a rule over whole tensors for NumPy arrays: array by array, in place of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from downslope.backends.table import ALL, SlotTable
+from downslope.language.program import Program
+from downslope.targets.arrays import interpret
+from downslope.targets.shapes import matrix_shape
+
+
+class ArrayStepper:
+    """A step of a program for the arrays of a table, by NumPy itself: as `stepping.Stepper`, but for its kernel."""
+
+    def __init__(self, program: Program, table: SlotTable):
+        """Look whether the program can do with these arrays.
+
+        Args:
+            program: What a step computes.
+            table: The arrays that are updated.
+
+        Raises:
+            ShapeError: The program multiplies matrices, and one of the arrays is none.
+        """
+        self.program, self.table = program, table
+        for arrays in table.held:
+            matrix_shape(program, arrays[0].shape)
+        self.group_rows([0] * len(table.held), np.zeros((1, 1 + len(program.scalar_states))))
+
+    def group_rows(self, rows: Sequence[int], clocks: Any) -> None:
+        """Assign every slot to a row of numbers, whose clocks are these; `settle` is then due."""
+        self.table.group_rows(rows, clocks)
+        self._rows = list(rows)
+        self._numbers: list[dict[str, float]] = [{} for _ in self.table.clocks]
+
+    def settle(self, row: int, scalars: Sequence[float]) -> None:
+        """Set the program's scalar inputs of a row; those that are its clocks are not looked at."""
+        self._numbers[row] = dict(zip(self.program.scalars, scalars, strict=True))
+
+    def scale(self, factor: float) -> None:
+        """Set what gradients are multiplied by."""
+        for numbers in self._numbers:
+            numbers["grad_scale"] = factor
+
+    def quick_step(self) -> None:
+        """There is none: array by array nothing is quick."""
+
+    def step(self, *gradients: Any, workers: int) -> int:
+        """Update all weights and states; see `table.take` for what is returned: unless it is `ALL`, nothing changes.
+
+        Args:
+            gradients: One for each slot.
+            workers: How many threads may share the work, which NumPy decides by itself.
+        """
+        found = self.table.take(*gradients)
+        if found != ALL:
+            return found
+        program, clocks = self.program, self.table.clocks
+        numbers = [
+            {**row, "t": clock[0] + 1, **dict(zip(program.scalar_states, clock[1:], strict=True))}
+            for row, clock in zip(self._numbers, clocks.tolist(), strict=True)
+        ]
+        after: dict[int, list[float]] = {}
+        made: list[tuple[Any, Any]] = []
+        for row, dx, held in zip(self._rows, gradients, self.table.held, strict=True):
+            arrays = {"dx": np.asarray(dx), **dict(zip(("x", *program.states), held, strict=True))}
+            new = interpret(program, arrays, numbers[row])
+            made += [(arrays[name], new[name]) for name in program.outputs]
+            after[row] = [numbers[row]["t"], *(float(new[name]) for name in program.scalar_states)]
+        for array, value in made:
+            array[...] = value
+        for row, clock in after.items():
+            clocks[row] = clock
+        return ALL

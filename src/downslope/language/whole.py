@@ -1,0 +1,107 @@
+"""The words of a formula that sum up a whole tensor: `norm`, `mean`, `sum`, `max`, and its `size`.
+
+Called with arrays of any library they compute; of expressions they make an expression. With `axis=0` there is one value
+for each column, with `axis=1` one for each row, kept as a column or row so that it fits the matrix. A vector is a
+matrix of one row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from downslope.language.operations import TENSOR_WORDS, FormulaError, namespace
+
+__all__ = ["max", "mean", "norm", "size", "sum"]
+
+AXES = (None, 0, 1)
+"""What may be summed up: all of a tensor, its columns, its rows."""
+
+
+def reduced(op: str, a: Any, axis: int | None, xp: ModuleType) -> Any:
+    """One of the words, of an array of a library that is a matrix, a vector or a number.
+
+    Sums of squares and of single precision are added up in double precision where the library has it, so that they
+    neither overflow nor depend much on the order.
+
+    Args:
+        op: The word.
+        a: The array.
+        axis: What it is summed up along; None for all of it.
+        xp: The library, such as `numpy`, `torch`, `jax.numpy`, `keras.ops`.
+    """
+    shape = tuple(a.shape)
+    if axis is not None and len(shape) > 2:
+        raise ValueError(
+            f"{op}(axis={axis}) is of a matrix; this array has shape {shape}: reshape it to two dimensions"
+        )
+    along = None if axis is None else axis - (2 - len(shape))
+    if op == "size":
+        return float(math.prod(shape) if along is None else shape[along] if along >= 0 else 1)
+    if along is not None and along < 0:  # along the one row of a vector, the one column of a number
+        return abs(a) if op == "norm" else a
+    if op == "max":
+        found = xp.amax if hasattr(xp, "amax") else xp.max
+        return found(a) if along is None else found(a, along, keepdims=True)
+    return _added(op, a, along, xp)
+
+
+def _added(op: str, a: Any, along: int | None, xp: ModuleType) -> Any:
+    """A norm, sum or mean."""
+    wide, back = _widened(a, xp)
+    kept = {} if along is None else {"axis": along, "keepdims": True}
+    if op == "norm":
+        return back(xp.sqrt(xp.sum(wide * wide, **kept)))
+    found = xp.sum(wide, **kept)
+    if op == "mean":
+        count = math.prod(a.shape) if along is None else a.shape[along]
+        if not count:
+            raise ValueError(f"there is no mean of an array of shape {tuple(a.shape)}, which is empty")
+        found = found / count
+    return back(found)
+
+
+def _widened(a: Any, xp: ModuleType) -> tuple[Any, Callable[[Any], Any]]:
+    """The array in double precision, if it is of single precision in a library that computes so, and the way back."""
+    if xp is np and isinstance(a, (np.ndarray, np.generic)) and a.dtype == np.float32:
+        return a.astype(np.float64), lambda found: np.float32(found) if not np.ndim(found) else found.astype(np.float32)
+    if xp.__name__ == "torch" and a.dtype == xp.float32 and a.device.type in ("cpu", "cuda"):
+        return a.double(), lambda found: found.float()
+    return a, lambda found: found
+
+
+def _word(op: str, what: str) -> Callable[..., Any]:
+    def word(a: Any, *, axis: int | None = None) -> Any:
+        if isinstance(axis, bool) or axis not in AXES:
+            raise FormulaError(
+                f"{op}(axis={axis!r}): give 0 for one value a column, 1 for one a row, or nothing for the whole tensor"
+            )
+        if hasattr(type(a), "__over_tensor__"):
+            return a.__over_tensor__(op, axis)
+        xp = namespace([a])
+        return reduced(op, a if hasattr(a, "shape") else np.asarray(a, np.float64), axis, xp)
+
+    word.__name__ = word.__qualname__ = op
+    word.__doc__ = f"""{what} of a tensor; with `axis=0` of each of its columns, with `axis=1` of each of its rows.
+
+    Args:
+        a: An array of any library, of at most two dimensions where there is an axis; or an expression of a formula.
+        axis: 0, 1 or None.
+
+    Raises:
+        FormulaError: The axis is none of these, or there is nothing to sum up.
+    """
+    return word
+
+
+norm = _word("norm", "The Euclidean norm")
+mean = _word("mean", "The mean")
+sum = _word("sum", "The sum")
+max = _word("max", "The largest element")
+size = _word("size", "How many elements there are")
+
+assert set(__all__) == set(TENSOR_WORDS)

@@ -1,0 +1,82 @@
+"""What a program over whole tensors is for tensors of one shape: sizes are numbers, and choices by size are made."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from downslope.language.expression import Expression
+from downslope.language.program import Program, in_order
+from downslope.targets.compute import compute
+
+Shape = tuple[int, ...]
+
+
+class ShapeError(ValueError):
+    """A rule cannot work on a tensor of this shape."""
+
+
+def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
+    """As what a tensor is taken: as it is or, by rules that go by rows and columns, as a matrix.
+
+    Raises:
+        ShapeError: The rule multiplies matrices, and this is none.
+    """
+    shape = tuple(shape)
+    if not program.of_matrices:
+        return shape
+    if len(shape) < 2 and any(e.op == "product" for e in program.over_tensors):
+        what = f"a tensor of shape {shape}" if shape else "a single number"
+        raise ShapeError(
+            f"{program.name} multiplies matrices, and {what} is none; give it to another rule, in a group of its own: "
+            '{"params": [...], "rule": downslope.adam}'
+        )
+    return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
+
+
+@functools.lru_cache(maxsize=512)
+def settled(program: Program, shape: Shape) -> Program:
+    """The program for tensors of one shape.
+
+    Args:
+        program: One over whole tensors; it works out the same numbers before, whatever shapes there are.
+        shape: As `matrix_shape` gives it.
+
+    Example:
+        >>> from downslope import rule, size
+        >>> from downslope.language.options import compose
+        >>> from downslope.targets.formula import formula
+        >>> @rule
+        ... def slower_if_tall(x, dx, *, lr=0.1):
+        ...     return x - lr * dx * size(dx, axis=1) / size(dx, axis=0)
+        >>> formula(settled(compose(slower_if_tall), (4, 2)))
+        (('x', 'x - lr * dx * 2 / 4'),)
+    """
+    known: dict[Expression, Any] = {}
+    new: dict[Expression, Expression] = {}
+    for e in in_order([*program.outputs.values()]):
+        if e.op == "where" and e.args[0] in known:
+            chosen = e.args[1] if known[e.args[0]] else e.args[2]
+            new[e] = new[chosen]
+            if chosen in known:
+                known[e] = known[chosen]
+            continue
+        if e.op == "constant":
+            known[e] = np.float64(e.number)
+        elif e.op == "size":
+            known[e] = np.float64(math.prod(shape) if e.value is None else shape[int(float(e.value))])
+        elif e.args and e.from_arrays and all(arg in known for arg in e.args):
+            known[e] = compute(e.op, [known[arg] for arg in e.args])
+        if e in known and e.from_arrays and not e.is_condition:
+            new[e] = Expression("constant", value=float(known[e]))
+            continue
+        args = tuple(new[arg] for arg in e.args)
+        same = all(a is b for a, b in zip(args, e.args, strict=True))
+        new[e] = e if same else Expression(e.op, args, e.value, e.space)
+    names: Mapping[Expression, str] = {new[e]: name for e, name in program.names.items() if e in new}
+    return replace(program, outputs={name: new[e] for name, e in program.outputs.items()}, names=names)

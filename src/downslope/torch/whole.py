@@ -1,0 +1,54 @@
+"""What a rule over whole tensors asks of parameters: that they are whole, and of a shape that it can work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from downslope.language.program import Program
+from downslope.targets.shapes import ShapeError, matrix_shape
+from downslope.torch.launch import Storage
+
+
+def check_whole(program: Program, params: Iterable[Any], storage: Storage, names: Iterable[Any] = ()) -> None:
+    """Refuse parameters that a rule cannot work on; any will do for one that treats each weight by itself.
+
+    Args:
+        program: The rule with its options.
+        params: Parameters, or pairs of a name and a parameter.
+        storage: How weights and states are kept.
+        names: What the parameters are called, if it is known.
+
+    Raises:
+        ValueError: One is a shard, has no shape for the rule, or is to be kept in a way that only kernels know.
+    """
+    if not program.over_tensors:
+        return
+    if storage.rounding != "nearest":
+        raise ValueError(
+            f"rounding={storage.rounding!r} is for rules that treat each weight by itself; {program.name} goes by "
+            "whole tensors, and is computed without a kernel; leave it out"
+        )
+    if storage.state_dtype is torch.uint8:
+        program.refuse_stages("a kernel that keeps states in eight bits")
+    called = [*names]
+    for k, entry in enumerate(params):
+        name, p = entry if isinstance(entry, tuple) else (called[k] if k < len(called) else f"number {k}", entry)
+        if not isinstance(p, torch.Tensor) or not (p.requires_grad or p.grad is not None):
+            continue
+        if any(placement.is_shard() or placement.is_partial() for placement in getattr(p, "placements", ())):
+            raise ValueError(
+                f"the parameter {name} is shared out over processes (a DTensor), of which each would take its shard "
+                f"for the whole; {program.name} goes by whole tensors. Keep it whole, or give it to a rule that treats "
+                'each weight by itself, in a group of its own: {"params": [...], "rule": downslope.adamw}'
+            )
+        if p.is_complex() and program.of_matrices:
+            raise ValueError(
+                f"the parameter {name} is complex; {program.name} goes by rows and columns of real numbers"
+            )
+        try:
+            matrix_shape(program, p.shape)
+        except ShapeError as error:
+            raise ShapeError(f"the parameter {name}: {error}") from None

@@ -1,0 +1,214 @@
+"""Rules over whole tensors against the published formula, written down anew in double precision, in every front end."""
+
+import numpy as np
+import optax
+import pytest
+import torch
+
+import downslope
+import downslope.keras
+import downslope.optax
+import downslope.torch
+from downslope import Optimizer
+from downslope.rules.tensors import POLAR_EXPRESS, QUINTIC, orthogonal
+from downslope.targets.shapes import ShapeError
+
+STEPS = 200
+SHAPES = {"wide": (3, 7), "tall": (9, 4), "kernel": (4, 2, 3, 3)}
+VECTORS = {"bias": (5,), "scale": (), "zero": (4,)}
+
+
+def unit(vector):
+    return np.sqrt(np.sum(vector * vector))
+
+
+def lars(x, dx, past, t, lr, weight_decay):
+    v = past.get("v", 0.0)
+    length, steep = unit(x), unit(dx) + weight_decay * unit(x)
+    share = 1e-3 * length / steep if length > 0 and steep > 0 else 1.0
+    past["v"] = 0.9 * v + lr * share * (dx + weight_decay * x)
+    return x - past["v"]
+
+
+def lamb(x, dx, past, t, lr, weight_decay):
+    past["m"] = 0.9 * past.get("m", 0.0) + 0.1 * dx
+    past["v"] = 0.999 * past.get("v", 0.0) + (1 - 0.999) * dx * dx
+    step = past["m"] / (1 - 0.9**t) / (np.sqrt(past["v"] / (1 - 0.999**t)) + 1e-6) + weight_decay * x
+    share = unit(x) / unit(step) if unit(x) > 0 and unit(step) > 0 else 1.0
+    return x - lr * share * step
+
+
+def muon(x, dx, past, t, lr, weight_decay):
+    """By singular values: the polynomial works on them alone."""
+    matrix, g = (a.reshape(a.shape[0], -1) for a in (x, dx))
+    past["m"] = 0.95 * past.get("m", 0.0) + g
+    u = g + 0.95 * past["m"]
+    left, values, right = np.linalg.svd(u / (unit(u) + 1e-7), full_matrices=False)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    rows, columns = matrix.shape
+    return x - (lr * np.sqrt(max(1, rows / columns)) * (left * values) @ right).reshape(x.shape)
+
+
+CASES = [
+    (downslope.lars, lars, {"lr": 2.0, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
+    (downslope.lamb, lamb, {"lr": 0.01, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
+    (downslope.muon, muon, {"lr": 0.005}, SHAPES),  # not yet at the lowest point, around which steps of one size chase
+]
+IDS = ["lars", "lamb", "muon"]
+
+
+def beginning(shapes):
+    generator = np.random.default_rng(7)
+    weights = {name: generator.normal(size=shape) * (name != "zero") for name, shape in shapes.items()}
+    targets = {name: generator.normal(size=shape) for name, shape in shapes.items()}
+    return weights, targets
+
+
+def slope(x, target, t):
+    """The gradient of a bowl that shakes."""
+    return (x - target) * (1 + 0.5 * np.sin(t))
+
+
+def expected(reference, given, shapes, steps=STEPS):
+    weights, targets = beginning(shapes)
+    past = {name: {} for name in shapes}
+    for t in range(1, steps + 1):
+        for name, x in weights.items():
+            numbers = {"weight_decay": 0.0, **given}
+            weights[name] = reference(x, slope(x, targets[name], t), past[name], t, **numbers)
+    return weights
+
+
+@pytest.mark.parametrize(("rule", "reference", "given", "shapes"), CASES, ids=IDS)
+def test_arrays_and_tensors_go_the_published_way_for_200_steps(rule, reference, given, shapes):
+    wanted = expected(reference, given, shapes)
+    weights, targets = beginning(shapes)
+    arrays = {name: np.array(x) for name, x in weights.items()}
+    optimizer = Optimizer(arrays, rule, **given)
+    tensors = {name: torch.tensor(x, requires_grad=True) for name, x in weights.items()}
+    trained = downslope.torch.Optimizer(tensors.items(), rule, **given)
+    for t in range(1, STEPS + 1):
+        optimizer.step({name: slope(x, targets[name], t) for name, x in arrays.items()})
+        for name, p in tensors.items():
+            p.grad = torch.as_tensor(slope(p.detach().numpy(), targets[name], t))
+        trained.step()
+    for name, x in wanted.items():
+        np.testing.assert_allclose(arrays[name], x, rtol=1e-8, atol=1e-10, err_msg=name)
+        np.testing.assert_allclose(tensors[name].detach().numpy(), x, rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize(("rule", "reference", "given", "shapes"), CASES, ids=IDS)
+def test_optax_and_keras_go_the_same_way_in_single_precision(rule, reference, given, shapes):
+    import keras
+
+    steps = 8
+    wanted = expected(reference, given, shapes, steps)
+    weights, targets = beginning(shapes)
+    params = {name: np.float32(x) for name, x in weights.items()}
+    transformation = downslope.optax.optimizer(rule, **given)
+    state = transformation.init(params)
+    variables = {name: keras.Variable(x) for name, x in params.items()}
+    numbers = {"learning_rate": given["lr"], **{name: v for name, v in given.items() if name != "lr"}}
+    trained = downslope.keras.Optimizer(rule, **numbers)
+    trained.build(list(variables.values()))
+    for t in range(1, steps + 1):
+        gradients = {name: np.float32(slope(x, targets[name], t)) for name, x in params.items()}
+        updates, state = transformation.update(gradients, state, params)
+        params = {name: np.asarray(x) for name, x in optax.apply_updates(params, updates).items()}
+        slopes = [slope(keras.ops.convert_to_numpy(v), targets[name], t) for name, v in variables.items()]
+        trained.apply([keras.ops.convert_to_tensor(np.float32(dx)) for dx in slopes])
+    for name, x in wanted.items():
+        np.testing.assert_allclose(params[name], x, rtol=2e-4, atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variables[name]), x, rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+def test_lamb_is_that_of_optax():
+    weights, targets = beginning(SHAPES)
+    params = {name: np.float32(x) for name, x in weights.items()}
+    pair = (downslope.optax.optimizer(downslope.lamb, lr=0.02, weight_decay=0.1), optax.lamb(0.02, weight_decay=0.1))
+    ways = [(each, each.init(params), params) for each in pair]
+    for t in range(1, 21):
+        for k, (each, state, at) in enumerate(ways):
+            gradients = {name: np.float32(slope(x, targets[name], t)) for name, x in at.items()}
+            updates, state = each.update(gradients, state, at)
+            ways[k] = each, state, {name: np.asarray(x) for name, x in optax.apply_updates(at, updates).items()}
+    for name in params:
+        np.testing.assert_allclose(ways[0][2][name], ways[1][2][name], rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "reserve", "low", "high"), [(QUINTIC, 1.0, 0.68, 1.21), (POLAR_EXPRESS, 1.01, 0.85, 1.13)]
+)
+@pytest.mark.parametrize("shape", [(40, 60), (60, 40)])
+def test_singular_values_of_a_step_are_near_one(shape, coefficients, reserve, low, high):
+    """In the band that the polynomials promise, from a hundredth of the largest on; directions without slope stay."""
+    generator = np.random.default_rng(3)
+    left, _ = np.linalg.qr(generator.normal(size=(shape[0], 20)))
+    right, _ = np.linalg.qr(generator.normal(size=(shape[1], 20)))
+    for scale in (1e-12, 1.0, 1e12):
+        u = left * np.geomspace(0.05, 1, 20) * scale @ right.T
+        values = np.linalg.svd(orthogonal(u, coefficients, 1e-25, reserve), compute_uv=False)
+        assert low < values[:20].min()
+        assert values[:20].max() < high
+        assert values[20:].max() < 1e-9
+
+
+def test_a_vector_given_to_muon_is_named_where_it_is_given():
+    with pytest.raises(ShapeError, match=r"the parameter bias: muon multiplies matrices.*\(5,\) is none; give it to"):
+        downslope.torch.Optimizer([("bias", torch.zeros(5, requires_grad=True))], downslope.muon)
+    with pytest.raises(ShapeError, match="muon multiplies matrices"):
+        Optimizer({"bias": np.zeros(5)}, downslope.muon)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"state_dtype": torch.uint8}, "lamb goes by whole tensors"),
+        ({"rounding": "stochastic"}, "rounding='stochastic'"),
+    ],
+)
+def test_what_only_kernels_can_do_is_refused(settings, words):
+    p = torch.zeros(300, dtype=torch.bfloat16, requires_grad=True)
+    with pytest.raises((ValueError, TypeError), match=words):
+        downslope.torch.Optimizer([p], downslope.lamb, **settings)
+
+
+def test_what_is_not_finite_stays_in_its_tensor():
+    tensors = [torch.ones(3, 2, requires_grad=True) for _ in range(2)]
+    optimizer = downslope.torch.Optimizer(tensors, downslope.muon)
+    tensors[0].grad, tensors[1].grad = torch.full((3, 2), torch.nan), torch.ones(3, 2)
+    optimizer.step()
+    assert not tensors[0].isfinite().any()
+    assert tensors[1].isfinite().all()
+
+
+def test_options_stand_around_a_rule_over_tensors_as_around_any():
+    settings = {"lr": 0.02, "weight_decay": 0.1, "decoupled": True, "max_norm": 1.0, "averaging": 0.9}
+    x, dx = np.arange(6.0).reshape(2, 3), np.ones((2, 3))
+    arrays = {"W": x.copy()}
+    optimizer = Optimizer(arrays, downslope.muon, **settings)
+    tensor = torch.tensor(x, requires_grad=True)
+    other = downslope.torch.Optimizer([tensor], downslope.muon, **settings)
+    tensor.grad = torch.tensor(dx)
+    optimizer.step({"W": dx})
+    other.step()
+    alone = downslope.muon(x * (1 - 0.02 * 0.1), dx / np.sqrt(6), lr=0.02)[0]
+    np.testing.assert_allclose(arrays["W"], alone, rtol=1e-12)
+    np.testing.assert_allclose(tensor.detach().numpy(), alone, rtol=1e-12)
+
+
+def test_a_saved_training_goes_on_bit_for_bit(tmp_path):
+    ways = []
+    for _ in range(2):
+        model = torch.nn.Linear(3, 4, bias=False)
+        ways.append((model.weight, downslope.torch.Optimizer(model.parameters(), downslope.muon), model))
+    p, optimizer, model = ways[0]
+    p.grad = torch.arange(12.0).reshape(4, 3)
+    optimizer.step()
+    optimizer.save(tmp_path / "muon.safetensors", model)
+    ways[1][1].load(tmp_path / "muon.safetensors", ways[1][2])
+    for p, optimizer, _ in ways:
+        p.grad = torch.eye(4, 3)
+        optimizer.step()
+    assert torch.equal(ways[0][0], ways[1][0])
