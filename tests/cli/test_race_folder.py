@@ -114,6 +114,34 @@ def test_what_a_folder_settles_is_not_given_anew(race, tmp_path):
     assert "--mix is for the runs in a folder" in race(*QUICK, "--mix").stderr
 
 
+def test_workers_that_are_not_there_are_refused_in_a_line(race):
+    assert "--workers 0: give a number of processes" in race(*QUICK, "--workers", "0").stderr
+    both = race(*QUICK, "--workers", "2", "--scheduler", "tcp://127.0.0.1:1")
+    assert "leave one out" in both.stderr
+    why = race("parabola", "--why", "--workers", "2")
+    assert "--workers 2 does not go with --why" in why.stderr
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_told(race):
+    pytest.importorskip("distributed")
+    done = race(*QUICK, "--scheduler", "tcp://127.0.0.1:1")
+    assert done.exit_code == 2
+    assert "no scheduler answers there" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_race_goes_on_with_workers(race, tmp_path):
+    assert race(*QUICK, "--folder", "one", "--json", "one.json").exit_code == 0
+    (tmp_path / "stop").write_text("0")
+    done = race(*QUICK, "--folder", "report.race")
+    assert done.exit_code == 128 + signal.SIGINT
+    (tmp_path / "stop").unlink()
+    done = race("--resume", "report.race", "--workers", "2", "--json", "two.json")
+    assert done.exit_code == 0, done.output
+    assert numbers(tmp_path / "two.json") == numbers(tmp_path / "one.json")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals for a child process")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

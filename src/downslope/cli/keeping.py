@@ -9,10 +9,10 @@ from typing import Any
 
 import typer
 
-ANEW = ("out", "json", "csv", "mix")
+ANEW = ("out", "json", "csv", "mix", "workers", "scheduler")
 """What may be given anew to a race that goes on: the others are settled."""
 
-NOT_KEPT = ("folder", "resume", "mix", "dry_run", "context")
+NOT_KEPT = ("folder", "resume", "mix", "dry_run", "context", "workers", "scheduler")
 """What says nothing of the race itself."""
 
 

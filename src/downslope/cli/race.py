@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
@@ -162,6 +163,13 @@ def race(
             "--mix", help="Count runs too that another processor or other versions of libraries have rounded otherwise."
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="How many processes of this machine train runs; by default this one.", show_default=False),
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option(help="The scheduler of Dask whose workers train the runs, such as tcp://127.0.0.1:8786.")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("report.html"),
     json: Annotated[
         Path | None, typer.Option(help="Where to write all numbers as JSON; - for standard output.", show_default=False)
@@ -218,6 +226,8 @@ def race(
             from downslope.cli.screen import Screen
             from downslope.lab.keeping.folder import Folder
             from downslope.lab.races.plan import NOW
+            from downslope.lab.workers.cluster import executor_at
+            from downslope.lab.workers.pool import size_of
 
             names = [*entrants, *([] if present is None else [NOW])]
             for remark in chosen.remarks:
@@ -256,8 +266,17 @@ def race(
             elif not (budget or mix or is_output(out) or files.descriptor(out)):
                 place = Folder(beside(out), typed=typed(context), other=True)
             lines, threads = chosen.about(len(names), kind), 1 if chosen.own else None
-            with Screen(lines, names, chosen.epochs, console, threads=threads) as screen:
-                result = run_race(watch=screen.watch, folder=place, mix=mix, **arguments)
+            with contextlib.ExitStack() as around:
+                spread: Any = workers
+                if scheduler:
+                    if workers is not None:
+                        raise ValueError(
+                            f"--workers {workers} is for this machine, --scheduler for others; leave one out"
+                        )
+                    spread = around.enter_context(executor_at(scheduler))
+                threads = threads if spread is None else size_of(spread)
+                screen = around.enter_context(Screen(lines, names, chosen.epochs, console, threads=threads))
+                result = run_race(watch=screen.watch, folder=place, mix=mix, workers=spread, **arguments)
             screen.show(result)
             write_outputs(result, out, json, csv, console)
             if place is not None:
@@ -266,6 +285,11 @@ def race(
             refuse("race", error, 1)
         except (ValueError, downslope.FormulaError) as error:
             refuse("race", as_typed(str(error), OPTIONS))
+        except RuntimeError as error:
+            if type(error).__name__ != "WorkersError":
+                raise
+            more = f"; go on with: {go_on(place.path)}" if place is not None and place.planned is not None else ""
+            refuse("race", f"{as_typed(str(error), OPTIONS)}{more}", 1)
         except KeyboardInterrupt:
             lost = "nothing was finished"
             if place is not None and place.planned is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,7 @@ from downslope.lab.engines.own_engine import Train
 from downslope.lab.engines.protocol import Engine, Progress
 from downslope.lab.engines.schedule import Factor, Schedule
 from downslope.lab.keeping.folder import Folder
+from downslope.lab.keeping.identity import threads_of_frameworks
 from downslope.lab.keeping.kept import KeptEngine
 from downslope.lab.now import entrant_now
 from downslope.lab.problems.problem import Problem
@@ -32,6 +36,8 @@ from downslope.lab.races.tuning import Tuning
 from downslope.lab.subjects.arguments import subject_of
 from downslope.lab.subjects.course import Course
 from downslope.lab.watching import Watch, watched
+from downslope.lab.workers.order import Order, machine
+from downslope.lab.workers.spread import SpreadEngine
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
 
@@ -69,6 +75,7 @@ def race(
     folder: str | Path | Folder | None = None,
     mix: bool = False,
     version: str = "",
+    workers: int | Executor | None = None,
 ) -> Race:
     """Race update rules on a network and data, a model or a training of your own, each at its own best learning rate.
 
@@ -157,6 +164,10 @@ def race(
             folder of another race is refused.
         mix: Whether to count runs of that folder too that have been trained on another processor or by other versions
             of libraries, so that their last digits may be others.
+        workers: How many processes of this machine train runs, or an executor of `concurrent.futures` that has them
+            trained, as `distributed.Client(...).get_executor()` does on other machines; by default this process does.
+            The runs are the same. A process that dies is replaced, and its runs are sent again; a run of which three
+            die counts as failed. An executor has to begin processes anew and must not fork.
         version: What tells your model or training from an earlier one, in a folder; by default the text of the file
             that it is in.
 
@@ -221,7 +232,14 @@ def race(
     course = subject.course(plan, time.perf_counter if allowed is None else allowed.clock)
     if allowed is not None and course.unpriced:
         raise ValueError(f"budget: {course.unpriced}")
-    engine, kept = course.engine, None
+    engine: Engine = course.engine
+    kept: KeptEngine | None = None
+    if workers is not None and (why or allowed is not None):
+        other = "why=True" if why else "a budget"
+        raise ValueError(f"workers={workers!r} does not go with {other}, which watches runs in this process")
+    if mix and folder is None:
+        raise ValueError("mix=True is for the runs in a folder; give folder too")
+    decided = course.decided
     if folder is not None:
         if allowed is not None:
             raise ValueError(
@@ -229,21 +247,25 @@ def race(
                 "leave one of them out"
             )
         place, identity = Folder.of(folder, mix=mix), course.identity()
-        course.decide(place.open(identity, course.decided).decided)
-        engine = kept = KeptEngine(course.engine, plan.entrants, place, identity)
-    elif mix:
-        raise ValueError("mix=True is for the runs in a folder; give folder too")
-    allowance = None
-    if allowed is not None:
-        allowance = Allowance(allowed, engine, plan, shorten=course.shorten, why=why)
-    tuning = Tuning(engine, plan, allowance=allowance)  # an engine is handed to a race here and nowhere else
-    show = functools.partial(watched, watch, progress, list(plan.entrants))
-    if kept is None:
-        return _raced(course, tuning, show)
-    kept.observe(tuning)
-    race_so_far = _raced(replace(course, check=kept.checked(course.check)), tuning, show, kept)
-    kept.conclude(race_so_far)
-    return race_so_far
+        decided = place.open(identity, decided).decided
+        course.decide(decided)
+    with contextlib.ExitStack() as around:
+        if workers is not None:
+            order = Order(subject, plan, decided, machine(), threads_of_frameworks(), tuple(sys.path))
+            engine = around.enter_context(contextlib.closing(SpreadEngine(engine, order, workers)))
+        if folder is not None:
+            engine = kept = KeptEngine(engine, plan.entrants, place, identity)
+        allowance = None
+        if allowed is not None:
+            allowance = Allowance(allowed, engine, plan, shorten=course.shorten, why=why)
+        tuning = Tuning(engine, plan, allowance=allowance)  # an engine is handed to a race here and nowhere else
+        show = functools.partial(watched, watch, progress, list(plan.entrants))
+        if kept is None:
+            return _raced(course, tuning, show)
+        kept.observe(tuning)
+        found = _raced(replace(course, check=kept.checked(course.check)), tuning, show, kept)
+        kept.conclude(found)
+        return found
 
 
 def _raced(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,12 @@ class Schedule:
         made.table(8)
         return made
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """One of ours is sent by its name: it is the same there."""
+        if self.factor is SCHEDULES.get(self.name):
+            return _named, (self.name,)
+        return Schedule, (self.name, self.factor)
+
     @property
     def constant(self) -> bool:
         """Whether the learning rate stays as it is."""
@@ -107,3 +114,7 @@ class Schedule:
 
 
 CONSTANT = Schedule.of("constant")
+
+
+def _named(name: str) -> Schedule:
+    return Schedule.of(name)

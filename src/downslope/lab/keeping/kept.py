@@ -135,7 +135,9 @@ class KeptEngine:
         """Take in what finished, to be written."""
         for snapshot in progress.snapshots:
             if self.trails is not None and snapshot.entry.phase == "verdict" and snapshot.epoch in self.trails.epochs:
-                self._seen.setdefault(snapshot.entry, {})[snapshot.epoch] = self.trails.brief(snapshot.weights)
+                self._seen.setdefault(snapshot.entry, {})[snapshot.epoch] = (
+                    self.trails.brief(snapshot.weights) if snapshot.brief is None else snapshot.brief
+                )
         if not progress.finished:
             return
         spent = self.engine.seconds[progress.rule]

@@ -1,0 +1,150 @@
+"""Races whose runs other processes train: the same runs, whatever happens to the processes."""
+
+import dataclasses
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import downslope
+from downslope.lab import race
+from downslope.lab.engines.protocol import Entry
+from downslope.lab.engines.schedule import SCHEDULES, Schedule
+from downslope.lab.races.plan import Plan
+from downslope.lab.subjects.training import OnTraining
+from downslope.lab.workers.order import Order, machine, packed, work
+from downslope.lab.workers.spread import WorkersError
+
+RULES = [downslope.sgd, downslope.adam]
+SMALL = {"learning_rates": [0.01, 0.1], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 3}
+
+
+def training(deadly=lambda run: False):
+    """A small training whose process does not survive some runs."""
+
+    def descend(run):
+        x = np.random.default_rng(run.seed).normal(size=3)
+        optimizer = run.optimizer(x)
+        for step in range(4):
+            run.report(step, x @ x)
+            optimizer.step(2 * x)
+        if deadly(run):
+            os.kill(os.getpid(), signal.SIGKILL)
+        run.report(4, x @ x)
+
+    return descend
+
+
+def told(result):
+    """All that a race says, but for the time it took."""
+    rules = tuple(dataclasses.replace(one, seconds=0.0) for one in result.rules)
+    return repr(dataclasses.replace(result, rules=rules, seconds=0.0, environment={}, about="", title="", problem=""))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_process_that_dies_is_replaced_and_its_runs_are_sent_again(tmp_path):
+    once, here = tmp_path / "died", os.getpid()
+
+    def deadly(run):
+        if run.seed < 1000 or os.getpid() == here or once.exists():
+            return False
+        once.touch()
+        return True
+
+    result = race(training(deadly), RULES, **SMALL, folder=tmp_path / "race", version="1", workers=2)
+    assert once.exists()
+    assert told(result) == told(race(training(), RULES, **SMALL))
+    again = race(training(deadly), RULES, **SMALL, folder=tmp_path / "race", version="1")
+    assert told(again) == told(result)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_run_that_kills_three_workers_is_failed_and_the_others_are_not():
+    here = os.getpid()
+    result = race(
+        training(lambda run: run.lr == 0.1 and run.name == "sgd" and run.seed < 1000 and os.getpid() != here),
+        RULES,
+        **SMALL,
+        workers=2,
+    )
+    causes = {(run.rule, run.lr): run.cause for one in result.rules for run in one.tuning}
+    assert {key for key, cause in causes.items() if cause} == {("sgd", 0.1)}
+    assert causes["sgd", 0.1] == "killed 3 workers"
+
+
+@pytest.mark.slow
+def test_heats_of_workers_have_the_bits_of_this_process():
+    quick = {**SMALL, "epochs": 1}
+    assert told(race("parabola", [downslope.sgd], **quick, workers=2)) == told(
+        race("parabola", [downslope.sgd], **quick)
+    )
+
+
+def order(train, **changed):
+    plan = Plan.of({"sgd": downslope.sgd}, hyperparameters={}, **SMALL, defaults=True)
+    subject = OnTraining(train, None, None, True, Schedule.of("constant"))
+    return Order(subject, plan, {}, {**machine(), **changed}, 1, ())
+
+
+def test_what_a_worker_says_is_words_whatever_was_raised():
+    class StubbornError(Exception):
+        def __reduce__(self):
+            raise TypeError("not me")
+
+    def broken(run):
+        raise StubbornError("no")
+
+    entry = Entry("sgd", 0.1, 0)
+    (run,) = work(packed(order(broken)), [entry]).runs
+    assert "StubbornError: no" in run.cause
+    other = work(packed(order(training(), numpy="1.0")), [entry])
+    assert "this worker has numpy" in other.error
+    assert "not 1.0: its last digits may be others" in other.error
+    assert "rule 'adam' is not among" in work(packed(order(training())), [Entry("adam", 0.1, 0)]).error
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_the_same_when_it_has_been_sent(name):
+    import cloudpickle
+
+    schedule = Schedule.of(name)
+    sent = cloudpickle.loads(cloudpickle.dumps(schedule))
+    assert (sent == schedule, sent.constant) == (True, name == "constant")
+
+
+def test_any_executor_trains_runs_and_one_that_was_closed_is_told():
+    with ThreadPoolExecutor(2) as threads:
+        result = race(training(), RULES, **SMALL, workers=threads)
+    assert told(result) == told(race(training(), RULES, **SMALL))
+    with pytest.raises(WorkersError, match="nothing can be sent"):
+        race(training(), RULES, **SMALL, workers=threads)
+
+
+@pytest.mark.parametrize("workers", [0, True, "2"])
+def test_what_is_no_number_of_processes_is_refused(workers):
+    with pytest.raises(ValueError, match="give a number of processes"):
+        race(training(), RULES, **SMALL, workers=workers)
+    with pytest.raises(ValueError, match="does not go with a budget"):
+        race(training(), RULES, **SMALL, workers=2, budget="1min")
+
+
+@pytest.mark.slow
+def test_a_worker_of_dask_may_die():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        here = os.getpid()
+        with client.get_executor(retries=3) as executor:
+            pids = list(client.run(os.getpid).values())
+            result = race(
+                training(lambda run: run.seed == 1001 and os.getpid() == pids[0] != here),
+                RULES,
+                **SMALL,
+                workers=executor,
+            )
+    assert told(result) == told(race(training(), RULES, **SMALL))
