@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from downslope.backends import source_cache
+from downslope.backends import source_cache, triton_key
 
 Array = np.ndarray[Any, Any]
 
@@ -160,6 +160,8 @@ def launcher(
         numbers: How many numbers in single precision stand between them.
         trial: The first arguments of the program that is run at once, if it is not to work on these.
     """
+    if not interpreted():
+        triton_key.hasten()
     nothing = [0.0] * numbers
     options: dict[str, Any] = {**OPTIONS, "num_warps": shape.warps}
     if shape.registers and _of_nvidia():
