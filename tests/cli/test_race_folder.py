@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,28 @@ def test_workers_that_are_not_there_are_refused_in_a_line(race):
     assert "leave one out" in both.stderr
     why = race("parabola", "--why", "--workers", "2")
     assert "--workers 2 does not go with --why" in why.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_of_two_shells_that_join_a_race_one_may_be_killed(race, tmp_path):
+    assert race(*QUICK, "--folder", "alone", "--json", "alone.json").exit_code == 0
+    (tmp_path / "mine.py").write_text(TRAINING.replace("for step", "import time\n    time.sleep(0.1)\n    for step"))
+    code = "from downslope.cli import main; main()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, "race", *QUICK, "--join", "race", "--out", "other.html"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while not list(Path("race/runs").glob("*.parquet")):
+        assert other.poll() is None
+    killer = threading.Timer(1.0, other.kill)
+    killer.start()
+    done = race("--join", "race", "--json", "race.json")
+    assert done.exit_code == 0, done.output
+    assert other.wait() == -signal.SIGKILL
+    other.stderr.close()
+    assert numbers(tmp_path / "race.json") == numbers(tmp_path / "alone.json")
 
 
 @pytest.mark.slow

@@ -12,7 +12,10 @@ import typer
 ANEW = ("out", "json", "csv", "mix", "workers", "scheduler")
 """What may be given anew to a race that goes on: the others are settled."""
 
-NOT_KEPT = ("folder", "resume", "mix", "dry_run", "context", "workers", "scheduler")
+GOES_ON = "downslope.goes_on"
+"""What is noted of a command once its parameters are those of a race that goes on."""
+
+NOT_KEPT = ("folder", "resume", "mix", "dry_run", "context", "join", "workers", "scheduler")
 """What says nothing of the race itself."""
 
 
@@ -22,7 +25,13 @@ def typed(context: typer.Context) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
-def continued(context: typer.Context, folder: Path) -> dict[str, Any]:
+def only_joins(context: typer.Context) -> bool:
+    """Whether nothing is said of a race but the folder that is shared."""
+    given = {name for name in context.params if _given(context, name)}
+    return "join" in given and not given.difference(ANEW, {"join"})
+
+
+def continued(context: typer.Context, resume: Path | None, join: Path | None) -> dict[str, Any]:
     """The parameters of a race that goes on, in the folder where it was typed.
 
     Raises:
@@ -30,16 +39,20 @@ def continued(context: typer.Context, folder: Path) -> dict[str, Any]:
     """
     from downslope.lab.keeping.folder import read_plan
 
+    if resume is not None and join is not None:
+        raise ValueError(f"--resume {resume} is for one process, --join {join} for several; leave one out")
+    option, folder = ("--resume", resume) if join is None else ("--join", join)
+    assert folder is not None
     for name in context.params:
-        if _given(context, name) and name not in (*ANEW, "resume"):
-            option = "PROBLEM" if name == "problem" else f"--{name.replace('_', '-')}"
+        if _given(context, name) and name not in (*ANEW, "resume", "join"):
+            other = "PROBLEM" if name == "problem" else f"--{name.replace('_', '-')}"
             raise ValueError(
-                f"--resume {folder}: {option} is settled there; leave it out, or type the whole race with "
+                f"{option} {folder}: {other} is settled there; leave it out, or type the whole race with "
                 f"--folder {folder}, which trains what is lacking"
             )
     planned = read_plan(folder)
     if planned.typed is None:
-        raise ValueError(f"--resume {folder}: that race was begun in Python; go on with race(..., folder=...) there")
+        raise ValueError(f"{option} {folder}: that race was begun in Python; go on with race(..., folder=...) there")
     here = {name: context.params[name] for name in ANEW if _given(context, name)}
     here = {name: value.absolute() if isinstance(value, Path) else value for name, value in here.items()}
     there = {name: value for name, value in planned.typed.items() if name in context.params}
@@ -47,9 +60,10 @@ def continued(context: typer.Context, folder: Path) -> dict[str, Any]:
         if name in there:
             there[name] = Path(there[name])
     folder = folder.absolute()
+    context.meta[GOES_ON] = True
     if Path(planned.place).is_dir():
         os.chdir(planned.place)
-    return {**there, **here, "folder": folder}
+    return {**there, **here, "folder" if join is None else "join": folder}
 
 
 def _given(context: typer.Context, name: str) -> bool:

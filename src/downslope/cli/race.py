@@ -16,7 +16,7 @@ import downslope
 import downslope.rules
 from downslope import files
 from downslope.cli.ending import Stoppable, refuse
-from downslope.cli.keeping import beside, continued, go_on, typed
+from downslope.cli.keeping import GOES_ON, beside, continued, go_on, only_joins, typed
 from downslope.cli.names import names_a_file, own_function, recipe_typed, rules_named
 from downslope.cli.outputs import check_outputs, is_output, say, write_outputs
 from downslope.cli.raced import raced_on
@@ -157,6 +157,14 @@ def race(
         Path | None,
         typer.Option(help="Go on with the race in this folder, as it was typed.", show_default=False),
     ] = None,
+    join: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder that several processes share, on one machine or many, each begun with the same command: "
+            "they divide the runs among them. With nothing else, the race that is there.",
+            show_default=False,
+        ),
+    ] = None,
     mix: Annotated[
         bool,
         typer.Option(
@@ -183,9 +191,9 @@ def race(
 
     Every rule gets the same runs, on the same weights and splits, and is judged on seeds it was not tuned on.
     """
-    if resume is not None:
+    if not context.meta.get(GOES_ON) and (resume is not None or (join is not None and only_joins(context))):
         try:
-            again = continued(context, resume)
+            again = continued(context, resume, join)
         except ImportError as error:
             refuse("race", error, 1)
         except ValueError as error:
@@ -261,8 +269,11 @@ def race(
                 for sentence in foresee(**arguments).sentences:
                     say(console, sentence)
                 return
-            if folder is not None:
-                place = Folder(folder, typed=None if context.params["resume"] else typed(context), mix=mix)
+            if folder is not None and join is not None:
+                raise ValueError(f"--join {join} is the folder of the race; leave --folder {folder} out")
+            if folder is not None or join is not None:
+                anew = None if context.meta.get(GOES_ON) else typed(context)
+                place = Folder(folder or join or "", typed=anew, mix=mix, join=join is not None)
             elif not (budget or mix or is_output(out) or files.descriptor(out)):
                 place = Folder(beside(out), typed=typed(context), other=True)
             lines, threads = chosen.about(len(names), kind), 1 if chosen.own else None

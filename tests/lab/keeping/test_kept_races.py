@@ -4,10 +4,13 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import polars as pl
@@ -18,7 +21,9 @@ from hypothesis import strategies as st
 import downslope
 from downslope.lab import load_problem, race
 from downslope.lab.engines.jax_engine import JaxEngine
+from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entrant, Entry, Progress
+from downslope.lab.keeping.claims import STALE, Claims
 from downslope.lab.keeping.folder import Folder, FolderError, read_runs
 from downslope.lab.keeping.identity import Identity
 from downslope.lab.keeping.kept import KeptEngine
@@ -226,6 +231,56 @@ def test_a_training_without_a_source_asks_for_a_version(tmp_path):
     with pytest.raises(ValueError, match=r"cannot be told from its source.*give version="):
         race(here["train"], RULES, **SMALL, folder=tmp_path / "race")
     assert race(here["train"], RULES, **SMALL, folder=tmp_path / "race", version="1").verdict
+
+
+def joined(path, entries, calls, slow=0.0):
+    """Train some runs in a folder that others share, and give their losses by seed."""
+
+    def train(run):
+        calls.append(run.seed)
+        x = np.random.default_rng(run.seed).normal(size=3)
+        run.optimizer(x)
+        time.sleep(slow)
+        run.report(0, x @ x)
+        run.report(1, x @ x / 2)
+
+    entrants = {"sgd": Entrant.of("sgd", downslope.sgd, {})}
+    folder, identity = Folder(path, join=True), Identity.of({"train": "joined"}, {}, [])
+    folder.open(identity)
+    engine = KeptEngine(OwnEngine(train, entrants, quiet=False), entrants, folder, identity)
+    return {run.seed: run.final_loss for progress in engine.train(entries) for run in progress.finished}
+
+
+def test_two_that_share_a_folder_divide_the_runs_and_both_have_all(tmp_path):
+    entries = [Entry("sgd", 0.1, seed) for seed in range(8)]
+    calls, found = ([], []), []
+
+    def go(which):
+        found.append(joined(tmp_path / "race", entries, calls[which], slow=0.05))
+
+    threads = [threading.Thread(target=go, args=(which,)) for which in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1]
+    assert sorted(found[0]) == list(range(8))
+    assert sorted(calls[0] + calls[1]) == list(range(8))
+    assert min(map(len, calls)) > 0
+    assert not list((tmp_path / "race" / "claims").iterdir())
+
+
+def test_the_claim_of_a_process_that_died_is_ignored_and_a_fresh_one_is_not(tmp_path):
+    Folder(tmp_path / "race").open(Identity.of({"train": "joined"}, {}, []))
+    theirs, ours = Claims(tmp_path / "race"), Claims(tmp_path / "race")
+    assert theirs.take("a run")
+    assert not ours.take("a run")
+    (claim,) = [path for path in (tmp_path / "race" / "claims").iterdir() if not path.name.startswith(".")]
+    os.utime(claim, (claim.stat().st_atime, claim.stat().st_mtime - 2 * STALE))
+    assert ours.take("a run")
+    assert not theirs.take("a run")
+    ours.release(["a run"])
+    assert theirs.take("a run")
 
 
 @pytest.fixture(scope="module")

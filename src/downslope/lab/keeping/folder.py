@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from downslope import files
 from downslope.lab.engines.protocol import Run
+from downslope.lab.keeping.claims import CLAIMS
 from downslope.lab.keeping.identity import Identity, but_for_rounding, canonical
 from downslope.lab.keeping.sealed import sealed, unsealed
 from downslope.lab.races.store import decode, encode
@@ -97,6 +98,7 @@ class Folder:
         typed: What was typed, by option.
         mix: Whether runs count that have another processor or other versions of libraries, so that their last digits
             may differ.
+        join: Whether other processes train runs of the race too, in the same folder.
         other: Whether to take another name where there is something of this one: a folder that is new.
 
     Attributes:
@@ -114,8 +116,9 @@ class Folder:
         typed: Mapping[str, Any] | None = None,
         mix: bool = False,
         other: bool = False,
+        join: bool = False,
     ):
-        self.path, self.typed, self.mix, self.other = Path(path), typed, mix, other
+        self.path, self.typed, self.mix, self.other, self.join = Path(path), typed, mix, other, join
         self.planned: Planned | None = None
         self.trained = self.answered = self.mixed = 0
         self._runs: dict[str, tuple[Kept, Path]] = {}
@@ -156,13 +159,15 @@ class Folder:
                 self.path.mkdir(parents=True)
             (self.path / RUNS).mkdir(parents=True, exist_ok=True)
             there = {path.name for path in self.path.iterdir()}
-            if PLAN not in there and there - {RUNS} - {name for name in there if name.startswith(".")}:
+            if PLAN not in there and there - {RUNS, CLAIMS} - {name for name in there if name.startswith(".")}:
                 raise AnotherRaceError(
                     f"folder={self.path} holds other things and no {PLAN}; give an empty folder, or a new name"
                 )
             files.sweep(self.path)
             files.sweep(self.path / RUNS)
-            self.write_plan(self._continued(read_plan(self.path), new.identity) if PLAN in there else new)
+            if PLAN not in there:
+                self.write_plan(new)
+            self.write_plan(self._continued(read_plan(self.path), new.identity))  # perhaps another process's by now
         except FileExistsError as error:
             if self.other:
                 raise AnotherRaceError(f"folder={self.path} is there already") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.engines.protocol import Description, Engine, Entrant, Entry, Progress, Run, Snapshot
+from downslope.lab.keeping.claims import Claims
 from downslope.lab.keeping.folder import Folder, Kept, Trail
 from downslope.lab.keeping.identity import Identity, rule_of
 from downslope.lab.keeping.told import write_race
@@ -19,6 +21,9 @@ from downslope.lab.races.allowance import stoppable
 from downslope.lab.races.plane import Trails
 from downslope.lab.races.results import Race
 from downslope.lab.races.tuning import Tuning
+
+LOOK = 0.3
+"""After how many seconds it is looked again what other processes have finished."""
 
 Check = Callable[[Sequence[Run], int], Sequence[str]]
 """What the first runs say about code of the user's own, in sentences."""
@@ -94,13 +99,45 @@ class KeptEngine:
             yield self._answer(entry)
         if not missing:
             return
+        if self.folder.join:
+            yield from self._shared(missing)
+        else:
+            yield from self._trained(missing)
+
+    def _trained(self, entries: Sequence[Entry]) -> Iterator[Progress]:
+        """Train runs, and keep them."""
         try:
-            with stoppable(self.engine.train(missing)) as reports:
+            with stoppable(self.engine.train(entries)) as reports:
                 for progress in reports:
                     self._keep(progress)
                     yield progress
         finally:
             self.writer.flush()
+
+    def _shared(self, entries: Sequence[Entry]) -> Iterator[Progress]:
+        """Train what no other process trains, a part at a time, and take what the others have finished."""
+        missing = [list(group) for group in self.engine.together(entries)]
+        most = self.threads * int(getattr(self.engine, "lanes", 1))
+        claims = Claims(self.folder.path)
+        with claims.beating():
+            while missing:
+                self.folder.refresh()
+                for group in [group for group in missing if all(map(self._answers, group))]:
+                    missing.remove(group)
+                    for entry in group:
+                        yield self._answer(entry)
+                mine: list[list[Entry]] = []
+                try:
+                    for group in missing:
+                        if len(mine) < most and claims.take(self.key(group[0])):
+                            mine.append(group)
+                    if mine:
+                        yield from self._trained([entry for group in mine for entry in group])
+                        missing = [group for group in missing if group not in mine]
+                    elif missing:
+                        time.sleep(LOOK)
+                finally:
+                    claims.release(self.key(group[0]) for group in mine)
 
     def _answers(self, entry: Entry) -> bool:
         """Whether the folder has all that is asked of a run."""
