@@ -109,6 +109,7 @@ def test_numbers_and_pictures_are_taken_away(playground, opened):
     assert download.value.path().read_bytes().startswith(b"\x89PNG")
     with playground.expect_download() as download:
         playground.locator("#save-gif").click()
+    assert playground.locator("#save-gif").inner_text() == "Film (GIF)"
     film = Image.open(io.BytesIO(download.value.path().read_bytes()))
     assert (film.n_frames, film.info["loop"]) == (21, 0)
     assert playground.evaluate("now.step") == 20
@@ -116,7 +117,7 @@ def test_numbers_and_pictures_are_taken_away(playground, opened):
         shown = playground.evaluate(
             """step => { now.step = step; const [width, height, all] = pictureSize();
             const context = make("canvas", { width, height: all }).getContext("2d");
-            paintPicture(context, width, height, 1); now.step = 20;
+            paintPicture({ context, width, height, ratio: 1 }, scene()); now.step = 20;
             return [[all, width], btoa(String.fromCharCode(...new Uint8Array(
               context.getImageData(0, 0, width, all).data.filter((_, k) => k % 4 === 0 || k % 4 === 1)
             ).filter((_, k) => k % 14 < 2)))]; }""",
@@ -131,16 +132,42 @@ def test_numbers_and_pictures_are_taken_away(playground, opened):
         assert (apart.max(axis=1) > 60).mean() < 0.001
 
 
+def test_a_film_is_of_the_walk_as_it_was_and_may_be_stopped(playground, opened):
+    """It is made in small parts: what is changed meanwhile is not in it, and everything else goes on."""
+    opened("surface=valley&steps=30&t=30&rules=sgd")
+    film = "new Promise(done => { const parts = gif(); change({ start: [9, -2] }); %s })"
+    read = """(function on() { const { done: all, value } = parts.next(); if (!all) return on();
+        value.arrayBuffer().then(bytes => done(btoa(String.fromCharCode(...new Uint8Array(bytes))))); })();"""
+    changed = playground.evaluate(film % read)
+    opened("surface=valley&steps=30&t=30&rules=sgd")
+    assert playground.evaluate(film.replace("change({ start: [9, -2] });", "") % read) == changed
+    said = playground.evaluate(
+        """() => { const button = find("save-gif"), said = [];
+        window.saved = 0; window.save = saveAs; saveAs = () => saved++;
+        for (let k = 0; k < 3; k++) { button.click(); said.push(button.textContent, find("said").textContent); }
+        return said; }"""
+    )
+    assert said[0].startswith("Stop the film (")
+    assert said[2:4] == ["Film (GIF)", "The film is stopped."]
+    opened.until("saved")
+    assert playground.evaluate("saveAs = save, [saved, filming, find('said').textContent]") == [
+        1,
+        None,
+        "The film is saved.",
+    ]
+
+
 def test_a_film_is_packed_without_a_loss(playground):
     """Of any size, up to more codes than there is room for: what a reader of GIFs unpacks is what was packed."""
     drawn = playground.evaluate(
         """async () => { const random = randoms(1); const all = [];
+        const whole = (parts) => { for (;;) { const { done, value } = parts.next(); if (done) return value; } };
         const sizes = [[1, 1], [97, 83], ...Array.from({ length: 40 }, (_, k) => [7 * k + 3, 1]), [256, 60], [600, 1]];
         for (const [width, height] of sizes) {
           const pictures = [0, 1, 2].map(() => Uint32Array.from({ length: width * height },
             () => (0xff000000 + 77777 * Math.floor(250 * random())) >>> 0));
           pictures[1] = pictures[0].map((pixel, k) => (k % 5 ? pixel : pictures[1][k]));
-          const file = new Uint8Array(await gifOf(k => pictures[k], 3, width, height).arrayBuffer());
+          const file = new Uint8Array(await whole(gifOf(k => pictures[k], 3, width, height)).arrayBuffer());
           all.push([width, height, [...file].map(byte => byte.toString(16).padStart(2, "0")).join(""),
             pictures.map(picture => [...picture])]); }
         return all; }"""

@@ -3,9 +3,16 @@
 const MOST_FRAMES = 60;
 
 // The colours that are most frequent in some pictures, at most 255 of them; of a pixel the lowest byte is its red.
-function paletteOf(pictures) {
+function* paletteOf(places, pictureOf) {
   const counts = new Map();
-  for (const pixels of pictures) for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
+  for (const place of places) {
+    const pixels = pictureOf(place);
+    yield;
+    for (let k = 0, next = 0; k < pixels.length; k = next) {
+      while (pixels[next] === pixels[k]) next++; // most pixels are as the one before
+      counts.set(pixels[k], (counts.get(pixels[k]) ?? 0) + next - k);
+    }
+  }
   return [...counts].sort((a, b) => b[1] - a[1]).slice(0, 255).map(([found]) => found);
 }
 
@@ -14,20 +21,25 @@ const channels = (pixel) => [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 25
 // For a colour, the place of the nearest one in a palette.
 function nearestIn(palette) {
   const known = new Map(palette.map((each, k) => [each, k]));
-  const apart = (a, b) => channels(a).reduce((sum, value, k) => sum + (value - channels(b)[k]) ** 2, 0);
+  const flat = palette.flatMap(channels);
   return (wanted) => {
-    if (!known.has(wanted)) {
-      const sizes = palette.map((each) => apart(each, wanted));
-      known.set(wanted, sizes.indexOf(Math.min(...sizes)));
+    const found = known.get(wanted);
+    if (found !== undefined) return found;
+    const [red, green, blue] = channels(wanted);
+    let [nearest, least] = [0, Infinity];
+    for (let k = 0; k < palette.length; k++) {
+      const apart = (flat[3 * k] - red) ** 2 + (flat[3 * k + 1] - green) ** 2 + (flat[3 * k + 2] - blue) ** 2;
+      if (apart < least) [nearest, least] = [k, apart];
     }
-    return known.get(wanted);
+    known.set(wanted, nearest);
+    return nearest;
   };
 }
 
 const PREFIXES = new Int16Array(4096 * 256); // the code of what another code stands for and one more colour
 
 // Bytes by the method of Lempel, Ziv and Welch, in blocks as they stand in a GIF.
-function compressed(pixels) {
+function* compressed(pixels) {
   const [clear, end] = [256, 257];
   const bytes = [];
   let [size, next, bits, filled] = [9, 258, 0, 0];
@@ -39,6 +51,7 @@ function compressed(pixels) {
   write(clear);
   let prefix = pixels[0];
   for (let k = 1; k < pixels.length; k++) {
+    if (k % 30000 === 0) yield;
     const at = (prefix << 8) | pixels[k];
     if (PREFIXES[at]) prefix = PREFIXES[at];
     else {
@@ -84,9 +97,10 @@ function changedPart(pixels, before, width, nearest, nothing) {
   return { place: [left, top, w, h], part };
 }
 
-// The file of so many pictures, each of them asked for by its number; the last one stays for a while.
-function gifOf(pictureOf, count, width, height) {
-  const palette = paletteOf([0, count >> 1, count - 1].map(pictureOf));
+// The file of so many pictures, each of them asked for by its number; the last one stays for a while. It is made in small
+// parts, after each of which comes how much of it is there.
+function* gifOf(pictureOf, count, width, height) {
+  const palette = yield* paletteOf([0, count >> 1, count - 1], pictureOf);
   const [nearest, nothing] = [nearestIn(palette), palette.length];
   const pairs = (...values) => values.flatMap((value) => [value & 255, value >> 8]);
   const letters = (text) => [...text].map((letter) => letter.charCodeAt(0));
@@ -94,28 +108,55 @@ function gifOf(pictureOf, count, width, height) {
   const chunks = [[...letters("GIF89a"), ...pairs(width, height), 0xf7, 0, 0, ...table, 0x21, 0xff, 11, ...letters("NETSCAPE2.0"), 3, 1, 0, 0, 0]];
   let before = null;
   for (let k = 0; k < count; k++) {
+    yield k / count;
     const pixels = pictureOf(k);
+    yield k / count;
     const { place, part } = changedPart(pixels, before, width, nearest, nothing);
-    chunks.push([0x21, 0xf9, 4, 5, ...pairs(k === count - 1 ? 200 : 8), nothing, 0, 0x2c, ...pairs(...place), 0], compressed(part));
+    chunks.push([0x21, 0xf9, 4, 5, ...pairs(k === count - 1 ? 200 : 8), nothing, 0, 0x2c, ...pairs(...place), 0], yield* compressed(part));
     before = pixels;
   }
   return new Blob([...chunks.map((chunk) => Uint8Array.from(chunk)), Uint8Array.of(0x3b)], { type: "image/gif" });
 }
 
-// The walk from its first step to its last.
+// The walk from its first step to its last, as it is now, whatever is changed while it is filmed.
 function gif() {
   const [width, height, all] = pictureSize();
-  const canvas = make("canvas", { width, height: all });
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  const shown = now.step;
+  const context = make("canvas", { width, height: all }).getContext("2d", { willReadFrequently: true });
   const count = Math.min(state.steps + 1, MOST_FRAMES);
-  try {
-    return gifOf((k) => {
-      now.step = Math.round((k * state.steps) / (count - 1));
-      paintPicture(context, width, height, 1);
-      return new Uint32Array(context.getImageData(0, 0, width, all).data.buffer);
-    }, count, width, all);
-  } finally {
-    now.step = shown;
-  }
+  const copy = ({ points, losses, ...walker }) => ({ ...walker, points: points.slice(), losses: losses.slice(), once: {} });
+  const land = new OffscreenCanvas(width, height);
+  paintLand({ context: land.getContext("2d"), width, height, ratio: 1 }, surface);
+  const kept = { ...scene(), walkers: walkers.map(copy), land };
+  return gifOf((k) => {
+    kept.step = Math.round((k * kept.steps) / (count - 1));
+    paintPicture({ context, width, height, ratio: 1 }, kept);
+    return new Uint32Array(context.getImageData(0, 0, width, all).data.buffer);
+  }, count, width, all);
+}
+
+// Films in small parts, beside all else, and says on the button how far it is; pressed meanwhile, the button stops it.
+let filming = null;
+function film(button) {
+  const mine = filming ? null : gif();
+  const ended = (said) => {
+    button.textContent = say("share.gif");
+    find("said").textContent = say(said);
+  };
+  filming = mine;
+  if (!mine) return ended("share.gif.stopped");
+  let there = 0;
+  (function go() {
+    if (filming !== mine) return;
+    const end = performance.now() + (document.hidden ? 500 : 10); // a page that nobody sees is rarely called
+    let part = mine.next();
+    while (!part.done && performance.now() < end) part = mine.next();
+    if (part.done) {
+      filming = null;
+      saveAs("walk.gif", part.value);
+      return ended("share.gif.saved");
+    }
+    there = part.value ?? there;
+    button.textContent = say("share.gif.stop", { part: Math.floor(100 * there) });
+    setTimeout(go);
+  })();
 }

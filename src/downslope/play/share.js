@@ -90,11 +90,15 @@ class Recorder {
 const LEGEND = 24; // pixels for each line of it
 
 // The picture to take away: the walk at the step shown, and below it who is who.
-function paintPicture(context, width, height, ratio) {
-  const shown = walkers.filter((walker) => walker.shown);
+function paintPicture(room, scene) {
+  const { context, width, height } = room;
+  const { step, steps, land } = scene;
+  const shown = scene.walkers.filter((walker) => walker.shown);
   context.fillStyle = colour("page");
   context.fillRect(0, 0, width, height + LEGEND * (shown.length + 1));
-  paintGround({ context, width, height, ratio }, scene());
+  if (land) context.drawImage(land, 0, 0);
+  else paintLand(room, scene.surface);
+  paintWays(room, scene);
   context.textAlign = "left";
   context.font = "13px system-ui, sans-serif";
   shown.forEach((walker, k) => {
@@ -109,12 +113,12 @@ function paintPicture(context, width, height, ratio) {
     context.setLineDash([]);
     marker(context, walker.shape, 32, y, colour(walker.colour), colour("page"), 1);
     context.fillStyle = colour("ink");
-    const loss = say("told.walker", { name: walker.name, loss: short(walker.losses[now.step]) });
+    const loss = say("told.walker", { name: walker.name, loss: short(walker.losses[step]) });
     context.fillText(`${loss}, lr ${short(walker.lr)}`, 66, y + 4.5);
   });
   context.fillStyle = colour("muted");
   context.font = "11px system-ui, sans-serif";
-  context.fillText(`${state.surface.replaceAll("_", " ")}, ${say("step.of", { step: now.step, steps: state.steps })} · downslope play`, 10, height + LEGEND * (shown.length + 0.65));
+  context.fillText(`${surfaceCalled(scene.surface.name)}, ${say("step.of", { step, steps })} · downslope play`, 10, height + LEGEND * (shown.length + 0.65));
 }
 
 function pictureSize() {
@@ -125,7 +129,7 @@ function pictureSize() {
 function svg() {
   const [width, height, all] = pictureSize();
   const recorder = new Recorder(width, all);
-  paintPicture(recorder, width, height, 2);
+  paintPicture({ context: recorder, width, height, ratio: 2 }, scene());
   return recorder.text;
 }
 
@@ -134,7 +138,7 @@ function png(done) {
   const canvas = make("canvas", { width: 2 * width, height: 2 * all });
   const context = canvas.getContext("2d");
   context.scale(2, 2);
-  paintPicture(context, width, height, 2);
+  paintPicture({ context, width, height, ratio: 2 }, scene());
   canvas.toBlob(done);
 }
 
@@ -170,6 +174,6 @@ function listenToShare() {
   find("copy-python").addEventListener("click", (event) => copyText(event.currentTarget, find("python").textContent));
   find("save-png").addEventListener("click", () => png((blob) => saveAs("walk.png", blob)));
   find("save-svg").addEventListener("click", () => saveAs("walk.svg", new Blob([svg()], { type: "image/svg+xml" })));
-  find("save-gif").addEventListener("click", () => saveAs("walk.gif", gif()));
+  find("save-gif").addEventListener("click", (event) => film(event.currentTarget));
   find("save-csv").addEventListener("click", () => saveAs("walk.csv", new Blob([csv()], { type: "text/csv" })));
 }

@@ -13,11 +13,6 @@ function drawGround(canvas, scene) {
   return paintWays(room, scene);
 }
 
-function paintGround(room, scene) {
-  paintLand(room, scene.surface);
-  return paintWays(room, scene);
-}
-
 // What does not move, as a picture, which is drawn anew if the canvas or the colours have changed.
 function landOf(surface, { width, height, ratio }) {
   const size = [width, height].map((length) => Math.max(1, Math.round(length * ratio)));
