@@ -18,9 +18,10 @@ import numpy as np
 import downslope
 from downslope.lab import race
 from downslope.lab.engines.protocol import Run
-from downslope.lab.keeping.folder import Folder, Kept
+from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import Identity, canonical
 from downslope.lab.keeping.kept import KeptEngine
+from downslope.lab.keeping.rows import Kept
 from downslope.lab.keeping.told import kept_runs
 
 

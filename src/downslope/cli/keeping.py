@@ -37,7 +37,7 @@ def continued(context: typer.Context, resume: Path | None, join: Path | None) ->
     Raises:
         ValueError: It is no folder of a race, that race was not typed, or an option is settled.
     """
-    from downslope.lab.keeping.folder import read_plan
+    from downslope.lab.keeping.planned import read_plan
 
     if resume is not None and join is not None:
         raise ValueError(f"--resume {resume} is for one process, --join {join} for several; leave one out")

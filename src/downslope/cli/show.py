@@ -18,7 +18,8 @@ from downslope.extras import require
 
 if TYPE_CHECKING:
     from downslope.lab import Race
-    from downslope.lab.keeping.folder import Kept, Planned
+    from downslope.lab.keeping.planned import Planned
+    from downslope.lab.keeping.rows import Kept
 
 
 def show(
@@ -41,7 +42,7 @@ def show(
 
 def _read(folder: Path) -> tuple[Planned, Mapping[str, Kept], Race | None]:
     """What decides the race of a folder, its runs, and what they say, if it has ended or was stopped."""
-    from downslope.lab.keeping.folder import read_plan
+    from downslope.lab.keeping.planned import read_plan
     from downslope.lab.keeping.told import kept_runs, read_race
 
     planned = read_plan(folder)

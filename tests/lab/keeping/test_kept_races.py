@@ -24,9 +24,11 @@ from downslope.lab.engines.jax_engine import JaxEngine
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entrant, Entry, Progress
 from downslope.lab.keeping.claims import STALE, Claims
-from downslope.lab.keeping.folder import Folder, FolderError, read_runs
+from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import Identity
 from downslope.lab.keeping.kept import KeptEngine
+from downslope.lab.keeping.rows import read_runs
+from downslope.lab.keeping.sealed import FolderError
 from downslope.lab.keeping.told import read_race
 from downslope.lab.races.plane import Trails
 
@@ -182,7 +184,7 @@ def test_what_only_rounding_separates_counts_where_it_is_wanted_and_is_said(tmp_
 
 def _moved_to_another_machine(path):
     """Rewrite a folder as if NumPy had been another one."""
-    from downslope.lab.keeping.folder import read_plan
+    from downslope.lab.keeping.planned import read_plan
 
     planned = read_plan(path)
     there = Folder(path, mix=True)

@@ -13,81 +13,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
-import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from downslope import files
-from downslope.lab.engines.protocol import Run
 from downslope.lab.keeping.claims import CLAIMS
-from downslope.lab.keeping.identity import Identity, but_for_rounding, canonical
-from downslope.lab.keeping.sealed import sealed, unsealed
-from downslope.lab.races.store import decode, encode
+from downslope.lab.keeping.identity import Identity, but_for_rounding
+from downslope.lab.keeping.planned import PLAN, Planned, read_plan
+from downslope.lab.keeping.rows import Kept, Trail, read_runs, written
+from downslope.lab.keeping.sealed import FolderError, sealed, told
+from downslope.lab.races.store import encode
 
-PLAN, RUNS, RACE = "plan.json", "runs", "race.json"
-CURVES = ("train_loss", "valid_loss", "valid_accuracy", "steps")
-COLUMNS = ("key", "run", "seconds", "seen", *CURVES, "trail")
-AGAIN = "delete that file, and its runs are trained again"
-
-
-class FolderError(ValueError):
-    """A folder cannot be used for a race; the message says why, and what to do."""
-
-
-@dataclass(frozen=True)
-class Trail:
-    """Where the weights of a run were under way, as far as it is kept.
-
-    Attributes:
-        epochs: When.
-        points: One vector for each, shape `(epochs, numbers)`, in 32-bit floats or in double precision.
-    """
-
-    epochs: tuple[int, ...]
-    points: NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A run that is finished.
-
-    Attributes:
-        key: All that decides it.
-        run: The run.
-        seconds: What it took.
-        trail: Where it went; None if nobody looked.
-    """
-
-    key: str
-    run: Run
-    seconds: float
-    trail: Trail | None = None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What plan.json says.
-
-    Attributes:
-        identity: What decides the runs alike.
-        decided: What was found out by measuring, and is not to be found out again.
-        checked: What the first runs said about code of the user's own, in sentences; None if they were not asked yet.
-        typed: What was typed, by option; None if nothing was.
-        place: In which folder.
-    """
-
-    identity: Identity
-    decided: Mapping[str, Any] = field(default_factory=dict)
-    checked: Sequence[str] | None = None
-    typed: Mapping[str, Any] | None = None
-    place: str = ""
+RUNS, RACE = "runs", "race.json"
 
 
 class Folder:
@@ -171,9 +112,9 @@ class Folder:
         except FileExistsError as error:
             if self.other:
                 raise AnotherRaceError(f"folder={self.path} is there already") from None
-            raise FolderError(f"folder={self.path}: {_told(error)}; give the name of a folder") from None
+            raise FolderError(f"folder={self.path}: {told(error)}; give the name of a folder") from None
         except OSError as error:
-            raise FolderError(f"folder={self.path}: {_told(error)}; give a folder that can be written to") from None
+            raise FolderError(f"folder={self.path}: {told(error)}; give a folder that can be written to") from None
         self.refresh()
         assert self.planned is not None
         return self.planned
@@ -226,10 +167,6 @@ class Folder:
                 self._runs.setdefault(but_for_rounding(kept.key), (kept, path))
         return not known
 
-    def __len__(self) -> int:
-        """How many runs there are."""
-        return sum(key == kept.key for key, (kept, _) in self._runs.items())
-
     def find(self, key: str) -> Kept | None:
         """The run that this decides, if it is finished."""
         found = self._runs.get(key) or (self._runs.get(but_for_rounding(key)) if self.mix else None)
@@ -261,168 +198,3 @@ class Folder:
 
 class AnotherRaceError(FolderError):
     """A folder that holds another race."""
-
-
-def read_plan(path: Path) -> Planned:
-    """What the plan in a folder says.
-
-    Raises:
-        FolderError: There is none, or it is not one of this version.
-    """
-    try:
-        written: _Written = decode(unsealed((path / PLAN).read_text(encoding="utf-8")), _Written, PLAN)
-    except (FileNotFoundError, NotADirectoryError):
-        raise FolderError(f"{path} is no folder of a race: it has no {PLAN}") from None
-    except OSError as error:
-        raise FolderError(f"{path / PLAN} cannot be read: {_told(error)}") from None
-    except ValueError as error:
-        raise FolderError(f"{path / PLAN} cannot be read ({error}); begin in a new folder") from None
-    return written.planned()
-
-
-@dataclass(frozen=True)
-class _WrittenIdentity:
-    what: dict[str, Any]
-    rounding: dict[str, Any]
-    labelled: bool
-
-
-@dataclass(frozen=True)
-class _Written:
-    """`Planned` in the types that it is read as."""
-
-    identity: _WrittenIdentity
-    decided: dict[str, Any]
-    checked: tuple[str, ...] | None
-    typed: dict[str, Any] | None
-    place: str
-
-    def planned(self) -> Planned:
-        identity = Identity(self.identity.what, self.identity.rounding, self.identity.labelled)
-        return Planned(identity, self.decided, self.checked, self.typed, self.place)
-
-
-def written(runs: Sequence[Kept]) -> bytes:
-    """Runs as the bytes of a Parquet file."""
-    import polars as pl
-
-    rows = []
-    for kept in runs:
-        about = encode(
-            dataclasses.replace(kept.run, train_loss=(), valid_loss=(), valid_accuracy=None, steps=None), "run"
-        )
-        trail = kept.trail
-        seen = None if trail is None else {"epochs": list(trail.epochs), "kind": trail.points.dtype.str}
-        rows.append(
-            {
-                "key": kept.key,
-                "run": canonical({name: value for name, value in about.items() if name not in CURVES}),
-                "seconds": float(kept.seconds),
-                "seen": None if seen is None else canonical(seen),
-                **{name: getattr(kept.run, name) for name in CURVES},
-                "trail": None if trail is None else np.ascontiguousarray(trail.points).tobytes(),
-            }
-        )
-    target = io.BytesIO()
-    pl.DataFrame(rows, schema=_schema()).write_parquet(target, compression="zstd", compression_level=1)
-    return target.getvalue()
-
-
-def _schema() -> dict[str, Any]:
-    import polars as pl
-
-    return {
-        "key": pl.String(),
-        "run": pl.String(),
-        "seconds": pl.Float64(),
-        "seen": pl.String(),
-        **dict.fromkeys(CURVES, pl.List(pl.Float64)),
-        "steps": pl.List(pl.Int64),
-        "trail": pl.Binary(),
-    }
-
-
-def read_runs(path: Path, *, points: bool = False) -> list[Kept]:
-    """The runs in a file.
-
-    Args:
-        path: The file.
-        points: Whether to read where they went too; otherwise only whether it is known.
-
-    Raises:
-        FolderError: It is not as it was written.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FolderError(f"{path} cannot be read: {_told(error)}") from None
-    if hashlib.sha256(content).hexdigest() != path.stem:
-        raise FolderError(f"{path} is not as it was written: its name is not the hash of what it holds; {AGAIN}")
-    try:
-        return list(_rows(content, points=points))
-    except Exception as error:  # what a reader of Parquet raises is of many kinds
-        raise FolderError(f"{path} holds no runs that this version can read ({error}); {AGAIN}") from None
-
-
-def read_all(paths: Sequence[Path]) -> list[Kept]:
-    """The runs in many files, without where they went; as `read_runs` for each, but in one go.
-
-    Raises:
-        FolderError: A file is not as it was written.
-    """
-    import polars as pl
-
-    contents: list[bytes] = []
-    for path in paths:
-        try:
-            contents.append(path.read_bytes())
-        except OSError as error:
-            raise FolderError(f"{path} cannot be read: {_told(error)}") from None
-    if not contents:
-        return []
-    named = zip(paths, contents, strict=True)
-    if all(hashlib.sha256(content).hexdigest() == path.stem for path, content in named):
-        try:
-            frame = pl.read_parquet(contents)
-            if dict(frame.schema) == _schema():
-                return [_kept(row) for row in frame.drop("trail").iter_rows(named=True)]
-        except Exception:
-            contents = []  # which file it was is found out below
-    return [kept for path in paths for kept in read_runs(path)]
-
-
-def _rows(content: bytes, *, points: bool) -> Iterable[Kept]:
-    import polars as pl
-
-    columns = [name for name in COLUMNS if points or name != "trail"]
-    schema = pl.read_parquet_schema(io.BytesIO(content))
-    if dict(schema) != _schema():
-        raise ValueError(f"its columns are {', '.join(schema)}")
-    for row in pl.read_parquet(io.BytesIO(content), columns=columns, parallel="none").iter_rows(named=True):
-        yield _kept(row)
-
-
-def _kept(row: Mapping[str, Any]) -> Kept:
-    about = {**json.loads(row["run"]), "train_loss": [], "valid_loss": [], "valid_accuracy": None, "steps": None}
-    curves = {name: None if row[name] is None else tuple(row[name]) for name in CURVES}
-    lengths = {len(curve) for name, curve in curves.items() if curve is not None and (curve or name != "train_loss")}
-    if len(lengths) != 1 or any(None in curve for curve in curves.values() if curve is not None):
-        raise ValueError("its curves do not fit each other")
-    run = dataclasses.replace(decode(about, Run, "run"), **curves)
-    decided = json.loads(row["key"])["run"]
-    for name, value in decided.items():
-        if name in ("lr", "seed", "phase") and value != getattr(run, name):
-            raise ValueError(f"a run with {name} {getattr(run, name)} has the key of one with {value}")
-    seen, trail = row["seen"], None
-    if seen is not None:
-        about = json.loads(seen)
-        epochs, kind = tuple(map(int, about["epochs"])), np.dtype(about["kind"])
-        if kind not in (np.float32, np.float64):
-            raise ValueError(f"its weights are {kind}")
-        points = np.frombuffer(row.get("trail") or b"", kind)
-        trail = Trail(epochs, points.reshape(len(epochs), -1) if len(points) else points)
-    return Kept(row["key"], run, float(row["seconds"]), trail)
-
-
-def _told(error: OSError) -> str:
-    return error.strerror or str(error)

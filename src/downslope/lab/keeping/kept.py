@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.protocol import Description, Engine, Entrant, Entry, Progress, Run, Snapshot
 from downslope.lab.keeping.claims import Claims
-from downslope.lab.keeping.folder import Folder, Kept, Trail
+from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import Identity, rule_of
+from downslope.lab.keeping.rows import Kept, Trail
 from downslope.lab.keeping.told import write_race
 from downslope.lab.keeping.writer import Writer
 from downslope.lab.races.allowance import stoppable

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from downslope.lab.engines.protocol import Run
-from downslope.lab.keeping.folder import Kept
 from downslope.lab.keeping.identity import but_for_rounding
+from downslope.lab.keeping.rows import Kept
 
 
 @dataclass(frozen=True)

@@ -49,3 +49,12 @@ def unsealed(text: str) -> dict[str, Any]:
 def _hash(document: Mapping[str, Any]) -> str:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class FolderError(ValueError):
+    """A folder cannot be used for a race; the message says why, and what to do."""
+
+
+def told(error: OSError) -> str:
+    """What the system says is wrong."""
+    return error.strerror or str(error)

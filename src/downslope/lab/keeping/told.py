@@ -10,9 +10,11 @@ from typing import Any
 
 from downslope import files
 from downslope.lab.engines.protocol import Run
-from downslope.lab.keeping.folder import RACE, RUNS, FolderError, Kept, read_all, read_plan
+from downslope.lab.keeping.folder import RACE, RUNS
 from downslope.lab.keeping.identity import name_of
-from downslope.lab.keeping.sealed import sealed, unsealed
+from downslope.lab.keeping.planned import read_plan
+from downslope.lab.keeping.rows import Kept, read_all
+from downslope.lab.keeping.sealed import FolderError, sealed, unsealed
 from downslope.lab.races.results import Race, RuleResult
 
 AGAIN = "delete that file, and go on with the race: it is written anew"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from downslope.lab.keeping.folder import Folder, Kept
+from downslope.lab.keeping.folder import Folder
+from downslope.lab.keeping.rows import Kept
 
 EVERY = 0.5
 """The fewest seconds between two files: small runs, of which hundreds finish in that time, go into one."""
