@@ -27,7 +27,7 @@ def test_every_option_is_a_formula_and_every_formula_an_option():
     assert {each.option for each in (*BEFORE, *AFTER)} == set(NAMES)
 
 
-@pytest.mark.parametrize("name", ["cautious", "decoupled", "max_norm", "maximize"])
+@pytest.mark.parametrize("name", ["cautious", "decoupled", "cautious_decay", "max_norm", "maximize"])
 def test_a_hyperparameter_cannot_have_the_name_of_an_option_of_all_groups(name):
     scope = {"rule": rule}
     exec(f"def mine(x, dx, *, {name}=0.5):\n    return x - {name} * dx", scope)
@@ -56,6 +56,58 @@ def test_decoupled_weight_decay_shrinks_the_weights_before_the_step():
         v = 0.9 * v - LR * g
         x = (1 - LR * DECAY) * x + v
     close(walked(downslope.momentum, lr=LR, weight_decay=DECAY, decoupled=True)[0], x)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_cautious_decay_is_of_weights_whose_step_goes_towards_zero(decoupled):
+    x, v, share = X.copy(), np.zeros(40), []
+    for g in GRADIENTS:
+        v = 0.9 * v - LR * g
+        inward = -v * x >= 0
+        x = x + v - np.where(inward, LR * DECAY * x, 0)
+        share.append(inward.mean())
+    assert 0.2 < np.mean(share) < 0.8
+    options = {"weight_decay": DECAY, "cautious_decay": True, "decoupled": decoupled}
+    close(walked(downslope.momentum, lr=LR, **options)[0], x)
+
+
+def test_cautious_decay_of_a_cautious_step_and_with_a_look_ahead():
+    for stored in (False, True):
+        program = compose(
+            downslope.nesterov, weight_decay=True, cautious_decay=True, cautious=True, stored_ahead=stored
+        )
+        x, v, dx = np.array([1.0, 1.0, -1.0, -1.0]), np.array([0.3, -0.3, 0.3, -0.3]), np.array([-1.0, 1.0, 1.0, -1.0])
+        numbers = {"lr": 0.1, "mu": 0.9, "mu next": 0.9, "weight_decay": 0.5}
+        found = interpret(program, {"x": x + 0.9 * v if stored else x, "v": v, "dx": dx}, numbers)
+        step = 0.9 * v - 0.1 * dx
+        step_taken = np.where(step * dx < 0, step, 0)
+        decayed = np.where(-step_taken * x >= 0, 0.05 * x, 0)
+        new = x + step_taken - decayed
+        close(found["x"], new + 0.9 * step if stored else new)
+        np.testing.assert_array_equal(decayed != 0, [False, True, True, True])  # two of them are held still
+
+
+def test_cautious_decay_leaves_nan_and_infinity_as_they_come():
+    x, _ = stepped_with_infinite_weights(downslope.sgd, 0, 0, cautious_decay=True)
+    np.testing.assert_array_equal(x, [np.inf, -np.inf, 1])
+    x = np.ones(2)
+    Optimizer(x, downslope.sgd, lr=0.1, weight_decay=0.5, cautious_decay=True).step(np.array([np.nan, 0.0]))
+    np.testing.assert_array_equal(x, [np.nan, 0.95])
+
+
+@pytest.mark.parametrize(("rule_", "options"), [(downslope.sgd, {}), (downslope.adamw, {"weight_decay": 0.1})])
+def test_cautious_decay_without_a_decay_of_its_own_is_refused(rule_, options):
+    with pytest.raises(
+        FormulaError, match=r"cautious_decay=True says how to apply weight_decay; give weight_decay=\.\.\. too"
+    ):
+        Optimizer(np.ones(2), rule_, lr=0.1, cautious_decay=True, **options)
+
+
+def test_every_target_computes_cautious_decay():
+    program = compose(downslope.adam, weight_decay=True, cautious_decay=True)
+    settings = {**program.hyperparameters, "weight_decay": DECAY}
+    for target in targets():
+        assert check_target(target, program, settings).passed, target.name
 
 
 def test_weight_decay_may_follow_a_schedule():

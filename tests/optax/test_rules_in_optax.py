@@ -77,9 +77,12 @@ def own(x, dx, m=0, start="x", product=scalar(1.0), *, t, lr=0.1, mu=0.9, steep=
 
 CLIPPED = {"weight_decay": 0.1, "max_norm": 1.0, "maximize": True, "averaging": 0.9}
 CAUTIOUS = {"weight_decay": 0.1, "decoupled": True, "cautious": True}
+TOWARDS_ZERO = {"weight_decay": 0.1, "cautious_decay": True}
 
 
-@pytest.mark.parametrize(("a_rule", "options"), [(own, CLIPPED), (own, CAUTIOUS), (downslope.nesterov, CAUTIOUS)])
+@pytest.mark.parametrize(
+    ("a_rule", "options"), [(own, CLIPPED), (own, CAUTIOUS), (downslope.nesterov, CAUTIOUS), (own, TOWARDS_ZERO)]
+)
 def test_options_mean_what_they_mean_in_numpy(a_rule, options):
     arrays = {"W": START[:12].reshape(3, 4).copy(), "b": START[12:].copy()}
     in_numpy = downslope.Optimizer(arrays, a_rule, lr=lambda t: 0.1 / t, **options)

@@ -162,6 +162,7 @@ def test_the_factory_has_the_signature_of_its_rule():
         **downslope.adam.flags,
         "weight_decay": None,
         "decoupled": False,
+        "cautious_decay": False,
         "cautious": False,
         "maximize": False,
         "max_norm": None,

@@ -24,18 +24,21 @@ Number = TypeVar("Number")
 
 
 class UsualOptions(TypedDict, Generic[Number], total=False):
-    """The options that the optimizers of most frameworks have themselves, under these names or others.
+    """The options that the optimizers of most frameworks have themselves, under these names or others, and their kin.
 
     Attributes:
         weight_decay: Adds `weight_decay * x` to the gradient, which then is that of the loss plus
             `weight_decay / 2 * sum(x**2)`. A rule with a hyperparameter of this name takes it for that.
         decoupled: Applies the weight decay to the weights instead, `x - lr * weight_decay * x`, before the step
             (Loshchilov & Hutter, 2019).
+        cautious_decay: Applies it to the weights, but only where the step goes towards 0 anyway, or nowhere (Chen et
+            al., 2025); of a rule with a look-ahead this is the step of the weights.
         maximize: Walks up the gradient instead of down.
     """
 
     weight_decay: Number | None
     decoupled: bool
+    cautious_decay: bool
     maximize: bool
 
 
@@ -74,7 +77,7 @@ class Options(UsualOptions[Number], OccasionalOptions[Number], OwnOptions[Number
     whole optimizer.
 
     Attributes:
-        weight_decay: See `UsualOptions`, and so for `decoupled` and `maximize`.
+        weight_decay: See `UsualOptions`, and so for `decoupled`, `cautious_decay` and `maximize`.
         averaging: See `OccasionalOptions`, and so for `max_norm`.
         cautious: See `OwnOptions`.
 
@@ -128,6 +131,16 @@ def cautious_step(x: Any, new: Any, dx: Any) -> Any:
     return where(climbs, x, new)
 
 
+def cautious_decay(x: Any, new: Any, *, lr: Any, weight_decay: Any) -> Any:
+    """The new weights, decayed where the step has brought them towards 0, or not moved them: it is not held up.
+
+    Source: Chen et al., "Cautious weight decay", 2025.
+    """
+    inward = ((new <= x) & (x >= 0)) | ((new >= x) & (x <= 0))  # false of nan, so that nan comes through
+    decay = lr * weight_decay
+    return new - where(inward, where(decay == 0, 0, decay * x), 0)
+
+
 def exponential_average(new: Any, average: Any = "x", *, averaging: Any) -> Any:
     """The exponential moving average of the weights: with `averaging=0` the weights themselves, infinite ones too.
 
@@ -149,14 +162,14 @@ class Pass:
         gives: What it computes: one of these.
         formula: How.
         option: The option with which it is there.
-        unless: The option with which it is not.
+        unless: The options with any of which it is not.
         allowed: The values that the option may take if it is a number; None for what is usual for one of this name.
     """
 
     gives: str
     formula: Callable[..., Any]
     option: str
-    unless: str = ""
+    unless: tuple[str, ...] = ()
     allowed: Range | None = None
 
     @functools.cached_property
@@ -179,13 +192,14 @@ class Pass:
 BEFORE = (
     Pass("dx", scaled, "max_norm"),
     Pass("dx", uphill, "maximize"),
-    Pass("dx", coupled_decay, "weight_decay", unless="decoupled"),
-    Pass("x", decoupled_decay, "decoupled"),
+    Pass("dx", coupled_decay, "weight_decay", unless=("decoupled", "cautious_decay")),
+    Pass("x", decoupled_decay, "decoupled", unless=("cautious_decay",)),
 )
 """What happens to the gradient and the weights before the rule is given them, in this order."""
 
 AFTER = (
     Pass("new", cautious_step, "cautious"),
+    Pass("new", cautious_decay, "cautious_decay"),
     Pass("average", exponential_average, "averaging"),
 )
 """What happens to the weights that it has come to, in this order."""
@@ -208,7 +222,7 @@ DEFAULTS = MappingProxyType({name: False if name in CHOICES else None for name i
 
 def present(options: Collection[str], passes: Iterable[Pass] = (*BEFORE, *AFTER)) -> list[Pass]:
     """The passes that these options ask for."""
-    return [each for each in passes if each.option in options and each.unless not in options]
+    return [each for each in passes if each.option in options and not any(name in options for name in each.unless)]
 
 
 def option_range(name: str) -> Range:

@@ -166,8 +166,9 @@ def title(recipe: Recipe) -> str:
 
 def _besides(recipe: Recipe) -> str:
     """The options around a rule, in words."""
-    decay = "decoupled weight decay" if recipe.options["decoupled"] else "coupled weight decay"
-    words = {"cautious": "cautious steps", "maximize": "the sign of maximize"}
+    apart = recipe.options["decoupled"] or recipe.options["cautious_decay"]
+    decay = "decoupled weight decay" if apart else "coupled weight decay"
+    words = {"cautious": "cautious steps", "cautious_decay": "caution in it", "maximize": "the sign of maximize"}
     found = [*([decay] if recipe.decayed else []), *(words.get(name, name) for name in recipe.besides)]
     return f" with {' and '.join(found)}" if found else ""
 

@@ -184,8 +184,9 @@ def _for_keras(entrant: Entrant, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as Keras's optimizers have them, whose weight decay is decoupled."""
     kept = {name: value for name, value in given.items() if name != "decoupled"}
     options = entrant.settings.options
-    unfit = "maximize" if "maximize" in options else ""
-    if "weight_decay" in options and "decoupled" not in options:
+    lacking = {"maximize": "maximize", "cautious_decay": "cautious weight decay"}
+    unfit = next((words for name, words in lacking.items() if name in options), "")
+    if not unfit and "weight_decay" in options and "decoupled" not in options:
         unfit = "coupled weight decay"
     if unfit:
         raise ValueError(f"Keras's optimizers have no {unfit}; put it into the loss, and leave it out of the optimizer")
