@@ -2,7 +2,7 @@
 // is to do takes turns, so that a frame is short however much is on the page and however slow the machine. After the last
 // turn there is one frame more, in which nothing moves: it shows all as it is.
 
-const ROOM = 1.5; // the milliseconds of a frame after which no other turn is begun
+const ROOM = 1; // the milliseconds of a frame after which no other turn is begun
 const SLICE = 1; // of a turn in which something is worked out
 const PAUSE = 100; // between the beginnings of two rounds in which words are written, which is as fast as they can be read
 
