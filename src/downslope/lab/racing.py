@@ -25,7 +25,7 @@ from downslope.lab.keeping.kept import KeptEngine
 from downslope.lab.now import entrant_now
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.allowance import Allowance
-from downslope.lab.races.budget import Budget
+from downslope.lab.races.budget import MOST_SEEDS, Budget
 from downslope.lab.races.entrants import by_rule, named
 from downslope.lab.races.outcome import outcome
 from downslope.lab.races.plan import Plan, Splits
@@ -147,8 +147,7 @@ def race(
             ask `run.lr_at(step)`; it needs `steps`. No run counts that ends before its schedule does.
         budget: How long the race may take, in seconds or as in `"5min"`. Its rules are measured, and what you do not
             give yourself (rules, learning rates, seeds, epochs) is chosen so that it fits: what, and what that can
-            prove, stands in `Race.budget`. What is not reached in time is dropped, and never ranked. A model whose runs
-            are trained side by side, of JAX or stacked ones of PyTorch, takes none.
+            prove, stands in `Race.budget`. What is not reached in time is dropped, and never ranked.
         steps: The steps of a run of your own training, after which it is told not to go on; by default it ends when
             its function returns.
         limit: The most seconds that a run of your own training may take. It is stopped at its next report, and in the
@@ -229,9 +228,10 @@ def race(
         schedule=planned.name,
         defaults=subject.defaults,
     )
-    course = subject.course(plan, time.perf_counter if allowed is None else allowed.clock)
-    if allowed is not None and course.unpriced:
-        raise ValueError(f"budget: {course.unpriced}")
+    seeds = plan.seeds
+    if allowed is not None and verdict_seeds is None:  # those that are there already, and as many as there may be
+        seeds = plan.with_seeds(len(plan.tuning_seeds), len(plan.confirming_seeds), MOST_SEEDS).seeds
+    course = subject.course(plan, time.perf_counter if allowed is None else allowed.clock, seeds)
     engine: Engine = course.engine
     kept: KeptEngine | None = None
     if workers is not None and (why or allowed is not None):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import downslope
-from downslope.lab import Race, foresee, race
+from downslope.lab import Budget, Race, foresee, race
 from downslope.lab.engines.learner import Stacking
 from downslope.lab.engines.model_engine import ModelEngine
 from downslope.lab.report.page import report_page
@@ -146,16 +146,50 @@ def make_pair(seed):
     return lambda key: jax.random.normal(key, (3, 2)), lambda weights, x: x @ weights
 
 
-def test_what_runs_take_is_foreseen_where_they_are_trained_one_at_a_time_and_else_refused(monkeypatch):
+def test_what_runs_take_is_foreseen():
     seen = []
     foreseen = foresee(model=make_net, data=(X, CLASSES), rules=RULES, watch=seen.append, **SMALL)
     assert foreseen.runs == 2 * (2 * 3 + 2 * 1 + 6)
     assert seen[-1].foreseen == foreseen
-    with pytest.raises(ValueError, match="budget: runs of this model are trained side by side"):
-        race(model=make_pair, data=(X, CLASSES), rules=RULES, budget="5min", **SMALL)
+
+
+class Clock:
+    """A clock that stands still but where it is moved."""
+
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize("seconds", [14, 40])
+def test_runs_that_are_stacked_are_priced_as_such_and_keep_to_the_time(seconds, monkeypatch):
+    clock = Clock()
+
+    class Timed(nn.Linear):
+        def forward(self, x):  # called once for all runs of a stack
+            clock.now += 0.004
+            return super().forward(x)
+
     monkeypatch.setattr(ModelEngine, "_whether_to_stack", lambda *_: Stacking(8, "runs were stacked"))
-    with pytest.raises(ValueError, match="budget: runs of this model are trained side by side"):
-        foresee(model=make_net, data=(X, CLASSES), rules=RULES, **SMALL)
+    few = {"learning_rates": [0.03, 0.1], "tuning_seeds": 4, "confirming_seeds": 0, "batch_size": 24, "epochs": 4}
+    given = {"model": lambda seed: Timed(3, 2), "data": (X, CLASSES), "rules": RULES, **few}
+    foreseen = foresee(**given, budget=Budget(seconds, clock=clock))
+    begun = clock.now
+    found = race(**given, budget=Budget(seconds, clock=clock))
+    took = clock.now - begun
+    assert took <= 1.1 * seconds
+    assert all(len(rule.verdict) == len(found.verdict_seeds) for rule in found.rules)
+    assert len(found.verdict_seeds) >= 6
+    assert foreseen.seconds < seconds
+
+
+def test_networks_of_jax_have_a_budget_and_models_for_all_of_its_seeds():
+    few = SMALL | {"tuning_seeds": 1, "confirming_seeds": 0, "threads": 1}
+    del few["verdict_seeds"]
+    found = race(model=make_pair, data=(X, CLASSES), rules=RULES, budget="5min", **few)
+    assert len(found.verdict_seeds) == 40
+    assert found.budget.dropped == ()
 
 
 def test_the_example_of_the_docs_runs(monkeypatch):

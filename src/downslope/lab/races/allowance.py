@@ -76,6 +76,7 @@ class Allowance:
         self.chosen = self._usual = Chosen(plan, self.epochs)
         self.dropped: list[str] = []
         self.over = False
+        self._measured = self._counts = False
         self.proves = ""
         self._spread: float | None = None
 
@@ -85,10 +86,15 @@ class Allowance:
         return self._end - self.budget.clock()
 
     def watch(self, event: Stage | Progress) -> None:
-        """Take in what happens, to know what runs cost."""
+        """Take in what happens, to know what runs cost.
+
+        Where many at a time have been measured, a first run of each rule, for itself, says less.
+        """
         if isinstance(event, Stage):
+            self._counts = not (self._measured and event.name == "defaults")
+        if self._counts and isinstance(event, Stage):
             self.forecast.begin(event)
-        else:
+        elif self._counts and isinstance(event, Progress):
             self.forecast.add(event)
 
     def measure(self) -> None:
@@ -111,6 +117,7 @@ class Allowance:
                         break
             if self.left < half:
                 break
+        self._measured = True
 
     @contextlib.contextmanager
     def repeating(self, finished: Sequence[Run]) -> Iterator[None]:
@@ -119,7 +126,7 @@ class Allowance:
         yield
         seconds = self.budget.clock() - began
         first = next((run.rule for run in finished if run.diverged_at is None), None)
-        if first is not None and seconds > 0:
+        if first is not None and seconds > 0 and not self._measured:
             self.forecast.replace(first, 2 * (self.epochs or 1), seconds)
 
     def choose(self, finished: Sequence[Run]) -> Foreseen:
@@ -253,7 +260,9 @@ class Allowance:
         room = AIM * self.left
         if self.over or not judged:
             return 0
-        seeds = next((n for n in range(most, 0, -1) if self.forecast.takes([dict.fromkeys(judged, n)]) <= room), 0)
+        seeds = next(
+            (n for n in range(most, 0, -1) if self.forecast.takes(self._judging(n, wanted, judged)) <= room), 0
+        )
         if seeds < wanted:
             self.dropped.append(f"There was time for {seeds} of {wanted} fresh seeds.")
         self.over = not seeds
@@ -261,6 +270,21 @@ class Allowance:
         self._spread = spread_of(logs)
         self.proves = proves(seeds or wanted, varied=self._varied, spread=self._spread)
         return seeds
+
+    def _judging(self, seeds: int, wanted: int, judged: Sequence[str]) -> list[dict[str, int]]:
+        """The runs of every rule in the parts of a verdict."""
+        return [dict.fromkeys(judged, part) for part in self.parts(seeds, wanted)]
+
+    def parts(self, seeds: int, wanted: int) -> list[int]:
+        """In which parts so many fresh seeds are run, so that not all is lost where time is over.
+
+        Args:
+            seeds: How many there are.
+            wanted: How many were to be: these come first, where runs are trained rule by rule.
+        """
+        if self.epochs is None or seeds <= wanted:
+            return [seeds]
+        return [wanted, seeds - wanted]
 
     def spent(self) -> Spent:
         """What was made of the time."""

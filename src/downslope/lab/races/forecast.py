@@ -66,7 +66,8 @@ class Forecast:
             return
         self.lanes = max(self.lanes, progress.epochs)
         whole = self.compiled or not progress.finished or any(run.diverged_at is None for run in progress.finished)
-        self.rules[progress.rule].add(progress, self._size(progress.epochs), compiled=self.compiled, whole=whole)
+        size = self._size(progress.epochs) if progress.epochs else 0.0  # of those that begin, their first losses
+        self.rules[progress.rule].add(progress, size, compiled=self.compiled, whole=whole)
         self.trained += progress.epochs if whole else 0
         self.skipped += progress.skipped + (0 if whole else progress.epochs)
 
@@ -132,9 +133,11 @@ class Forecast:
     def _stage(self, rule: str, runs: int, epochs: int, usual: float) -> float:
         """The seconds of so many runs of a rule, beside what comes before them.
 
-        A heat with empty lanes is taken to be as long as a full one: of a large network it is.
+        A single heat with empty lanes is taken to be as long as a full one: of a large network it is.
         """
-        return epochs * max(1.0, runs / self.lanes) * (self.rules[rule].cost or usual) if runs else 0.0
+        full, rest = divmod(runs, self.lanes)
+        heats = max(1.0, full + (self._size(rest) if rest else 0.0))
+        return epochs * heats * (self.rules[rule].cost or usual) if runs else 0.0
 
     def _usual(self) -> tuple[float | None, float]:
         """What an epoch costs in the mean over the rules, and the least that has come before the first."""

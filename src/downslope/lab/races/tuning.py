@@ -272,20 +272,25 @@ class Tuning:
         Args:
             again: Runs that have been trained before, and are to be observed.
         """
+        parts = [len(self.plan.verdict_seeds)]
         if self.allowance is not None:
             fresh = self.allowance.fresh_seeds(self.plan, self.best, self._losses_at_best())
             if not fresh:
                 return
             counts = len(self.plan.tuning_seeds), len(self.plan.confirming_seeds)
+            parts = self.allowance.parts(fresh, parts[0])
             self._settle(replace(self.plan, verdict_seeds=self.plan.with_seeds(*counts, fresh).verdict_seeds))
-        entries = [
-            Entry(name, lr, seed, "verdict", observed=self.trails is not None and seed in self.trails.seeds)
-            for name, lr in self.best.items()
-            if lr
-            for seed in self.plan.verdict_seeds
-        ]
-        if entries:
-            self.train("verdict", entries, again)
+        seeds = self.plan.verdict_seeds
+        for first, count in zip(itertools.accumulate(parts, initial=0), parts, strict=False):
+            entries = [
+                Entry(name, lr, seed, "verdict", observed=self.trails is not None and seed in self.trails.seeds)
+                for name, lr in self.best.items()
+                if lr
+                for seed in seeds[first : first + count]
+            ]
+            over = (self.allowance is not None and self.allowance.over) or len(self.plan.verdict_seeds) < len(seeds)
+            if entries and not over:
+                self.train("verdict", entries, again if first == 0 else ())
 
     def _losses_at_best(self) -> list[list[float]]:
         """The losses of every rule at its best learning rate, on those tuning seeds that all have been run on there."""

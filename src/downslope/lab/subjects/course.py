@@ -29,12 +29,12 @@ class Course:
         engine: What trains the runs.
         raced: What is told of it beside the runs, given the plan as it is in the end.
         shorten: Gives the runs fewer epochs; None where a run is as long as it is.
-        measured: Whether a few epochs of each rule say what its runs cost; otherwise its first run does.
+        measured: Whether runs are trained side by side, so that a few epochs of many of them say what they cost;
+            otherwise the first run of each rule does.
         check: What the first runs say about code of the user's own, given these and another seed, in sentences; it
             makes two runs. None where no such code is called in them, or it cannot be another each time.
         cautions: What was found out that is to be borne in mind, in sentences.
         explanation: What explains the race; None where nobody asked, or nothing can.
-        unpriced: Why it cannot be told what runs will take; empty where it can.
         identity: What decides all of its runs alike; it is only asked where they are kept.
         decided: What was found out by measuring, that another time may be found out otherwise.
         decide: Takes what was found out before in its place.
@@ -47,7 +47,6 @@ class Course:
     check: Callable[[Sequence[Run], int], Sequence[str]] | None = None
     cautions: Sequence[str] = ()
     explanation: Explanation | None = None
-    unpriced: str = ""
     identity: Callable[[], Identity] = field(kw_only=True)
     decided: Mapping[str, Any] = field(default_factory=dict)
     decide: Callable[[Mapping[str, Any]], None] = lambda _: None
@@ -70,12 +69,13 @@ class Subject(Protocol):
     def defaults(self) -> bool:
         """Whether every rule is run at its default learning rate too, first of all."""
 
-    def course(self, plan: Plan, clock: Clock) -> Course:
+    def course(self, plan: Plan, clock: Clock, seeds: Sequence[int]) -> Course:
         """All that is needed to race on it.
 
         Args:
             plan: Rules, learning rates and seeds.
             clock: What its engine measures by.
+            seeds: Those that runs may have: where there is time, more than those of the plan.
 
         Raises:
             ValueError: No race can be made of it.

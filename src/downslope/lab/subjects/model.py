@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,6 @@ from downslope.lab.subjects.course import Clock, Course, training_of
 
 if TYPE_CHECKING:
     from downslope.lab.engines.jax_engine import JaxEngine
-
-UNPRICED = (
-    "runs of this model are trained side by side, and what they take cannot be told from the first, which are trained "
-    "alone; so it has neither a budget nor a dry run: give fewer rules, learning rates and seeds if the race takes too "
-    "long"
-)
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class OnModel:
 
     defaults = True
 
-    def course(self, plan: Plan, clock: Clock) -> Course:
+    def course(self, plan: Plan, clock: Clock, seeds: Sequence[int]) -> Course:
         """All that is needed to race on it: the factory is tried, and how its runs are trained is found out."""
         engine = ModelEngine(
             self.make,
@@ -71,7 +65,7 @@ class OnModel:
             schedule=self.schedule,
             clock=clock,
         )
-        heats = engine.in_heats(plan.seeds, self.threads)
+        heats = engine.in_heats(seeds, self.threads)
         if heats is None and self.threads is not None:
             raise ValueError(
                 f"threads={self.threads!r} is for networks of JAX, which are trained side by side; leave it out"
@@ -91,19 +85,18 @@ class OnModel:
 
         identity = partial(self._identity, plan, engine, heats)
         if heats is not None:
-            return Course(heats, raced, cautions=engine.cautions, unpriced=UNPRICED, identity=identity)
+            return Course(heats, raced, heats.shorten, measured=True, cautions=engine.cautions, identity=identity)
 
         def decide(decided: Mapping[str, Any]) -> None:
             engine.stacking = Stacking(**decided)
 
-        unpriced = UNPRICED if engine.stacking.lanes > 1 else ""
         return Course(
             engine,
             raced,
             engine.shorten,
+            measured=engine.stacking.lanes > 1,
             check=partial(check_training, engine),
             cautions=engine.cautions,
-            unpriced=unpriced,
             identity=identity,
             decided=asdict(engine.stacking),
             decide=decide,

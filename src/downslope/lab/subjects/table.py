@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class OnProblem:
                 "leave one out"
             )
 
-    def course(self, plan: Plan, clock: Clock) -> Course:
+    def course(self, plan: Plan, clock: Clock, seeds: Sequence[int]) -> Course:
         """All that is needed to race on it."""
         from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
 
@@ -58,7 +59,7 @@ class OnProblem:
             schedule=self.schedule,
             clock=clock,
         )
-        for one in plan.seeds if problem.task == "regression" else ():
+        for one in seeds if problem.task == "regression" else ():
             problem.split(plan.split_seed, engine.split_number(one))  # refuses a constant target, before training
 
         def raced(plan: Plan) -> Raced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,7 +38,7 @@ class OnTraining:
 
     defaults = True
 
-    def course(self, plan: Plan, clock: Clock) -> Course:
+    def course(self, plan: Plan, clock: Clock, seeds: Sequence[int]) -> Course:
         """All that is needed to race on it."""
         engine = OwnEngine(
             self.train,

@@ -118,7 +118,7 @@ def _ready(name: str, content: bytes) -> tuple[Engine, Trails | None]:
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(order.threads)
         _refuse_others(order.machine)
-        course = order.subject.course(order.plan, time.perf_counter)
+        course = order.subject.course(order.plan, time.perf_counter, order.plan.seeds)
         course.decide(order.decided)
         training, plan = course.engine.description, order.plan
         trails = None
