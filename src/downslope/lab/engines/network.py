@@ -163,7 +163,6 @@ class Network:
 def model_of(problem: Problem | Examples) -> Model:
     """What is trained on a problem: the model that it brings, or else the network that it asks for."""
     assert isinstance(problem, Problem)  # examples come with a model of the user's own
-    assert isinstance(problem, Problem)  # examples come with a model of the user's own
     return problem.model or Network.of(problem)
 
 
