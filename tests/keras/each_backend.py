@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from forked import context as prepared
+
 BACKENDS = ("tensorflow", "jax", "torch")
 MARKS = {"tensorflow": pytest.mark.slow, "jax": pytest.mark.slow, "torch": ()}  # what compiles takes long
 
@@ -61,7 +63,7 @@ class Process:
             pytest.fail(text, pytrace=False)
 
     def _start(self):
-        context = multiprocessing.get_context("spawn")
+        context = prepared() if self._backend == "torch" else multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         arguments = theirs, self._backend, self._printed
         self._process = context.Process(target=_serve, args=arguments, daemon=True)

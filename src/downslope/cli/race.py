@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
-LAB = ("jax", "scipy", "sklearn.model_selection", "plotly.offline", "latex2mathml.converter")
+LAB = ("latex2mathml.converter", "plotly.offline", "jax", "scipy", "sklearn.model_selection")
 
 
 def race(
