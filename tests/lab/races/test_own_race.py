@@ -116,6 +116,8 @@ def test_a_run_that_fails_is_told_and_the_others_go_on_before_ones_eyes(monkeypa
     assert "such as adam at 0.1 on seed 0" in caution
     page = report_page(found)
     assert "failed otherwise than by diverging</summary>" in page
+    assert re.search(r"<small>\d of \d failed</small>", page)
+    assert re.search(r"<small>\d of \d diverged</small>", page)  # of sgd, where it did
     assert set(found.runs()["cause"]) == {None, "MemoryError: all gone"}
 
 

@@ -121,7 +121,9 @@ def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
     losses = [run.final_loss for run in runs]
     spread = "" if len(losses) == 1 else f"<small>{number(min(losses))} – {number(max(losses))}</small>"
     lost = sum(run.diverged_at is not None for run in runs)
-    diverged = f"<small>{lost} of {len(runs)} diverged</small>" if lost else ""
+    failed = sum(bool(run.cause) for run in runs)
+    how = "diverged" if not failed else "failed" if failed == lost else "diverged or failed"
+    diverged = f"<small>{lost} of {len(runs)} {how}</small>" if lost else ""
     return f"{number(statistics.median(losses))}{spread}{diverged}"
 
 
