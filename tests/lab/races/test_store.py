@@ -105,3 +105,14 @@ def test_a_race_from_before_there_were_walks_has_none(document):
 def test_what_is_no_race_is_refused(text):
     with pytest.raises(ValueError, match="This is no race"):
         Race.from_json(text)
+
+
+def test_a_notebook_shows_the_verdict_and_the_rules_and_names_stay_what_they_are():
+    race = make_race(("sgd", "adam"))
+    named = dataclasses.replace(race.rules[1], rule="<b>*my_rule*|</b>")
+    shown = dataclasses.replace(race, rules=(race.rules[0], named))._repr_markdown_()
+    assert shown.startswith(f"**{race.verdict}**".replace("[", r"\[").replace("]", r"\]"))
+    assert r"| \<b\>\*my\_rule\*\|\</b\> | 0.00464 |" in shown
+    lines = shown.splitlines()
+    assert lines[-2].startswith("| ")
+    assert len(lines[lines.index("|---|---|---|") :]) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,6 +145,18 @@ class Race:
         levels = (one.loss.level for one in self.rules if one.loss is not None)
         return next((level for level in levels if not math.isnan(level)), None)
 
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the verdict, what is to be borne in mind, and the rules from the lowest loss on."""
+        rows = [f"| | best lr | {self.loss_name} |", "|---|---|---|"]
+        for one in self.ranked:
+            lr = "none" if one.best_lr is None else f"{one.best_lr:.3g}"
+            loss = "" if one.loss is None else f"{one.loss.estimate:.3g}"
+            if one.loss is not None and not math.isnan(one.loss.low):
+                loss += f" [{one.loss.low:.3g}, {one.loss.high:.3g}]"
+            rows.append(f"| {_plain(one.rule)} | {lr} | {loss} |")
+        said = [f"**{_plain(self.verdict)}**", *map(_plain, self.cautions)]
+        return "\n\n".join([*said, "\n".join(rows)])
+
     def to_json(self) -> str:
         """The whole race as one JSON object, every run included; `Race.from_json` gives back an equal race.
 
@@ -173,3 +186,8 @@ class Race:
             where a run has none).
         """
         return store.runs_table(run for result in self.rules for run in (*result.tuning, *result.verdict))
+
+
+def _plain(text: str) -> str:
+    """A text in which Markdown and HTML find nothing to do."""
+    return re.sub(r"([\\`*_{}\[\]<>#|$&~])", r"\\\1", text)
