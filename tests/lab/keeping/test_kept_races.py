@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import polars as pl
@@ -235,14 +234,15 @@ def test_a_training_without_a_source_asks_for_a_version(tmp_path):
     assert race(here["train"], RULES, **SMALL, folder=tmp_path / "race", version="1").verdict
 
 
-def joined(path, entries, calls, slow=0.0):
+def joined(path, entries, calls, both):
     """Train some runs in a folder that others share, and give their losses by seed."""
 
     def train(run):
         calls.append(run.seed)
         x = np.random.default_rng(run.seed).normal(size=3)
         run.optimizer(x)
-        time.sleep(slow)
+        if len(calls) == 1:
+            both.wait(timeout=300)
         run.report(0, x @ x)
         run.report(1, x @ x / 2)
 
@@ -255,10 +255,10 @@ def joined(path, entries, calls, slow=0.0):
 
 def test_two_that_share_a_folder_divide_the_runs_and_both_have_all(tmp_path):
     entries = [Entry("sgd", 0.1, seed) for seed in range(8)]
-    calls, found = ([], []), []
+    calls, found, both = ([], []), [], threading.Barrier(2)
 
     def go(which):
-        found.append(joined(tmp_path / "race", entries, calls[which], slow=0.05))
+        found.append(joined(tmp_path / "race", entries, calls[which], both))
 
     threads = [threading.Thread(target=go, args=(which,)) for which in (0, 1)]
     for thread in threads:

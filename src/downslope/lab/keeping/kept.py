@@ -132,6 +132,8 @@ class KeptEngine:
                     for group in missing:
                         if len(mine) < most and claims.take(self.key(group[0])):
                             mine.append(group)
+                    if mine and self.folder.refresh() and any(all(map(self._answers, group)) for group in mine):
+                        continue  # finished by another process after it was looked last
                     if mine:
                         yield from self._trained([entry for group in mine for entry in group])
                         missing = [group for group in missing if group not in mine]
