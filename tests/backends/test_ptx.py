@@ -14,7 +14,6 @@ from downslope.backends.cpu import SIZES
 from downslope.backends.triton_survey import survey_source
 from downslope.language.options import compose
 from downslope.language.program import in_order
-from downslope.rule import Rule
 from downslope.targets.codes import CODES
 
 tt = pytest.importorskip("triton")
@@ -22,7 +21,7 @@ tt = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-RULES = {name: found for name in rules.__all__ if isinstance(found := getattr(rules, name), Rule)}
+RULES = {each.name: each for each in rules.RULES}
 THREADS = 32 * triton.WARPS
 EIGHT = ["float32", "float32", "int8", "uint8"]
 

@@ -12,7 +12,6 @@ from downslope import cos, exp, expm1, log, maximum, minimum, rule, rules, scala
 from downslope.backends import cpu, triton, triton_kernel
 from downslope.backends.stepping import Stepper
 from downslope.language.options import NUMBERS, compose
-from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.testing import Target, check_target, hard_values, on_device
 
@@ -26,7 +25,7 @@ from random_formulas import evaluate, formulas  # noqa: E402
 
 HOST = torch.device("cpu")
 SIZES = (5, 1024, 0, 1, 1030)
-RULES = {name: found for name in rules.__all__ if isinstance(found := getattr(rules, name), Rule)}
+RULES = {each.name: each for each in rules.RULES}
 DTYPES = {name: getattr(torch, name) for name in cpu.SIZES}
 
 

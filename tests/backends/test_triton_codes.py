@@ -8,7 +8,6 @@ from downslope import rules
 from downslope.backends.coded import codes_of
 from downslope.backends.stepping import Stepper
 from downslope.language.options import compose
-from downslope.rule import Rule
 from downslope.targets.codes import BLOCK, decode, encode
 from downslope.testing import hard_values
 
@@ -19,7 +18,7 @@ from downslope.backends.table import ALL, SOME, SlotTable  # noqa: E402
 from downslope.torch.describe import describer  # noqa: E402
 from downslope.torch.device import DeviceMemory  # noqa: E402
 
-RULES = {name: found for name in rules.__all__ if isinstance(found := getattr(rules, name), Rule)}
+RULES = {each.name: each for each in rules.RULES}
 CODED = [name for name, each in RULES.items() if codes_of(compose(each))]
 SIZES = (700, 256, 0, 5, 300)
 BITS = {"float32": torch.int32, "bfloat16": torch.int16, "float16": torch.int16}
