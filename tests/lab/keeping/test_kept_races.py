@@ -345,6 +345,7 @@ def test_a_race_whose_process_is_killed_goes_on(tmp_path, whole, moment):
     code = KILLED.format(here=here, moment=moment, folder=str(tmp_path / "race"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900)
     assert done.returncode == -signal.SIGKILL, done.stderr
+    kept = sum(len(read_runs(path)) for path in (tmp_path / "race" / "runs").glob("*.parquet"))
     result, after = raced(tmp_path / "race")
     assert told(result) == told(whole[0])
-    assert after <= whole[1] - 1
+    assert after <= whole[1] - kept  # what finished in the last half second may not have been written
