@@ -16,8 +16,8 @@ project_copyright = "the downslope authors, Apache-2.0"
 release = version = __version__
 language = "en"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml_renderer"]
-exclude_patterns = ["_ext"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml_renderer", "rule_pages"]
+exclude_patterns = ["_ext", "learn/prose.md"]
 source_suffix = {".md": "markdown"}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

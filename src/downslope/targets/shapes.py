@@ -33,8 +33,8 @@ def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
     if len(shape) < 2 and any(e.op == "product" for e in program.over_tensors):
         what = f"a tensor of shape {shape}" if shape else "a single number"
         raise ShapeError(
-            f"{program.name} multiplies matrices, and {what} is none; give it to another rule, in a group of its own: "
-            '{"params": [...], "rule": downslope.adam}'
+            f"{program.name} multiplies matrices, and {what} is none; give it to a second optimizer, with a rule that "
+            "treats each weight by itself, such as downslope.adamw"
         )
     return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
 
