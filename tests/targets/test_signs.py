@@ -32,13 +32,14 @@ def test_states_that_are_said_not_to_be_negative_never_are(name):
     numbers = {n: v for n, v in program.hyperparameters.items() if v is not None}
     given = {n: min(max(0.9, r.low), r.high) for n, r in program.ranges.items()} | numbers
     scalars = given | dict(program.scalar_states) | {"t": 1.0}
-    arrays = {"x": random.standard_normal(64).astype(np.float32)}
+    arrays = {"x": random.standard_normal((8, 8)).astype(np.float32)}
     for state in program.states:
         start = program.initial(state, given)
-        arrays[state] = arrays["x"].copy() if start is None else np.full(64, start, np.float32)
+        arrays[state] = arrays["x"].copy() if start is None else np.full((8, 8), start, np.float32)
     with np.errstate(all="ignore"):
         for t in range(1, 40):
             dx = hard_values(64, np.float32, seed=t) if t % 3 else random.standard_normal(64).astype(np.float32)
+            dx = dx.reshape(8, 8)  # a matrix, for those who need one
             new = interpret(program, {**arrays, "dx": dx}, {**scalars, "t": float(t)})
             arrays |= {name: np.float32(new[name]) for name in arrays if name in new}
             scalars |= {name: float(new[name]) for name in program.scalar_states}
