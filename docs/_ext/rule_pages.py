@@ -49,7 +49,7 @@ def picture(rule, folder):
         said.append(f"`{path.name}` at {path.lr:.2g} {ends}, {path.detour:.2g} times the way")
     return f"""![The path of {rule.name} down a valley that lies across the axes]({rule.name}.png)
 
-A valley 40 times as steep across as along, across the axes; each rule at the best of 91 learning rates for it.
+A valley 50 times as curved across as along, turned against the axes; each rule at the best of 91 learning rates for it.
 {"; ".join(said)}.
 {played(rule, "Walk it yourself")}: drag the start, change the learning rate, look at every number.
 """
