@@ -25,6 +25,7 @@ from downslope.recipes.counterpart import counterpart
 from downslope.recipes.equivalence import Comparison, equivalent
 from downslope.recipes.recipe import Recipe
 from downslope.rule import Rule
+from downslope.rules import OVER_TENSORS
 from downslope.targets.arrays import interpret
 from downslope.targets.formula import formula
 from downslope.targets.stability import Stability
@@ -92,7 +93,7 @@ def entry(name: str) -> dict[str, Any]:
 def _forms(name: str) -> dict[str, Rule]:
     known = families()
     if name not in known:
-        raise ValueError(f"name={name!r}: there is no such rule; there are {', '.join(closest(name, known))}")
+        raise ValueError(f"name={name!r}: {_missing(name, known)}")
     return known[name]
 
 
@@ -325,8 +326,15 @@ def find(text: str) -> str | Rule:
         others = ", ".join(closest(name, here))
         if dot and name in known:
             raise ValueError(f"{dialect} has no {name}, which is in {', '.join(known[name])}; {dialect} has {others}")
-        raise ValueError(f"{f'{dialect} has' if dot else 'there is'} no rule {name}; there are {others}")
+        raise ValueError(f"{dialect} has no rule {name}; there are {others}" if dot else _missing(name, here))
     return known[name][dialect] if dot else name
+
+
+def _missing(name: str, known: Mapping[str, Any]) -> str:
+    """Why there is nothing of a name here, and what there is."""
+    if name in {rule.name for rule in OVER_TENSORS}:
+        return f"{name} goes by whole tensors; it is in Python, as downslope.{name}, and not yet among those by name"
+    return f"there is no rule {name}; there are {', '.join(closest(name, known))}"
 
 
 def closest(name: str, known: Mapping[str, Any]) -> list[str]:
