@@ -49,6 +49,11 @@ class Run:
     cause: str = field(default="", metadata=LATER)  # why it failed, where that was not by diverging
 
     @property
+    def entry(self) -> Entry:
+        """What was asked for, not observed."""
+        return Entry(self.rule, self.lr, self.seed, self.phase)
+
+    @property
     def times(self) -> tuple[int, ...]:
         """When each entry of the curves was: after how many steps where the run has `steps`, else epochs."""
         return tuple(range(len(self.valid_loss))) if self.steps is None else self.steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,6 @@ class KeptEngine:
         self._seen: dict[Entry, dict[int, NDArray[np.float64]]] = {}
         self._rules: dict[str, Mapping[str, Any]] = {}
         self._keys: dict[tuple[Entry, int | None], str] = {}
-        self._names = [field.name for field in fields(Run) if field.name in {one.name for one in fields(Entry)}]
 
     @property
     def description(self) -> Description | None:
@@ -185,18 +184,14 @@ class KeptEngine:
         self._told[progress.rule] = spent
         self.writer.put([self._finished(run, each) for run in progress.finished])
 
-    def _entry(self, run: Run) -> Entry:
-        return Entry(**{name: getattr(run, name) for name in self._names})
-
     def _finished(self, run: Run, seconds: float) -> Kept:
-        entry = self._entry(run)
-        seen = self._seen.pop(replace(entry, observed=True), None)
+        seen = self._seen.pop(replace(run.entry, observed=True), None)
         trail = None
         if seen:
             assert self.trails is not None
             points = np.stack(list(seen.values()))
             trail = Trail(tuple(seen), points if self.trails.summed else points.astype(np.float32))
-        return Kept(self.key(entry), run, max(0.0, seconds), trail)
+        return Kept(self.key(run.entry), run, max(0.0, seconds), trail)
 
     def observe(self, tuning: Tuning) -> None:
         """Keep what a race needs of the weights of its runs."""
@@ -206,7 +201,7 @@ class KeptEngine:
     def conclude(self, race: Race) -> None:
         """Keep what the runs say, beside them; where that fails, they are there all the same."""
         with contextlib.suppress(OSError):
-            write_race(self.folder.path, race, lambda run: self.key(self._entry(run)))
+            write_race(self.folder.path, race, lambda run: self.key(run.entry))
 
     def checked(self, check: Check | None) -> Check | None:
         """A check that is made once for a folder, and then remembered."""

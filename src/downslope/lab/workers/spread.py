@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from downslope.lab.engines.protocol import Description, Engine, Entry, Progress, Run, Snapshot
 from downslope.lab.workers.order import Answer, Order, packed, work
@@ -19,10 +19,6 @@ from downslope.lab.workers.pool import end, new_pool, size_of, without_main
 
 KILLED = 3
 """So many processes may die of a task."""
-
-
-SHARED = [one.name for one in fields(Entry) if one.name != "observed"]
-"""What a run has of the entry that asked for it."""
 
 
 class WorkersError(RuntimeError):
@@ -179,7 +175,7 @@ class SpreadEngine:
         for run in answer.runs:
             self._accurate |= run.valid_accuracy is not None
             self.seconds[run.rule] += seconds / self.threads
-            seen = of_run.get(Entry(**{name: getattr(run, name) for name in SHARED}), [])
+            seen = of_run.get(run.entry, [])
             yield Progress(run.rule, epochs, 0, (run,), seconds, tuple(seen))
 
     def _failed(self, entry: Entry, cause: str) -> Run:
@@ -187,7 +183,10 @@ class SpreadEngine:
         training = self.engine.description
         count = 1 if training is None else training.epochs + 1
         return Run(
-            **{name: getattr(entry, name) for name in SHARED},
+            entry.rule,
+            entry.lr,
+            entry.seed,
+            entry.phase,
             train_loss=() if training is None else (math.inf,) * count,
             valid_loss=(math.inf,) * count,
             valid_accuracy=(0.0,) * count if self._accurate else None,
