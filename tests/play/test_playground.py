@@ -112,10 +112,10 @@ def test_the_learning_rate_is_a_handle_on_the_canyon(playground, opened):
     assert len(set(playground.evaluate("walkers.map(w => w.lr)"))) == 1
     playground.locator("#rate").fill("30")  # a tenth of a power of ten each, from 1e-4 on
     assert playground.evaluate("state.lr") == 0.1
-    box = playground.locator("#canyon").bounding_box()
     place = playground.evaluate("rateScale(find('canyon').getBoundingClientRect().width).x(0.01)")
-    playground.mouse.click(box["x"] + place, box["y"] + box["height"] / 2)
-    assert playground.evaluate("walkers.map(w => w.lr)") == pytest.approx([0.01] * 3, rel=0.05)
+    playground.locator("#canyon").click(position={"x": place, "y": 50})  # which waits until it stays where it is
+    assert playground.evaluate("state.lr") == pytest.approx(0.01, rel=0.05)
+    opened.until("walkers.every(w => w.lr === state.lr)")  # in the frame after
     playground.get_by_role("button", name="each its best").click()
     playground.evaluate("while (!isTried()) tryRates(50)")
     assert playground.evaluate("walkers.map(w => w.lr)") == best
