@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import zlib
 from importlib import resources
 from typing import Any
 
@@ -20,15 +21,33 @@ def theme() -> str:
     return asset("downslope.pages", "theme.css")
 
 
-def policy(style: str, script: str) -> str:
-    """The content security policy of a page that runs this script only, and loads nothing.
+def policy(style: str | None, *scripts: str) -> str:
+    """The content security policy of a page that runs these scripts only, and loads nothing.
+
+    Args:
+        style: What its element `style` holds; None: a library of the page's makes styles of its own.
+        scripts: What its scripts hold, or what they put into another one.
 
     Example:
         >>> policy("", "")[:60]
         "default-src 'none'; style-src 'sha256-47DEQpj8HBSa+/TImW+5JC"
     """
-    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
-    return "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'".format(*hashes)
+    styles = "'unsafe-inline'" if style is None else _hashed(style)
+    return f"default-src 'none'; style-src {styles}; script-src {' '.join(map(_hashed, scripts))}"
+
+
+def _hashed(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def packed(text: str) -> str:
+    """A text deflated, in base64: what a page that unpacks it can hold of it, whatever it says.
+
+    Example:
+        >>> packed("0123456789" * 100)
+        'eJwzMDQyNjE1M7ewNBhljbJGWcOUBQDsuM0V'
+    """
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
 def data_in_page(data: Any) -> str:

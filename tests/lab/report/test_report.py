@@ -1,7 +1,10 @@
+import base64
 import dataclasses
+import hashlib
 import json
 import math
 import re
+import zlib
 from html.parser import HTMLParser
 from importlib import resources
 
@@ -10,6 +13,7 @@ import plotly.graph_objects as go
 import pytest
 
 import downslope
+from downslope.cli.screen import table
 from downslope.lab import Race
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.verdict import difference
@@ -66,9 +70,12 @@ class Page(HTMLParser):
         elif self.cells and any(tag in ("td", "th", "p") for tag, _ in self._open):
             self.cells[-1][2] += data
 
-    def script(self, name):
+    def unpacked(self, name):
         (found,) = [text for attributes, text in self.scripts if attributes.get("id") == name]
-        return json.loads(found)
+        return zlib.decompress(base64.b64decode(found)).decode()
+
+    def script(self, name):
+        return json.loads(self.unpacked(name))
 
     def text(self, **wanted):
         return [text for _, attributes, text in self.cells if wanted.items() <= attributes.items()]
@@ -107,9 +114,53 @@ def test_page_holds_the_whole_race(pages, case):
 @pytest.mark.parametrize("case", RACES)
 def test_page_is_well_formed(pages, case):
     text = pages[case]
-    assert text.count("</script") == len(Page(text).scripts) == 4
-    assert text.count("plotly.js v") == 1
+    assert text.count("</script") == len(Page(text).scripts) == 5
     assert text.endswith("</html>\n")
+
+
+def test_no_script_runs_but_the_pages_own(pages):
+    page = Page(pages["finished"])
+    policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
+    allowed = re.search("script-src ([^;]*)", policy)[1].split()
+    own = page.scripts[-1][1], page.unpacked("plotly")
+    assert own[1].lstrip("/*! \n").startswith("plotly.js v")
+    assert allowed == [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in own]
+
+
+def test_a_page_of_a_thousand_runs_of_a_thousand_epochs_is_small():
+    race = make_race(tuple(RULES), task="regression", tuning_seeds=5, epochs=3)
+    noise = np.random.default_rng(0)
+
+    def long(run):
+        curve = run.final_loss * (1 + noise.random(1001)) if run.diverged_at is None else np.full(1001, np.inf)
+        curve = tuple(curve.tolist())
+        return dataclasses.replace(run, train_loss=curve, valid_loss=curve)
+
+    rules = [
+        dataclasses.replace(one, tuning=tuple(map(long, one.tuning)), verdict=tuple(map(long, one.verdict)))
+        for one in race.rules
+    ]
+    assert sum(len(one.tuning) + len(one.verdict) for one in rules) > 1000
+    race = dataclasses.replace(race, rules=tuple(rules), epochs=1000, walks=None)
+    text = report_page(race)
+    assert len(text.encode()) <= 3_000_000
+    page = Page(text)
+    assert "race" not in [attributes.get("id") for attributes, _ in page.scripts]
+    assert not any(attributes.get("id") == "save" for _, attributes in page.elements)
+    pictures = page.script("pictures")
+    (own,) = traces_of(same_and_tuned(race).views[0], "adam", mode="lines+markers")
+    runs = [run for run in race.rules[5].tuning if run.lr == race.rules[5].best_lr]
+    drawn = [run.valid_loss[epoch] for run in runs for epoch in own["x"]]
+    np.testing.assert_allclose(own["y"], np.median(np.reshape(drawn, (len(runs), -1)), axis=0), rtol=1e-3)
+    assert (own["x"][0], own["x"][-1]) == (0, 1000)
+    curves = [
+        trace
+        for picture in pictures.values()
+        for view in picture["views"].values()
+        for trace in view["traces"]
+        if trace["mode"] == "lines+markers"
+    ]
+    assert 300 < max(len(trace["x"]) for trace in curves) <= 400
 
 
 def test_text_from_outside_stays_text(pages):
@@ -133,7 +184,7 @@ def test_names_of_rules_stay_text():
     page = Page(report_page(dataclasses.replace(race, rules=rules, comparisons=comparisons, walks=walks)))
     assert ("u", {}) not in page.elements
     assert "<u>" not in page.script("pictures")["plane"]["styles"][1]["hovertemplate"]
-    assert len(page.scripts) == 4
+    assert len(page.scripts) == 5
     buttons = [attributes["data-rule"] for tag, attributes in page.elements if "data-rule" in attributes]
     assert buttons == ["sgd", name]
     hover = [trace["hovertemplate"] for trace in page.script("pictures")["canyon"]["views"]["all"]["traces"][-1:]]
@@ -232,6 +283,28 @@ def test_summary_is_ranked_by_validation_loss(pages):
     assert "missed" in column(page, "Steps to target")
 
 
+@pytest.mark.parametrize("case", ["finished", "regression", "twelve rules"])
+def test_the_screen_and_the_page_say_the_same(pages, case):
+    page, (heads, *lines) = (
+        Page(pages[case]),
+        (re.split(r"\s{2,}", row) for row in table(RACES[case], 250).plain.split("\n")),
+    )
+    labels = {
+        "best lr": "Best learning rate",
+        "safe lr": "Safe range",
+        "validation loss": "Validation loss",
+        "accuracy": "Accuracy",
+        "steps to target": "Steps to target",
+        "seconds": "Seconds of training",
+    }
+    assert labels.keys() - set(heads) == (set() if case != "regression" else {"accuracy"})
+    for head, cells in zip(heads, zip(*lines[:-1], strict=True), strict=True):
+        if head in labels:
+            shown = [cell.split("a factor")[0].split("at the")[0] for cell in column(page, labels[head])]
+            digits = [["".join(re.findall(r"\d|\.|missed", cell)) for cell in those] for those in (cells, shown)]
+            assert digits[1][: len(cells)] == digits[0], head
+
+
 def test_summary_of_a_regression_has_no_accuracy(pages):
     page = Page(pages["regression"])
     assert column(page, "Accuracy") == column(page, "Test accuracy") == []
@@ -321,10 +394,10 @@ def test_canyon_shows_medians_ribbons_and_divergence():
     assert line["x"] == list(GRID)
     for lr, y in zip(line["x"], line["y"], strict=True):
         median = float(np.median(finals[lr]))
-        assert y is None if math.isinf(median) else y == pytest.approx(median, rel=1e-4)
+        assert y is None if math.isinf(median) else y == pytest.approx(median, rel=1e-3)
     (ribbon,) = traces_of(view, "momentum", fill="toself")
     for lr, y in zip(ribbon["x"], ribbon["y"], strict=True):
-        assert any(y == pytest.approx(edge, rel=1e-4) for edge in (min(finals[lr]), max(finals[lr]))) or any(
+        assert any(y == pytest.approx(edge, rel=1e-3) for edge in (min(finals[lr]), max(finals[lr]))) or any(
             map(math.isinf, finals[lr])
         )
     (crosses,) = traces_of(view, "momentum", yaxis="y2")
@@ -362,7 +435,7 @@ def test_pair_differs_in_nothing_but_learning_rates():
         for view, lr in ((views["own"], result.best_lr), (views["lr=0.01"], 0.01)):
             curves = np.array([run.valid_loss for run in result.tuning if run.lr == lr])
             (line,) = traces_of(view, result.rule, mode="lines+markers")
-            np.testing.assert_allclose(line["y"], np.median(curves, axis=0), rtol=1e-4)
+            np.testing.assert_allclose(line["y"], np.median(curves, axis=0), rtol=1e-3)
     assert "adam 0.00464" in views["own"].note
     assert "momentum" in views["lr=10.0"].note
 
@@ -383,11 +456,11 @@ def test_curves_show_the_mean_and_the_middle_half_over_steps():
     (line,) = traces_of(views["train"], "adam", mode="lines+markers")
     assert line["x"] == [17 * epoch for epoch in range(31)]
     curves = np.array([run.train_loss for run in adam.verdict])
-    np.testing.assert_allclose(line["y"], np.exp(np.log(curves).mean(axis=0)), rtol=1e-4)
+    np.testing.assert_allclose(line["y"], np.exp(np.log(curves).mean(axis=0)), rtol=1e-3)
     (end,) = traces_of(views["valid"], "adam", mode="lines+markers")
-    assert end["y"][-1] == pytest.approx(adam.loss.estimate, rel=1e-4)
+    assert end["y"][-1] == pytest.approx(adam.loss.estimate, rel=1e-3)
     (band,) = traces_of(views["train"], "adam", fill="toself")
-    assert band["y"][30] == pytest.approx(np.sort(curves[:, -1])[2], rel=1e-4)
+    assert band["y"][30] == pytest.approx(np.sort(curves[:, -1])[2], rel=1e-3)
     assert views["valid"].layout["shapes"][0]["y0"] == race.target_loss
     assert "shapes" not in views["train"].layout
 
@@ -398,7 +471,7 @@ def test_curves_end_at_the_mean_of_the_runs_that_finished():
     lost = dataclasses.replace(first, valid_loss=first.valid_loss[:5] + (math.inf,) * 26, diverged_at=5)
     race = dataclasses.replace(race, rules=(dataclasses.replace(race.rules[0], verdict=(lost, *rest)),))
     (line,) = traces_of(training_curves(race).views[0], "sgd", mode="lines+markers")
-    assert line["y"][-1] == pytest.approx(geometric_mean([run.final_loss for run in rest]), rel=1e-4)
+    assert line["y"][-1] == pytest.approx(geometric_mean([run.final_loss for run in rest]), rel=1e-3)
 
 
 def test_curves_end_with_a_cross_where_the_last_run_diverged():
@@ -533,13 +606,13 @@ def test_cliffs_are_drawn_where_they_were_seen_and_expected():
     for one in race.why.rules:
         seen, *expected = traces_of(cliffs.views[0], one.rule)
         assert seen["x"] == [lr for lr in one.cliff.seen if lr is not None]
-        assert [trace["x"] for trace in expected] == [[pytest.approx(one.cliff.expected, rel=1e-4)]]
+        assert [trace["x"] for trace in expected] == [[pytest.approx(one.cliff.expected, rel=1e-3)]]
         (curve,) = traces_of(limits_.views[0], one.rule)
-        assert curve["y"] == pytest.approx([min(one.sharpness(at, one.best_lr), 30) for at in one.best], rel=1e-4)
+        assert curve["y"] == pytest.approx([min(one.sharpness(at, one.best_lr), 30) for at in one.best], rel=1e-3)
         noise, first_layer, second_layer = (traces_of(view, one.rule)[0]["y"] for view in steps.views)
-        assert noise == pytest.approx([at.noise_scale for at in one.best], rel=1e-4)
-        assert first_layer == pytest.approx([at.update_ratios[0] for at in one.best], rel=1e-4)
-        assert second_layer == pytest.approx([at.update_ratios[1] for at in one.best], rel=1e-4)
+        assert noise == pytest.approx([at.noise_scale for at in one.best], rel=1e-3)
+        assert first_layer == pytest.approx([at.update_ratios[0] for at in one.best], rel=1e-3)
+        assert second_layer == pytest.approx([at.update_ratios[1] for at in one.best], rel=1e-3)
     marks = [trace for trace in canyon(race).views[0].traces if trace.get("cliponaxis") is False]
     assert {trace["name"] for trace in marks} == {one.rule for one in race.why.rules if one.cliff.expected <= 10}
 

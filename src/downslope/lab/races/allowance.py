@@ -36,7 +36,7 @@ EXPLAINING = 0.2
 TELLING = 0.03
 """The share of the time that is kept for what comes after the last run."""
 
-REPORT = 5_000_000
+REPORT = 2_070_000
 """The bytes of a report beside its numbers, above all the library that draws its pictures."""
 
 SAFE = 1.5
@@ -313,7 +313,8 @@ def disk(runs: int, epochs: int | None, finished: Sequence[Run]) -> tuple[int, i
     points = epochs + 1 if epochs is not None else max((len(run.valid_loss) for run in finished), default=2)
     curves = 2.5 if epochs is not None else 1.5  # two or three losses at each, or one and its step
     json = int(7_000 + runs * (280 + 21 * curves * points))
-    return REPORT + json, json, 100 + runs * 95
+    in_page = int(0.55 * min(json, 1_600_000))  # deflated; that and the pictures of a larger one
+    return REPORT + in_page, json, 100 + runs * 95
 
 
 @contextlib.contextmanager

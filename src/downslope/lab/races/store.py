@@ -117,6 +117,8 @@ def encode(value: Any, where: str) -> Any:
                 raise ValueError(f"{where}: the key {key!r} is no string.")
         return {key: encode(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, list | tuple):
+        if all(type(item) is float and math.isfinite(item) for item in value):  # a curve, of which there may be many
+            return list(value)
         return [encode(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if hasattr(value, "item"):  # a NumPy scalar
         value = value.item()

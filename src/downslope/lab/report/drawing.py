@@ -36,6 +36,14 @@ SHAPES = {
 FEW = 5  # rules in full at first, where there are more than colours
 CEILING = 3.0  # losses above so many times the one before training are drawn at the top edge
 
+MOST_POINTS = 400
+"""Of a curve: no screen shows more."""
+
+ALL_POINTS = 50_000
+"""Of all curves of a picture, as far as `FEWEST_POINTS` allows."""
+
+FEWEST_POINTS = 50
+
 
 @dataclass(frozen=True)
 class Look:
@@ -106,6 +114,16 @@ def number(value: float | None) -> str:
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     digits = mantissa.rstrip("0").rstrip(".").replace("-", "−")
     return f"10{power}" if digits == "1" else f"{digits} × 10{power}"
+
+
+def points_each(curves: int) -> int:
+    """The most points of each of so many curves in a picture.
+
+    Example:
+        >>> points_each(5), points_each(340), points_each(10_000)
+        (400, 147, 50)
+    """
+    return max(FEWEST_POINTS, min(MOST_POINTS, ALL_POINTS // max(1, curves)))
 
 
 def curve(
@@ -188,9 +206,9 @@ def trace(rule: str, **fields: Any) -> dict[str, Any]:
 
 
 def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
-    # Five digits are more than a screen has pixels, and halve the page's data.
+    # Four digits are more than a screen has pixels, and halve the page's data.
     for axis in ("x", "y"):
-        fields[axis] = [float(f"{value:.5g}") if isinstance(value, float) else value for value in fields[axis]]
+        fields[axis] = [float(f"{value:.4g}") if isinstance(value, float) else value for value in fields[axis]]
     return fields
 
 

@@ -1,11 +1,24 @@
 "use strict";
 
-(() => {
-  const pictures = JSON.parse(document.getElementById("pictures").textContent);
+(async () => {
+  // What is large in this page is deflated.
+  async function unpacked(name) {
+    const bytes = Uint8Array.from(atob(document.getElementById(name).textContent), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+  }
+
+  if (!("DecompressionStream" in window)) {
+    for (const plot of document.querySelectorAll(".plot")) plot.textContent = "The pictures need a newer browser.";
+    return;
+  }
+  const library = document.createElement("script");
+  library.textContent = await unpacked("plotly");
+  document.head.append(library);
+  const pictures = JSON.parse(await unpacked("pictures"));
+  const walked = JSON.parse(await unpacked("walks"));
   const faint = new Set();
   let pointed = null; // the rule that the pointer or the keyboard is at, shown alone
   const current = {};
-  let race; // read when it is first asked for
   const drawn = {}; // the traces of each picture, as they were drawn
   const root = document.documentElement;
   const PAPER = { width: 680, height: 720 }; // pixels, less than A4 and US Letter hold within the margins, below a lead
@@ -83,20 +96,18 @@
   // The place of the epoch up to which walks are shown.
   const stop = () => Number(document.getElementById("plane-epoch").value);
 
-  // The walks of a seed up to an epoch. Coordinates and losses are those of the race.
+  // The walks of a seed up to an epoch.
   function walks(picture, view) {
-    race ??= JSON.parse(document.getElementById("race").textContent);
-    const { epochs, planes } = race.walks;
+    const { epochs, planes } = walked;
     const last = stop();
     const plane = planes.find(({ seed }) => String(seed) === view.key);
     return picture.styles.flatMap((style) => {
       const walk = plane.walks.find(({ rule }) => rule === style.name);
-      const run = race.rules.find(({ rule }) => rule === style.name).verdict.find(({ seed }) => seed === plane.seed);
-      if (!walk || !run) return []; // not run to an end
+      if (!walk) return []; // not run to an end
       const known = epochs.slice(0, Math.min(last + 1, walk.x.length));
       const end = known.length - 1;
-      const lost = run.diverged_at !== null && last > end;
-      const losses = known.map((epoch) => run.valid_loss[epoch]);
+      const lost = walk.lost && last > end;
+      const losses = walk.losses.slice(0, end + 1);
       const atEnd = (other, one) => known.map((_, k) => (k === end ? one : other));
       const marker = {
         ...style.marker,
@@ -125,7 +136,7 @@
     const printed = document.getElementById(`printed-${name}`);
     if (printed) {
       const same = picture.shared.includes(current[name]);
-      const epoch = name === "plane" ? `after epoch ${race.walks.epochs[stop()]}, ` : "";
+      const epoch = name === "plane" ? `after epoch ${walked.epochs[stop()]}, ` : "";
       printed.textContent = `Shown: ${same ? "every rule at learning rate " : epoch}${view.label}.`;
     }
   }
@@ -208,8 +219,8 @@
     frame = requestAnimationFrame(() => draw(name));
   }
 
-  slide("plane-epoch", (place) => String(race.walks.epochs[place]), () => soon("plane", current.plane));
-  slide("plane-seed", (place) => String(race.walks.planes[place].seed), (seed) => soon("plane", seed));
+  slide("plane-epoch", (place) => String(walked.epochs[place]), () => soon("plane", current.plane));
+  slide("plane-seed", (place) => String(walked.planes[place].seed), (seed) => soon("plane", seed));
 
   for (const button of document.querySelectorAll(".copy")) {
     button.addEventListener("click", async () => {
@@ -224,9 +235,9 @@
     });
   }
 
-  document.getElementById("save")?.addEventListener("click", () => {
+  document.getElementById("save")?.addEventListener("click", async () => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([document.getElementById("race").textContent], { type: "application/json" }));
+    link.href = URL.createObjectURL(new Blob([await unpacked("race")], { type: "application/json" }));
     link.download = "race.json";
     link.click();
     URL.revokeObjectURL(link.href);

@@ -21,6 +21,7 @@ from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.tries import best_after, on_the_grid
 from downslope.lab.report.drawing import (
     COLOURS,
+    MOST_POINTS,
     Look,
     Picture,
     View,
@@ -34,6 +35,7 @@ from downslope.lab.report.drawing import (
     looks,
     loss_range,
     number,
+    points_each,
     short,
     strip_title,
     trace,
@@ -88,8 +90,9 @@ def same_and_tuned(race: Race) -> Picture:
     look = looks(race)
     losses = (loss for result in race.rules for run in result.tuning for loss in run.valid_loss)
     edges = loss_range(losses, _loss_before_training(race))
-    views = [_own_view(race, look, edges)]
-    views += [_shared_view(race, look, lr, edges) for lr in race.learning_rates]
+    points = points_each(len(race.rules) * (len(race.learning_rates) + 1))
+    views = [_own_view(race, look, edges, points)]
+    views += [_shared_view(race, look, lr, edges, points) for lr in race.learning_rates]
     layout = curve_layout(race.unit, race.loss_name, edges) | {"height": 420}
     layout["xaxis"] |= {"range": [0, race.last * 1.01]}
     return Picture("pair", layout, tuple(views))
@@ -118,7 +121,8 @@ def training_curves(race: Race) -> Picture:
         edges = (0.0, 1.0) if key == "accuracy" else loss_range(every, start)
         for rule, those in runs.items():
             if those:
-                times, values = _beside_each_other(those, read, 0.0 if key == "accuracy" else math.inf)
+                lost = 0.0 if key == "accuracy" else math.inf
+                times, values = _beside_each_other(those, read, lost, MOST_POINTS)
                 steps = [time * (race.steps_per_epoch or 1) for time in times]
                 middle, lower, upper = _mean_and_middle_half(values, "arithmetic" if key == "accuracy" else "geometric")
                 traces += curve(rule, look[rule], steps, middle, lower, upper, edges[1])
@@ -281,13 +285,13 @@ def _strip(rows: list[str], domain: list[float], row: int) -> dict[str, Any]:
     }
 
 
-def _own_view(race: Race, look: dict[str, Look], edges: tuple[float, float]) -> View:
+def _own_view(race: Race, look: dict[str, Look], edges: tuple[float, float], points: int) -> View:
     traces: list[dict[str, Any]] = []
     settings, without = [], []
     for result in race.rules:
         runs = [run for run in result.tuning if result.best_lr is not None and math.isclose(run.lr, result.best_lr)]
         if runs:
-            traces += _spread(result.rule, look[result.rule], runs, edges)
+            traces += _spread(result.rule, look[result.rule], runs, edges, points)
             settings.append(f"{result.rule} {number(result.best_lr)}")
         else:
             without.append(result.rule)
@@ -297,37 +301,44 @@ def _own_view(race: Race, look: dict[str, Look], edges: tuple[float, float]) -> 
     return View("own", "each rule at its own best learning rate", tuple(traces), note.strip())
 
 
-def _shared_view(race: Race, look: dict[str, Look], lr: float, edges: tuple[float, float]) -> View:
+def _shared_view(race: Race, look: dict[str, Look], lr: float, edges: tuple[float, float], points: int) -> View:
     traces: list[dict[str, Any]] = []
     failed = []
     for result in race.rules:
         runs = [run for run in result.tuning if math.isclose(run.lr, lr)]
         if runs:
-            traces += _spread(result.rule, look[result.rule], runs, edges)
+            traces += _spread(result.rule, look[result.rule], runs, edges, points)
         if runs and all(run.diverged_at is not None for run in runs):
             failed.append(result.rule)
     note = f"Diverged at this learning rate: {', '.join(failed)}." if failed else ""
     return View(f"lr={lr!r}", number(lr), tuple(traces), note)
 
 
-def _spread(rule: str, look: Look, runs: Sequence[Run], edges: tuple[float, float]) -> list[dict[str, Any]]:
-    times, curves = _beside_each_other(runs, lambda run: run.valid_loss, math.inf)
+def _spread(
+    rule: str, look: Look, runs: Sequence[Run], edges: tuple[float, float], points: int
+) -> list[dict[str, Any]]:
+    times, curves = _beside_each_other(runs, lambda run: run.valid_loss, math.inf, points)
     middle = np.median(curves, axis=0).tolist()
     return curve(rule, look, times, middle, curves.min(axis=0).tolist(), curves.max(axis=0).tolist(), edges[1])
 
 
 def _beside_each_other(
-    runs: Sequence[Run], read: Callable[[Run], tuple[float, ...] | None], lost: float
+    runs: Sequence[Run], read: Callable[[Run], tuple[float, ...] | None], lost: float, points: int
 ) -> tuple[list[int], NDArray[np.float64]]:
     """The times that all runs have which finished, or all that some has, and what each run was at there.
+
+    Of many times some are taken, evenly, the first and the last among them.
 
     Args:
         runs: Runs of a rule.
         read: Their curve.
         lost: What it is at from where a run was lost.
+        points: The most times.
     """
     whole = [set(run.times) for run in runs if run.diverged_at is None]
     times = sorted(set.intersection(*whole) if whole else set().union(*(run.times for run in runs)))
+    if len(times) > points:
+        times = [times[place] for place in np.linspace(0, len(times) - 1, points).round().astype(int)]
     rows = []
     for run in runs:
         values = np.array(read(run))

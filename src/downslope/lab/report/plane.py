@@ -1,6 +1,6 @@
 """The walks of the network: what the picture of them shows, and its sentences.
 
-The coordinates and the losses of the points are in the race, which the page holds as JSON; here is all but them.
+The page fills in the points of the walks, as far as its slider goes.
 """
 
 from __future__ import annotations
@@ -52,6 +52,28 @@ def plane_picture(race: Race) -> Picture:
         for plane in race.walks.planes
     )
     return Picture("plane", layout, views, styles)
+
+
+def walked(race: Race) -> dict[str, Any] | None:
+    """The points of all walks with their losses, which the page draws as far as its slider goes; None without walks."""
+    if race.walks is None:
+        return None
+    planes = []
+    for plane in race.walks.planes:
+        runs = _runs(race, plane)
+        walks = [
+            {
+                "rule": walk.rule,
+                "x": walk.x,
+                "y": walk.y,
+                "losses": [runs[walk.rule].valid_loss[epoch] for epoch in race.walks.epochs[: len(walk.x)]],
+                "lost": runs[walk.rule].diverged_at is not None,
+            }
+            for walk in plane.walks
+            if walk.rule in runs
+        ]
+        planes.append({"seed": plane.seed, "walks": walks})
+    return {"epochs": race.walks.epochs, "planes": planes}
 
 
 def about(race: Race, plane: Plane) -> str:

@@ -295,10 +295,14 @@ def _interval_level(interval: Interval) -> str:
 def _with_interval(interval: Interval | None, *, percent: bool = False) -> str:
     if interval is None:
         return "–"
-    write = _percent if percent else number
+    write = _tenths if percent else number
     if math.isnan(interval.low) or math.isnan(interval.high):
         return f"<strong>{write(interval.estimate)}</strong>"
     return f"<strong>{write(interval.estimate)}</strong><small>{write(interval.low)} – {write(interval.high)}</small>"
+
+
+def _tenths(share: float) -> str:
+    return f"{100 * share:.1f} %"  # as on the screen
 
 
 def _percent(share: float | None) -> str:
