@@ -14,7 +14,7 @@ import numpy as np
 
 from downslope.language.expression import Expression, apply
 from downslope.language.formula import Formula
-from downslope.language.lines import parse_lines
+from downslope.language.lines import choices, parse_lines
 from downslope.language.operations import FormulaError, namespace
 from downslope.language.options import FIXED, compose
 from downslope.language.program import Cost, in_order
@@ -216,7 +216,8 @@ def read_rule(text: str, name: str = "own") -> Rule:
     The new weights are what `x` is in the end, or what the last line returns. A name that is used before a line sets it
     is a state, 0 at first. A line such as `mu = 0.5` makes a hyperparameter with this default; the usual ones need no
     such line. Above a line that sets it anew, `s = 1` is what the state `s` begins with.
-    A line `lookahead = mu*v` says how far from `x` the gradient is taken.
+    A line `lookahead = mu*v` says how far from `x` the gradient is taken. A line `correction = True` makes a choice,
+    which a formula asks for as Python does: `m / (1 - beta1**t) if correction else m`.
 
     Args:
         text: At most 500 characters; `;` ends a line too.
@@ -236,6 +237,10 @@ def read_rule(text: str, name: str = "own") -> Rule:
     if not name.isidentifier():
         raise FormulaError(f"name={name!r} is not the name of a function; give one such as 'own'")
     read = parse_lines(text)
+    forms = {tuple(each.values()): parse_lines(text, **each) for each in choices(read.flags)}
+
+    def chosen(known: Mapping[str, Any]) -> tuple[bool, ...]:
+        return tuple(bool(known[flag]) for flag in read.flags)
 
     def computed(e: Expression, args: list[Any]) -> Any:
         symbols = any(isinstance(arg, Expression) for arg in args)
@@ -247,23 +252,25 @@ def read_rule(text: str, name: str = "own") -> Rule:
 
     def own(*given: Any, **numbers: Any) -> Any:
         known = dict(zip(("x", "dx", *read.states), given, strict=True)) | numbers
-        new = values([*read.outputs.values()], known)
+        new = values([*forms[chosen(known)].outputs.values()], known)
         return tuple(new) if read.states else new[0]
 
     arrays = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD) for key in ("x", "dx")]
     states = [arrays[0].replace(name=key, default=value) for key, value in read.states.items()]
-    numbers = {**({"t": inspect.Parameter.empty} if read.uses_t else {}), **read.hyperparameters}
+    clock = {"t": inspect.Parameter.empty} if any(form.uses_t for form in forms.values()) else {}
+    numbers = {**clock, **read.hyperparameters, **read.flags}
     settings = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in numbers.items()]
     own.__name__ = own.__qualname__ = name
     own.__signature__ = inspect.Signature([*arrays, *states, *settings])  # type: ignore[attr-defined]
     made = rule(own)
-    if (ahead := read.lookahead) is None:
+    aheads = {choice: form.lookahead for choice, form in forms.items() if form.lookahead is not None}
+    if not aheads:
         return made
 
     def lookahead(**known: Any) -> Any:
-        return values([ahead], known)[0]
+        return values([aheads[chosen(known)]], known)[0]
 
-    asked = dict.fromkeys(str(e.value) for e in in_order([ahead]) if e.op == "input")
+    asked = dict.fromkeys([*(str(e.value) for e in in_order(aheads.values()) if e.op == "input"), *read.flags])
     lookahead.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in asked]
     )

@@ -8,7 +8,7 @@ import pytest
 import downslope
 from downslope import FormulaError, rules
 from downslope.language.grammar import GrammarError
-from downslope.language.lines import LONGEST, parse_lines
+from downslope.language.lines import LONGEST, choices, parse_lines
 from downslope.language.options import compose
 from downslope.language.program import fingerprint
 
@@ -23,8 +23,9 @@ TEXTBOOK = {
         return x - lr * dx / (sqrt(cache) + eps), cache
         """,
     "adam": """lr = 0.001; m = beta1*m + (1 - beta1)*dx; v = beta2*v + (1 - beta2)*dx**2
-        m_hat = m / (1 - beta1**t)
-        v_hat = v / (1 - beta2**t)
+        bias_correction = True
+        m_hat = m / (1 - beta1**t) if bias_correction else m
+        v_hat = v if not bias_correction else v / (1 - beta2**t)
         x = x - lr * m_hat / (
             sqrt(v_hat) + eps
         )""",
@@ -38,11 +39,13 @@ TEXTBOOK = {
 @pytest.mark.parametrize("name", TEXTBOOK)
 def test_the_rules_of_textbooks_are_read_as_what_they_are(name):
     read, rule = downslope.read_rule(TEXTBOOK[name], name), getattr(rules, name)
-    ours, theirs = compose(read), compose(rule)
-    assert fingerprint(ours) == fingerprint(theirs)
-    assert (ours.lookahead is None) == (theirs.lookahead is None)
-    if ours.lookahead and theirs.lookahead:
-        assert fingerprint(ours.lookahead) == fingerprint(theirs.lookahead)
+    for choice in choices(rule.flags):
+        ours, theirs = compose(read, **choice), compose(rule, **choice)
+        assert fingerprint(ours) == fingerprint(theirs)
+        assert (ours.lookahead is None) == (theirs.lookahead is None)
+        if ours.lookahead and theirs.lookahead:
+            assert fingerprint(ours.lookahead) == fingerprint(theirs.lookahead)
+    assert read.flags == rule.flags
     assert read.hyperparameters == rule.hyperparameters
     assert (read.states, read.ranges) == (rule.states, rule.ranges)
 
@@ -69,6 +72,21 @@ def test_lines_mean_what_they_mean_in_python(text, arguments, tmp_path):
     clock = {"t": 4} if own.uses_t else {}
     x, dx = np.array([1.0, -2.0]), np.array([0.3, 0.4])
     np.testing.assert_array_equal(own(x.copy(), dx, **state, **clock), written(x.copy(), dx, **state, **clock))
+
+
+def test_a_choice_may_decide_what_is_remembered_and_where_the_slope_is_felt():
+    """States and hyperparameters are the same for each choice, as they are in a signature."""
+    own = downslope.read_rule(
+        "ahead = False; lookahead = mu*v if ahead else 0*v; v = mu*v - lr*(dx if ahead else t*dx); x += v"
+    )
+    assert (own.flags, own.states, own.uses_t) == ({"ahead": False}, {"v": 0}, True)
+    assert own(1.0, 2.0, t=3, lr=0.1) == (pytest.approx(0.4), pytest.approx(-0.6))
+    assert own(1.0, 2.0, t=3, lr=0.1, ahead=True) == (pytest.approx(0.8), pytest.approx(-0.2))
+    point = compose(own, ahead=True).lookahead
+    assert point is not None
+    assert fingerprint(point) == fingerprint(compose(rules.nesterov).lookahead)
+    slow = downslope.read_rule("ahead = True; v = mu*v - lr*dx; x += v if ahead else 2*v")
+    assert slow(1.0, 2.0, lr=0.1, ahead=False) == (pytest.approx(0.6), pytest.approx(-0.2))
 
 
 def test_what_is_named_twice_is_worked_out_once():
@@ -125,7 +143,24 @@ REFUSED = {
     "x -= (dx": (8, "expected )"),
     "x -= (dx; dx": (8, "expected )"),
     "x -= dx[0]": (7, "unexpected '['"),
-    "x = lr if t > 3 else 0": (7, "expected an operator"),
+    "x = lr if t > 3 else 0": (10, "behind if stands a choice, as correction = True above makes one; numbers are com"),
+    "x = dx if slow else 0; slow = True": (10, "behind if stands a choice, as correction = True above makes one"),
+    "slow = True\nx -= dx if slow": (27, "expected else"),
+    "slow = True\nx -= dx if not slow else": (36, "expected a number, a name or ("),
+    "slow = True; x -= slow*dx": (18, "a choice stands only behind if, as in a if correction else b"),
+    "x -= True*dx": (5, "a choice stands only behind if, as in a if correction else b"),
+    "slow = True; slow = False; x -= dx": (13, "slow is something else too; give the choice a name of its own"),
+    "slow = True; slow = 2; x -= dx": (0, "slow is something else too; give the choice a name of its own"),
+    "slow = True; slow = dx; x -= dx": (0, "slow is something else too; give the choice a name of its own"),
+    "lr = True; x -= dx": (0, "lr is something else too; give the choice a name of its own"),
+    "x = True": (0, "x is something else too; give the choice a name of its own"),
+    "slow = True; x += dx > 0 if slow else dx": (25, "a number and a truth value cannot take each other's place"),
+    "slow = True + 1; x -= dx": (12, "expected an operator"),
+    "a = True; b = True; c = True; d = True; x -= dx": (30, "a rule has at most 3 choices"),
+    "slow = True; k = dx*(1/(2 if slow else 0)); x -= k": (22, "this is not a finite number"),
+    "slow = False; x = x - dx if slow else x": (39, "x never gets a new value: end with x = ... or return ..."),
+    "slow = True; x = x - dx if slow else x": (38, "x never gets a new value: end with x = ... or return ..."),
+    "x -= if": (5, "expected a number, a name or ("),
     "x //= 2": (0, "expected a line such as x = ..., or return ..."),
 }
 

@@ -43,6 +43,25 @@ def test_a_typed_rule_walks_where_pythons_walks(opened, text):
     np.testing.assert_array_equal(np.reshape(points, path.points.shape), path.points)
 
 
+def test_a_choice_of_a_typed_rule_is_a_switch(opened):
+    """Checked and unchecked it walks where Python's walks, its link says so, and so does its call."""
+    text = "correction = True\nm = mu*m + (1 - mu)*dx\nx -= lr*m/(1 - mu**t) if correction else lr*m"
+    for flag in (True, False):
+        link = "" if flag else "&own.correction=0"
+        _, points, limit = walks(opened, text, f"rules=own&surface=valley&lr=0.05&steps=60{link}")
+        own = downslope.Recipe(downslope.read_rule(text), correction=flag)
+        path = downslope.walk("valley", [own], lr=0.05, steps=60).paths[0]
+        np.testing.assert_array_equal(np.reshape(points, path.points.shape), path.points)
+        assert limit[0] == pytest.approx(own.rule.stability(lr=0.05, correction=flag).limit, rel=1e-7)
+    called = opened.page.evaluate("python()")
+    assert eval(called, {"downslope": downslope}).paths[0].points.tolist() == path.points.tolist()
+    assert opened.page.evaluate("writeLink()").endswith("&own.correction=0")
+    opened.page.locator("[data-flag=correction]").check()
+    assert not opened.page.evaluate("writeLink()").endswith("&own.correction=0")
+    assert opened.page.evaluate("walkers[0].flags") == {"correction": True, "decoupled": False}
+    assert opened.page.locator("#formula .line").count() == 2
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -148,7 +167,7 @@ def test_every_refusal_is_said_in_chinese(opened):
     for problem in refusals():
         said = opened.page.evaluate("problem => sayProblem(problem)", problem)
         assert re.search("[\u4e00-\u9fff]", said), problem
-        assert not re.search("[a-z]{5}", said.replace("return", "")), said
+        assert not re.search("[a-z]{5}", re.sub("return|where|correction", "", said)), said
 
 
 def test_ones_own_rule_from_a_file_walks_in_the_page(opened, tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import downslope
 from downslope.language.grammar import CALLED, GrammarError
-from downslope.language.lines import DEFAULTS, LONGEST, SETTING, TAKEN, parse_lines
+from downslope.language.lines import DEFAULTS, LONGEST, SETTING, TAKEN, choices, parse_lines
 from downslope.language.options import compose
 from downslope.targets.arrays import interpret
 from downslope.targets.javascript import LIBRARY, javascript
@@ -18,10 +18,11 @@ const reader = %s;
 const nested = ({ op, args, value }) => (op === "constant" || op === "input" ? value : [op, ...args.map(nested)]);
 function read(text) {
   try {
-    const { states, starts, hyperparameters, outputs, lookahead } = reader.parseRule(text);
+    const { states, starts, hyperparameters, flags } = reader.parseRule(text);
     const begun = states.map((name) => [name, starts[name] ?? 0]);
-    return { states: begun, hyperparameters: Object.entries(hyperparameters), outputs: outputs.map(nested),
-      lookahead: lookahead && nested(lookahead) };
+    const forms = reader.choices(flags).map((each) => reader.parseRule(text, each));
+    return { states: begun, hyperparameters: Object.entries(hyperparameters), flags: Object.entries(flags),
+      forms: forms.map(({ outputs, lookahead }) => [outputs.map(nested), lookahead && nested(lookahead)]) };
   } catch (error) {
     if (!(error instanceof reader.GrammarError)) throw error;
     return { place: error.place, problem: error.problem };
@@ -38,7 +39,8 @@ function steps(rule) {
     return [at, x, ...Object.values(states)].map((array) => [...array].map(String));
   });
 }
-const typed = (text) => steps(reader.stepping(reader.parseRule(text), "own"));
+const typed = (text) => reader.choices(reader.parseRule(text).flags)
+  .map((each) => steps(reader.stepping(reader.parseRule(text, each), "own")));
 """
 SLOPES = [[0.5, -0.25], [0.75, 0], [-2, 0.125]]
 
@@ -62,9 +64,14 @@ def read(text):
     return {
         "states": [list(pair) for pair in rule.states.items()],
         "hyperparameters": [list(pair) for pair in rule.hyperparameters.items()],
-        "outputs": [nested(e) for e in rule.outputs.values()],
-        "lookahead": None if rule.lookahead is None else nested(rule.lookahead),
+        "flags": [list(pair) for pair in rule.flags.items()],
+        "forms": [form(parse_lines(text, **each)) for each in choices(rule.flags)],
     }
+
+
+def form(rule):
+    """A rule for one choice of its flags."""
+    return [[nested(e) for e in rule.outputs.values()], None if rule.lookahead is None else nested(rule.lookahead)]
 
 
 def assert_read_alike(reading, texts):
@@ -75,9 +82,22 @@ def assert_read_alike(reading, texts):
 # Rules and refusals
 
 SIGNS = "( ) + - * / ** = += -= *= /= == < & ~ , ;"
-WORDS = "x dx v t lr mu k 2 0.5 return pi where( sqrt( lambda __proto__"
+WORDS = "x dx v t lr mu k 2 0.5 return pi where( sqrt( lambda __proto__ if not else True False"
 PIECES = [*SIGNS.split(), *WORDS.split()]
-PIECES += ["\n", " ", "\nx -= ", "\nv = ", "\nk = 3\n", "return x, v", "constructor", "toString", *sorted(TAKEN)[:3]]
+PIECES += [
+    "\n",
+    " ",
+    "\nx -= ",
+    "\nv = ",
+    "\nk = 3\n",
+    "return x, v",
+    "constructor",
+    "\nk = True\n",
+    "x if k else -v",
+    "dx if not k else",
+    "toString",
+    *sorted(TAKEN)[:3],
+]
 
 
 @settings(deadline=None, max_examples=40)
@@ -135,6 +155,26 @@ HOSTILE += [
     "x = dx)\nx = 3",
     "x = where(dx > 0,\n 1,\n 2)",
     "b = 2 > 1; x = where(b, dx, x)",
+    "f = True; x = dx" + " if f else dx" * 35,
+    "f = True; x = " + "(dx if f else " * 33 + "x",
+    "f = False; g = True; x -= (dx if f else 2*dx if not g else sqrt(lr if f else mu))",
+    "f = False; x = x if f else dx; return x if not f else x",
+    "f = False; b = dx > 0 if f else ~(dx > 0); x -= where(b if f else b & (2 > 1), dx, lr)",
+    "f = True; f += dx; x -= dx",
+    "f = True; x -= f; g += f",
+    "f = True; x -= dx if g else x; g = False",
+    "f=True;g=True;h=True;i=True;x-=dx",
+    "f = +True; x -= dx",
+    "f = True False; x -= dx",
+    "f += True; x -= dx",
+    "f = True if f else False; x -= dx",
+    "True = 2; x -= dx",
+    "if = 2; x -= if",
+    "f = False; x -= 1/(1 if f else 0)",
+    "f = True; x -= 1/(1 if f else 0)",
+    "f = True; lookahead = v if f else dx; v += dx; x -= v",
+    "f = True; lookahead = v if f else mu*v; v += dx; x -= v",
+    "f = True; return x - dx if f else x + dx, v",
 ]
 
 
@@ -153,7 +193,7 @@ def numbers(draw, names, depth=3):
     a, b, c = (draw(numbers(names, depth - 1)) for _ in range(3))
     forms = ["({a} + {b})", "({a} - {b})", "{a}*{b}", "({a})/({b})", "({a})**2", "-({a})", "abs({a})", "sqrt(abs({a}))"]
     forms += ["maximum({a}, {b})", "minimum({a}, {b})", "where({a} > {b}, {b}, {c})", "sign({a})", "({a})**3"]
-    forms += ["where({a} <= 1 | ~({b} == {c}), {a}, {b})"]
+    forms += ["where({a} <= 1 | ~({b} == {c}), {a}, {b})", "({a} if f else {b})", "({a} if not g else {b})"]
     return draw(st.sampled_from(forms)).format(a=a, b=b, c=c)
 
 
@@ -164,7 +204,7 @@ SIGN = st.sampled_from([*SETTING])
 def lines(draw):
     """Rules that read what they set before and after they set it."""
     names = ["x", "dx", "v", "w", "lr", "mu", "t", "k"]
-    text = [draw(st.sampled_from(["k = 0.25", "k = 3; lr = 0.5", "k = -2"]))]
+    text = ["f = True; g = False", draw(st.sampled_from(["k = 0.25", "k = 3; lr = 0.5", "k = -2"]))]
     first = [[], ["v = 2"], ["lookahead = mu*v"], ["w = -0.5; v = +3", "lookahead = w*k - v/mu"]]
     text += draw(st.sampled_from(first))
     text += draw(st.lists(st.builds("{} {} {} + 0*x".format, st.sampled_from("vwx"), SIGN, numbers(names)), max_size=3))
@@ -177,9 +217,13 @@ def lines(draw):
 
 
 def walked(rule):
+    """What `typed` gives in the page: the steps for each choice."""
+    return [stepped(rule, compose(rule, **each)) for each in choices(rule.flags)]
+
+
+def stepped(rule, program):
     """What `steps` gives in the page."""
     x = np.array([1.0, -2.5])
-    program = compose(rule)
     values = {"x": x} | {name: np.full(2, value) for name, value in rule.states.items()}
     found = []
     for t, slope in enumerate(SLOPES, 1):
@@ -190,6 +234,12 @@ def walked(rule):
     return found
 
 
+def emitted(reading, rule):
+    """The steps of what Python writes of a rule, for each choice."""
+    codes = ", ".join(javascript(compose(rule, **each)) for each in choices(rule.flags))
+    return reading.evaluate(f"() => [{codes}].map(steps)")
+
+
 @settings(deadline=None, max_examples=30)
 @example("v = mu*v - lr*dx\nx += v")
 @example("cache += dx**2\nx -= lr*dx/(sqrt(cache) + eps)")
@@ -198,15 +248,15 @@ def test_a_typed_rule_takes_the_steps_of_pythons_rule_to_the_bit(reading, text):
     """In the page as typed, in the page as emitted by Python, and in Python."""
     typed = reading.evaluate("typed", text)
     rule = downslope.read_rule(text)
-    assert typed == reading.evaluate(f"() => steps({javascript(compose(rule))})")
+    assert typed == emitted(reading, rule)
     np.testing.assert_array_equal(np.array(typed, float), walked(rule))
 
 
-ADAM = """lr = 0.001
+ADAM = """lr = 0.001; bias_correction = True
 m = beta1*m + (1 - beta1)*dx
 v = beta2*v + (1 - beta2)*dx**2
-m_hat = m / (1 - beta1**t)
-v_hat = v / (1 - beta2**t)
+m_hat = m / (1 - beta1**t) if bias_correction else m
+v_hat = v if not bias_correction else v / (1 - beta2**t)
 return x - lr * m_hat / (sqrt(v_hat) + eps), m, v"""
 
 
@@ -217,7 +267,7 @@ def test_a_typed_rule_takes_the_steps_of_what_python_emits_of_it(reading, text):
     """To the bit where it is the same browser that computes; powers and functions of Python may end in another bit."""
     typed = reading.evaluate("typed", text)
     rule = downslope.read_rule(text)
-    assert typed == reading.evaluate(f"() => steps({javascript(compose(rule))})")
+    assert typed == emitted(reading, rule)
     np.testing.assert_allclose(np.array(typed, float), walked(rule), rtol=1e-14)
 
 

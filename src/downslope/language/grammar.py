@@ -168,12 +168,16 @@ class Reader:
         """The formula that the whole text is."""
         if self.token.kind == "end":
             self.fail("the formula is empty")
-        value = self.operation(1, 0)
+        value = self.formula(0)
         if self.token.kind != "end":
             self.fail("expected an operator")
         if is_truth(value):
             self.fail("the formula is a truth value, not a number", 0)
         return expression(value)
+
+    def formula(self, depth: int) -> Any:
+        """All that the text makes one value of from here on."""
+        return self.operation(1, depth)
 
     def operation(self, least: int, depth: int) -> Any:
         """Operands and the operators between them that bind at least so tightly."""
@@ -209,7 +213,7 @@ class Reader:
         if token.kind == "number":
             return self.finite(np.float64(token.text), token.place)
         if token.text == "(":
-            value = self.operation(1, depth + 1)
+            value = self.formula(depth + 1)
             self.close(")")
             return value
         if token.text in self.names:
@@ -223,10 +227,10 @@ class Reader:
     def call(self, word: Token, depth: int) -> Any:
         """The values in brackets behind a word."""
         self.close("(")
-        values = [self.operation(1, depth + 1)]
+        values = [self.formula(depth + 1)]
         while self.token.text == ",":
             self.take()
-            values.append(self.operation(1, depth + 1))
+            values.append(self.formula(depth + 1))
         self.close(")")
         wanted = len(OPERATIONS[word.text].takes)
         if len(values) != wanted:

@@ -2,18 +2,25 @@
 
     rule   = line , { ( ";" | end of line ) , line } ;
     line   = name , "=" , [ "+" | "-" ] , number
+           | name , "=" , ( "True" | "False" )
            | name , ( "=" | "+=" | "-=" | "*=" | "/=" ) , formula
            | "lookahead" , "=" , formula
            | "return" , formula , { "," , name } ;
 
-with the formulas of `grammar`, in which an end of line between brackets is a blank. `x` are the weights, `dx` the
-gradient and `t` the number of the step; the new weights are what `x` is in the end, or what the last line returns. A
-name that is used before a line sets it is a state, 0 before the first step; behind what is returned the states may
-stand, as they do in Python. A line that gives a name a number makes it a hyperparameter with this default; those in
-`DEFAULTS` need no such line. If a line below sets the name anew, it is a state that begins with the number. How far
-from `x` the gradient is taken is `lookahead`, made of states and hyperparameters as they are before the step.
+with the formulas of `grammar`, in which an end of line between brackets is a blank, and one more:
 
-A text has at most 500 characters. It is read in one pass, and makes no more operations than it has characters.
+    formula = either , [ "if" , [ "not" ] , name , "else" , formula ] ;
+
+`x` are the weights, `dx` the gradient and `t` the number of the step; the new weights are what `x` is in the end, or
+what the last line returns. A name that is used before a line sets it is a state, 0 before the first step; behind what
+is returned the states may stand, as they do in Python. A line that gives a name a number makes it a hyperparameter with
+this default; those in `DEFAULTS` need no such line. If a line below sets the name anew, it is a state that begins with
+the number. A line that gives a name True or False makes it a flag, a choice that is settled before anything is
+computed: all that `if` asks for, while numbers are compared by `where`. How far from `x` the gradient is taken is
+`lookahead`, made of states and hyperparameters as they are before the step.
+
+A text has at most 500 characters and 3 flags. It is read in one pass for each choice of them, with the same states and
+hyperparameters in each, and makes no more operations than it has characters.
 """
 
 from __future__ import annotations
@@ -34,6 +41,12 @@ from downslope.language.trace import array, number
 
 LONGEST = 500
 """How many characters a text may have."""
+
+MOST_FLAGS = 3
+"""How many choices a rule may leave open: each doubles the programs that it is."""
+
+TRUTHS = {"True": True, "False": False}
+"""What a line gives a flag."""
 
 DEFAULTS = {
     "lr": 0.01,
@@ -71,11 +84,12 @@ SIGNS = rf"[-+*/]=|{grammar.SIGNS}|[=;]"
 
 @dataclass(frozen=True)
 class Lines:
-    """A rule that has been read from a text.
+    """A rule that has been read from a text, for one choice of its flags.
 
     Attributes:
         states: Its states with what they are before the first step, in the order in which they are used.
         hyperparameters: Its hyperparameters with their defaults.
+        flags: Its flags with their defaults.
         outputs: The new weights and states, by name.
         uses_t: Whether the number of the step is used.
         lookahead: How far from the weights the gradient is taken; None where it is taken at them.
@@ -83,19 +97,32 @@ class Lines:
 
     states: Mapping[str, float]
     hyperparameters: Mapping[str, float]
+    flags: Mapping[str, bool]
     outputs: Mapping[str, Expression]
     uses_t: bool
     lookahead: Expression | None = None
 
 
-def parse_lines(text: str) -> Lines:
+def choices(flags: Mapping[str, bool]) -> Iterator[dict[str, bool]]:
+    """Each choice of flags, their defaults first.
+
+    Example:
+        >>> list(choices({"centered": True}))
+        [{'centered': True}, {'centered': False}]
+    """
+    for values in itertools.product(*((default, not default) for default in flags.values())):
+        yield dict(zip(flags, values, strict=True))
+
+
+def parse_lines(text: str, **flags: bool) -> Lines:
     r"""Read the lines of a rule that somebody typed.
 
     Args:
         text: Such as `v = mu*v - lr*dx; x += v`.
+        **flags: A choice of all flags. Without it the text is read for every choice, and given for their defaults.
 
     Raises:
-        GrammarError: The text is no rule.
+        GrammarError: The text is no rule, be it for one choice only.
 
     Example:
         >>> parse_lines("v = mu*v - lr*dx; x += v").outputs["v"]
@@ -110,7 +137,11 @@ def parse_lines(text: str) -> Lines:
         raise TypeError(f"text={text!r} is a {type(text).__name__}; expected lines such as 'v = mu*v - lr*dx; x += v'")
     if len(text) > LONGEST:
         raise GrammarError(text, LONGEST, f"the rule has {len(text)} characters; at most {LONGEST} are read")
-    return _Lines(text).lines()
+    read = _Lines(text, flags).lines()
+    if not flags:
+        for other in [*choices(read.flags)][1:]:
+            _Lines(text, other).lines()
+    return read
 
 
 def _pieces(text: str) -> Iterator[Token]:
@@ -127,17 +158,19 @@ def _pieces(text: str) -> Iterator[Token]:
 class _Lines(Reader):
     """Reads the lines of one text in their order."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, chosen: Mapping[str, bool]):
         known = {"x": array("x"), "dx": array("dx"), "t": number("t")}
         super().__init__(text, known, _pieces(text))
+        self.chosen = chosen
         self.plain, self.set = self.settings()
         self.set_to_numbers = {*self.plain.values()}
+        self.flags: dict[str, bool] = {}
         self.states: dict[str, float] = {}
         self.hyperparameters: dict[str, float] = {}
         self.lookahead: Expression | None = None
 
     def settings(self) -> tuple[dict[int, str], set[str]]:
-        """The names that lines set to a number, by their places in the text, and those that are set otherwise."""
+        """The names that lines set to a number, by their places in the text, and those that are set to a formula."""
         numbers: dict[int, str] = {}
         others: set[str] = set()
         ends = ["line", "end"]
@@ -148,7 +181,7 @@ class _Lines(Reader):
                 plain = sign.text == "=" and value in (["number", end] for end in ends) and name.text not in ("x", "dx")
                 if plain:
                     numbers[name.place] = name.text
-                else:
+                elif sign.text != "=" or self.tokens[k + 2].text not in TRUTHS:
                     others.add(name.text)
         return numbers, others
 
@@ -166,7 +199,7 @@ class _Lines(Reader):
             self.fail("x never gets a new value: end with x = ... or return ...")
         outputs = {name: expression(self.names[name]) for name in ("x", *self.states)}
         used = {e.value for e in in_order(outputs.values()) if e.op == "input"}
-        return Lines(self.states, self.hyperparameters, outputs, "t" in used, self.lookahead)
+        return Lines(self.states, self.hyperparameters, self.flags, outputs, "t" in used, self.lookahead)
 
     def line(self, name: Token) -> None:
         """Set a name."""
@@ -179,9 +212,11 @@ class _Lines(Reader):
             self.fail(f"'{name.text}' cannot be set; choose another name", name.place)
         elif name.place in self.plain:
             self.set_to_number(name)
+        elif sign.text == "=" and self.token.text in TRUTHS:
+            self.set_to_truth(name, TRUTHS[self.take().text])
         else:
             old = self.value(name) if SETTING[sign.text] else None
-            value = self.operation(1, 0)
+            value = self.formula(0)
             if SETTING[sign.text]:
                 value = self.applied(SETTING[sign.text], sign.place, old, value)
             if is_truth(value) and name.text in ("x", "dx", *self.states):
@@ -192,7 +227,7 @@ class _Lines(Reader):
 
     def look_ahead(self, name: Token) -> None:
         """Say how far from the weights the gradient is taken."""
-        value = self.operation(1, 0)
+        value = self.formula(0)
         used = {e.value for e in in_order([value]) if e.op == "input"} if isinstance(value, Expression) else set()
         if is_truth(value) or not used & {*self.states} or used - {*self.states, *self.hyperparameters}:
             self.fail("lookahead is made of states and hyperparameters, as they are before the step", name.place)
@@ -214,9 +249,41 @@ class _Lines(Reader):
         self.hyperparameters[name.text] = value
         self.names[name.text] = number(name.text)
 
+    def set_to_truth(self, name: Token, default: bool) -> None:
+        """Give a flag its default."""
+        if (
+            name.text in DEFAULTS
+            or name.text in self.names
+            or name.text in {*self.flags, *self.set, *self.plain.values()}
+        ):
+            self.fail(f"{name.text} is something else too; give the choice a name of its own", name.place)
+        if len(self.flags) == MOST_FLAGS:
+            self.fail(f"a rule has at most {MOST_FLAGS} choices", name.place)
+        self.flags[name.text] = default
+
+    def formula(self, depth: int) -> Any:
+        """A value, or one of two by a flag. Both are read, so that states are the same for each choice."""
+        value = self.operation(1, depth)
+        if self.token.text != "if":
+            return value
+        word = self.take()
+        wanted = self.token.text != "not"
+        if not wanted:
+            self.take()
+        if self.token.text not in self.flags:
+            self.fail("behind if stands a choice, as correction = True above makes one; numbers are compared by where")
+        name = self.take().text
+        if self.token.text != "else":
+            self.fail("expected else")
+        self.take()
+        other = self.formula(depth + 1)
+        if is_truth(value) != is_truth(other):
+            self.fail("a number and a truth value cannot take each other's place", word.place)
+        return value if self.chosen.get(name, self.flags[name]) == wanted else other
+
     def returned(self, word: Token) -> None:
         """The new weights, and the names of all states or of none."""
-        value = self.operation(1, 0)
+        value = self.formula(0)
         if is_truth(value):
             self.fail("a truth value where a number is needed", word.place)
         self.names["x"] = value
@@ -239,7 +306,11 @@ class _Lines(Reader):
 
     def unknown(self, name: Token) -> Any:
         """A state if a line sets it later, else one of the usual hyperparameters."""
-        if name.text in self.set and name.text not in TAKEN and not name.text.startswith("_"):
+        if name.text in self.flags or name.text in TRUTHS:
+            self.fail("a choice stands only behind if, as in a if correction else b", name.place)
+        if name.text in TAKEN:
+            self.fail("expected a number, a name or (", name.place)
+        if name.text in self.set and not name.text.startswith("_"):
             self.states[name.text] = 0.0
             self.names[name.text] = array(name.text)
         elif name.text in DEFAULTS and name.text not in self.set_to_numbers:

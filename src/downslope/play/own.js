@@ -5,7 +5,7 @@ const EXAMPLES = {
   momentum: "v = mu*v - lr*dx\nx += v",
   adagrad: "cache += dx**2\nx -= lr * dx / (sqrt(cache) + eps)",
   sign: "x -= lr * sign(dx)",
-  adam: "m = beta1*m + (1 - beta1)*dx\nv = beta2*v + (1 - beta2)*dx**2\nm_hat = m / (1 - beta1**t)\nv_hat = v / (1 - beta2**t)\nx -= lr * m_hat / (sqrt(v_hat) + eps)",
+  adam: "bias_correction = True\nm = beta1*m + (1 - beta1)*dx\nv = beta2*v + (1 - beta2)*dx**2\nm_hat = m / (1 - beta1**t) if bias_correction else m\nv_hat = v / (1 - beta2**t) if bias_correction else v\nx -= lr * m_hat / (sqrt(v_hat) + eps)",
   nesterov: "lookahead = mu*v\nv = mu*v - lr*dx\nx += v",
   brake: "brake = 0.5\nv = where(v*dx > 0, brake*v, mu*v) - lr*dx\nx += v",
 };
@@ -90,16 +90,23 @@ function ownResponse({ reason, size, inputs, fill }) {
   return reason ? null : { inputs, value: (...values) => -fill(...values, new Float64Array((size + 1) * (size + 1)))[size] };
 }
 
-// The entry of a typed rule among the rules. Throws a GrammarError where the text is no rule.
-function ownEntry(text) {
-  const read = READER.parseRule(text);
+// The program of a typed rule for a choice of its flags.
+function ownForm(read) {
   const code = READER.stepping(read, OWN);
   const recurrence = ownRecurrence(code, read.states);
+  return { code, response: ownResponse(recurrence), recurrence, lines: ownLines(read) };
+}
+
+// The entry of a typed rule among the rules. Throws a GrammarError where the text is no rule.
+function ownEntry(text) {
+  const { hyperparameters, flags } = READER.parseRule(text);
+  const forms = READER.choices(flags).map((each) => [flagsKey(each), ownForm(READER.parseRule(text, each))]);
   return ruleEntry(OWN, {
     dialect: "own",
     python: `downslope.read_rule(${JSON.stringify(text)})`,
-    numbers: read.hyperparameters,
-    forms: { "": { code, response: ownResponse(recurrence), recurrence, lines: ownLines(read) } },
+    numbers: hyperparameters,
+    flags,
+    forms: Object.fromEntries(forms),
   });
 }
 
@@ -171,7 +178,7 @@ MODULES.push({
       RULES[OWN] = found;
       applied = field.value;
       const { rules, settings } = page.state;
-      const kept = Object.entries(settings[OWN] ?? {}).filter(([name]) => has(found.numbers, name));
+      const kept = Object.entries(settings[OWN] ?? {}).filter(([name]) => has(found.numbers, name) || has(found.flags, name));
       const others = rules.filter((id) => id !== OWN);
       page.change({
         own: field.value,

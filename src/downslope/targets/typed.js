@@ -40,8 +40,8 @@ const settled = (tree) =>
   tree.op === "truth" ? { op: "eq", args: [constant(0), constant(tree.value ? 0 : 1)] } : tree;
 
 // Reads pieces of a text from left to right. `names` has the tree of each name that is known, or of one that has become
-// known when it is asked for with `unknown`.
-function reading(pieces, names, unknown) {
+// known when it is asked for with `unknown`; `chosen` goes on behind an operation that `if` may follow.
+function reading(pieces, names, unknown, chosen = (value) => value) {
   let index = 0;
 
   const next = () => pieces[index];
@@ -76,7 +76,9 @@ function reading(pieces, names, unknown) {
     take();
   }
 
-  function operation(least = 1, depth = 0) {
+  const formula = (depth = 0) => chosen(operation(1, depth), depth);
+
+  function operation(least, depth) {
     let value = signed(depth);
     while (has(BINARY, next().text) && BINARY[next().text][0] >= least) {
       const { text: sign, place } = take();
@@ -107,7 +109,7 @@ function reading(pieces, names, unknown) {
     const name = take();
     if (kind === "number") return finite(constant(Number(word)), place);
     if (word === "(") {
-      const value = operation(1, depth + 1);
+      const value = formula(depth + 1);
       close(")");
       return value;
     }
@@ -117,10 +119,10 @@ function reading(pieces, names, unknown) {
 
   function call(word, place, depth) {
     close("(");
-    const values = [operation(1, depth + 1)];
+    const values = [formula(depth + 1)];
     while (next().text === ",") {
       take();
-      values.push(operation(1, depth + 1));
+      values.push(formula(depth + 1));
     }
     close(")");
     const wanted = OPERATIONS[word].takes.length;
@@ -128,7 +130,7 @@ function reading(pieces, names, unknown) {
     return applied(word, place, ...values);
   }
 
-  return { next, take, fail, applied, operation, signed };
+  return { next, take, fail, applied, formula, signed };
 }
 
 const input = (value) => ({ op: "input", args: [], value });
@@ -144,11 +146,11 @@ function parse(text, variables) {
   checkLength(text, "formula", LONGEST);
   const names = known(...variables);
   const pieces = tokens(text, SIGNS).filter(({ kind }) => kind !== "line");
-  const { next, fail, operation } = reading(pieces, names, (name) =>
+  const { next, fail, formula } = reading(pieces, names, (name) =>
     fail(`there is no '${name.text}'; there are ${[...names.keys(), ...CALLED].join(", ")}`, name.place),
   );
   if (next().kind === "end") fail("the formula is empty");
-  const tree = operation();
+  const tree = formula();
   if (next().kind !== "end") fail("expected an operator");
   if (isTruth(tree)) fail("the formula is a truth value, not a number", 0);
   return tree;

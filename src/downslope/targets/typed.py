@@ -40,8 +40,9 @@ def reader() -> str:
     - `loss(tree, variables)` gives a function of the variables that returns the value.
     - `slope(tree, variables)` gives a function of the variables and an array `out`, which it fills with the value and
       its derivatives by each of them; `curvature(tree, variables)` the same for the second derivatives, row by row.
-    - `parseRule(text)` reads the lines of a rule, and throws as `parse` does. `stepping(read, name)` makes of that an
-      object with the members that `javascript.javascript` gives a rule.
+    - `parseRule(text)` reads the lines of a rule, and throws as `parse` does; `parseRule(text, choice)` for one of the
+      `choices(flags)` of its flags. `stepping(read, name)` makes of that an object with the members that
+      `javascript.javascript` gives a rule.
     """
     tables = {
         "LONGEST": json.dumps(LONGEST),
@@ -56,6 +57,8 @@ def reader() -> str:
         "SETTING": json.dumps(lines.SETTING),
         "TAKEN": json.dumps(lines.TAKEN),
         "DEFAULTS": json.dumps(lines.DEFAULTS),
+        "TRUTHS": json.dumps(lines.TRUTHS),
+        "MOST_FLAGS": json.dumps(lines.MOST_FLAGS),
         "USUAL": f"{{ {', '.join(f'{name}: {_range(allowed)}' for name, allowed in USUAL.items())} }}",
         "FRACTION": _range(FRACTION),
         "ANY": _range(ANY),

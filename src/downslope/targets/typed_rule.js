@@ -22,7 +22,7 @@ function pieces(text) {
   });
 }
 
-// The names that lines set to a number, by their places in the text, and those that are set otherwise.
+// The names that lines set to a number, by their places in the text, and those that are set to a formula.
 function settings(read) {
   const [numbers, others] = [new Map(), new Set()];
   const ends = (k) => read[k]?.kind === "number" && ["line", "end"].includes(read[k + 1]?.kind);
@@ -31,7 +31,7 @@ function settings(read) {
     const signed = ["+", "-"].includes(read[k + 2].text);
     const plain = read[k + 1].text === "=" && ends(k + 2 + signed) && !["x", "dx"].includes(read[k].text);
     if (plain) numbers.set(read[k].place, read[k].text);
-    else others.add(read[k].text);
+    else if (read[k + 1].text !== "=" || !has(TRUTHS, read[k + 2].text)) others.add(read[k].text);
   }
   return [numbers, others];
 }
@@ -48,22 +48,36 @@ function inputsOf(tree) {
   return [...seen].flatMap(({ op, value }) => (op === "input" ? [value] : []));
 }
 
-// The rule of a text: its states and hyperparameters in the order of their use, what states start with unless it is 0, the trees of what is new, and [name, tree]
-// of each line.
-function parseRule(text) {
+// Each choice of flags, their defaults first.
+function choices(flags) {
+  return Object.entries(flags).reduce((found, [name, usual]) => found.flatMap((each) => [usual, !usual].map((value) => ({ ...each, [name]: value }))), [{}]);
+}
+
+// The rule of a text: its states, hyperparameters and flags in the order of their use, what states start with unless it is 0,
+// the trees of what is new, and [name, tree] of each line. It is that of a choice of all flags; without one the text is read
+// for every choice, and given for what flags are by themselves.
+function parseRule(text, given) {
   checkLength(text, "rule", LONGEST_RULE);
+  const read = readRule(text, given ?? {});
+  if (!given) choices(read.flags).slice(1).forEach((other) => readRule(text, other));
+  return read;
+}
+
+function readRule(text, given) {
   const read = pieces(text);
   const names = known("x", "dx", "t");
   const [plain, others] = settings(read);
   const numbers = new Set(plain.values());
-  const [states, starts, hyperparameters, lines] = [[], {}, new Map(), []];
+  const [states, starts, hyperparameters, flags, lines] = [[], {}, new Map(), new Map(), []];
   let lookahead = null;
   const taken = (name) => TAKEN.includes(name) || name.startsWith("_");
-  const { next, take, fail, applied, operation, signed } = reading(read, names, unknown);
+  const { next, take, fail, applied, formula, signed } = reading(read, names, unknown, chosen);
   const start = names.get("x");
 
   // A state if a line sets it later, else one of the usual hyperparameters.
   function unknown({ text: name, place }) {
+    if (flags.has(name) || has(TRUTHS, name)) fail("a choice stands only behind if, as in a if correction else b", place);
+    if (TAKEN.includes(name)) fail("expected a number, a name or (", place);
     if (others.has(name) && !taken(name)) states.push(name);
     else if (has(DEFAULTS, name) && !numbers.has(name)) hyperparameters.set(name, DEFAULTS[name]);
     else if (numbers.has(name)) fail(`${name} gets its number in a line below; put that line above`, place);
@@ -84,10 +98,11 @@ function parseRule(text) {
     if (name === "lookahead" && sign.text === "=") lookAhead(place);
     else if (taken(name)) fail(`'${name}' cannot be set; choose another name`, place);
     else if (plain.has(place)) setToNumber(name, place);
+    else if (sign.text === "=" && has(TRUTHS, next().text)) setToTruth(name, place, TRUTHS[take().text]);
     else {
       const op = SETTING[sign.text];
       const old = op && (names.get(name) ?? unknown({ text: name, place }));
-      const right = operation();
+      const right = formula();
       const value = op ? applied(op, sign.place, old, right) : right;
       if (isTruth(value) && ["x", "dx", ...states].includes(name)) fail("a truth value where a number is needed", sign.place);
       set(name, value);
@@ -96,7 +111,7 @@ function parseRule(text) {
   }
 
   function lookAhead(place) {
-    const value = operation();
+    const value = formula();
     const used = inputsOf(value);
     const isMeant = !isTruth(value) && used.some((each) => states.includes(each)) && used.every((each) => states.includes(each) || hyperparameters.has(each));
     if (!isMeant) fail("lookahead is made of states and hyperparameters, as they are before the step", place);
@@ -119,9 +134,32 @@ function parseRule(text) {
     names.set(name, input(name));
   }
 
+  function setToTruth(name, place, usual) {
+    if (has(DEFAULTS, name) || names.has(name) || flags.has(name) || others.has(name) || numbers.has(name)) {
+      fail(`${name} is something else too; give the choice a name of its own`, place);
+    }
+    if (flags.size === MOST_FLAGS) fail(`a rule has at most ${MOST_FLAGS} choices`, place);
+    flags.set(name, usual);
+  }
+
+  // A value, or one of two by a flag. Both are read, so that states are the same for each choice.
+  function chosen(value, depth) {
+    if (next().text !== "if") return value;
+    const word = take();
+    const wanted = next().text !== "not";
+    if (!wanted) take();
+    if (!flags.has(next().text)) fail("behind if stands a choice, as correction = True above makes one; numbers are compared by where");
+    const { text: name } = take();
+    if (next().text !== "else") fail("expected else");
+    take();
+    const other = formula(depth + 1);
+    if (isTruth(value) !== isTruth(other)) fail("a number and a truth value cannot take each other's place", word.place);
+    return (given[name] ?? flags.get(name)) === wanted ? value : other;
+  }
+
   // The new weights, and the names of all states or of none.
   function returned({ place }) {
-    const value = operation();
+    const value = formula();
     if (isTruth(value)) fail("a truth value where a number is needed", place);
     set("x", value);
     const named = new Set();
@@ -146,6 +184,7 @@ function parseRule(text) {
     starts,
     lookahead,
     hyperparameters: Object.fromEntries(hyperparameters),
+    flags: Object.fromEntries(flags),
     ranges: Object.fromEntries([...hyperparameters.keys()].map((name) => [name, rangeOf(name)])),
     outputs: ["x", ...states].map((name) => names.get(name)),
     lines,
@@ -196,4 +235,4 @@ function stepping(rule, name) {
   };
 }
 
-return { GrammarError, parse, loss, slope, curvature, parseRule, stepping, endsOf };
+return { GrammarError, parse, loss, slope, curvature, parseRule, choices, stepping, endsOf };
