@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
-LAB = ("latex2mathml.converter", "plotly.offline", "jax", "scipy", "sklearn.model_selection")
+LAB = ("latex2mathml.converter", "plotly.offline", "scipy")
 
 
 def race(
@@ -230,7 +230,7 @@ def race(
             check_outputs(out, json, csv)
             chosen = raced_on(problem, about_table, epochs=epochs, data=data, loss=loss)
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
-            require("A race", "lab", [*LAB, *(["polars"] if csv else [])], load=True)
+            require("A race", "lab", [*LAB, *chosen.needs, *(["polars"] if csv else [])], load=True)
             from downslope.cli.screen import Screen
             from downslope.lab.keeping.folder import Folder
             from downslope.lab.races.plan import NOW

@@ -24,6 +24,7 @@ class Raced:
             are split.
         epochs: The epochs of a run; None if the engine reports run by run.
         own: Whether code of the user's own is trained, one run at a time.
+        needs: The packages that train it, beyond what every race needs. They take seconds to load.
         remarks: How the data were read, in sentences.
     """
 
@@ -31,6 +32,7 @@ class Raced:
     about: Callable[[int, str], Sequence[str]]
     epochs: int | None
     own: bool
+    needs: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
@@ -94,6 +96,7 @@ def _model(name: str, data: str, loss: str, about_table: Mapping[str, Any], epoc
         lambda rules, splits: about_model(make, examples, minimised, rules, splits),
         examples.epochs,
         own=True,
+        needs=("sklearn.model_selection",),
         remarks=examples.remarks,
     )
 
@@ -120,6 +123,7 @@ def _problem(name: str, about_table: Mapping[str, Any], epochs: int | None) -> R
         lambda rules, splits: about(chosen, rules, splits),
         chosen.epochs,
         own=False,
+        needs=("jax", "sklearn.model_selection"),
         remarks=chosen.remarks,
     )
 
