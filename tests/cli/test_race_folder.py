@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from downslope.cli import app
 from downslope.lab.keeping import claims
 from downslope.lab.keeping.told import kept_runs, read_race
+from downslope.lab.workers import cluster
 
 TRAINING = """
 import os
@@ -154,8 +155,9 @@ def test_of_two_shells_that_join_a_race_one_may_be_killed(race, tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_does_not_answer_is_told(race):
+def test_a_scheduler_that_does_not_answer_is_told(race, monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "ANSWERS", 0.2)
     done = race(*QUICK, "--scheduler", "tcp://127.0.0.1:1")
     assert done.exit_code == 2
     assert "no scheduler answers there" in done.stderr
