@@ -1,7 +1,6 @@
 """Races on a model of one's own: fair as those on a table are, and saying what they were on."""
 
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -190,13 +189,3 @@ def test_networks_of_jax_have_a_budget_and_models_for_all_of_its_seeds():
     found = race(model=make_pair, data=(X, CLASSES), rules=RULES, budget="5min", **few)
     assert len(found.verdict_seeds) == 40
     assert found.budget.dropped == ()
-
-
-def test_the_example_of_the_docs_runs(monkeypatch):
-    few = SMALL | {"rules": RULES, "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 1}
-    monkeypatch.setattr(downslope.lab, "race", lambda **given: race(**given | few))
-    page = (Path(__file__).parents[3] / "docs" / "race.md").read_text()
-    (block,) = re.findall(r"## Your own model\n.*?```python\n(.*?)```", page, re.DOTALL)
-    space = {}
-    exec(compile(block, "race.md", "exec"), space)
-    assert space["result"].sizes == {"train": 360, "valid": 120, "test": 120}

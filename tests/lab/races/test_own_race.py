@@ -1,12 +1,10 @@
 """Races on a training of one's own: as fair as the others, and saying nothing that they cannot know."""
 
-import functools
 import io
 import itertools
 import math
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,23 +181,3 @@ def test_a_race_that_is_stopped_keeps_what_it_has():
 def test_arguments_of_the_other_kind_of_race_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         race(**arguments)
-
-
-def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    few = {
-        "rules": [downslope.sgd, downslope.nesterov],
-        "learning_rates": [0.01, 0.1, 10],
-        "tuning_seeds": 1,
-        "verdict_seeds": 2,
-    }
-    monkeypatch.setattr(downslope.lab, "race", functools.partial(race, **few, confirming_seeds=0))
-    page = (Path(__file__).parents[3] / "docs" / "race.md").read_text()
-    (block,) = re.findall(r"## Your own training.*?```python\n(.*?)```", page, re.DOTALL)
-    space = {}
-    exec(compile(block, "race.md", "exec"), space)
-    found = space["result"]
-    assert not found.cautions
-    assert {run.steps[-1] for one in found.rules for run in one.verdict} == {200}
-    assert all(run.final_loss < run.valid_loss[0] for one in found.rules for run in one.verdict)
-    assert (tmp_path / "report.html").stat().st_size > 1e6

@@ -1,3 +1,5 @@
+"""What all tests share: those of tests/, the examples in docstrings, and the pages of README and docs."""
+
 import contextlib
 import os
 import re
@@ -5,6 +7,8 @@ import shutil
 import tempfile
 
 import pytest
+
+from reader import pytest_collect_file, reader  # noqa: F401 - pages of README and docs are tests too
 
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
@@ -29,6 +33,7 @@ def pytest_configure(config):
 
 
 def pytest_unconfigure(config):
+    """Nothing that was compiled is left."""
     if _KERNELS in config.stash:
         config.stash[_KERNELS].cleanup()
 
