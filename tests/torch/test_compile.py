@@ -22,11 +22,17 @@ def groups(p):
     return [{"params": p[::2], "lr": 0.02}, {"params": p[1::2], "weight_decay": 0.1}]
 
 
+def rules(p):
+    p = list(p)
+    return [{"params": p[::2], "rule": downslope.lamb}, {"params": p[1::2], "rule": downslope.sgd}]
+
+
 MADE = {
     "AdamW": lambda p: downslope.torch.AdamW(p, lr=0.01),
     "clipped": lambda p: downslope.torch.Adam(p, lr=0.01, max_norm=0.1, nonfinite="raise"),
     "look-ahead": lambda p: downslope.torch.Optimizer(p, downslope.schedule_free_adamw, lr=0.01),
     "groups": lambda p: downslope.torch.NAdam(groups(p), lr=0.01),
+    "rules": lambda p: downslope.torch.Optimizer(rules(p)),
     "tensor": lambda p: downslope.torch.Adam(p, lr=torch.tensor(0.01)),
     "options": lambda p: downslope.torch.SGD(p, lr=0.01, momentum=0.9, averaging=0.9, cautious=True),
     "eight bits": lambda p: downslope.torch.Adam(p, lr=0.01, state_dtype=torch.uint8),

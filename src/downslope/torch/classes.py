@@ -8,6 +8,7 @@ a docstring is a step, with states of 0 before the first; `beta1` and `beta2` ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Unpack
 
 import torch
@@ -41,6 +42,29 @@ class _Classic(Optimizer):
         defaults = {name: v for name, v in given.items() if name not in ("self", "__class__", "more", "options")}
         self._begin(defaults.pop("params"), defaults, extras)
         self.rule = self._choose(self.defaults)
+
+    def _choose(self, group: Group) -> Rule:
+        if "rule" in group:
+            raise TypeError(
+                f"a parameter group has rule={group['rule']!r}, but {type(self).__name__} is by the one rule of its "
+                "name, as in torch.optim; use downslope.torch.Optimizer, whose groups may have rules of their own"
+            )
+        return self._own_rule(group)
+
+    def _own_rule(self, group: Group) -> Rule:
+        """The rule of the dialect for a group."""
+        assert self.rule is not None
+        return self.rule
+
+    def _named(self, group: Group) -> Mapping[str, tuple[str, ...]]:
+        return {}
+
+    def _beginning(self, group: Group) -> Group:
+        return self.defaults
+
+    def _unnamed(self, k: int, saved: Group, group: Group) -> Group:
+        self._choose(saved)  # which refuses the name of a rule
+        return saved
 
 
 class SGD(_Classic, more="*, maximize, foreach, differentiable, fused"):
@@ -82,7 +106,7 @@ class SGD(_Classic, more="*, maximize, foreach, differentiable, fused"):
     ):
         super().__init__(locals())
 
-    def _choose(self, group: Group) -> Rule:
+    def _own_rule(self, group: Group) -> Rule:
         checked("dampening", group["dampening"], dialect.sgd_momentum.ranges["dampening"])  # also where nothing uses it
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError(
@@ -189,7 +213,7 @@ class RMSprop(_Classic, more="capturable, foreach, maximize, differentiable"):
     ):
         super().__init__(locals())
 
-    def _choose(self, group: Group) -> Rule:
+    def _own_rule(self, group: Group) -> Rule:
         return dialect.rmsprop_momentum if group["momentum"] != 0 else dialect.rmsprop
 
 

@@ -141,11 +141,11 @@ class Chosen:
         )
 
 
-def sort_out(rule: Rule, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], bool]:
+def sort_out(rule: Rule | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], bool]:
     """What `Optimizer` takes: what stands in its groups, options and extras, and whether points ahead are stored.
 
     Args:
-        rule: Its rule; a hyperparameter of the name of an option is the rule's.
+        rule: Its rule, if there is one for all groups; a hyperparameter of the name of an option is the rule's.
         given: Everything by name, with the defaults of what is not given.
 
     Raises:
@@ -155,13 +155,18 @@ def sort_out(rule: Rule, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     settings = dict(given)
     lookahead, maximize, capturable = (settings.pop(name) for name in ("lookahead", "maximize", "capturable"))
     wanted({"maximize": maximize})  # raises if it is neither True nor False
-    own = {*rule.hyperparameters, *rule.flags}
-    extras = {name: settings.pop(name) for name in (*NAMES, *STORING) if name in settings and name not in own}
+    defaults = {} if rule is None else {**rule.hyperparameters, **rule.flags}
+    extras = {name: settings.pop(name) for name in (*NAMES, *STORING) if name in settings and name not in defaults}
     settings = {name: value for name, value in settings.items() if value is not None or name not in NUMBERS}
     for name in settings:
-        if name not in own:
+        if rule is None:
+            raise TypeError(
+                f"{name}={settings[name]!r} is no option of every optimizer, and there is no rule for all groups to "
+                "take it; give it in the groups"
+            )
+        if name not in defaults:
             rule.checked(name, None)  # raises, naming those that there are
-    found = {**rule.hyperparameters, **rule.flags, **settings}
+    found = defaults | settings
     groups = {name: torch_optimizer.required if value is None else value for name, value in found.items()}
     groups |= {"maximize": maximize, **({"capturable": capturable} if capturable else {})}
     return groups, extras, _one_of("lookahead", lookahead, ("stored", "explicit")) == "stored"

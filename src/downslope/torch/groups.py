@@ -27,6 +27,20 @@ def aliases(rule: Rule) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def aliases_beside(rule: Rule, usual: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The same of a group with a rule of its own: schedules look at the names of the optimizer's rule, in all groups.
+
+    Example:
+        >>> import downslope
+        >>> aliases_beside(downslope.muon, {"lr", "betas"}), aliases_beside(downslope.adamw, {"lr", "momentum"})
+        ({'betas': ('momentum',)}, {'betas': ('beta1', 'beta2'), 'momentum': ('beta1',)})
+    """
+    own, found = {*rule.hyperparameters, *rule.flags}, aliases(rule)
+    momentum = next((name for name in ("momentum", "mu", "beta1") if name in own), None)
+    wanted = [name for name in ("betas", "momentum") if name in usual and name not in {*own, *found}]
+    return found | {name: (momentum,) for name in wanted if momentum is not None}
+
+
 class AliasedGroup(dict[str, Any]):
     """A parameter group with two names for one thing: whichever is set, the other follows.
 
@@ -44,12 +58,12 @@ class AliasedGroup(dict[str, Any]):
             self[key] = entries[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
+        changed = self.names.get(key, (key,))
         if key in self.names:
-            own = self.names[key]
-            super().update(zip(own, parts(key, value, len(own)), strict=True))
+            super().update(zip(changed, parts(key, value, len(changed)), strict=True))
         super().__setitem__(key, value)
         for name, own in self.names.items():
-            if key in own and all(part in self for part in own):
+            if name != key and not set(changed).isdisjoint(own) and all(part in self for part in own):
                 values = tuple(self[part] for part in own)
                 super().__setitem__(name, values if name == "betas" else values[0])
 

@@ -19,8 +19,9 @@ from downslope.torch import backward, training
 from downslope.torch.codes import check_codable
 from downslope.torch.extras import STORING, Arguments, Chosen, sort_out
 from downslope.torch.gradients import refuse_a_share
-from downslope.torch.groups import AliasedGroup, aliases, refuse_contradiction
+from downslope.torch.groups import AliasedGroup, aliases, aliases_beside, refuse_contradiction
 from downslope.torch.layout import Layout
+from downslope.torch.own_rules import beginning, refuse_another, rule_of, with_names
 from downslope.torch.places import Places
 from downslope.torch.points import refuse_at_weights
 from downslope.torch.progress import Progress
@@ -52,14 +53,17 @@ class Optimizer(torch.optim.Optimizer):
 
     Args:
         params: What to train: parameters, named parameters, or groups, dicts such as `{"params": [...], "lr": 0.1}`.
-        rule: The rule, one of downslope's, of a dialect, or your own.
+            A group may have a rule of its own, `{"params": [...], "rule": downslope.muon, "lr": 0.02}`, and then begins
+            with the defaults of that rule and with the options of the optimizer.
+        rule: The rule of all other groups, one of downslope's, of a dialect, or your own. What is given by name for
+            its hyperparameters holds for these groups only.
         **settings: The options of every optimizer, such as weight decay, clipping and averaging (`downslope.Options`);
             what those for PyTorch take besides, such as `nonfinite` and `state_dtype` (`downslope.torch.extras`); and
             the rule's hyperparameters and choices. These may differ from group to group, and so may options that are
             numbers, and `maximize`.
 
     Raises:
-        TypeError: Something is of the wrong kind, a name is unknown, or a hyperparameter is missing.
+        TypeError: Something is of the wrong kind, a name is unknown, or a hyperparameter or a rule is missing.
         ValueError: A value is out of range.
         FormulaError: The rule is not a formula that can be compiled.
 
@@ -77,24 +81,20 @@ class Optimizer(torch.optim.Optimizer):
         True
     """
 
-    rule: Rule
-    _aliases: Mapping[str, tuple[str, ...]] = {}
+    rule: Rule | None
 
     @overload
-    def __init__(self, params: Any, rule: Rule, **settings: Unpack[Arguments]) -> None: ...
+    def __init__(self, params: Any, rule: Rule | None = None, **settings: Unpack[Arguments]) -> None: ...
 
     @overload
-    def __init__(self, params: Any, rule: Rule, **settings: Any) -> None: ...
+    def __init__(self, params: Any, rule: Rule | None = None, **settings: Any) -> None: ...
 
     @takes(*every_option(), *keywords({**STORING, "lookahead": "stored", "capturable": False}), rest="hyperparameters")
-    def __init__(self, params: Any, rule: Rule, **settings: Any) -> None:
-        if not isinstance(rule, Rule):
-            raise TypeError(
-                f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
-            )
+    def __init__(self, params: Any, rule: Rule | None = None, **settings: Any) -> None:
+        self.rule = None if rule is None else rule_of({}, rule)
         defaults, extras, stored_ahead = sort_out(rule, settings)
-        self.rule, self._aliases = rule, aliases(rule)
-        self._begin(params, dict(AliasedGroup(defaults, self._aliases)), extras, stored_ahead=stored_ahead)
+        usual = defaults if rule is None else dict(AliasedGroup(defaults, aliases(rule)))
+        self._begin(params, usual, extras, stored_ahead=stored_ahead)
 
     def _begin(
         self, params: Any, defaults: dict[str, Any], extras: Mapping[str, Any], *, stored_ahead: bool = True
@@ -109,7 +109,12 @@ class Optimizer(torch.optim.Optimizer):
         if defaults.get("fused"):
             self._step_supports_amp_scaling = True  # a gradient scaler then leaves unscaling and skipping to the step
         self._ready(0)
-        super().__init__(params, defaults)
+        self.defaults, self.param_groups = defaults, []  # for what follows; those of torch.optim come after it
+        entries = params if isinstance(params, Tensor) else [*params]
+        for group in entries if isinstance(entries, list) else ():
+            if isinstance(group, dict):  # an option that one group brings is there for all, whatever their order
+                self._admit(self._admitted(group))
+        super().__init__(entries, defaults)
 
     def _ready(self, skipped: int) -> None:
         """Set up what is not part of the state."""
@@ -129,7 +134,16 @@ class Optimizer(torch.optim.Optimizer):
 
     def _choose(self, group: Group) -> Rule:
         """The rule of a group."""
-        return self.rule
+        return rule_of(group, self.rule)
+
+    def _named(self, group: Group) -> Mapping[str, tuple[str, ...]]:
+        """What schedules call the momentum of a group."""
+        rule = self._choose(group)
+        return aliases(rule) if rule is self.rule else aliases_beside(rule, self.defaults)
+
+    def _beginning(self, group: Group) -> Group:
+        """What a group has where it says nothing."""
+        return beginning(self._choose(group), self.rule, self.defaults, self._options.options)
 
     @_disable_dynamo
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -140,24 +154,31 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: A setting is out of range, or a parameter is there twice. Nothing has been changed.
         """
         if isinstance(param_group, dict):
-            admitted = self._admitted(param_group)
-            refuse_contradiction(param_group, self._aliases)
-            warn_of_misspelt(param_group, {**self.defaults, "weight_decay": 0.0})
+            admitted, names, usual = self._admitted(param_group), self._named(param_group), self._beginning(param_group)
+            refuse_contradiction(param_group, names)
+            warn_of_misspelt(param_group, {**usual, "weight_decay": 0.0, "rule": None})
             if not isinstance(param_group.get("params"), (Tensor, set)):
                 param_group["params"] = list(param_group["params"])
-            if self._aliases:
-                param_group = AliasedGroup(param_group, self._aliases)
-            trial = {**self.defaults, **param_group}
+            if names:
+                param_group = AliasedGroup(param_group, names)
+            trial = {**usual, **param_group}
             self._check_group(trial, admitted)
             refuse_capturable(trial)
             check_members(param_group, self._storage)
             self._admit(admitted)
-        super().add_param_group(param_group)
+            for name, value in self._beginning(param_group).items():
+                param_group.setdefault(name, value)
+        ours = self.defaults
+        try:
+            self.defaults = {}  # which are in the group already, those of its own rule
+            super().add_param_group(param_group)
+        finally:
+            self.defaults = ours
 
     def _admitted(self, group: Group) -> Shared:
         """The options with the `weight_decay` that a group may bring, which then is 0 in the others."""
-        own = {*self.rule.hyperparameters, *self.rule.flags} if "rule" in self.__dict__ else {"weight_decay"}
-        added = {name for name in NUMBERS if name in group and name not in own} - self._options.options
+        own = self._beginning(group)
+        added = {name for name in NUMBERS if name in group and name not in own}
         if late := sorted(added - {"weight_decay"}):
             raise ValueError(f"a group has {late[0]}={group[late[0]]!r}; make the optimizer with {late[0]}=...")
         return self._options.with_decay() if added else self._options
@@ -317,14 +338,18 @@ class Optimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """The state, laid out as `torch.optim` does, so that it can be loaded there too.
 
-        It refers to the states themselves; `copy.deepcopy` or saving makes it independent of further steps.
+        It refers to the states themselves; `copy.deepcopy` or saving makes it independent of further steps. If groups
+        have rules of their own, it has for each group the name of its rule.
 
         Raises:
             RuntimeError: The parameters hold something else at the moment (inside `at_weights` and such): weights and
                 states saved now would not belong together.
         """
         self._progress.refuse_elsewhere("state_dict")
-        return super().state_dict()
+        found: dict[str, Any] = super().state_dict()
+        if any("rule" in group for group in self.param_groups):
+            found["param_groups"] = [with_names(group, self.rule) for group in found["param_groups"]]
+        return found
 
     @_disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -335,8 +360,8 @@ class Optimizer(torch.optim.Optimizer):
 
         Raises:
             TypeError: A setting or a state is of the wrong kind.
-            ValueError: There are other groups, a state has another shape than its parameter, or a setting is out of
-                range.
+            ValueError: There are other groups, one was trained by another rule, a state has another shape than its
+                parameter, or a setting is out of range.
 
             In every case nothing has been changed.
         """
@@ -344,7 +369,7 @@ class Optimizer(torch.optim.Optimizer):
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = before(self, state_dict) or state_dict
-        groups = merged_groups(self.param_groups, state_dict["param_groups"])
+        groups = merged_groups(self.param_groups, state_dict["param_groups"], self._unnamed)
         for group in groups:
             self._adapt(group)
         options = next((new for new in map(self._admitted, groups) if new != self._options), self._options)
@@ -378,12 +403,16 @@ class Optimizer(torch.optim.Optimizer):
         means = settled, self._storage, self._options.max_norm, self.skipped, self._check_group
         return training.TorchTraining(model, self.param_groups, self.state, *means)
 
+    def _unnamed(self, k: int, saved: Group, group: Group) -> Group:
+        """A saved group without the name of its rule, which is made sure to be that of the group here."""
+        return refuse_another(k, saved, group, self.rule)
+
     def _adapt(self, group: Group) -> None:
         """Bring a group from elsewhere up to date."""
 
     def __getstate__(self) -> dict[str, Any]:
         self._progress.refuse_elsewhere("copying or pickling")
-        own = ("rule", "_options", "_storage", "_nonfinite", "_threads", "_aliases", "_step_supports_amp_scaling")
+        own = ("rule", "_options", "_storage", "_nonfinite", "_threads", "_step_supports_amp_scaling")
         kept = {name: self.__dict__[name] for name in own if name in self.__dict__}
         return {**super().__getstate__(), **kept, "_skipped": self.skipped}
 
@@ -391,8 +420,8 @@ class Optimizer(torch.optim.Optimizer):
         state = dict(state)
         skipped = state.pop("_skipped", self._progress.all_skipped() if "_progress" in self.__dict__ else 0)
         super().__setstate__(state)
-        if self._aliases:
-            self.param_groups = [AliasedGroup(group, self._aliases) for group in self.param_groups]
+        named = [(group, self._named(group)) for group in self.param_groups]
+        self.param_groups = [AliasedGroup(group, names) if names else group for group, names in named]
         self._ready(skipped)
 
 

@@ -19,7 +19,7 @@ from torch.optim import optimizer as torch_optimizer
 from downslope.language.formula import Range, check_number
 from downslope.language.program import Program
 from downslope.rule import Rule
-from downslope.training.settings import Settings
+from downslope.training.settings import Settings, without
 
 Group = dict[str, Any]
 
@@ -57,7 +57,8 @@ class Shared:
             scaled: Whether gradients are multiplied by a scale, for clipping or because they come scaled.
         """
         besides = {name for name, on in (("max_norm", scaled), ("maximize", maximize)) if on}
-        return Settings(rule, flags, self.options | besides, self.stored_ahead and rule.ahead is not None)
+        options = without(self.options, {*rule.hyperparameters, *rule.flags}) | besides
+        return Settings(rule, flags, options, self.stored_ahead and rule.ahead is not None)
 
     def with_decay(self) -> Shared:
         """The same with the option `weight_decay`."""
@@ -139,7 +140,7 @@ class Reader:
         self._pick = pick
         seen = self._pick(group)
         flat = [part for value in seen for part in (value if isinstance(value, tuple) else [value])]
-        self.fixed = all(value is None or isinstance(value, (int, float, str, np.generic)) for value in flat)
+        self.fixed = all(value is None or isinstance(value, (int, float, str, np.generic, Rule)) for value in flat)
         self._seen = seen
 
     def read(self, group: Group) -> GroupSettings:

@@ -6,7 +6,7 @@ import collections
 import copy
 import itertools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -249,11 +249,18 @@ def check_members(group: Group, storage: Storage) -> None:
         check_storage(storage, [tensor for tensor in tensors if tensor.requires_grad])
 
 
-def merged_groups(groups: Sequence[Group], saved: Sequence[Any]) -> list[Group]:
+def merged_groups(
+    groups: Sequence[Group], saved: Sequence[Any], admitted: Callable[[int, Group, Group], Group]
+) -> list[Group]:
     """The groups with the settings of saved ones; what an older or another optimizer did not save stays as it is.
 
+    Args:
+        groups: The groups.
+        saved: The saved ones.
+        admitted: What is taken of a saved group: called with its number, itself and the group here.
+
     Raises:
-        ValueError: There are others groups, or groups of other sizes.
+        ValueError: There are others groups, or groups of other sizes, or one is not admitted.
     """
     if len(saved) != len(groups):
         raise ValueError(f"the state_dict has {len(saved)} parameter group(s), this optimizer {len(groups)}")
@@ -264,7 +271,8 @@ def merged_groups(groups: Sequence[Group], saved: Sequence[Any]) -> list[Group]:
                 f"group {k} of the state_dict has {len(other['params'])} parameter(s), that of this optimizer "
                 f"{len(group['params'])}; load it into an optimizer for the same model, made in the same way"
             )
-        theirs = {name: value for name, value in copy.deepcopy(dict(other)).items() if name not in OF_TORCH}
+        settings = copy.deepcopy(admitted(k, dict(other), group))
+        theirs = {name: value for name, value in settings.items() if name not in OF_TORCH}
         merged.append({**group, **theirs, "params": group["params"]})
     return merged
 

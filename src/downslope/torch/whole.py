@@ -41,8 +41,8 @@ def check_whole(program: Program, params: Iterable[Any], storage: Storage, names
         if any(placement.is_shard() or placement.is_partial() for placement in getattr(p, "placements", ())):
             raise ValueError(
                 f"the parameter {name} is shared out over processes (a DTensor), of which each would take its shard "
-                f"for the whole; {program.name} goes by whole tensors. Keep it whole, or give it to a second "
-                "optimizer, with a rule that treats each weight by itself, such as downslope.adamw"
+                f"for the whole; {program.name} goes by whole tensors. Keep it whole, or put it into a group "
+                "of a rule that treats each weight by itself, such as downslope.adamw"
             )
         if p.is_complex() and program.of_matrices:
             raise ValueError(

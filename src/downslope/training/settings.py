@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from downslope.language.formula import check_number, unknown
-from downslope.language.options import CHOICES, FIXED, NAMES, NUMBERS, compose, stored_point
+from downslope.language.options import AFTER, BEFORE, CHOICES, FIXED, NAMES, NUMBERS, compose, stored_point
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
@@ -191,6 +191,21 @@ def wanted(options: Mapping[str, Any]) -> set[str]:
         if name in CHOICES and not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{name}={value!r}: give True or False")
     return {name for name, value in options.items() if (value if name in CHOICES else value is not None)}
+
+
+def without(options: frozenset[str], own: Collection[str]) -> frozenset[str]:
+    """Options of several rules without those that one of them has itself, and without what says how to apply these.
+
+    Args:
+        options: The names of the options around all of them.
+        own: The rule's own hyperparameters and flags.
+
+    Example:
+        >>> sorted(without(frozenset({"weight_decay", "decoupled", "averaging"}), {"lr", "weight_decay"}))
+        ['averaging']
+    """
+    left = options.intersection(own)
+    return options - left - {each.option for each in (*BEFORE, *AFTER) if not left.isdisjoint(each.numbers)}
 
 
 @functools.lru_cache(maxsize=256)

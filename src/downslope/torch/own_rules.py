@@ -1,0 +1,72 @@
+"""Parameter groups with a rule of their own: `{"params": matrices, "rule": downslope.muon, "lr": 0.02}`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch.optim import optimizer as torch_optimizer
+
+from downslope.language.options import NUMBERS
+from downslope.rule import Rule
+from downslope.torch.settings import CARRIED, Group
+
+FOR_ALL = ("maximize", *CARRIED)
+"""What groups have besides the hyperparameters of their rule, unless they say otherwise."""
+
+
+def rule_of(group: Mapping[str, Any], usual: Rule | None) -> Rule:
+    """The rule of a group: its own, else the one of the whole optimizer.
+
+    Raises:
+        TypeError: There is none, or it is something else.
+    """
+    rule = group.get("rule", usual)
+    if rule is None:
+        raise TypeError(
+            "a parameter group has no rule, and there is none for the whole optimizer; give the group one, such as "
+            "{'params': ..., 'rule': downslope.adamw}, or the optimizer"
+        )
+    if not isinstance(rule, Rule):
+        raise TypeError(f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule")
+    return rule
+
+
+def beginning(rule: Rule, usual: Rule | None, defaults: Group, options: Collection[str]) -> Group:
+    """What a group has where it says nothing.
+
+    Args:
+        rule: Its rule. If that is its own, it begins with that rule's defaults: what the optimizer was given for its
+            own rule is not meant for another one.
+        usual: The rule of the whole optimizer.
+        defaults: What a group has of that rule.
+        options: The names of the options around all rules, which are meant for all groups.
+    """
+    if rule is usual:
+        return defaults
+    own = {**rule.hyperparameters, **rule.flags}
+    found = {name: torch_optimizer.required if value is None else value for name, value in own.items()}
+    taken = () if usual is None else (*usual.hyperparameters, *usual.flags)
+    for name in (name for name in NUMBERS if name in options):
+        found[name] = found.get(name, 0.0) if name in taken else defaults[name]
+    return found | {name: defaults[name] for name in FOR_ALL if name in defaults}
+
+
+def with_names(group: Group, usual: Rule | None) -> Group:
+    """A group as a state_dict holds it: with the name of its rule."""
+    return {**group, "rule": rule_of(group, usual).name}
+
+
+def refuse_another(k: int, saved: Mapping[str, Any], group: Group, usual: Rule | None) -> Group:
+    """A saved group without its rule, which is made sure to be that of the group here.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    theirs, own = saved.get("rule"), rule_of(group, usual)
+    if theirs is not None and theirs != own.name:
+        raise ValueError(
+            f"group {k} of the state_dict was trained by {theirs}, that of this optimizer is by {own.name}, which "
+            "would take its states for something else; give it that rule, or load another state_dict"
+        )
+    return {name: value for name, value in saved.items() if name != "rule"}
