@@ -33,6 +33,7 @@ BELOW = {
     "lab.workers": {"lab.engines", "lab.races", "lab.keeping", "lab.subjects", "lab.workers", "extras"},
     "lab.report": {"lab.problems", "lab.engines", "lab.races", "lab.report", "dialects", "recipes", "pages", "files"}
     | {"version"},
+    "lab.exports": {"lab.engines", "lab.races", "lab.exports", "extras"},
     "files": set(),
     "printable": set(),
     "extras": set(),

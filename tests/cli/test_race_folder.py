@@ -78,6 +78,9 @@ def test_a_race_that_was_stopped_says_how_to_go_on_and_goes_on_from_anywhere(rac
     assert "were there and were not trained again" in done.output
     assert numbers(tmp_path / "race.json") == numbers(tmp_path / "whole.json")
     assert read_race(tmp_path / "report.race").verdict == read_race(tmp_path / "whole").verdict
+    exported = CliRunner().invoke(app, ["export", str(tmp_path / "report.race"), "--to", "optuna"])
+    assert exported.output == f"Written for optuna: {tmp_path / 'report.race.optuna.log'}\n"
+    assert (tmp_path / "report.race.optuna.log").is_file()
     ended = show(tmp_path / "report.race")
     assert read_race(tmp_path / "whole").verdict in ended.output
     count = len(kept_runs(tmp_path / "whole"))

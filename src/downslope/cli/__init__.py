@@ -17,6 +17,7 @@ import typer
 
 from downslope.cli.convert import convert
 from downslope.cli.ending import speak_any_locale
+from downslope.cli.export import export
 from downslope.cli.play import play
 from downslope.cli.race import race
 from downslope.cli.rules import rules
@@ -36,6 +37,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Show the versi
 
 app.command()(race)
 app.command()(show)
+app.command()(export)
 app.command()(walk)
 app.command()(play)
 app.command()(convert)

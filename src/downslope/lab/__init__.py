@@ -14,6 +14,7 @@ require("downslope.lab", "lab", ["jax", "scipy", "sklearn", "polars", "plotly", 
 from downslope.lab.dry_run import foresee
 from downslope.lab.engines.own_run import OwnRun
 from downslope.lab.engines.protocol import Run
+from downslope.lab.exports.export import export
 from downslope.lab.problems.builtin import PROBLEMS, load_problem
 from downslope.lab.problems.columns import DataError
 from downslope.lab.problems.from_table import load_table
@@ -33,6 +34,7 @@ __all__ = [
     "Race",
     "RuleResult",
     "Run",
+    "export",
     "foresee",
     "load_problem",
     "load_table",

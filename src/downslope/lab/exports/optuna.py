@@ -1,0 +1,54 @@
+"""A race as a study of Optuna."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from downslope.lab.engines.protocol import Run
+from downslope.lab.exports.told import steps_of
+from downslope.lab.races.results import Race
+from downslope.lab.races.statistics import geometric_mean
+
+
+def write(race: Race, place: str) -> None:
+    """Write a journal with one study; see `downslope.lab.export`."""
+    optuna: Any = importlib.import_module("optuna")
+    journal: Any = importlib.import_module("optuna.storages.journal")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(journal.JournalFileBackend(place))
+    study = optuna.create_study(storage=storage, study_name=race.title, direction="minimize")
+    study.set_user_attr("verdict", race.verdict)
+    rates = [run.lr for result in race.rules for run in result.tuning]
+    distributions = {
+        "rule": optuna.distributions.CategoricalDistribution([result.rule for result in race.rules]),
+        "lr": optuna.distributions.FloatDistribution(min(rates, default=1.0), max(rates, default=1.0), log=True),
+    }
+    for result in race.rules:
+        for lr in sorted({run.lr for run in result.tuning}):
+            runs = [run for run in result.tuning if run.lr == lr]
+            attributes: dict[str, Any] = {f"final loss, seed {run.seed}": run.final_loss for run in runs}
+            if lr == result.best_lr and result.loss is not None:
+                attributes["loss on the reporting seeds"] = result.loss.estimate
+            study.add_trial(
+                optuna.create_trial(
+                    params={"rule": result.rule, "lr": lr},
+                    distributions=distributions,
+                    value=_mean([run.final_loss for run in runs]),
+                    intermediate_values=_means(race, runs),
+                    user_attrs={**attributes, **result.hyperparameters},
+                )
+            )
+
+
+def _means(race: Race, runs: Sequence[Run]) -> dict[int, float]:
+    """The mean losses while runs train, by step, where all of them have one."""
+    by_step = [dict(zip(steps_of(race, run), run.valid_loss, strict=True)) for run in runs]
+    shared = sorted(set.intersection(*map(set, by_step)))
+    return {step: _mean([losses[step] for losses in by_step]) for step in shared}
+
+
+def _mean(losses: Sequence[float]) -> float:
+    return geometric_mean(losses) if all(map(math.isfinite, losses)) else math.inf

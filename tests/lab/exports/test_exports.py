@@ -1,0 +1,116 @@
+import contextlib
+import dataclasses
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from downslope.lab import export
+from downslope.lab.races.statistics import geometric_mean
+from race_fixture import make_race
+
+RACE = make_race(("sgd", "adam"), epochs=5, tuning_seeds=2, verdict_seeds=2)
+
+
+def runs_of(race):
+    return [run for result in race.rules for run in (*result.tuning, *result.verdict)]
+
+
+def test_tensorboard_reads_every_loss_and_setting(tmp_path):
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub import errors
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    def events(path):
+        reader = PyRecordReader_New(str(path))
+        with contextlib.suppress(errors.OutOfRangeError):
+            while True:
+                reader.GetNext()
+                yield Event.FromString(reader.record())
+
+    names = ("../\u2028sgd", "..  sgd")
+    rules = [
+        dataclasses.replace(
+            result,
+            rule=name,
+            tuning=tuple(dataclasses.replace(run, rule=name) for run in result.tuning),
+            verdict=tuple(dataclasses.replace(run, rule=name) for run in result.verdict),
+        )
+        for result, name in zip(RACE.rules, names, strict=True)
+    ]
+    race = dataclasses.replace(RACE, rules=tuple(rules))
+    export(race, "tensorboard", tmp_path / "events")
+    assert [path.name for path in tmp_path.iterdir()] == ["events"]
+    found = {}
+    for path in (tmp_path / "events").rglob("events.out.tfevents.*"):
+        curves, told = {}, {}
+        for event in events(path):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "hparams":
+                    data = HParamsPluginData.FromString(value.metadata.plugin_data.content)
+                    told |= {
+                        key: getattr(one, one.WhichOneof("kind"))
+                        for key, one in data.session_start_info.hparams.items()
+                    }
+                else:
+                    curves.setdefault(value.tag, []).append((event.step, value.simple_value))
+        found[told["rule"], told["lr"], int(told["seed"])] = curves
+    assert found.keys() == {(run.rule, run.lr, run.seed) for run in runs_of(race)}
+    for run in runs_of(race):
+        curves = found[run.rule, run.lr, run.seed]
+        assert curves["valid_loss"] == [(17 * k, np.float32(loss)) for k, loss in enumerate(run.valid_loss)]
+        assert curves["final_loss"] == [(85, np.float32(run.final_loss))]
+        assert ("test_loss" in curves) == (run.phase == "verdict")
+
+
+def test_a_study_of_optuna_has_a_trial_for_each_rule_and_learning_rate(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    export(RACE, "optuna", tmp_path / "race.log")
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "race.log"))
+    study = optuna.load_study(study_name=RACE.title, storage=optuna.storages.JournalStorage(backend))
+    assert study.user_attrs == {"verdict": RACE.verdict}
+    assert len(study.trials) == 2 * len(RACE.learning_rates)
+    means = {}
+    for result in RACE.rules:
+        for lr in RACE.learning_rates:
+            losses = [run.final_loss for run in result.tuning if run.lr == lr]
+            means[result.rule, lr] = math.inf if math.inf in losses else geometric_mean(losses)
+    assert math.inf in means.values()
+    assert {(trial.params["rule"], trial.params["lr"]): trial.value for trial in study.trials} == means
+    assert study.best_trial.params["lr"] in [result.best_lr for result in RACE.rules]
+    assert all(list(trial.intermediate_values) == [0, 17, 34, 51, 68, 85] for trial in study.trials)
+    assert all(trial.intermediate_values[85] == trial.value for trial in study.trials)
+
+
+def test_mlflow_has_a_run_for_each_run_below_one_for_the_race(tmp_path):
+    mlflow = pytest.importorskip("mlflow")  # it is large, and no part of what tests need
+    few = tuple(dataclasses.replace(one, tuning=one.tuning[-3:], verdict=one.verdict[:1]) for one in RACE.rules)
+    race = dataclasses.replace(RACE, rules=few)
+    export(race, "mlflow", tmp_path / "race.db")
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'race.db'}")
+    (experiment,) = client.search_experiments(filter_string=f"name = '{RACE.title}'")
+    found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert found.pop("race").data.tags["verdict"] == RACE.verdict
+    assert len(found) == len(runs_of(race))
+    for run in runs_of(race):
+        one = found[f"{run.rule} lr={run.lr:g} {run.phase} {run.seed}"]
+        assert one.data.params.items() >= {"lr": str(run.lr), "seed": str(run.seed), "rule": run.rule}.items()
+        assert one.info.status == ("FINISHED" if run.diverged_at is None else "FAILED")
+        losses = [(metric.step, metric.value) for metric in client.get_metric_history(one.info.run_id, "valid_loss")]
+        finite = [(17 * k, loss) for k, loss in enumerate(run.valid_loss) if math.isfinite(loss)]
+        assert sorted(losses)[: len(finite)] == finite
+
+
+def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="to='wandb': give 'tensorboard', 'mlflow', 'optuna'"):
+        export(RACE, "wandb", tmp_path / "race")
+    (tmp_path / "race.log").write_text("mine")
+    with pytest.raises(ValueError, match=r"race.log is there already; give a new name"):
+        export(RACE, "optuna", tmp_path / "race.log")
+    assert (tmp_path / "race.log").read_text() == "mine"
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r'needs optuna, which is not installed: pip install "downslope\[optuna\]"'):
+        export(RACE, "optuna", tmp_path / "other.log")
+    assert [path.name for path in tmp_path.iterdir()] == ["race.log"]
