@@ -27,7 +27,7 @@ BELOW = {
     "lab.problems": {"lab.problems", "files", "extras", "printable"},
     "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "training", "backends"}
     | {"numpy", "torch", "keras", "optax"},
-    "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "dialects", "version"},
+    "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "dialects", "recipes"} | {"version"},
     "lab.keeping": {"lab.engines", "lab.races", "lab.keeping", "language", "backends", "files", "version"},
     "lab.subjects": {"lab.problems", "lab.engines", "lab.races", "lab.keeping", "lab.subjects"},
     "lab.workers": {"lab.engines", "lab.races", "lab.keeping", "lab.subjects", "lab.workers", "extras"},

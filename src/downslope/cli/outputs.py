@@ -49,7 +49,7 @@ def write_outputs(race: Race, out: Path, json: Path | None, csv: Path | None, co
     wanted: list[tuple[str, Path | None, Callable[[], str]]] = [
         ("Report", out, lambda: report_page(race)),
         ("Numbers", json, lambda: f"{race.to_json()}\n"),
-        ("Runs", csv, lambda: race.runs().write_csv()),
+        ("Runs", csv, lambda: race.runs.write_csv()),
     ]
     failed = ""
     for what, path, text in wanted:

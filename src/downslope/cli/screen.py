@@ -25,7 +25,7 @@ from downslope.lab.races.results import Race
 from downslope.lab.races.scope import earlier, holds_for
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tries import best_after, few_tries
-from downslope.lab.report.code import advised, in_use, kept, lines, scheduled
+from downslope.lab.report.code import in_use, kept, lines, scheduled
 from downslope.lab.ticker import Ticker
 from downslope.printable import printable
 
@@ -96,7 +96,7 @@ class Screen:
 
     def _show_use(self, race: Race) -> None:
         """Print what to use now, as a line to paste; and what is reached by somebody who tries less."""
-        result = advised(race)
+        result = race.advised
         if result is not None and (advice := kept(result)):
             self._print(f"\n{printable(advice)}")
         elif result is not None and (found := lines(result, in_use(race))):

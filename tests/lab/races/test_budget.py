@@ -171,7 +171,7 @@ def test_a_table_keeps_to_the_time_with_fewer_epochs_if_need_be_and_to_what_was_
     (foreseen,) = (event.foreseen for event in events if isinstance(event, Stage) and event.foreseen)
     assert f"{found.epochs} of 12 epochs" in foreseen.chosen
     assert foreseen.runs == 3 + 6
-    sizes = len(report_page(found)), len(found.to_json()), len(found.runs().write_csv())
+    sizes = len(report_page(found)), len(found.to_json()), len(found.runs.write_csv())
     for expected, size in zip(foreseen.disk, sizes, strict=True):
         assert expected == pytest.approx(size, rel=0.5)
 

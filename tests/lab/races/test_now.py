@@ -18,7 +18,7 @@ from downslope.lab import Race, race
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.protocol import Entry
 from downslope.lab.now import entrant_now
-from downslope.lab.report.code import advised, in_use, lines
+from downslope.lab.report.code import in_use, lines
 from downslope.lab.report.page import report_page
 
 STEPS = 60
@@ -113,7 +113,7 @@ def test_the_verdict_begins_with_what_is_saved(result):
 
 
 def test_the_line_to_paste_is_of_the_rule_that_saves_and_works(result):
-    best = advised(result)
+    best = result.advised
     assert best.rule == result.verdict.split()[0]
     (line,) = lines(best, ["torch"])
     assert line == f"optimizer = downslope.torch.{best.rule.upper() if best.rule == 'sgd' else 'Adam'}(" + (
@@ -131,11 +131,11 @@ def test_what_is_not_shown_to_save_is_not_advised(result):
 
     rules = tuple(dataclasses.replace(one, against_now=undecided(one)) for one in result.rules)
     kept = dataclasses.replace(result, rules=rules)
-    assert advised(kept).rule == "now"
+    assert kept.advised.rule == "now"
     page = report_page(kept)
     assert "Keep what you have: PyTorch&#x27;s SGD, lr 0.01. No rule is shown to save steps" in page
     assert '<button type="button" class="copy"' not in page
-    assert advised(dataclasses.replace(result, interrupted=True)) is None
+    assert dataclasses.replace(result, interrupted=True).advised is None
 
 
 def test_now_is_no_rule_that_is_tuned(result):
@@ -144,7 +144,7 @@ def test_now_is_no_rule_that_is_tuned(result):
     page = report_page(result)
     assert "PyTorch&#x27;s SGD" in page
     assert "% of the steps" in page
-    assert f"{advised(result).rule} saves steps against what you have. Here it is" in page
+    assert f"{result.advised.rule} saves steps against what you have. Here it is" in page
     assert "lr = 0.01 (as it is)" in page
     assert "at a constant learning rate this was not raced" not in page
     assert f"With the schedule cosine over {STEPS} steps; at a constant learning rate this was not raced." in (

@@ -73,7 +73,7 @@ def test_the_default_is_shown_and_chosen_only_if_it_is_on_the_grid():
 
 def test_a_race_is_kept_whole(result):
     assert Race.from_json(result.to_json()) == result
-    table = result.runs()
+    table = result.runs
     assert set(table["train_loss"]) == {None}
     assert table["cause"].null_count() == len(table)
 
@@ -116,7 +116,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on_before_ones_eyes(monkeypa
     assert "failed otherwise than by diverging</summary>" in page
     assert re.search(r"<small>\d of \d failed</small>", page)
     assert re.search(r"<small>\d of \d diverged</small>", page)  # of sgd, where it did
-    assert set(found.runs()["cause"]) == {None, "MemoryError: all gone"}
+    assert set(found.runs["cause"]) == {None, "MemoryError: all gone"}
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 import dataclasses
 import json
 import math
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+import downslope
 from downslope.lab import Race
 from downslope.lab.races.comparison import Interval
-from race_fixture import interrupt, make_race
+from race_fixture import GRID, interrupt, make_race
 
 RACES = {
     "finished": make_race(("sgd", "adam")),
@@ -107,12 +110,34 @@ def test_what_is_no_race_is_refused(text):
         Race.from_json(text)
 
 
-def test_a_notebook_shows_the_verdict_and_the_rules_and_names_stay_what_they_are():
+def test_a_notebook_shows_the_verdict_the_canyon_and_the_rules_and_names_stay_what_they_are():
     race = make_race(("sgd", "adam"))
-    named = dataclasses.replace(race.rules[1], rule="<b>*my_rule*|</b>")
-    shown = dataclasses.replace(race, rules=(race.rules[0], named))._repr_markdown_()
-    assert shown.startswith(f"**{race.verdict}**".replace("[", r"\[").replace("]", r"\]"))
-    assert r"| \<b\>\*my\_rule\*\|\</b\> | 0.00464 |" in shown
-    lines = shown.splitlines()
-    assert lines[-2].startswith("| ")
-    assert len(lines[lines.index("|---|---|---|") :]) == 3
+    name = "<b>*my_rule*|</b>"
+    shown = dataclasses.replace(
+        race, rules=(race.rules[0], dataclasses.replace(race.rules[1], rule=name))
+    )._repr_html_()
+    root = ElementTree.fromstring(shown)
+    assert root.find("p/strong").text == race.verdict
+    first = ["".join(cell.itertext()) for cell in root.find("table/tbody/tr")]  # the lowest
+    loss = race.rules[1].loss
+    assert first == [f"● {name}", "0.00464", f"{loss.estimate:.3g} [{loss.low:.3g}, {loss.high:.3g}]"]
+    paths = list(root.iterfind("svg/path"))
+    lines = {path.find("title").text: path.get("d") for path in paths if path.find("title") is not None}
+    finite = [sum(map(math.isfinite, result.medians(race.tuning_seeds).values())) for result in race.rules]
+    assert [len(re.findall("[ML]", lines[rule])) for rule in ("sgd", name)] == finite
+    crosses = [path for path in paths if path.get("d").endswith("l8 8m-8 0l8 -8")]
+    assert len(crosses) == 2 * len(GRID) - sum(finite) > 0
+    nothing = ElementTree.fromstring(make_race(everything_diverges=True)._repr_html_())
+    assert nothing.find("svg") is None
+
+
+def test_what_a_race_recommends_is_a_recipe():
+    race = make_race(("sgd", "adam"))
+    sgd = dataclasses.replace(race.rules[0], formula=downslope.sgd.latex())
+    assert dataclasses.replace(race, rules=(sgd,)).recommend() == downslope.Recipe(downslope.sgd, lr=sgd.best_lr)
+    with pytest.raises(ValueError, match=r"adam at lr 0\.00464\d* is recommended, but that is no rule of downslope's"):
+        race.recommend()
+    with pytest.raises(ValueError, match="recommends nothing: it was stopped before its end"):
+        interrupt(race).recommend()
+    with pytest.raises(ValueError, match="recommends nothing: no rule got to the end"):
+        make_race(everything_diverges=True).recommend()

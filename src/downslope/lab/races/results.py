@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
+import statistics
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from downslope.dialects import DIALECTS, full_name
 from downslope.lab.engines.protocol import LATER, Run
 from downslope.lab.races import comparison, store
 from downslope.lab.races.budget import Spent
 from downslope.lab.races.comparison import Comparison, Interval
+from downslope.lab.races.notebook import shown
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.statistics import standing
 from downslope.lab.races.why import Why
+from downslope.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     import polars as pl
@@ -58,6 +62,25 @@ class RuleResult:
     tuned: bool = field(default=True, metadata=LATER)  # False: it was raced at the learning rate it came with
     default_lr: float | None = field(default=None, metadata=LATER)  # None: it has none, or was not run at it
     default_loss: float | None = field(default=None, metadata=LATER)  # geometric mean over the tuning seeds
+
+    def medians(self, seeds: Collection[int]) -> dict[float, float]:
+        """The median final loss of the tuning runs of some seeds, by learning rate; infinite where half diverged."""
+        finals: dict[float, list[float]] = {}
+        for run in self.tuning:
+            if run.seed in seeds:
+                finals.setdefault(run.lr, []).append(run.final_loss)
+        return {lr: statistics.median(losses) for lr, losses in sorted(finals.items())}
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The rule at its best learning rate, as a recipe; None of a rule that is not downslope's, or without one."""
+        forms = (rule for dialect in DIALECTS.values() for rule in dialect.rules.values())
+        rule = next((form for form in forms if full_name(form) == self.rule), None)
+        flags = {name: value for name, value in self.hyperparameters.items() if isinstance(value, bool)}
+        if rule is None or self.best_lr is None or rule.latex(**flags) != self.formula:
+            return None
+        settings: dict[str, Any] = dict(self.hyperparameters)
+        return Recipe(rule, lr=self.best_lr, **settings)
 
 
 @dataclass(frozen=True)
@@ -145,17 +168,69 @@ class Race:
         levels = (one.loss.level for one in self.rules if one.loss is not None)
         return next((level for level in levels if not math.isnan(level)), None)
 
-    def _repr_markdown_(self) -> str:
-        """What a notebook shows: the verdict, what is to be borne in mind, and the rules from the lowest loss on."""
-        rows = [f"| | best lr | {self.loss_name} |", "|---|---|---|"]
+    @property
+    def lowest(self) -> RuleResult | None:
+        """The rule that ended lowest in a race run to its end; None where it was stopped or every run diverged."""
+        first = None if self.interrupted else next(iter(self.ranked), None)
+        done = first is not None and first.best_lr is not None and first.finished_loss is not None
+        return first if first is not None and done and math.isfinite(first.finished_loss or 0.0) else None
+
+    @property
+    def advised(self) -> RuleResult | None:
+        """The rule to use: the one that ended lowest, or what people have now unless a rule is shown to save steps.
+
+        None as for `lowest`.
+        """
+        best, now = self.lowest, self.now
+        if best is None or now is None:
+            return best
+        others = [result for result in self.ranked if result.tuned and result.against_now is not None]
+        saves = others and others[0].against_now is not None and others[0].against_now.outcome == "first"
+        return others[0] if saves else now
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, what is to be borne in mind, the canyon, and the rules."""
+        rows = []
         for one in self.ranked:
             lr = "none" if one.best_lr is None else f"{one.best_lr:.3g}"
             loss = "" if one.loss is None else f"{one.loss.estimate:.3g}"
             if one.loss is not None and not math.isnan(one.loss.low):
                 loss += f" [{one.loss.low:.3g}, {one.loss.high:.3g}]"
-            rows.append(f"| {_plain(one.rule)} | {lr} | {loss} |")
-        said = [f"**{_plain(self.verdict)}**", *map(_plain, self.cautions)]
-        return "\n\n".join([*said, "\n".join(rows)])
+            rows.append((one.rule, lr, loss))
+        finals = {one.rule: one.medians(self.tuning_seeds) for one in self.rules}
+        firsts = [run.valid_loss[0] for one in self.rules for run in one.tuning if math.isfinite(run.valid_loss[0])]
+        said = (self.verdict or "The race was stopped before a verdict.", *self.cautions)
+        return shown(said, self.loss_name, rows, finals, statistics.median(firsts) if firsts else math.inf)
+
+    def recommend(self) -> Recipe:
+        """The rule to use, with its best learning rate and all of its settings, as a recipe.
+
+        The rule that ended lowest; but what you have now, if that was raced and no rule is shown to save steps.
+
+        Returns:
+            A recipe: `downslope.convert(result.recommend(), "torch").snippet()` is the code for PyTorch.
+
+        Raises:
+            ValueError: The race was stopped, every run diverged, or the rule is none of downslope's.
+
+        Example:
+            >>> import downslope, downslope.lab
+            >>> result = downslope.lab.race(
+            ...     "parabola", [downslope.sgd], learning_rates=[0.1], tuning_seeds=1, verdict_seeds=1
+            ... )
+            >>> result.recommend()
+            Recipe(sgd, lr=0.1)
+        """
+        result = self.advised
+        if result is None:
+            why = "it was stopped before its end" if self.interrupted else "no rule got to the end of its runs"
+            raise ValueError(f"The race recommends nothing: {why}.")
+        recipe = result.recipe
+        if recipe is None:
+            raise ValueError(
+                f"{result.rule} at lr {result.best_lr:g} is recommended, but that is no rule of downslope's."
+            )
+        return recipe
 
     def to_json(self) -> str:
         """The whole race as one JSON object, every run included; `Race.from_json` gives back an equal race.
@@ -175,6 +250,7 @@ class Race:
         """
         return store.from_json(text, cls)
 
+    @property
     def runs(self) -> pl.DataFrame:
         """All runs as a table with one row each, as `downslope race --csv` writes it.
 
@@ -186,8 +262,3 @@ class Race:
             where a run has none).
         """
         return store.runs_table(run for result in self.rules for run in (*result.tuning, *result.verdict))
-
-
-def _plain(text: str) -> str:
-    """A text in which Markdown and HTML find nothing to do."""
-    return re.sub(r"([\\`*_{}\[\]<>#|$&~])", r"\\\1", text)

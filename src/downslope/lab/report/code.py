@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Iterable
-from typing import Any
 
-from downslope.dialects import DIALECTS, full_name
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.scope import trained
 from downslope.recipes.conversion import convert
@@ -15,28 +12,6 @@ from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import native, with_downslope
 
 FRAMEWORKS = {"torch": "PyTorch", "keras": "Keras", "optax": "Optax", "note": "NumPy"}
-
-
-def lowest(race: Race) -> RuleResult | None:
-    """The rule that ended lowest in a race run to its end; None where it was stopped or every run diverged."""
-    if race.interrupted:
-        return None
-    first = next(iter(race.ranked), None)
-    done = first is not None and first.best_lr is not None and first.finished_loss is not None
-    return first if first is not None and done and math.isfinite(first.finished_loss or 0.0) else None
-
-
-def advised(race: Race) -> RuleResult | None:
-    """The rule to use: the one that ended lowest, or what people have now unless a rule is shown to save steps.
-
-    None as for `lowest`.
-    """
-    best, now = lowest(race), race.now
-    if best is None or now is None:
-        return best
-    others = [result for result in race.ranked if result.tuned and result.against_now is not None]
-    saves = others and others[0].against_now is not None and others[0].against_now.outcome == "first"
-    return others[0] if saves else now
 
 
 def in_use(race: Race) -> list[str]:
@@ -53,7 +28,7 @@ def lines(result: RuleResult, frameworks: Iterable[str]) -> list[str]:
     The line has `model` (PyTorch) or `params` (NumPy) from its surroundings. There is none of a rule that is not
     downslope's.
     """
-    recipe = _recipe(result)
+    recipe = result.recipe
     if recipe is None:
         return []
     return [f"optimizer = {_line(recipe, framework)}" for framework in frameworks]
@@ -85,16 +60,5 @@ def _line(recipe: Recipe, framework: str) -> str:
 
 def snippets(result: RuleResult) -> dict[str, str]:
     """Code by framework for a rule of downslope; none for others, which cannot be imported from anywhere."""
-    recipe = _recipe(result)
+    recipe = result.recipe
     return {} if recipe is None else {name: convert(recipe, to).snippet() for to, name in FRAMEWORKS.items()}
-
-
-def _recipe(result: RuleResult) -> Recipe | None:
-    """The recipe of a rule of downslope at its best learning rate; None of others."""
-    forms = (rule for dialect in DIALECTS.values() for rule in dialect.rules.values())
-    rule = next((form for form in forms if full_name(form) == result.rule), None)
-    flags = {name: value for name, value in result.hyperparameters.items() if isinstance(value, bool)}
-    if rule is None or result.best_lr is None or rule.latex(**flags) != result.formula:
-        return None
-    settings: dict[str, Any] = dict(result.hyperparameters)
-    return Recipe(rule, lr=result.best_lr, **settings)
