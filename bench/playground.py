@@ -2,7 +2,8 @@
 
     python bench/playground.py [--rounds 5] [--json playground.json]
 
-- From the beginning of its loading to the first line that is drawn on a canvas, in a page of its own each time.
+- From the beginning of its loading to the first line that is drawn on a canvas, in a page of its own each time, and
+  what the page's thread used of the processor until it was loaded.
 - Ten walkers of 5,000 steps whose start is dragged, with the canyon on: the script's time in each frame, for what is
   changed and for what is drawn, by `performance.now()`; and so with a processor that is made four times as slow.
 
@@ -42,6 +43,19 @@ DRAG = """(frames) => new Promise((done) => {
     move(0); })"""
 
 
+def used(session: Any) -> float:
+    """The milliseconds that a page's thread has used of the processor."""
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return next(1000 * float(each["value"]) for each in metrics if each["name"] == "ThreadTime")
+
+
+def watched(page: Any) -> Any:
+    """A session that is told what a page uses."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    return session
+
+
 def drag(page: Any, session: Any, tracing: Any, slower: int) -> tuple[list[float], list[float], float]:
     """The milliseconds of each frame; what its script, and the page's thread per frame, used of the processor."""
     events: list[dict[str, Any]] = []
@@ -50,16 +64,12 @@ def drag(page: Any, session: Any, tracing: Any, slower: int) -> tuple[list[float
     tracing.on("Tracing.dataCollected", collect)
     tracing.on("Tracing.tracingComplete", end)
 
-    def used() -> float:
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return next(1000 * float(each["value"]) for each in metrics if each["name"] == "ThreadTime")
-
     session.send("Emulation.setCPUThrottlingRate", {"rate": slower})
     config = {"includedCategories": ["blink"], "excludedCategories": ["*"]}
     tracing.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": config})
-    before = used()
+    before = used(session)
     costs = page.evaluate(DRAG, FRAMES)
-    thread = (used() - before) / FRAMES
+    thread = (used(session) - before) / FRAMES
     session.send("Emulation.setCPUThrottlingRate", {"rate": 1})
     tracing.send("Tracing.end")
     while not ended:
@@ -79,6 +89,7 @@ def main() -> None:
 
     text = written()
     opening: list[float] = []
+    loading: list[float] = []
     frames: dict[int, list[float]] = {1: [], 4: []}
     scripts: dict[int, list[float]] = {1: [], 4: []}
     threads: dict[int, list[float]] = {1: [], 4: []}
@@ -88,8 +99,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
         page.goto(file.as_uri() + LINK)
-        session = page.context.new_cdp_session(page)
-        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        session = watched(page)
         tracing = browser.new_browser_cdp_session()
         drag(page, session, tracing, 1)  # until it is compiled
         for _ in range(arguments.rounds):
@@ -100,11 +110,16 @@ def main() -> None:
                 threads[slower].append(used)
             fresh = browser.new_page(viewport={"width": 1440, "height": 900})
             fresh.add_init_script(FIRST_LINE)
+            opened = watched(fresh)
             fresh.goto(file.as_uri())
+            loading.append(used(opened))
             opening.append(fresh.evaluate("new Promise(done => setTimeout(() => done(window.firstLine), 300))"))
             fresh.close()
         browser.close()
-    print(f"first line drawn after {statistics.median(opening):.0f} ms ({min(opening):.0f}–{max(opening):.0f})")
+    print(
+        f"first line drawn after {statistics.median(opening):.0f} ms ({min(opening):.0f}–{max(opening):.0f})", end="; "
+    )
+    print(f"loaded after {statistics.median(loading):.0f} ms of the processor")
     for slower, costs in frames.items():
         print("a frame of a drag: " if slower == 1 else f"the same, {slower} times as slow: ", end="")
         for kind, values in (("by the clock", costs), ("of the processor", scripts[slower])):
@@ -117,6 +132,7 @@ def main() -> None:
             "load": os.getloadavg(),
             "bytes": len(text.encode()),
             "opening": opening,
+            "loading": loading,
             "frames": frames,
             "scripts": scripts,
         }

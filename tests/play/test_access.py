@@ -94,6 +94,45 @@ def test_no_walker_is_told_by_its_colour_alone(playground, opened):
     assert len(set(marks)) == 10
 
 
+def test_no_way_is_pale(playground, opened):
+    """Old or new, a way has its walker's whole colour, which tests/pages/test_theme.py holds to 3:1 from the map."""
+    opened("surface=valley&steps=60&t=60&lr=0.1&rules=sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw")
+    drawn = playground.evaluate(
+        """new DOMParser().parseFromString(svg(), "image/svg+xml").querySelectorAll("path").values()
+        .map(path => [path.getAttribute("stroke"), path.getAttribute("opacity")]).toArray()"""
+    )
+    colours = playground.evaluate("walkers.map(w => colour(w.colour))")
+    assert len(set(colours)) == 7
+    for colour in colours:
+        own = [opacity for stroke, opacity in drawn if stroke == colour]
+        assert own == [None] * 3  # what lies behind, the last steps, and the line beside the name
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_it_fits_in_the_letters_of_whatever_font_there_is(playground, opened, sized, lang):
+    """None of those that it names: the browser takes its own, whose letters have other widths."""
+    opened(f"surface=rotated_valley&rules=schedule_free_adamw,optax.rmsprop_momentum&lang={lang}&turn=20")
+    named = playground.evaluate("getComputedStyle(document.body).fontFamily")
+    playground.evaluate(
+        "document.documentElement.style.setProperty('--mono', document.body.style.fontFamily = 'No-such-font')"
+    )
+    try:
+        assert playground.evaluate("getComputedStyle(document.body).fontFamily") == "No-such-font" != named
+        for width in (320, 768):
+            sized(width, 800)
+            playground.evaluate("draw()")
+            assert playground.evaluate("document.documentElement.scrollWidth") <= width
+            cut = (
+                "e => e.checkVisibility() && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)"
+            )
+            assert (
+                playground.evaluate(f"[...document.querySelectorAll('button')].filter({cut}).map(e => e.textContent)")
+                == []
+            )
+    finally:
+        playground.evaluate("[document.documentElement, document.body].forEach(e => e.removeAttribute('style'))")
+
+
 def test_it_moves_at_once_unless_nothing_is_to_move(playground, playground_file):
     other = playground.context.new_page()
     other.emulate_media(reduced_motion="reduce")
@@ -129,4 +168,19 @@ def test_touch_drags_the_start(playground, playground_file):
     box = phone.locator("#ground").bounding_box()
     phone.touchscreen.tap(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
     assert phone.evaluate("state.start") == pytest.approx([-5, 1.5], abs=0.1)
+    finger = context.new_cdp_session(phone)
+    for kind, place in (
+        ("touchStart", [-5, 1.5]),
+        ("touchMove", [-2, 0.5]),
+        ("touchMove", [5, -1.5]),
+        ("touchEnd", None),
+    ):
+        x, y = phone.evaluate(
+            "([x, y]) => { const { width, height, left, top } = ground.getBoundingClientRect();"
+            "const place = placed(surface, width, height)(x, y); return [left + place[0], top + place[1]]; }",
+            place or [0, 0],
+        )
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}] if place else []})
+    assert phone.evaluate("state.start") == pytest.approx([5, -1.5], abs=0.1)
+    assert phone.evaluate("scrollY") == 0
     context.close()

@@ -117,3 +117,18 @@ def test_links_of_lessons(opened):
     page.locator("#lessons a").first.click()
     opened.until("state.lesson === ''")
     assert page.evaluate("document.body.className") == ""
+
+
+def test_a_teacher_takes_parts_away(opened):
+    """What `hide` names is out of sight, and all else that is not inside of it stays."""
+    seen = """partsOf().filter(part =>
+        [...document.querySelectorAll(`[data-part="${part}"]`)].some(each => each.checkVisibility()))"""
+    opened("surface=valley")
+    parts = opened.page.evaluate("partsOf()")
+    assert opened.page.evaluate(seen) == parts
+    inside = {"stage": {"steps"}, "closely": {"settings"}}
+    for part in parts:
+        assert opened(f"surface=valley&hide={part}") == ""
+        assert {*parts} - {*opened.page.evaluate(seen)} == {part, *inside.get(part, ())}
+    opened(f"surface=valley&hide={','.join(parts)}")
+    assert opened.page.evaluate(seen) == []

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 import downslope
+from downslope.language.options import compose
 from downslope.pages import asset
-from downslope.play.page import LANGUAGES
-from downslope.play.rules import every_rule
+from downslope.play.page import LANGUAGES, LARGEST
+from downslope.play.rules import every_rule, rules_code
+from downslope.targets.dense import dense
+from downslope.targets.formula import lines_of
 from downslope.walks.surfaces import SURFACES
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -97,6 +100,7 @@ def test_the_limit_is_drawn_where_theory_puts_it(playground, opened):
     limits = playground.evaluate("walkers.map(w => limitingRate(w) || null)")
     assert limits[:3] == pytest.approx([0.2, 0.38, 0.1357], rel=1e-3)
     assert limits[3] is None
+    assert playground.locator("#limits").inner_text() == "nesterov 0.136 · sgd 0.2 · momentum 0.38"
 
 
 def test_the_learning_rate_is_a_handle_on_the_canyon(playground, opened):
@@ -235,4 +239,37 @@ def test_every_rule_and_surface_is_told_of_in_chinese():
 
 
 def test_it_is_small(playground_file):
-    assert len(playground_file.read_bytes()) < 400_000
+    """Every rule adds to it; who adds the one that is too much learns here what there is to choose from."""
+    size, known = len(playground_file.read_bytes()), every_rule()
+    each = len(dense(rules_code(known))) // len(known)
+    choice = f"a rule takes {each} in the middle: write something smaller, or leave dialects out of `every_rule`"
+    assert size <= LARGEST, f"the page has {size} bytes and may have {LARGEST} (play.page.LARGEST); {choice}"
+
+
+def test_formulas_are_in_the_page_as_their_trees(playground):
+    """They are there as text, which the page reads: of every program it is the tree that Python wrote."""
+    forms = "Object.entries(forms).map(([on, form]) => [on, treesOf(form)])"
+    found = playground.evaluate(f"Object.entries(RULES).map(([name, {{ forms }}]) => [name, {forms}])")
+    assert [name for name, _ in found] == [*every_rule()]
+    for (name, forms), rule in zip(found, every_rule().values(), strict=True):
+        for on, lines in forms:
+            program = compose(rule, **{flag: flag in on.split() for flag in rule.flags})
+            assert [[line, tree] for line, tree, _ in lines] == trees(program), (name, on)
+
+
+def trees(program):
+    """The lines of a program, each with the tree of its value; in it an earlier line is its place in a list."""
+    lines, called = lines_of(program)
+    places = {}
+
+    def tree(e, *, top=False):
+        if e in places and not top:
+            return [places[e]]
+        return e.value if e.op in ("input", "constant") else [e.op, *map(tree, e.args)]
+
+    found = [["ahead", tree(program.lookahead.outputs["x"])]] if program.lookahead else []
+    for line in lines:
+        found.append([line.name, tree(line.value, top=True)])
+        if line.value.op != "input" and called.get(line.value) == line.name:
+            places[line.value] = len(found) - 1
+    return found

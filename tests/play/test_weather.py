@@ -135,12 +135,15 @@ def test_numbers_and_pictures_are_taken_away(playground, opened):
 def test_a_film_is_of_the_walk_as_it_was_and_may_be_stopped(playground, opened):
     """It is made in small parts: what is changed meanwhile is not in it, and everything else goes on."""
     opened("surface=valley&steps=30&t=30&rules=sgd")
-    film = "new Promise(done => { const parts = gif(); change({ start: [9, -2] }); %s })"
+    film = """new Promise(done => { const parts = gif(); change({ start: [9, -2], lang: "zh" });
+        colours.set("page", "#14171c").set("ink", "#e9ebee").set("c0", "#5d84d8"); %s })"""
     read = """(function on() { const { done: all, value } = parts.next(); if (!all) return on();
         value.arrayBuffer().then(bytes => done(btoa(String.fromCharCode(...new Uint8Array(bytes))))); })();"""
     changed = playground.evaluate(film % read)
+    assert playground.evaluate("[state.lang, words.language, colour('page')]") == ["zh", "zh", "#14171c"]
     opened("surface=valley&steps=30&t=30&rules=sgd")
-    assert playground.evaluate(film.replace("change({ start: [9, -2] });", "") % read) == changed
+    playground.evaluate("colours.clear()")
+    assert playground.evaluate(f"new Promise(done => {{ const parts = gif(); {read} }})") == changed
     said = playground.evaluate(
         """() => { const button = find("save-gif"), said = [];
         window.saved = 0; window.save = saveAs; saveAs = () => saved++;

@@ -96,13 +96,12 @@ function drawCanyon(canvas) {
   for (const walker of shown) {
     const faint = now.pointed && now.pointed !== walker;
     context.strokeStyle = colour(walker.colour);
-    context.globalAlpha = faint ? 0.12 : 0.75;
+    context.globalAlpha = faint ? 0.12 : 1;
     context.setLineDash([4, 4]);
     context.lineWidth = 1.2;
     const limit = limitingRate(walker);
     if (Number.isFinite(limit)) context.strokeRect(x(limit), top, 0, height - top - bottom);
     context.setLineDash(walker.dash);
-    context.globalAlpha = faint ? 0.12 : 1;
     context.lineWidth = walker === now.pointed ? 3 : 1.8;
     const on = begun(context);
     RATES.forEach((rate, k) => walker.trial.outcomes[k] && on(x(rate), y(Number.isNaN(depth(walker, k)) ? Infinity : depth(walker, k))));
@@ -180,4 +179,6 @@ function showRate() {
   find("rate").setAttribute("aria-valuetext", short(rate));
   find("rate-of").textContent = typeof state.lr === "number" ? say("rate.all") : state.look;
   find("rate-shown").textContent = short(rate);
+  const limits = walkers.filter(({ shown }) => shown).map((walker) => [limitingRate(walker), walker.name]).filter(([limit]) => Number.isFinite(limit));
+  find("limits").textContent = limits.sort(([a], [b]) => a - b).map(([limit, name]) => `${name} ${short(limit)}`).join(" · ");
 }

@@ -8,7 +8,7 @@ function takesDecay(numbers) {
 // The form of a rule with decay around it, made once.
 function decaying(form, decoupled) {
   const key = decoupled ? "decoupled" : "coupled";
-  form[key] ??= { code: decayingCode(form.code, decoupled), response: form.response, recurrence: decayingRecurrence(form.recurrence, decoupled), lines: decayingLines(form.lines, decoupled) };
+  form[key] ??= { code: decayingCode(form.code, decoupled), response: form.response, recurrence: decayingRecurrence(form.recurrence, decoupled), lines: decayingLines(treesOf(form), decoupled) };
   return form[key];
 }
 

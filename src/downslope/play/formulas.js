@@ -86,6 +86,23 @@ function partOf(tree, leaf) {
   return WRITTEN[op](...args.map((arg) => partOf(arg, leaf)));
 }
 
+// The tree of a formula's text, in which `_0` is the value of the first line.
+function treeIn(text) {
+  const names = new Set(text.match(/[A-Za-z_]\w*\b(?!\()/g));
+  const tree = ({ op, args, value }) => {
+    if (op === "constant") return value;
+    if (op === "input") return /^_\d/.test(value) ? [Number(value.slice(1))] : value;
+    return [op, ...args.map(tree)];
+  };
+  return tree(READER.parse(text, [...names]));
+}
+
+// The lines of a rule's program: name, tree, and how it changes. Those that came as texts are read when they are asked for.
+function treesOf(form) {
+  form.trees ??= form.lines.map(([name, text, time]) => [name, typeof text === "string" ? treeIn(text) : text, time]);
+  return form.trees;
+}
+
 // The tree as READER has it; a line is an input of its own.
 function treeOf(tree) {
   if (typeof tree === "string") return { op: "input", args: [], value: tree };
@@ -98,7 +115,7 @@ const leavesOf = (tree) => (Array.isArray(tree) ? (typeof tree[0] === "number" ?
 
 // The lines of a rule's program, each with what it takes and a function that works it out.
 function linesOf(form) {
-  form.reading ??= form.lines.map(([name, tree, time]) => {
+  form.reading ??= treesOf(form).map(([name, tree, time]) => {
     const inputs = [...new Set(leavesOf(tree))];
     return { name, tree, time, inputs, value: READER.loss(treeOf(tree), inputs) };
   });

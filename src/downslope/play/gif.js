@@ -2,7 +2,10 @@
 
 const MOST_FRAMES = 60;
 
-// The colours that are most frequent in some pictures, at most 255 of them; of a pixel the lowest byte is its red.
+const APART = 40; // colours that are so far from each other in a channel are seen to be two
+
+// The colours that are most frequent in some pictures, at most 255 of them; of a pixel the lowest byte is its red. A quarter is
+// for such as are far from each other, so that no line loses its colour to the many shades of the ground.
 function* paletteOf(places, pictureOf) {
   const counts = new Map();
   for (const place of places) {
@@ -13,7 +16,13 @@ function* paletteOf(places, pictureOf) {
       counts.set(pixels[k], (counts.get(pixels[k]) ?? 0) + next - k);
     }
   }
-  return [...counts].sort((a, b) => b[1] - a[1]).slice(0, 255).map(([found]) => found);
+  const frequent = [...counts].sort((a, b) => b[1] - a[1]).map(([found]) => [found, channels(found)]);
+  const apart = [];
+  for (const [found, here] of frequent) {
+    if (apart.every(([, other]) => other.some((value, k) => Math.abs(value - here[k]) > APART))) apart.push([found, here]);
+    if (apart.length === 64) break;
+  }
+  return [...new Set([...apart, ...frequent].map(([found]) => found))].slice(0, 255);
 }
 
 const channels = (pixel) => [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
@@ -118,6 +127,17 @@ function* gifOf(pictureOf, count, width, height) {
   return new Blob([...chunks.map((chunk) => Uint8Array.from(chunk)), Uint8Array.of(0x3b)], { type: "image/gif" });
 }
 
+// What draws in the language and the colours that the page has now, whatever is switched meanwhile.
+function asItLooks() {
+  const kept = [words.language, new Map(colours)];
+  return (draw) => {
+    const before = [words.language, colours];
+    [words.language, colours] = kept;
+    draw();
+    [words.language, colours] = before;
+  };
+}
+
 // The walk from its first step to its last, as it is now, whatever is changed while it is filmed.
 function gif() {
   const [width, height, all] = pictureSize();
@@ -127,9 +147,12 @@ function gif() {
   const land = new OffscreenCanvas(width, height);
   paintLand({ context: land.getContext("2d"), width, height, ratio: 1 }, surface);
   const kept = { ...scene(), walkers: walkers.map(copy), land };
+  const paint = () => paintPicture({ context, width, height, ratio: 1 }, kept);
+  paint(); // by which all colours are known
+  const drawn = asItLooks();
   return gifOf((k) => {
     kept.step = Math.round((k * kept.steps) / (count - 1));
-    paintPicture({ context, width, height, ratio: 1 }, kept);
+    drawn(paint);
     return new Uint32Array(context.getImageData(0, 0, width, all).data.buffer);
   }, count, width, all);
 }

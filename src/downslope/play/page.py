@@ -53,6 +53,9 @@ SCRIPTS = (
 )
 """In the order in which they need each other; what is mounted into the page stands before the frames."""
 
+LARGEST = 400_000
+"""How many bytes the page may have, with every rule, every dialect and both languages."""
+
 OWN_STYLES = ("page.css", "own.css", "formula.css", "lessons.css", "network.css")
 
 

@@ -19,7 +19,7 @@ from downslope.language.program import Program, in_order
 from downslope.pages import data_in_page
 from downslope.recipes import catalogue
 from downslope.rule import Rule
-from downslope.targets.formula import lines_of
+from downslope.targets.formula import FORMULA, lines_of
 from downslope.targets.javascript import moving
 from downslope.walks.emitted import recurrence_code, response_code
 
@@ -119,41 +119,37 @@ def _program(program: Program) -> dict[str, str]:
 
 
 def _lines(program: Program) -> list[list[Any]]:
-    """The lines of a formula: name, tree of its value, and 1 if it changes from step to step, 2 if it needs a prime.
+    """The lines of a formula: name, text of its value, and 1 if it changes from step to step, 2 if it needs a prime.
 
-    A tree is the name of an input, a number, the index of an earlier line in a list of its own, or an operation and
-    what it is applied to. With a look-ahead the first line is where the gradient is taken, as `ahead`.
+    In a text `_0` is the value of the first line, and so on. With a look-ahead that is where the gradient is taken,
+    called `ahead`.
     """
     lines, called = lines_of(program)
-    places: dict[Expression, int] = {}
+    known = {e: str(e.value) for e in in_order(line.value for line in lines) if e.op == "input"}
     found: list[list[Any]] = []
     if program.lookahead:
-        found.append(["ahead", _tree(program.lookahead.outputs["x"], {}), 1])
+        ahead = program.lookahead.outputs["x"]
+        inputs = {e: str(e.value) for e in in_order([ahead]) if e.op == "input"}
+        found.append(["ahead", _written(ahead, inputs), 1])
     varying = {e for e in in_order(line.value for line in lines) if _varies(e, program)}
     for line in lines:
-        tree = _tree(line.value, places, top=True)
+        written = _written(line.value, known)
         roots = {**program.outputs, **program.scalar_outputs}
         primed = roots.get(line.name) is not line.value and line.name in {"dx", *program.arrays, *program.scalars}
-        found.append([line.name, tree, 2 if primed else int(line.value in varying or line.name in roots)])
+        found.append([line.name, written, 2 if primed else int(line.value in varying or line.name in roots)])
         if line.value.op != "input" and called.get(line.value) == line.name:
-            places[line.value] = len(found) - 1
+            known[line.value] = f"_{len(found) - 1}"
     return found
+
+
+def _written(e: Expression, known: Mapping[Expression, str]) -> str:
+    return FORMULA.write(e, known).text.replace(" ", "")
 
 
 def _varies(e: Expression, program: Program) -> bool:
     return any(
         part.from_arrays or part.value in ("t", *program.scalar_states) for part in in_order([e]) if part.op == "input"
     )
-
-
-def _tree(e: Expression, places: Mapping[Expression, int], *, top: bool = False) -> Any:
-    if e in places and not top:
-        return [places[e]]
-    if e.op == "input":
-        return str(e.value)
-    if e.op == "constant":
-        return e.number
-    return [e.op, *(_tree(arg, places) for arg in e.args)]
 
 
 def _in_python(rule: Rule) -> str | None:

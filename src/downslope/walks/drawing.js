@@ -13,7 +13,7 @@ const SHAPES = {
 const SHAPE_NAMES = Object.keys(SHAPES);
 
 // The colours of the page, looked up once: asking for them while a page is being changed makes it work out its styles anew.
-const colours = new Map();
+let colours = new Map();
 for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", () => colours.clear());
 
 function colour(name) {

@@ -147,9 +147,9 @@ function drawWay(context, scene, walker, place, width, height) {
   context.strokeStyle = colour(walker.colour);
   context.lineJoin = "round";
   context.setLineDash(walker.dash);
-  context.lineWidth = walker === pointed ? 3 : 2;
+  context.globalAlpha = faint ? 0.15 : 1;
   for (const [k, line] of lines.entries()) {
-    context.globalAlpha = faint ? 0.15 : k ? 1 : 0.45;
+    context.lineWidth = (k ? 2.4 : 1.3) + (walker === pointed); // the way of long ago is thin, not pale: it has to be seen too
     context.beginPath();
     for (let i = 0; i < line.length; i += 2) {
       if (!Number.isNaN(line[i])) context.lineTo(line[i], line[i + 1]);
