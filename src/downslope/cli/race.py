@@ -37,9 +37,9 @@ def race(
         str,
         typer.Argument(
             help="digits, breast-cancer, diabetes, parabola; to learn from: noisy-quadratic, deep-quadratic, "
-            "rosenbrock, heavy-tail, separable. Or a table of yours: .csv, .tsv or .txt, perhaps compressed (.gz, "
-            ".zst), or .parquet. Or a training of yours, in any framework, as file.py:function; with --data that "
-            "function makes a model for a seed."
+            "rosenbrock, heavy-tail, separable, mnist-5k, unicode-names. Or a table of yours: .csv, .tsv or .txt, "
+            "perhaps compressed (.gz, .zst), or .parquet. Or a training of yours, in any framework, as "
+            "file.py:function; with --data that function makes a model for a seed."
         ),
     ] = "digits",
     data: Annotated[

@@ -133,4 +133,6 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "rosenbrock": _made("functions", "rosenbrock"),
     "heavy-tail": _made("linear", "heavy_tail"),
     "separable": _made("linear", "separable"),
+    "mnist-5k": _made("pictures", "mnist_5k"),
+    "unicode-names": _made("letters", "unicode_names"),
 }
