@@ -35,6 +35,7 @@ class ModelRows:
         self.varied = varied
         self._split = functools.lru_cache(KEPT)(lambda number: examples.split(split_seed, number))
         self._sight = functools.lru_cache(KEPT)(lambda number: Sight(*examples.prepared(self._split(number))))
+        self._scaled = examples.scaled  # else all see the same, and take it from the same place
         rows = self.parts(seed).train
         self.batch_size = min(examples.batch_size, len(rows))
         self.steps = len(rows) // self.batch_size
@@ -49,7 +50,7 @@ class ModelRows:
 
     def sight(self, seed: int) -> Sight:
         """All rows as the runs of a seed see them."""
-        return self._sight(self.split_number(seed))
+        return self._sight(self.split_number(seed) if self._scaled else 0)
 
     def batches(self, seed: int, epoch: int) -> NDArray[np.int32]:
         """The rows of every step of an epoch, counted from 1; shape `(steps, rows per step)`."""

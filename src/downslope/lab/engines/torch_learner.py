@@ -111,9 +111,24 @@ class TorchModels:
         if loss == "mse":
             check_quantities(tuple(outputs.shape), tuple(targets.shape))
             return nn.functional.mse_loss(outputs, targets.reshape(outputs.shape))
+        return nn.functional.cross_entropy(outputs.movedim(self._axis(outputs, targets), 1), targets)
+
+    def values(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The losses of many batches at once, by name; both tensors have the batch as their first axis."""
+        first, its = outputs[0], targets[0]
+        if self.loss == "mse":
+            check_quantities(tuple(first.shape), tuple(its.shape))
+            losses = nn.functional.mse_loss(outputs, targets.reshape(outputs.shape), reduction="none")
+        else:
+            scores = outputs.movedim(1 + self._axis(first, its), 2).flatten(0, 1)
+            losses = nn.functional.cross_entropy(scores, targets.flatten(0, 1), reduction="none")
+        return losses.reshape(len(outputs), -1).mean(1)
+
+    def _axis(self, outputs: torch.Tensor, targets: torch.Tensor) -> int:
+        """Along which axis of the outputs of a batch the classes are."""
         axis = class_axis(tuple(outputs.shape), tuple(targets.shape))
         check_classes(outputs.shape[axis], self.classes or 0)
-        return nn.functional.cross_entropy(outputs.movedim(axis, 1), targets)
+        return axis
 
 
 class Rates:

@@ -66,6 +66,11 @@ class Examples:
         """How many there are."""
         return len(self.x)
 
+    @property
+    def scaled(self) -> bool:
+        """Whether what a model sees depends on the split: it does not."""
+        return False
+
     def split(self, split_seed: int = 0, number: int = 0) -> Parts:
         """One of the many splits of the rows, drawn as `Problem.split` does: by class where there are classes."""
         pool = np.setdiff1d(np.arange(self.rows, dtype=np.int32), self.test_rows)

@@ -146,6 +146,12 @@ class Problem:
         train, valid, test = (Split(x[rows], y[rows]) for rows in parts)
         return train, valid, test
 
+    @property
+    def scaled(self) -> bool:
+        """Whether something about the rows depends on the split, because its training rows scale it."""
+        columns = (self.columns, self.targets) if isinstance(self.targets, Columns) else (self.columns,)
+        return any(kind != "ready" for one in columns for kind in one.kinds)
+
     def prepared(self, parts: Parts) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """Features and targets of all rows, scaled by the training rows of a split.
 
