@@ -104,7 +104,7 @@ def test_a_race_that_is_stopped_before_its_first_run_says_how_to_go_on(race, tmp
 def test_a_new_race_never_takes_the_folder_of_another_unasked(race, tmp_path):
     (tmp_path / "report.race").mkdir()
     done = race(*QUICK)
-    assert "Runs: report.race-2" in done.output
+    assert "Runs: report.race-2\n" in done.output
     assert not list((tmp_path / "report.race").iterdir())
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import math
 import re
 
 import pytest
@@ -10,8 +11,9 @@ from downslope.cli.screen import Screen, about, table
 from downslope.lab.engines.protocol import Progress
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.races.forecast import Forecast
+from downslope.lab.races.notebook import medians
 from downslope.lab.races.stage import Stage
-from race_fixture import RULES, interrupt, make_race, with_why
+from race_fixture import GRID, RULES, interrupt, make_race, with_why
 
 NAMES = ("sgd", "r" * 64, "価格最適化の規則", "🙂_rule", "e\x1b[31m_\u202erule")
 
@@ -155,3 +157,29 @@ def test_what_explains_a_race_stands_below_its_verdict(monkeypatch):
     shown = out.getvalue()
     places = [shown.index(sentence) for sentence in (race.verdict, *race.why.sentences, " in all.")]
     assert places == sorted(places)
+
+
+def test_a_terminal_shows_the_canyon_as_it_is_known():
+    race = make_race(("sgd", "adam"))
+    out = io.StringIO()
+    screen = Screen((), ["sgd", "adam", "new"], 30, Console(file=out, width=100, height=40, highlight=False))
+    screen.watch(Stage("tuning", {}))
+    for result in race.rules:
+        for run in result.tuning:
+            screen.watch(Progress(run.rule, 1, 0, (run,), 0.1))
+    screen.console.print(screen.ticker.live.get_renderable())
+    lines = {line.split()[-1]: line for line in out.getvalue().splitlines() if " runs  " in line}
+    everything = [loss for result in race.rules for loss in medians_of(result).values() if math.isfinite(loss)]
+    for result in race.rules:
+        medians, drawn = medians_of(result), lines[result.rule].split()[-2]
+        assert len(drawn) == len(GRID)
+        assert [character == "x" for character in drawn] == [math.isinf(loss) for loss in medians.values()]
+        lowest, highest = min(everything), max(everything)
+        assert [character == "▁" for character in drawn if character != "x"] == [
+            math.log(loss / lowest) < math.log(highest / lowest) / 8 for loss in medians.values() if math.isfinite(loss)
+        ]
+    assert lines["new"].split() == ["0", "runs", "new"]
+
+
+def medians_of(result):
+    return medians((run.lr, run.final_loss) for run in result.tuning)

@@ -233,6 +233,7 @@ def race(
             require("A race", "lab", [*LAB, *chosen.needs, *(["polars"] if csv else [])], load=True)
             from downslope.cli.screen import Screen
             from downslope.lab.keeping.folder import Folder
+            from downslope.lab.live import LivePage
             from downslope.lab.races.plan import NOW
             from downslope.lab.workers.cluster import executor_at
             from downslope.lab.workers.pool import size_of
@@ -287,11 +288,14 @@ def race(
                     spread = around.enter_context(executor_at(scheduler))
                 threads = threads if spread is None else size_of(spread)
                 screen = around.enter_context(Screen(lines, names, chosen.epochs, console, threads=threads))
-                result = run_race(watch=screen.watch, folder=place, mix=mix, workers=spread, **arguments)
+                watch = screen.watch
+                if not is_output(out) and not files.descriptor(out):
+                    watch = around.enter_context(LivePage(out, lines[0], names, screen)).watch
+                result = run_race(watch=watch, folder=place, mix=mix, workers=spread, **arguments)
             screen.show(result)
             write_outputs(result, out, json, csv, console)
             if place is not None:
-                say(console, f"Runs: {place.path}{_before(place)}")
+                say(console, f"Runs: {place.path}{_before(place)}{_beside(place)}")
         except ImportError as error:
             refuse("race", error, 1)
         except (ValueError, downslope.FormulaError) as error:
@@ -310,6 +314,16 @@ def race(
         if place is not None:
             typer.echo(f"downslope race: stopped before the end; go on with: {go_on(place.path)}", err=True)
         raise typer.Exit(stoppable.status)
+
+
+def _beside(folder: Folder) -> str:
+    """How many other folders of races pile up beside one that was not asked for."""
+    path = folder.path
+    others = [one for one in path.parent.glob(f"{folder.first.name}*") if one != path and (one / "plan.json").is_file()]
+    if not folder.other or not others:
+        return ""
+    many = "another race's folder lies" if len(others) == 1 else f"{len(others)} folders of other races lie"
+    return f"; {many} beside it, to go on with (--folder) or to delete"
 
 
 def _before(folder: Folder) -> str:

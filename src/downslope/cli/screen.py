@@ -56,7 +56,7 @@ class Screen:
     ):
         self.console = console or Console(file=sys.stdout, highlight=False)
         self.ticker = Ticker(about, rules, epochs, self.console, threads=threads, clock=clock)
-        self.watch, self._print = self.ticker.watch, self.ticker.say
+        self.watch, self.times, self.say = self.ticker.watch, self.ticker.times, self.ticker.say
 
     def __enter__(self) -> Screen:
         self.ticker.__enter__()
@@ -71,44 +71,44 @@ class Screen:
         """Print the table and the verdict."""
         # A file or a pipe has no width, unless somebody says so.
         limited = self.console.is_terminal or "COLUMNS" in os.environ
-        self._print("")
+        self.say("")
         self.console.print(table(race, self.console.width if limited else UNLIMITED), soft_wrap=True)
-        self._print("")
+        self.say("")
         if race.target_loss is not None:
-            self._print(f"Target: {race.loss_name} {race.target_loss:.3g}, {printable(race.target_note)}.", "dim")
-        self._print(
+            self.say(f"Target: {race.loss_name} {race.target_loss:.3g}, {printable(race.target_note)}.", "dim")
+        self.say(
             f"Safe: learning rates within {race.safe_factor:g} times the best loss. Losses: geometric means over "
             f"{len(race.verdict_seeds)} fresh seeds{_level(race)}. Seconds: spent on all runs of the rule.",
             "dim",
         )
         if race.interrupted:
-            self._print("\nInterrupted: only what had finished is shown.", "yellow")
-        self._print(f"\n{printable(race.verdict)}", "bold")
+            self.say("\nInterrupted: only what had finished is shown.", "yellow")
+        self.say(f"\n{printable(race.verdict)}", "bold")
         for caution in race.cautions:
-            self._print(printable(caution), "yellow")
+            self.say(printable(caution), "yellow")
         for said in (holds_for(race), earlier(race)):
             if said:
-                self._print(printable(said), "dim")
+                self.say(printable(said), "dim")
         self._show_use(race)
         for explanation in [] if race.why is None else race.why.sentences:
-            self._print(f"\n{printable(explanation)}")
-        self._print(f"\n{duration(race.seconds)} in all.")
+            self.say(f"\n{printable(explanation)}")
+        self.say(f"\n{duration(race.seconds)} in all.")
 
     def _show_use(self, race: Race) -> None:
         """Print what to use now, as a line to paste; and what is reached by somebody who tries less."""
         result = race.advised
         if result is not None and (advice := kept(result)):
-            self._print(f"\n{printable(advice)}")
+            self.say(f"\n{printable(advice)}")
         elif result is not None and (found := lines(result, in_use(race))):
-            self._print(f"\nTo use {printable(result.rule)}:")
+            self.say(f"\nTo use {printable(result.rule)}:")
             for line in found:
                 self.console.print(Text(f"  {line}"), soft_wrap=True)  # to be copied whole
             if said := scheduled(race):
-                self._print(printable(said))
+                self.say(printable(said))
         shown, values = few_tries(race)
         if result is None or len(shown) < 2:
             return
-        self._print(f"\nIf you can try k learning rates of these, drawn at random: the median {race.loss_name} reached")
+        self.say(f"\nIf you can try k learning rates of these, drawn at random: the median {race.loss_name} reached")
         heads = _Line("k", [[str(k)] for k in shown], "bold")
         rows = [
             _Line(

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +21,7 @@ from downslope.backends.threads import available
 from downslope.lab.engines.protocol import Progress, Run
 from downslope.lab.races.budget import duration
 from downslope.lab.races.forecast import Forecast
+from downslope.lab.races.notebook import medians
 from downslope.lab.races.plan import NOW
 from downslope.lab.races.stage import Stage, StageName
 from downslope.printable import printable
@@ -33,6 +34,7 @@ STAGES: dict[StageName, str] = {
     "verdict": "fresh seeds",
     "explaining": "explaining",
 }
+HEIGHTS = "▁▂▃▄▅▆▇█"
 BAR = 30  # characters of the bar in a notebook
 
 
@@ -115,6 +117,7 @@ class Ticker:
         task.runs += len(event.finished)
         task.lost += sum(run.diverged_at is not None for run in event.finished)
         task.failed += sum(bool(run.cause) for run in event.finished)
+        task.tuning += [(run.lr, run.final_loss) for run in event.finished if run.phase == "tuning"]
         if self.stage == STAGES["defaults"]:
             self.firsts += event.finished
             for run in event.finished:
@@ -122,9 +125,9 @@ class Ticker:
         self.forecast.add(event)
         before, now = self.shown, self._share()
         if self.cell is not None:
-            self.cell.show(f"{'━' * round(BAR * now):╌<{BAR}} {100 * now:3.0f} %  {self._times()}; {self.stage}")
+            self.cell.show(f"{'━' * round(BAR * now):╌<{BAR}} {100 * now:3.0f} %  {self.times()}; {self.stage}")
         elif not self.live.is_started and int(10 * now) > int(10 * before):
-            self.say(f"{10 * int(10 * now)} %: {self._times()}; {self.stage}")
+            self.say(f"{10 * int(10 * now)} %: {self.times()}; {self.stage}")
 
     def _elapsed(self) -> float:
         return 0.0 if self.begun is None else self.clock() - self.begun
@@ -137,7 +140,8 @@ class Ticker:
             self.shown = max(self.shown, elapsed / (elapsed + left) if elapsed + left else 0.0)
         return self.shown
 
-    def _times(self) -> str:
+    def times(self) -> str:
+        """How long the race has been going on, and about how long it still takes."""
         elapsed = self._elapsed()
         left = self.forecast.left(elapsed)
         if not left:
@@ -151,20 +155,43 @@ class Ticker:
         bar.add_row(
             ProgressBar(total=1.0, completed=share, width=max(8, min(40, width - 46))),
             Text(f"{100 * share:3.0f} %"),
-            Text(self._times()),
+            Text(self.times()),
         )
         lines: list[RenderableType] = [bar, Text(f"Now: {self.stage}", style="dim")]
-        if len(self.tasks) + 8 <= self.console.height:
+        if len(self.tasks) + 9 <= self.console.height:
             runs = max(len(f"{task.runs:,}") for task in self.tasks.values())
-            for task in self.tasks.values():
+            valleys = _valleys([task.tuning for task in self.tasks.values()])
+            if any(valleys):
+                lines.append(Text("Final loss, from the lowest learning rate to the highest; x: diverged", style="dim"))
+            for task, valley in zip(self.tasks.values(), valleys, strict=True):
                 lost = f"{task.lost:,} {'failed' if task.failed else 'diverged'}" if task.lost else ""
-                line = f"{task.runs:>{runs},} runs  {lost:<14} {task.name}"
+                line = f"{task.runs:>{runs},} runs  {lost:<14} {valley}{'  ' * bool(valley)}{task.name}"
                 lines.append(Text(line, style="dim", no_wrap=True, overflow="ellipsis"))  # the table has it whole
         return Group(*lines)
 
     def say(self, text: str, style: str = "") -> None:
         """Print a paragraph: wrapped on a terminal, in one line elsewhere."""
         self.console.print(Text(text, style=style), soft_wrap=not self.console.is_terminal)
+
+
+def _valleys(finals: Sequence[Sequence[tuple[float, float]]]) -> list[str]:
+    """The canyon of each rule so far, a character for each learning rate; all on one logarithmic scale of losses."""
+    known = [medians(pairs) for pairs in finals]
+    rates = sorted({lr for losses in known for lr in losses})
+    logs = [math.log(loss) for losses in known for loss in losses.values() if 0 < loss < math.inf]
+    if not logs or len(rates) < 2:
+        return [""] * len(known)
+    low, span = min(logs), max(max(logs) - min(logs), 1e-12)
+
+    def drawn(loss: float | None) -> str:
+        if loss is None:
+            return " "
+        if not loss < math.inf:
+            return "x"
+        share = (math.log(loss) - low) / span if loss > 0 else 0.0
+        return HEIGHTS[min(int(share * len(HEIGHTS)), len(HEIGHTS) - 1)]
+
+    return ["".join(drawn(losses.get(lr)) for lr in rates) for losses in known]
 
 
 @dataclass
@@ -175,6 +202,7 @@ class _Task:
     runs: int = 0
     lost: int = 0
     failed: int = 0  # of those lost, otherwise than by diverging
+    tuning: list[tuple[float, float]] = field(default_factory=list)  # learning rates and final losses
 
 
 class _Cell:

@@ -33,7 +33,8 @@ def policy(style: str | None, *scripts: str) -> str:
         "default-src 'none'; style-src 'sha256-47DEQpj8HBSa+/TImW+5JC"
     """
     styles = "'unsafe-inline'" if style is None else _hashed(style)
-    return f"default-src 'none'; style-src {styles}; script-src {' '.join(map(_hashed, scripts))}"
+    allowed = " ".join(map(_hashed, scripts)) or "'none'"
+    return f"default-src 'none'; style-src {styles}; script-src {allowed}"
 
 
 def _hashed(text: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 import downslope
 from downslope.lab import Race
 from downslope.lab.races.comparison import Interval
+from downslope.lab.races.notebook import medians
 from race_fixture import GRID, interrupt, make_race
 
 RACES = {
@@ -123,7 +124,8 @@ def test_a_notebook_shows_the_verdict_the_canyon_and_the_rules_and_names_stay_wh
     assert first == [f"● {name}", "0.00464", f"{loss.estimate:.3g} [{loss.low:.3g}, {loss.high:.3g}]"]
     paths = list(root.iterfind("svg/path"))
     lines = {path.find("title").text: path.get("d") for path in paths if path.find("title") is not None}
-    finite = [sum(map(math.isfinite, result.medians(race.tuning_seeds).values())) for result in race.rules]
+    finals = [medians((run.lr, run.final_loss) for run in result.tuning) for result in race.rules]
+    finite = [sum(map(math.isfinite, losses.values())) for losses in finals]
     assert [len(re.findall("[ML]", lines[rule])) for rule in ("sgd", name)] == finite
     crosses = [path for path in paths if path.get("d").endswith("l8 8m-8 0l8 -8")]
     assert len(crosses) == 2 * len(GRID) - sum(finite) > 0

@@ -44,6 +44,7 @@ class Folder:
 
     Attributes:
         path: Where it is, once it is open.
+        first: Where it would be, had there been nothing.
         planned: What its plan says.
         trained: How many runs of this race have been added.
         answered: How many were there before.
@@ -60,6 +61,7 @@ class Folder:
         join: bool = False,
     ):
         self.path, self.typed, self.mix, self.other, self.join = Path(path), typed, mix, other, join
+        self.first = self.path
         self.planned: Planned | None = None
         self.trained = self.answered = self.mixed = 0
         self._runs: dict[str, tuple[Kept, Path]] = {}
@@ -84,7 +86,7 @@ class Folder:
         Raises:
             FolderError: It cannot be made, read or written, holds something else, or runs that are decided otherwise.
         """
-        first, number = self.path, 1
+        number = 1
         while True:
             try:
                 return self._opened(Planned(identity, decided or {}))
@@ -92,7 +94,7 @@ class Folder:
                 if not self.other:
                     raise
                 number += 1
-                self.path = first.with_name(f"{first.name}-{number}")
+                self.path = self.first.with_name(f"{self.first.name}-{number}")
 
     def _opened(self, new: Planned) -> Planned:
         try:

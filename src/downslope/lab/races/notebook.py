@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 26, 44  # pixels around the canyon
@@ -12,6 +13,18 @@ CEILING = 3.0
 """Losses above so many times the one before training are drawn at the top edge."""
 
 COLOURS = ("#3b76c4", "#c8553d", "#2a9d6f", "#a06cc0", "#b8860b", "#d1589b", "#5f7f8c")  # seen on white and on black
+
+
+def medians(finals: Iterable[tuple[float, float]]) -> dict[float, float]:
+    """The median of final losses at every learning rate, the lowest first; infinite where half of the runs diverged.
+
+    Args:
+        finals: Of each run its learning rate and its final loss.
+    """
+    by_rate: dict[float, list[float]] = {}
+    for lr, loss in finals:
+        by_rate.setdefault(lr, []).append(loss)
+    return {lr: statistics.median(losses) for lr, losses in sorted(by_rate.items())}
 
 
 def shown(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +12,7 @@ from downslope.lab.engines.protocol import LATER, Run
 from downslope.lab.races import comparison, store
 from downslope.lab.races.budget import Spent
 from downslope.lab.races.comparison import Comparison, Interval
-from downslope.lab.races.notebook import shown
+from downslope.lab.races.notebook import medians, shown
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.statistics import standing
 from downslope.lab.races.why import Why
@@ -62,14 +61,6 @@ class RuleResult:
     tuned: bool = field(default=True, metadata=LATER)  # False: it was raced at the learning rate it came with
     default_lr: float | None = field(default=None, metadata=LATER)  # None: it has none, or was not run at it
     default_loss: float | None = field(default=None, metadata=LATER)  # geometric mean over the tuning seeds
-
-    def medians(self, seeds: Collection[int]) -> dict[float, float]:
-        """The median final loss of the tuning runs of some seeds, by learning rate; infinite where half diverged."""
-        finals: dict[float, list[float]] = {}
-        for run in self.tuning:
-            if run.seed in seeds:
-                finals.setdefault(run.lr, []).append(run.final_loss)
-        return {lr: statistics.median(losses) for lr, losses in sorted(finals.items())}
 
     @property
     def recipe(self) -> Recipe | None:
@@ -197,7 +188,10 @@ class Race:
             if one.loss is not None and not math.isnan(one.loss.low):
                 loss += f" [{one.loss.low:.3g}, {one.loss.high:.3g}]"
             rows.append((one.rule, lr, loss))
-        finals = {one.rule: one.medians(self.tuning_seeds) for one in self.rules}
+        finals = {
+            one.rule: medians((run.lr, run.final_loss) for run in one.tuning if run.seed in self.tuning_seeds)
+            for one in self.rules
+        }
         firsts = [run.valid_loss[0] for one in self.rules for run in one.tuning if math.isfinite(run.valid_loss[0])]
         said = (self.verdict or "The race was stopped before a verdict.", *self.cautions)
         return shown(said, self.loss_name, rows, finals, statistics.median(firsts) if firsts else math.inf)

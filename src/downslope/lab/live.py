@@ -1,0 +1,131 @@
+"""A page that shows a race while it runs: rewritten beside it, it loads itself again until the race is over."""
+
+from __future__ import annotations
+
+import html
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import quote
+
+from downslope import files
+from downslope.lab.engines.protocol import Progress, Run
+from downslope.lab.races.notebook import medians, shown
+from downslope.lab.races.stage import Stage
+from downslope.pages import policy, theme
+
+EVERY = 5.0
+"""Seconds between two pages, and until a page loads itself again."""
+
+STYLE = """
+body { max-width: 44rem; margin: 2rem auto; padding: 0 1rem; background: var(--page); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+td, th { padding: 0 1.2rem 0 0; text-align: left; }
+"""
+
+
+class Shows(Protocol):
+    """Who shows the race already, and knows how long it takes."""
+
+    def watch(self, event: Stage | Progress) -> None:
+        """Take in what happened."""
+
+    def times(self) -> str:
+        """How long the race has been going on, and about how long it still takes."""
+
+    def say(self, text: str, style: str = "") -> None:
+        """Say a sentence."""
+
+
+class LivePage:
+    """The page of a race that runs, `report.live.html` beside `report.html`; used as a context manager.
+
+    It is written every few seconds, by a race that takes longer than that. It has no script: the browser loads it again
+    because the page asks for that, and the last one does not.
+
+    Args:
+        report: Where the report of the race will be.
+        title: What is raced.
+        rules: What the rules are called.
+        screen: Who shows the race besides.
+        clock: Gives seconds.
+    """
+
+    def __init__(
+        self,
+        report: Path,
+        title: str,
+        rules: Iterable[str],
+        screen: Shows,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.path, self.report = report.with_name(f"{report.stem}.live.html"), report.name
+        self.title, self.screen, self.clock = title, screen, clock
+        self.runs: dict[str, list[Run]] = {rule: [] for rule in rules}
+        self.last: float | None = None  # when it was written or, before that, when the race began
+        self.there = False
+        self.failed = False
+
+    def __enter__(self) -> LivePage:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.there:
+            self._write(again=False)
+
+    def watch(self, event: Stage | Progress) -> None:
+        """Take in what happened, and tell the screen; to be handed to `race`."""
+        self.screen.watch(event)
+        if isinstance(event, Progress):
+            self.runs[event.rule] += event.finished
+        now = self.clock()
+        if self.last is None:
+            self.last = now
+        if now - self.last >= EVERY:
+            self.last = now
+            self._write(again=True)
+
+    def _write(self, *, again: bool) -> None:
+        if self.failed:
+            return
+        try:
+            files.write(self.path, self._page(again=again))
+        except OSError as error:  # the race goes on, of which this is only a picture
+            self.failed = True
+            self.screen.say(f"{self.path} is not written any more ({error}).", "dim")
+        else:
+            if not self.there:
+                self.screen.say(f"To watch in a browser: {self.path}", "dim")
+            self.there = True
+
+    def _page(self, *, again: bool) -> str:
+        link = f'<p><a href="{html.escape(quote(self.report))}">{html.escape(self.report)}</a></p>'
+        said = (
+            f"Running: {self.screen.times()}." if again else "This race is over. What it found is in its report, above."
+        )
+        refresh = f'<meta http-equiv="refresh" content="{EVERY:.0f}">\n' if again else ""
+        tuned = {rule: [run for run in runs if run.phase == "tuning"] for rule, runs in self.runs.items()}
+        finals = {rule: medians((run.lr, run.final_loss) for run in runs) for rule, runs in tuned.items()}
+        firsts = [run.valid_loss[0] for runs in tuned.values() for run in runs if math.isfinite(run.valid_loss[0])]
+        count = sum(map(len, self.runs.values()))
+        lost = sum(run.diverged_at is not None for runs in self.runs.values() for run in runs)
+        at = f"{count:,} runs have ended, {lost:,} of them diverged or failed. As of {time.strftime('%H:%M:%S')}."
+        rows = [(rule, *_lowest(losses)) for rule, losses in finals.items()]
+        body = shown((said, at), "loss so far", rows, finals, statistics.median(firsts) if firsts else math.inf)
+        return (
+            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy(None)}">\n{refresh}'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="color-scheme" content="light dark">\n'
+            f"<title>{html.escape(self.title)}</title>\n<style>{theme()}{STYLE}</style>\n</head>\n<body>\n"
+            f"<h1>{html.escape(self.title)}</h1>\n{'' if again else link}{body}\n</body>\n</html>\n"
+        )
+
+
+def _lowest(losses: dict[float, float]) -> tuple[str, str]:
+    """The learning rate that is lowest so far, and its loss."""
+    lr = min(losses, key=losses.__getitem__, default=None)
+    return ("", "") if lr is None or math.isinf(losses[lr]) else (f"{lr:.3g}", f"{losses[lr]:.3g}")
