@@ -17,7 +17,7 @@ release = version = __version__
 language = "en"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml_renderer", "rule_pages"]
-exclude_patterns = ["_ext", "learn/prose.md"]
+exclude_patterns = ["_ext", "learn/prose.md", "learn/migration.md"]
 source_suffix = {".md": "markdown"}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

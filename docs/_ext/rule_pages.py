@@ -1,18 +1,29 @@
 """A page for every rule, written from the rule when the site is built; what no formula says is in `learn/prose.md`."""
 
+import functools
+import hashlib
 import inspect
 import math
 import re
+import sys
 from pathlib import Path
+
+import matplotlib
+import numpy
+import tensor_pages
+from migration import tables
 
 import downslope
 from downslope.dialects import DIALECTS
 from downslope.play.page import page as playground
 from downslope.recipes import catalogue
-from downslope.rules import RULES
+from downslope.rules import OVER_TENSORS, RULES
 from downslope.walks.pictures import picture as drawn
 
 HERE = Path(__file__).parents[1] / "learn"
+PARTS = ("language", "targets", "rules", "dialects", "recipes", "training", "walks", "pages")
+"""The folders of the package that a page depends on."""
+
 FRAMEWORKS = {name: dialect.framework for name, dialect in DIALECTS.items()}
 
 
@@ -240,24 +251,44 @@ def prose_of(path):
     """What `learn/prose.md` says of each rule: the text below the heading of its name."""
     parts = re.split(r"^# (\w+)\n", path.read_text(), flags=re.MULTILINE)[1:]
     found = dict(zip(parts[::2], parts[1::2], strict=True))
-    if unknown := found.keys() - {rule.name for rule in RULES}:
+    if unknown := found.keys() - {rule.name for rule in (*RULES, *OVER_TENSORS)}:
         raise ValueError(f"{path} has a heading for {', '.join(sorted(unknown))}, and there is no such rule")
     return found
+
+
+def basis():
+    """A hash of all that a page is written from but its prose: formulas, what works on them, this extension."""
+    house = Path(downslope.__file__).parent
+    files = [house / "rule.py", *(path for part in PARTS for path in sorted((house / part).rglob("*.py")))]
+    digest = hashlib.sha256(f"{numpy.__version__} {matplotlib.__version__} {sys.version}".encode())
+    for path in (*files, *sorted(Path(__file__).parent.glob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def kept(path, made_from, make):
+    """Write a page, unless it is there and was made from the same: its last line says what it was made from."""
+    stamp = f"% {hashlib.sha256(made_from.encode()).hexdigest()}\n"
+    if not (path.exists() and path.read_text().endswith(stamp)):
+        path.write_text(f"{make()}\n{stamp}")
 
 
 def write(app):
     """Write all pages, before the site is read."""
     folder = HERE / "rules"
     folder.mkdir(exist_ok=True)
-    prose = prose_of(HERE / "prose.md")
-    wanted = {f"{rule.name}.md" for rule in RULES}
-    for old in folder.glob("*.md"):
-        if old.name not in wanted:
+    prose, made_from = prose_of(HERE / "prose.md"), basis()
+    wanted = {rule.name for rule in (*RULES, *OVER_TENSORS)}
+    for old in folder.iterdir():
+        if old.stem not in wanted:
             old.unlink()
     for rule in RULES:
-        path, text = folder / f"{rule.name}.md", page(rule, prose, folder)
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+        about = f"{made_from} {prose.get(rule.name, '')}"
+        kept(folder / f"{rule.name}.md", about, functools.partial(page, rule, prose, folder))
+    for rule in OVER_TENSORS:
+        about = f"{made_from} {prose.get(rule.name, '')}"
+        kept(folder / f"{rule.name}.md", about, functools.partial(tensor_pages.page, rule, prose))
+    kept(HERE / "migration.md", made_from, tables)
 
 
 def write_playground(app, error):
