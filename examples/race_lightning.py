@@ -6,7 +6,6 @@ The module asks the run for its optimizer, a callback reports the validation los
 says so. Everything random comes from the run's seed.
 """
 
-import logging
 import math
 
 import pytorch_lightning as lightning
@@ -59,8 +58,6 @@ class Report(lightning.Callback):
 
 def train(run: OwnRun) -> None:
     """One run: 100 steps, validated after every 25."""
-    for name in ("pytorch_lightning", "lightning_fabric"):  # a log goes past what holds back printing
-        logging.getLogger(name).setLevel(logging.ERROR)
     lightning.seed_everything(run.seed, verbose=False)
     trainer = lightning.Trainer(
         max_steps=100,

@@ -1,6 +1,8 @@
 """What a training of one's own is handed: what it takes, what it refuses, and the run that comes of it."""
 
+import logging
 import math
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -162,6 +164,28 @@ def test_what_a_run_prints_is_held_back_and_told_when_it_fails(capsys):
     assert capsys.readouterr().out == ""
     assert "printed" not in one(train, quiet=False).cause
     assert "all is well" in capsys.readouterr().out
+
+
+def test_what_a_run_logs_on_the_terminal_is_held_back_and_what_it_logs_in_a_file_is_not(capsys, tmp_path):
+    logger, kept = logging.getLogger("a framework"), tmp_path / "kept.log"
+    handlers = [logging.StreamHandler(), logging.StreamHandler(sys.stdout), logging.FileHandler(kept)]
+    for handler in handlers:
+        logger.addHandler(handler)
+
+    def train(run):
+        logger.warning("one callback more")
+        raise ValueError("no loss")
+
+    try:
+        assert one(train).cause.endswith("(it printed last: one callback more one callback more)")
+        assert capsys.readouterr() == ("", "")
+        logger.warning("all as before")
+        assert capsys.readouterr() == ("all as before\n", "all as before\n")
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+    assert kept.read_text() == "one callback more\nall as before\n"
 
 
 def test_generators_are_set_by_the_seed_and_set_back():

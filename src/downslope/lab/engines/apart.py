@@ -1,7 +1,7 @@
 """Code of the user's own, called so that it disturbs nobody and nobody disturbs it.
 
-What it prints is held back, the generators of Python, NumPy and the loaded frameworks are its own, its time is limited,
-and what it raises becomes a sentence, but for Ctrl-C.
+What it prints or logs on the terminal is held back, the generators of Python, NumPy and the loaded frameworks are its
+own, its time is limited, and what it raises becomes a sentence, but for Ctrl-C.
 
 How code that hangs is stopped: in the main thread where the system has `SIGALRM`, by an exception raised in it, which
 ends sleeping, waiting and loops of Python. What stays inside compiled code is stopped when that returns, and where
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import random
 import signal
 import sys
@@ -70,6 +71,7 @@ class Apart:
             raise RunError(self.too_long)
         with contextlib.ExitStack() as around:
             if self.quiet:
+                around.enter_context(_logging_to(self._printed))
                 around.enter_context(contextlib.redirect_stdout(self._printed))
                 around.enter_context(contextlib.redirect_stderr(self._printed))
             around.enter_context(self._generators())
@@ -97,6 +99,25 @@ class Apart:
     def _tail(self) -> str:
         last = " ".join(self._printed.getvalue().split())[-TAIL:]
         return f" (it printed last: {last})" if last else ""
+
+
+@contextlib.contextmanager
+def _logging_to(stream: io.StringIO) -> Iterator[None]:
+    """Have logs go to a stream that would go to standard output or standard error; those into files still do."""
+    known = [logging.root, *list(logging.root.manager.loggerDict.values())]
+    handlers = {handler for one in known if isinstance(one, logging.Logger) for handler in one.handlers}
+    before = {
+        handler: handler.stream
+        for handler in handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
+    }
+    for handler in before:
+        handler.setStream(stream)
+    try:
+        yield
+    finally:
+        for handler, shown in before.items():
+            handler.setStream(shown)
 
 
 def told(error: BaseException) -> str:
