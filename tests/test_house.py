@@ -22,6 +22,7 @@ BELOW = {
     "dialects": {"language", "rule", "rules", "dialects"},
     "training": {"language", "targets", "rule", "training", "files", "version"},
     "pages": {"pages"},
+    "splitting": {"splitting"},
     "walks": {"language", "targets", "rule", "rules", "recipes", "walks", "pages", "files", "extras", "version"},
     "play": {"language", "targets", "rule", "dialects", "recipes", "walks", "pages", "play", "version"},
     "lab.problems": {"lab.problems", "files", "extras", "printable"},

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from downslope.recipes.equivalence import equivalent
     from downslope.recipes.recipe import Recipe
     from downslope.recipes.transfer import convert_file
+    from downslope.splitting.models import split
     from downslope.testing import check_rule
     from downslope.training.checkpoint import CheckpointError
     from downslope.training.groups import NonFiniteGradientError
@@ -39,6 +40,7 @@ _LATER = {
     "equivalent": "downslope.recipes.equivalence",
     "Surface": "downslope.walks.surface",
     "read_surface": "downslope.walks.surface",
+    "split": "downslope.splitting.models",
     "surface": "downslope.walks.surface",
     "surfaces": "downslope.walks",
     "Walk": "downslope.walks.paths",
@@ -63,6 +65,7 @@ __all__ = [
     "read_surface",
     "rule",
     "scalar",
+    "split",
     "surface",
     "surfaces",
     "walk",

@@ -19,6 +19,7 @@ from downslope.targets.arrays import interpret
 from downslope.targets.codes import CODES
 from downslope.torch.describe import describer
 from downslope.torch.device import UNKNOWN, UNPREPARED, UNREPEATABLE, DeviceMemory, described, memory_of, runs_behind
+from downslope.torch.pieces import WHOLE, Pieces
 
 STORAGES = {
     torch.float64: ("float64", False),
@@ -62,6 +63,7 @@ class Together:
         pairs: Whether they are complex.
         mesh: The process groups over which they are shared out.
         counted: Whether the host counts their steps, rather than the device, as when a graph records them.
+        pieces: How they are divided into matrices, for a program over whole tensors.
     """
 
     kind: Kind
@@ -71,6 +73,7 @@ class Together:
     pairs: bool
     mesh: tuple[Any, ...]
     counted: bool
+    pieces: Pieces = WHOLE
 
 
 @dataclass(frozen=True)
@@ -268,7 +271,7 @@ class Interpreted:
         self.program, self.device, self.mesh = together.program, together.device, together.mesh
         self.which, self.held, self._groups = members.which, members.held, members.groups
         self._settings: Sequence[Numbered] = ()
-        self._scale = 1.0
+        self._pieces, self._scale = together.pieces, 1.0
         self._gradients: Sequence[Any] = ()
         self._looked_at_there = runs_behind(self.device) and together.storages[1] != "float64"
         self.scaled_there = runs_behind(self.device) and scale_column(self.program) >= 0
@@ -321,13 +324,14 @@ class Interpreted:
                 name: torch.view_as_real(a) if a.is_complex() else a for name, a in (*arrays.items(), ("dx", gradient))
             }
             body = torch.float64 if real["x"].dtype == torch.float64 else torch.float32
-            arrays = {name: array.to(body) for name, array in real.items()}
-            if by is not None:
-                arrays["dx"] = arrays["dx"] * by
-            new = interpret(program, arrays, scalars, torch)
-            for name in names:
-                if name in new:
-                    real[name].copy_(new[name])
+            for piece in self._pieces.over(real):
+                arrays = {name: array.to(body) for name, array in piece.items()}
+                if by is not None:
+                    arrays["dx"] = arrays["dx"] * by
+                new = interpret(program, arrays, scalars, torch)
+                for name in names:
+                    if name in new:
+                        piece[name].copy_(new[name])
             clocks["t"] += 1
             for name in program.scalar_states:
                 clocks[name].fill_(float(new[name]))

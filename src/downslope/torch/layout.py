@@ -312,7 +312,7 @@ def lay_out(
     for i, (k, p) in enumerate(numbered):
         _check_parameter(i, p)
         settings = settled[k]
-        check_whole(settings.program, [p], storage, [f"number {i}"])
+        check_whole(settings.program, [p], storage, [f"number {i}"], settings.pieces)
         own, tensors = local(p), []
         kind = Interpreted if settings.program.over_tensors else _kind_of(own)
         if kind is Interpreted and settled[k].capturable:
@@ -399,7 +399,8 @@ def _together(
     mesh: tuple[Any, ...] = ()
     if is_distributed(p):
         mesh = tuple(p.device_mesh.get_group(d) for d, placement in enumerate(p.placements) if placement.is_shard())
-    return Together(kind, own.device, program, storages, own.is_complex(), mesh, not settings.capturable)
+    counted = not settings.capturable
+    return Together(kind, own.device, program, storages, own.is_complex(), mesh, counted, settings.pieces)
 
 
 @functools.cache

@@ -54,7 +54,9 @@ class Optimizer(torch.optim.Optimizer):
     Args:
         params: What to train: parameters, named parameters, or groups, dicts such as `{"params": [...], "lr": 0.1}`.
             A group may have a rule of its own, `{"params": [...], "rule": downslope.muon, "lr": 0.02}`, and then begins
-            with the defaults of that rule and with the options of the optimizer.
+            with the defaults of that rule and with the options of the optimizer. For a rule over whole tensors
+            `"pieces": 3` says that each parameter of the group is made of three matrices, one above another (with
+            `"axis": 1` side by side), and a list of sizes that they are not of one.
         rule: The rule of all other groups, one of downslope's, of a dialect, or your own. What is given by name for
             its hyperparameters holds for these groups only.
         **settings: The options of every optimizer, such as weight decay, clipping and averaging (`downslope.Options`);
@@ -156,7 +158,7 @@ class Optimizer(torch.optim.Optimizer):
         if isinstance(param_group, dict):
             admitted, names, usual = self._admitted(param_group), self._named(param_group), self._beginning(param_group)
             refuse_contradiction(param_group, names)
-            warn_of_misspelt(param_group, {**usual, "weight_decay": 0.0, "rule": None})
+            warn_of_misspelt(param_group, {**usual, "weight_decay": 0.0, "rule": None, "pieces": 1, "axis": 0})
             if not isinstance(param_group.get("params"), (Tensor, set)):
                 param_group["params"] = list(param_group["params"])
             if names:
@@ -194,7 +196,8 @@ class Optimizer(torch.optim.Optimizer):
         rule = self._choose(group)
         check_carried(group, rule)
         settings = settle(group, rule, options or self._options, self._options.max_norm is not None)
-        check_whole(settings.program, group.get("params", ()), self._storage, group.get("param_names", ()))
+        params, names = group.get("params", ()), group.get("param_names", ())
+        check_whole(settings.program, params, self._storage, names, settings.pieces)
         check_codable(settings, self._storage)
         return settings.looked_at()
 

@@ -19,6 +19,7 @@ from torch.optim import optimizer as torch_optimizer
 from downslope.language.formula import Range, check_number
 from downslope.language.program import Program
 from downslope.rule import Rule
+from downslope.torch.pieces import WHOLE, Pieces
 from downslope.training.settings import Settings, without
 
 Group = dict[str, Any]
@@ -75,6 +76,7 @@ class GroupSettings:
         numbers: The hyperparameters by name; 0 in the place of those that are read where a GPU has them.
         tensors: These: each a tensor of one element, by name.
         capturable: Whether a CUDA graph may record the steps.
+        pieces: How parameters are divided into matrices.
     """
 
     chosen: Settings
@@ -82,6 +84,7 @@ class GroupSettings:
     numbers: Mapping[str, float]
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     capturable: bool = False
+    pieces: Pieces = WHOLE
 
     @property
     def rule(self) -> Rule:
@@ -90,7 +93,8 @@ class GroupSettings:
 
     def asks_for_the_same(self, other: GroupSettings) -> bool:
         """Whether what is laid out with these settings can take over other ones."""
-        return self.program is other.program and self.capturable is other.capturable
+        same = self.program is other.program and self.capturable is other.capturable
+        return same and self.pieces == other.pieces
 
     def says_the_same(self, other: GroupSettings) -> bool:
         """Whether other settings come to the same, with the very same tensors."""
@@ -241,7 +245,7 @@ def settle(group: Group, rule: Rule, options: Shared, scaled: bool) -> GroupSett
         else checked(_spelled(group, name), look_up(group, name, rule), program.ranges[name])
         for name in program.hyperparameters
     }
-    return GroupSettings(chosen, program, numbers, tensors, capturable)
+    return GroupSettings(chosen, program, numbers, tensors, capturable, Pieces.of(group, program))
 
 
 def _held(group: Group, chosen: Settings) -> dict[str, torch.Tensor]:

@@ -10,9 +10,12 @@ import torch
 from downslope.language.program import Program
 from downslope.targets.shapes import ShapeError, matrix_shape
 from downslope.torch.launch import Storage
+from downslope.torch.pieces import WHOLE, Pieces
 
 
-def check_whole(program: Program, params: Iterable[Any], storage: Storage, names: Iterable[Any] = ()) -> None:
+def check_whole(
+    program: Program, params: Iterable[Any], storage: Storage, names: Iterable[Any] = (), pieces: Pieces = WHOLE
+) -> None:
     """Refuse parameters that a rule cannot work on; any will do for one that treats each weight by itself.
 
     Args:
@@ -20,6 +23,7 @@ def check_whole(program: Program, params: Iterable[Any], storage: Storage, names
         params: Parameters, or pairs of a name and a parameter.
         storage: How weights and states are kept.
         names: What the parameters are called, if it is known.
+        pieces: How they are divided into matrices.
 
     Raises:
         ValueError: One is a shard, has no shape for the rule, or is to be kept in a way that only kernels know.
@@ -49,6 +53,7 @@ def check_whole(program: Program, params: Iterable[Any], storage: Storage, names
                 f"the parameter {name} is complex; {program.name} goes by rows and columns of real numbers"
             )
         try:
-            matrix_shape(program, p.shape)
+            for shape in pieces.check(name, tuple(p.shape)):
+                matrix_shape(program, shape)
         except ShapeError as error:
             raise ShapeError(f"the parameter {name}: {error}") from None
