@@ -1,5 +1,6 @@
 """Rules over whole tensors against the published formula, written down anew in double precision, in every front end."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -152,6 +153,28 @@ def test_singular_values_of_a_step_are_near_one(shape, coefficients, reserve, lo
         assert low < values[:20].min()
         assert values[:20].max() < high
         assert values[20:].max() < 1e-9
+
+
+def test_in_optax_a_partition_has_a_rule_for_each_part():
+    """What becomes of each part is what its transformation makes of it alone."""
+    params = {"embed": jnp.ones((6, 4)), "inner": jnp.eye(4), "b": jnp.ones(4)}
+    muon, adamw = downslope.optax.optimizer(downslope.muon), downslope.optax.optimizer(downslope.adamw)
+    both = optax.partition({"matrices": muon, "rest": adamw}, downslope.split(params).labels())
+    state, alone = both.init(params), (muon.init(params["inner"]), adamw.init(params["b"]))
+    for t in range(1, 4):
+        gradients = {name: jnp.cos(t + p) for name, p in params.items()}
+        updates, state = both.update(gradients, state, params)
+        inner, its = muon.update(gradients["inner"], alone[0], params["inner"])
+        b, others = adamw.update(gradients["b"], alone[1], params["b"])
+        alone = its, others
+        np.testing.assert_array_equal(updates["inner"], inner)
+        np.testing.assert_array_equal(updates["b"], b)
+        params = optax.apply_updates(params, updates)
+
+
+def test_for_numpy_arrays_a_rule_of_a_group_is_refused_with_what_to_do():
+    with pytest.raises(TypeError, match=r"a group has rule=.*for arrays of NumPy all groups have one rule"):
+        Optimizer([{"params": np.ones((2, 2)), "rule": downslope.muon}], downslope.adamw)
 
 
 def test_a_vector_given_to_muon_is_named_where_it_is_given():

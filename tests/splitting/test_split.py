@@ -172,9 +172,9 @@ def test_a_tree_of_arrays_says_what_cannot_be_known():
     split = downslope.split(tree, rest=["out"])
     assert inner(split) == {"layers.0.W"}
     assert "first and last layer are known by names only" in repr(split)
-    assert split.labels("muon", "adamw") == {
-        "embed": "adamw", "layers.0.W": "muon", "layers.0.b": "adamw", "out": "adamw",
-    }  # fmt: skip
+    labels = {"embed": "adamw", "layers": [{"W": "muon", "b": "adamw"}], "out": "adamw"}
+    assert split.labels("muon", "adamw") == labels
+    assert set(downslope.split(CNN).labels().values()) == {"matrices", "rest"}
     assert sum(math.prod(entry.shape) for entry in split) == 36 + 16 + 4 + 8
 
 

@@ -87,6 +87,11 @@ def lay_out(params: Any) -> tuple[Layout, dict[str, Array], list[dict[str, Any]]
         for k, entry in enumerate(params):
             if not isinstance(entry, Mapping) or "params" not in entry:
                 raise TypeError(f"params[{k}] must be a dict with the key 'params', as in {{'params': W, 'lr': 0.1}}")
+            if "rule" in entry:
+                raise TypeError(
+                    f"a group has rule={entry['rule']!r}, but for arrays of NumPy all groups have one rule; make an "
+                    "optimizer for each rule, and step them one after another"
+                )
             layouts.append(_lay_out_one(entry["params"], arrays))
             names.append(list(layouts[-1].names))
             settings.append({name: value for name, value in entry.items() if name != "params"})

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from downslope.splitting.judge import Seen, judged
-from downslope.splitting.split import Split, corrected
+from downslope.splitting.split import Split, below, corrected
 
 _LAYERS = ("Linear", "Conv1d", "Conv2d", "Conv3d", "Conv1D", "MultiheadAttention", "Dense", "EinsumDense")
 
@@ -52,21 +52,21 @@ def split(model: Any, *, matrices: Iterable[str] = (), rest: Iterable[str] = ())
         >>> optimizer = downslope.torch.Optimizer(split.groups(muon, adamw))
     """
     torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
-    unknown = ""
+    unknown, tree = "", None
     if torch is not None and isinstance(model, torch.nn.Module):
         entries = judged(_of_torch(model), in_order=True)
     elif keras is not None and isinstance(model, keras.Model):
         entries = judged(_of_keras(model), in_order=True)
     elif isinstance(model, (Mapping, list, tuple)):
         entries = judged([*_of_tree(model, "")], in_order=False)
-        unknown = "first and last layer are known by names only; rest=[...] says which they are"
+        tree, unknown = model, "first and last layer are known by names only; rest=[...] says which they are"
     else:
         raise TypeError(
             f"model={model!r:.60}: give a torch.nn.Module, a Keras model, or a tree of arrays (dicts and lists)"
         )
     if not entries:
         raise ValueError("the model has no parameters that are trained; a Keras model must be built first")
-    return Split(corrected(entries, matrices, rest), unknown)
+    return Split(corrected(entries, matrices, rest), unknown, tree)
 
 
 def _kind(layer: type) -> str:
@@ -134,9 +134,8 @@ def _of_keras(model: Any) -> list[Seen]:
 def _of_tree(tree: Any, path: str) -> Iterator[Seen]:
     """The arrays of a tree, by name."""
     if isinstance(tree, (Mapping, list, tuple)):
-        entries = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-        for key, value in entries:
-            yield from _of_tree(value, f"{path}.{key}" if path else str(key))
+        for _, value, name in below(tree, path):
+            yield from _of_tree(value, name)
     elif hasattr(tree, "shape"):
         yield Seen(path, tree, tuple(tree.shape))
     else:

@@ -41,10 +41,11 @@ class Split:
     Args:
         entries: All parameters.
         unknown: What could not be known of the model, as a sentence; empty if all was.
+        tree: The tree of arrays that the model is, if it is one.
     """
 
-    def __init__(self, entries: Sequence[Entry], unknown: str = ""):
-        self.entries, self.unknown = tuple(entries), unknown
+    def __init__(self, entries: Sequence[Entry], unknown: str = "", tree: Any = None):
+        self.entries, self.unknown, self._tree = tuple(entries), unknown, tree
 
     @property
     def matrices(self) -> list[tuple[str, Any]]:
@@ -79,9 +80,13 @@ class Split:
             found.append({"params": named, **(rest if is_rest else matrices), **fused})
         return found
 
-    def labels(self, matrices: Any = "matrices", rest: Any = "rest") -> dict[str, Any]:
-        """By name, one thing for each of the matrices and another for each of the rest."""
-        return {entry.name: matrices if entry.matrix else rest for entry in self.entries}
+    def labels(self, matrices: Any = "matrices", rest: Any = "rest") -> Any:
+        """One thing for each of the matrices and another for each of the rest: by name, or a tree like that given.
+
+        Such a tree is what `optax.partition` wants.
+        """
+        by_name = {entry.name: matrices if entry.matrix else rest for entry in self.entries}
+        return by_name if self._tree is None else _labelled(self._tree, "", by_name)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -116,6 +121,20 @@ def _table(rows: Iterable[Entry]) -> list[str]:
         f"  {name:<{widths[0]}}  {count:>{widths[1]}} {shape:<{widths[2]}}  {why}".rstrip()
         for name, count, shape, why in cells
     ]
+
+
+def below(tree: Any, path: str) -> list[tuple[Any, Any, str]]:
+    """What stands in a tree of dicts and lists: the key, the value and the name of each."""
+    entries = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+    return [(key, value, f"{path}.{key}" if path else str(key)) for key, value in entries]
+
+
+def _labelled(tree: Any, path: str, labels: Mapping[str, Any]) -> Any:
+    """A tree with a label in the place of every array."""
+    if not isinstance(tree, (Mapping, list, tuple)):
+        return labels[path]
+    new = {key: _labelled(value, name, labels) for key, value, name in below(tree, path)}
+    return new if isinstance(tree, Mapping) else type(tree)(new.values())
 
 
 def corrected(entries: Sequence[Entry], matrices: Iterable[str], rest: Iterable[str]) -> list[Entry]:
