@@ -148,3 +148,11 @@ def test_a_worker_of_dask_may_die():
                 workers=executor,
             )
     assert told(result) == told(race(training(), RULES, **SMALL))
+
+
+@pytest.mark.slow
+def test_loky_trains_runs():
+    loky = pytest.importorskip("joblib.externals.loky")  # which scikit-learn brings
+    with loky.ProcessPoolExecutor(1) as executor:
+        result = race(training(), RULES, **SMALL, workers=executor)
+    assert told(result) == told(race(training(), RULES, **SMALL))

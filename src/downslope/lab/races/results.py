@@ -168,7 +168,7 @@ class Race:
 
     @property
     def advised(self) -> RuleResult | None:
-        """The rule to use: the one that ended lowest, or what people have now unless a rule is shown to save steps.
+        """The rule to use, which ended lowest; or what people have now, unless a rule is shown to save steps.
 
         None as for `lowest`.
         """
@@ -202,7 +202,7 @@ class Race:
         The rule that ended lowest; but what you have now, if that was raced and no rule is shown to save steps.
 
         Returns:
-            A recipe: `downslope.convert(result.recommend(), "torch").snippet()` is the code for PyTorch.
+            A recipe, of which `downslope.convert(result.recommend(), "torch").snippet()` is the code for PyTorch.
 
         Raises:
             ValueError: The race was stopped, every run diverged, or the rule is none of downslope's.

@@ -156,7 +156,9 @@ class SpreadEngine:
         try:
             answer = future.result()
         except CancelledError:
-            raise WorkersError("workers: the executor gave up the runs that it was sent") from None
+            raise WorkersError(
+                "workers: the executor gave up the runs that it was sent; is its scheduler still there?"
+            ) from None
         except Exception as error:
             raise WorkersError(
                 f"workers: the executor failed ({type(error).__name__}: {error}); is the scheduler there?"
