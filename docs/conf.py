@@ -1,6 +1,7 @@
 """The documentation site: `sphinx-build -W -n -b html docs build/site`, without a network."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -53,5 +54,13 @@ def _has_a_page(app, kind, name, thing, skip, options):
     return True if isinstance(thing, Rule) else None
 
 
+def _for_keyboards(app, page, template, context, doctree):
+    """What is wider than a phone can be scrolled by the keyboard too, and the menu's captions have a level."""
+    body, menu = context.get("body", ""), context.get("furo_navigation_tree", "")
+    context["body"] = re.sub(r'<(pre|table class="docutils[^"]*")>', r'<\1 tabindex="0">', body)
+    context["furo_navigation_tree"] = menu.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
 def setup(app):
+    app.connect("html-page-context", _for_keyboards, priority=900)  # after the theme's
     app.connect("autodoc-skip-member", _has_a_page)

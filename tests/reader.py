@@ -141,7 +141,8 @@ def run_commands(example):
 
 
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-PARSERS = [PythonCodeBlockParser(doctest_optionflags=FLAGS), CodeBlockParser("sh", run_commands), SkipParser()]
+COMMAND_LINES = [CodeBlockParser(language, run_commands) for language in ("sh", "shell")]
+PARSERS = [PythonCodeBlockParser(doctest_optionflags=FLAGS), *COMMAND_LINES, SkipParser()]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/*.md"]
 
 # A page is a module: its blocks run one after the other, in one namespace and one folder.
