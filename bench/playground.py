@@ -104,10 +104,10 @@ def main() -> None:
         drag(page, session, tracing, 1)  # until it is compiled
         for _ in range(arguments.rounds):
             for slower in frames:
-                costs, script, used = drag(page, session, tracing, slower)
+                costs, script, thread = drag(page, session, tracing, slower)
                 frames[slower] += costs
                 scripts[slower] += script
-                threads[slower].append(used)
+                threads[slower].append(thread)
             fresh = browser.new_page(viewport={"width": 1440, "height": 900})
             fresh.add_init_script(FIRST_LINE)
             opened = watched(fresh)

@@ -94,6 +94,17 @@ def test_no_walker_is_told_by_its_colour_alone(playground, opened):
     assert len(set(marks)) == 10
 
 
+def test_a_dash_is_the_same_beside_the_name(playground, opened):
+    """Whatever is dashed has gaps: the line beside a name, too, which is as wide as the line on the map says."""
+    opened("surface=valley&rules=sgd,momentum,nesterov,adagrad")
+    gaps = playground.evaluate(
+        """walkers.map(({ chipKey, dash }) => { drawAllKeys();
+        const { width, height } = chipKey, row = chipKey.getContext("2d").getImageData(0, height / 2, width, 1).data;
+        return [dash.length > 0, row.filter((_, k) => k % 4 === 3).indexOf(0) >= 0]; })"""
+    )
+    assert gaps == [[False, False], [True, True], [True, True], [True, True]]
+
+
 def test_no_way_is_pale(playground, opened):
     """Old or new, a way has its walker's whole colour, which tests/pages/test_theme.py holds to 3:1 from the map."""
     opened("surface=valley&steps=60&t=60&lr=0.1&rules=sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw")

@@ -100,7 +100,10 @@ def test_the_limit_is_drawn_where_theory_puts_it(playground, opened):
     limits = playground.evaluate("walkers.map(w => limitingRate(w) || null)")
     assert limits[:3] == pytest.approx([0.2, 0.38, 0.1357], rel=1e-3)
     assert limits[3] is None
-    assert playground.locator("#limits").inner_text() == "nesterov 0.136 · sgd 0.2 · momentum 0.38"
+    assert (
+        playground.locator("#limits").inner_text()
+        == "nesterov\N{NO-BREAK SPACE}0.136 · sgd\N{NO-BREAK SPACE}0.2 · momentum\N{NO-BREAK SPACE}0.38"
+    )
 
 
 def test_the_learning_rate_is_a_handle_on_the_canyon(playground, opened):

@@ -100,7 +100,7 @@ function drawCanyon(canvas) {
     context.setLineDash([4, 4]);
     context.lineWidth = 1.2;
     const limit = limitingRate(walker);
-    if (Number.isFinite(limit)) context.strokeRect(x(limit), top, 0, height - top - bottom);
+    if (Number.isFinite(limit)) straight(context, x(limit), top, x(limit), height - bottom);
     context.setLineDash(walker.dash);
     context.lineWidth = walker === now.pointed ? 3 : 1.8;
     const on = begun(context);
@@ -180,5 +180,5 @@ function showRate() {
   find("rate-of").textContent = typeof state.lr === "number" ? say("rate.all") : state.look;
   find("rate-shown").textContent = short(rate);
   const limits = walkers.filter(({ shown }) => shown).map((walker) => [limitingRate(walker), walker.name]).filter(([limit]) => Number.isFinite(limit));
-  find("limits").textContent = limits.sort(([a], [b]) => a - b).map(([limit, name]) => `${name} ${short(limit)}`).join(" · ");
+  find("limits").textContent = limits.sort(([a], [b]) => a - b).map(([limit, name]) => `${name}\u00a0${short(limit)}`).join(" · ");
 }

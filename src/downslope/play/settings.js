@@ -1,6 +1,7 @@
 // What may be set of the rule that is looked at, who else may walk beside it, and the rules that there are.
 
-const DIALECT_NAMES = { note: "textbook", torch: "PyTorch", keras: "Keras", tf1: "TensorFlow 1", optax: "Optax", own: "own" };
+const DIALECT_NAMES = { torch: "PyTorch", keras: "Keras", tf1: "TensorFlow 1", optax: "Optax" };
+const dialectName = ({ dialect }) => DIALECT_NAMES[dialect] ?? say(`dialect.${dialect}`);
 
 // A name as words: what is said of it, or itself without underscores.
 const settingName = (name) => (isSaid(`setting.${name}`) ? say(`setting.${name}`) : name.replaceAll("_", " "));
@@ -95,10 +96,10 @@ function buildSettings({ id, rule, flags }) {
   });
   const relatives = Object.entries(RULES).filter(([, each]) => each.family === rule.family);
   const dialect = make("select", { id: "dialect", onchange: (event) => replaceRule(id, event.target.value) });
-  dialect.append(...relatives.map(([name, each]) => make("option", { value: name, textContent: DIALECT_NAMES[each.dialect] ?? each.dialect, selected: name === ruleOf(id) })));
+  dialect.append(...relatives.map(([name, each]) => make("option", { value: name, textContent: dialectName(each), selected: name === ruleOf(id) })));
   const others = relatives.filter(([name]) => name !== ruleOf(id));
   const beside = make("select", { id: "beside", onchange: (event) => event.target.value && addWalker(event.target.value, { ...(typeof state.lr === "number" ? {} : { lr: lookedAt().lr }) }) });
-  beside.append(make("option", { value: "", textContent: say("beside.choose") }), ...others.map(([name, each]) => make("option", { value: name, textContent: DIALECT_NAMES[each.dialect] ?? each.dialect })));
+  beside.append(make("option", { value: "", textContent: say("beside.choose") }), ...others.map(([name, each]) => make("option", { value: name, textContent: dialectName(each) })));
   find("settings").replaceChildren(
     make("h3", { textContent: say("settings.of", { name: id }) }),
     ...rows,

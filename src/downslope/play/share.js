@@ -106,10 +106,7 @@ function paintPicture(room, scene) {
     context.strokeStyle = colour(walker.colour);
     context.lineWidth = 2;
     context.setLineDash(walker.dash);
-    context.beginPath();
-    context.moveTo(10, y);
-    context.lineTo(54, y);
-    context.stroke();
+    straight(context, 10, y, 54, y);
     context.setLineDash([]);
     marker(context, walker.shape, 32, y, colour(walker.colour), colour("page"), 1);
     context.fillStyle = colour("ink");

@@ -75,7 +75,7 @@ function drawCurves(canvas, { walkers, steps, step, pointed }, { low, high, log,
   for (const t of ticks(0, steps, width / 90)) context.fillText(short(t), x(t), height - 6);
   context.setLineDash([2, 4]);
   context.strokeStyle = colour("ink");
-  context.strokeRect(left, y(mark), width - left - right, 0);
+  straight(context, left, y(mark), width - right, y(mark));
   context.setLineDash([]);
   context.save();
   context.beginPath();

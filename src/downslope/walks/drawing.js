@@ -41,6 +41,14 @@ function fitted(canvas) {
   return { context, width, height, ratio };
 }
 
+// A line that may be dashed. (A rectangle without a height goes there and back, which fills the gaps.)
+function straight(context, x, y, toX, toY) {
+  context.beginPath();
+  context.moveTo(x, y);
+  context.lineTo(toX, toY);
+  context.stroke();
+}
+
 // Begins a line; what it returns takes it to the next point, unless that is at the last one as far as can be seen. It begins
 // anew after a point that is nowhere.
 function begun(context) {

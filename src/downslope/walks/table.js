@@ -56,7 +56,7 @@ function drawKey(canvas, walker) {
   context.strokeStyle = colour(walker.colour);
   context.lineWidth = 2;
   context.setLineDash(walker.dash);
-  context.strokeRect(0, height / 2, width, 0);
+  straight(context, 0, height / 2, width, height / 2);
   context.setLineDash([]);
   marker(context, walker.shape, width / 2, height / 2, colour(walker.colour), colour("page"), 1);
 }
