@@ -7,6 +7,7 @@ import pytest
 
 import downslope
 from downslope import Recipe
+from downslope.language.program import in_order
 from downslope.walks.film import film
 
 WALKERS = """walkers.map(w => [w.name, w.lr, [...w.points], [...w.losses], w.arrived, w.length, w.turns])"""
@@ -14,6 +15,7 @@ AT_STEPS = """walkers.map(w => { const steps = [...Array(film.steps).keys()]; re
     limit: w.limit && w.limit.limit, effective: steps.flatMap(t => [...w.effective(t)]), memory: [...w.memory],
     sharpness: [...steps, film.steps].map(t => w.sharpness(t)), places: w.places }; })"""
 EXACT = {"sgd", "momentum", "nesterov", "adagrad", "rmsprop"}  # made of + - × ÷ √
+ROUNDED = {"exp", "expm1", "log", "tanh", "sin", "cos", "pow"}  # of which no two libraries round every value alike
 
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -28,12 +30,13 @@ def opened(page, tmp_path, walk):
 
 
 def check_paths(page, walk):
+    rounded = ROUNDED & {e.op for e in in_order(walk.surface.program.outputs.values())}
     for path, (name, lr, points, losses, arrived, length, turns) in zip(
         walk.paths, page.evaluate(WALKERS), strict=True
     ):
         assert (name, lr) == (path.name, path.lr)
         theirs, ours = np.array(points, float).reshape(path.points.shape), path.points
-        if path.recipe.rule.name in EXACT and path.recipe.dialect == "note":
+        if path.recipe.rule.name in EXACT and path.recipe.dialect == "note" and not rounded:
             np.testing.assert_array_equal(theirs, ours)
         else:
             np.testing.assert_allclose(theirs, ours, rtol=1e-9, atol=1e-9 * abs(ours).max())
