@@ -46,7 +46,7 @@ def code(text):
 def played(rule, words):
     """A link into the playground, set to this rule. The page is built with the site."""
     state = f"surface=rotated_valley&rules=sgd,{rule.name}&lr=best&look={rule.name}"
-    return f'<a href="../../play.html#{state.replace("&", "&amp;")}">{words}</a>'
+    return f'<a href="../../playground.html#{state.replace("&", "&amp;")}">{words}</a>'
 
 
 def picture(rule, folder):
@@ -292,9 +292,9 @@ def write(app):
 
 
 def write_playground(app, error):
-    """The playground lies beside the pages that link to it."""
+    """The playground lies beside the pages that link to it, under a name that no page has."""
     if error is None and app.builder.format == "html":
-        (Path(app.outdir) / "play.html").write_text(playground())
+        (Path(app.outdir) / "playground.html").write_text(playground())
 
 
 def setup(app):
