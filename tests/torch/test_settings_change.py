@@ -95,6 +95,18 @@ def test_a_rate_that_becomes_another_kind_of_number_is_used(kind, plain):
     torch.testing.assert_close(p.detach(), torch.full((2,), -4.1))
 
 
+@pytest.mark.parametrize("first", [0.0, np.float32(0)])
+def test_a_setting_that_only_rounding_makes_equal_to_another_is_used(first):
+    """PyTorch leaves the buffer alone while the momentum is 0."""
+    ours, theirs = _pair("SGD", momentum=1e-97)
+    for t, momentum in enumerate((1e-97, first, 0.5)):
+        for group in (*ours.param_groups, *theirs.param_groups):
+            group["momentum"] = momentum
+        _step(ours, t)
+        _step(theirs, t)
+        _close(ours, theirs)
+
+
 @pytest.mark.parametrize("make", [lambda: torch.tensor(0.1), lambda: np.array(0.1)], ids=["tensor", "0-d array"])
 def test_a_rate_that_changes_in_place_is_used(make):
     p = torch.nn.Parameter(torch.zeros(2))

@@ -7,7 +7,7 @@ import functools
 import operator
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any
@@ -164,11 +164,15 @@ class Reader:
 
 
 def alike(seen: Any, before: Any) -> bool:
-    """Whether a group's entries are those of before."""
+    """Whether a group's entries are those of before, types included: as NumPy has it, float32(0) == 1e-97."""
     try:
-        return bool(seen == before)
+        return bool(seen == before) and _types(seen) == _types(before)
     except (ValueError, RuntimeError):  # an array or a tensor of several elements has been put where a number was
         return False
+
+
+def _types(entries: Iterable[Any]) -> list[Any]:
+    return [_types(entry) if type(entry) is tuple else type(entry) for entry in entries]
 
 
 def check_carried(group: Group, rule: Rule) -> None:
