@@ -92,6 +92,18 @@ def test_a_race_that_was_stopped_says_how_to_go_on_and_goes_on_from_anywhere(rac
     assert set(kept_runs(tmp_path / "report.race")) == before
 
 
+def test_a_grid_that_is_typed_goes_on(race, tmp_path):
+    (tmp_path / "stop").write_text("1")
+    stopped = race(*QUICK, "--grid", "weight_decay=0,0.1", "--grid", "cautious=false,true")
+    assert stopped.exit_code == 128 + signal.SIGINT
+    (tmp_path / "stop").unlink()
+    assert "--grid weight_decay=0,0.1 --grid cautious=false,true" in show("report.race").output
+    done = race("--resume", "report.race", "--json", "race.json")
+    assert "over learning rate, weight_decay and cautious, with the same budget of" in done.output.replace("\n", " ")
+    settings = {json.dumps(run["setting"]) for _, tuning, _ in numbers(tmp_path / "race.json") for run in tuning}
+    assert len(settings) == 5  # and the default one
+
+
 def test_a_race_that_is_stopped_before_its_first_run_says_how_to_go_on(race, tmp_path):
     (tmp_path / "stop").write_text("0")
     stopped = race(*QUICK)

@@ -20,12 +20,12 @@ from downslope.cli.keeping import GOES_ON, beside, continued, go_on, only_joins,
 from downslope.cli.names import names_a_file, own_function, recipe_typed, rules_named
 from downslope.cli.outputs import check_outputs, is_output, say, write_outputs
 from downslope.cli.raced import raced_on
+from downslope.cli.tuned import grid_typed, hyperparameters_typed, numbers_typed
 from downslope.cli.wording import as_typed
 from downslope.extras import require
 
 if TYPE_CHECKING:
     from downslope.lab.keeping.folder import Folder
-    from downslope.rule import Rule
 
 TEXTBOOK = ",".join(rule.name for rule in downslope.rules.TEXTBOOK)
 LAB = ("latex2mathml.converter", "plotly.offline", "scipy")
@@ -91,6 +91,13 @@ def race(
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A hyperparameter other than its default, as RULE.NAME=VALUE. Repeat for more."),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Values of another hyperparameter to tune too, as weight_decay=0,0.01,0.1 or batch_size=32,128; for "
+            "each rule that has it. Repeat for all combinations with another one.",
+        ),
     ] = None,
     lrs: Annotated[
         str, typer.Option(help="Learning rates to start from, with commas; default: 19 from 1e-5 to 10.")
@@ -223,8 +230,9 @@ def race(
                 "batch_size": batch_size,
             }
             entrants = rules_named(rules, "--rules")
-            given: dict[str, Any] = {"learning_rates": _numbers(lrs, "--lrs")} if lrs else {}
-            hyperparameters = _settings(settings or [], entrants)
+            given: dict[str, Any] = {"learning_rates": numbers_typed(lrs, "--lrs")} if lrs else {}
+            varied = grid_typed(grid or [])
+            hyperparameters = hyperparameters_typed(settings or [], entrants, varied)
             kind = _splits(splits)
             present = recipe_typed(now, "--now") if now else None
             check_outputs(out, json, csv)
@@ -264,6 +272,7 @@ def race(
                 "limit": limit,
                 "why": why,
                 "hyperparameters": hyperparameters,
+                "grid": varied or None,
                 **given,
             }
             if dry_run:
@@ -338,48 +347,3 @@ def _splits(choice: str) -> Literal["varied", "fixed"]:
     if choice not in ("varied", "fixed"):
         raise ValueError(f"--splits {choice}: choose varied or fixed")
     return "varied" if choice == "varied" else "fixed"
-
-
-def _settings(texts: list[str], rules: dict[str, Rule]) -> dict[str, dict[str, float | bool]]:
-    """The hyperparameters given as `RULE.NAME=VALUE`; refuses a race in which one without default is not given."""
-    from downslope.lab.races.entrants import called
-
-    chosen: dict[str, dict[str, float | bool]] = {name: {} for name in rules}
-    for text in texts:
-        place, equals, value = text.partition("=")
-        owner, dot, key = place.strip().rpartition(".")
-        if not (equals and dot):
-            raise ValueError(f"--set {text}: give RULE.NAME=VALUE, such as momentum.mu=0.95")
-        meant = called(owner, rules)
-        if not meant:
-            raise ValueError(f"--set {text}: no rule of this race is named {owner}; it has {', '.join(rules)}")
-        if len(meant) > 1:
-            raise ValueError(f"--set {text}: say which {owner} is meant: {' or '.join(meant)}")
-        if key == "lr":
-            raise ValueError(f"--set {text}: lr is what the race tunes; give --lrs")
-        try:
-            chosen[meant[0]][key] = rules[meant[0]].checked(key, _value(value.strip()))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"--set {text}: {error}") from None
-    for name, rule in rules.items():
-        required = [key for key, value in rule.hyperparameters.items() if value is None and key != "lr"]
-        if lacking := [key for key in required if key not in chosen[name]]:
-            options = " ".join(f"--set {name}.{key}=VALUE" for key in lacking)
-            raise ValueError(f"{name} needs a value for {', '.join(lacking)}; give {options}")
-    return {name: given for name, given in chosen.items() if given}
-
-
-def _value(text: str) -> float | bool:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is neither a number nor true or false") from None
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ValueError(f"{option} {text}: give numbers with commas between") from None

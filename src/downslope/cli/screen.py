@@ -23,9 +23,10 @@ from downslope.lab.races.budget import duration
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.results import Race
 from downslope.lab.races.scope import earlier, holds_for
+from downslope.lab.races.settings import found
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tries import best_after, few_tries
-from downslope.lab.report.code import in_use, kept, lines, scheduled
+from downslope.lab.report.code import batched, in_use, kept, lines, scheduled
 from downslope.lab.ticker import Ticker
 from downslope.printable import printable
 
@@ -86,7 +87,7 @@ class Screen:
         self.say(f"\n{printable(race.verdict)}", "bold")
         for caution in race.cautions:
             self.say(printable(caution), "yellow")
-        for said in (holds_for(race), earlier(race)):
+        for said in (found(race), holds_for(race), earlier(race)):
             if said:
                 self.say(printable(said), "dim")
         self._show_use(race)
@@ -99,16 +100,17 @@ class Screen:
         result = race.advised
         if result is not None and (advice := kept(result)):
             self.say(f"\n{printable(advice)}")
-        elif result is not None and (found := lines(result, in_use(race))):
+        elif result is not None and (code := lines(result, in_use(race))):
             self.say(f"\nTo use {printable(result.rule)}:")
-            for line in found:
+            for line in code:
                 self.console.print(Text(f"  {line}"), soft_wrap=True)  # to be copied whole
-            if said := scheduled(race):
+            for said in filter(None, (batched(result), scheduled(race))):
                 self.say(printable(said))
         shown, values = few_tries(race)
         if result is None or len(shown) < 2:
             return
-        self.say(f"\nIf you can try k learning rates of these, drawn at random: the median {race.loss_name} reached")
+        what = "settings" if race.grid else "learning rates"
+        self.say(f"\nIf you can try k {what} of these, drawn at random: the median {race.loss_name} reached")
         heads = _Line("k", [[str(k)] for k in shown], "bold")
         rows = [
             _Line(

@@ -83,11 +83,12 @@ def _about(planned: Planned, kept: Mapping[str, Kept]) -> list[str]:
 
 
 def _so_far(kept: Mapping[str, Kept], console: Console) -> None:
+    from downslope.lab.engines.protocol import said
     from downslope.lab.keeping.overview import so_far
 
-    rows: list[tuple[str, ...]] = [("", "tuning", "fresh seeds", "lost", "seconds", "best lr so far", "mean loss")]
+    rows: list[tuple[str, ...]] = [("", "tuning", "fresh seeds", "lost", "seconds", "best so far", "mean loss")]
     for one in so_far(kept.values()):
-        best = "" if one.best_lr is None else f"{one.best_lr:.3g}"
+        best = "" if one.best is None else ", ".join(filter(None, (f"lr={one.best.lr:.3g}", said(one.best.setting))))
         loss = "" if math.isinf(one.loss) else f"{one.loss:.3g}"
         counts = (f"{one.tuning:,}", f"{one.verdict:,}", f"{one.lost:,}", f"{one.seconds:.1f}")
         rows.append((one.rule, *counts, best, loss))

@@ -60,6 +60,7 @@ def race(
     split_seed: int = 0,
     splits: Splits = "varied",
     hyperparameters: Mapping[str, Mapping[str, float | bool]] | None = None,
+    grid: Mapping[str, Sequence[float | bool]] | None = None,
     margin: float = MARGIN,
     target_loss: float | None = None,
     threads: int | None = None,
@@ -129,6 +130,13 @@ def race(
         split_seed: Which random splits.
         splits: `"varied"`: each seed has its own split; `"fixed"`: all have one, and the verdict is about that one.
         hyperparameters: By what a rule is called, values other than its defaults.
+        grid: Values of other hyperparameters to tune beside the learning rate, by their names in downslope's formulas:
+            `{"mu": [0.5, 0.9], "batch_size": [32, 128]}`. Every combination is a setting of each rule that has what is
+            varied, tried at all learning rates; a rule that lacks some of it has more learning rates between those of
+            all instead, so that every rule has the same budget of tries. Besides the hyperparameters and choices of the
+            rules it takes `weight_decay`, `decoupled` and `cautious`, which are options around any rule, and
+            `batch_size`: with batches of any size a run is as many epochs, or of a training of your own as many
+            `steps`. Nothing is widened but the learning rates; what lies at the end of three or more values is told.
         margin: The smallest difference in loss that matters, as a share: 0.01 is 1 %. Rules that differ by less are
             practically alike.
         target_loss: A validation loss to time the rules by; by default where the first rule ends.
@@ -227,7 +235,15 @@ def race(
         now=entrant_now(now),
         schedule=planned.name,
         defaults=subject.defaults,
+        grid=grid,
     )
+    if why and plan.grid:
+        raise ValueError("grid does not go with why=True, which explains learning rates alone; leave one out")
+    if allowed is not None and (uneven := [name for name in plan.grid if not plan.evenly_priced(name)]):
+        raise ValueError(
+            f"grid: runs that differ in {', '.join(uneven)} take different times, which neither a budget nor a dry run "
+            "measures; leave the one or the other out"
+        )
     seeds = plan.seeds
     if allowed is not None and verdict_seeds is None:  # those that are there already, and as many as there may be
         seeds = plan.with_seeds(len(plan.tuning_seeds), len(plan.confirming_seeds), MOST_SEEDS).seeds

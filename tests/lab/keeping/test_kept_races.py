@@ -28,7 +28,7 @@ from downslope.lab.keeping.identity import Identity
 from downslope.lab.keeping.kept import KeptEngine
 from downslope.lab.keeping.rows import read_runs
 from downslope.lab.keeping.sealed import FolderError
-from downslope.lab.keeping.told import read_race
+from downslope.lab.keeping.told import kept_runs, read_race
 from downslope.lab.races.plane import Trails
 
 RULES = [downslope.sgd, downslope.adam]
@@ -142,6 +142,24 @@ def test_more_rules_rates_and_seeds_train_only_what_is_lacking(tmp_path, whole):
     wider, few = raced(tmp_path / "race", verdict_seeds=4)
     assert few == len(RULES)
     assert {run.seed for run in wider.rules[0].verdict} > {run.seed for run in first.rules[0].verdict}
+
+
+def test_a_grid_goes_on_and_more_of_its_values_train_only_what_is_lacking(tmp_path):
+    grid = {"weight_decay": [0.0, 0.1], "decoupled": [True]}
+    assert raced(tmp_path / "race", grid=grid, watch=stop_after(7))[0].interrupted
+    before = len(kept_runs(tmp_path / "race"))
+    result, more = raced(tmp_path / "race", grid=grid)
+    assert told(result) == told(raced(grid=grid)[0])
+    whole = kept_runs(tmp_path / "race")
+    assert more == len(whole) - before
+    assert raced(tmp_path / "race", grid={**grid, "weight_decay": [0.0, 0.1, 0.2]})[1] > 0
+    again = kept_runs(tmp_path / "race")
+    assert {key for key in again if again[key].run.setting[:1] == (("weight_decay", 0.2),)} == {*again} - {*whole}
+
+
+def test_the_key_of_a_run_without_a_grid_is_that_of_before_there_were_any():
+    key = json.loads(Identity.of({}, {}, []).key(Entry("sgd", 0.1, 0), {}, None))
+    assert key["run"] == {"rule": {}, "epochs": None, "lr": 0.1, "seed": 0, "phase": "tuning"}
 
 
 def test_a_rule_by_another_name_is_another_run_of_a_training_that_is_told_the_name(tmp_path):

@@ -12,9 +12,10 @@ from downslope.dialects import keras, torch
 from downslope.lab import load_problem, race
 from downslope.lab.engines.protocol import Run
 from downslope.lab.problems.baseline import baseline
+from downslope.lab.races.grid import Point, beyond, choose
 from downslope.lab.races.outcome import safe_range, steps_to
 from downslope.lab.races.plan import FIRST_VERDICT_SEED, GRID
-from downslope.lab.races.tuning import Stage, beyond, choose
+from downslope.lab.races.tuning import Stage
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def test_the_grid_is_three_per_decade():
     ],
 )
 def test_choosing_the_learning_rate(losses, expected):
-    assert choose(losses) == expected
+    best, edge = choose({Point(lr): loss for lr, loss in losses.items()})
+    assert (None if best is None else best.lr, edge) == expected
 
 
 def test_widening_goes_on_in_steps_of_a_third_of_a_decade():

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from downslope.lab.races.grid import Point
 from downslope.lab.races.tries import best_after, on_the_grid
 from downslope.lab.report.page import report_page
 from downslope.lab.report.pictures import after_tries
@@ -38,14 +39,14 @@ def test_losses_are_of_the_grid_and_of_all_tuning_seeds():
     sgd, adam = race.rules
     lr = sorted({run.lr for run in sgd.tuning})[3]
     losses = [run.final_loss for run in sgd.tuning if run.lr == lr and run.seed in race.tuning_seeds]
-    assert on_the_grid(race, sgd)[lr] == pytest.approx(math.exp(np.log(losses).mean()))
-    assert on_the_grid(race, sgd)[max(run.lr for run in sgd.tuning)] == math.inf
+    assert on_the_grid(race, sgd)[Point(lr)] == pytest.approx(math.exp(np.log(losses).mean()))
+    assert on_the_grid(race, sgd)[Point(max(run.lr for run in sgd.tuning))] == math.inf
     beside = replace(sgd.tuning[0], lr=0.1234)
     more = replace(
         sgd, tuning=(*sgd.tuning, *(replace(beside, seed=seed) for seed in race.tuning_seeds)), default_lr=0.1234
     )
-    assert 0.1234 not in on_the_grid(replace(race, rules=(more, adam)), more)
-    assert 0.1234 not in on_the_grid(race, replace(sgd, tuning=(*sgd.tuning, beside)))
+    assert Point(0.1234) not in on_the_grid(replace(race, rules=(more, adam)), more)
+    assert Point(0.1234) not in on_the_grid(race, replace(sgd, tuning=(*sgd.tuning, beside)))
 
 
 def test_the_page_shows_what_is_counted():

@@ -68,11 +68,12 @@ def test_a_run_that_kills_three_workers_is_failed_and_the_others_are_not():
         training(lambda run: run.lr == 0.1 and run.name == "sgd" and run.seed < 1000 and os.getpid() != here),
         RULES,
         **SMALL,
+        grid={"weight_decay": [0.5]},
         workers=2,
     )
-    causes = {(run.rule, run.lr): run.cause for one in result.rules for run in one.tuning}
-    assert {key for key, cause in causes.items() if cause} == {("sgd", 0.1)}
-    assert causes["sgd", 0.1] == "killed 3 workers"
+    causes = {(run.rule, run.lr, run.setting): run.cause for one in result.rules for run in one.tuning}
+    killed = ("sgd", 0.1, (("weight_decay", 0.5),))
+    assert {key: cause for key, cause in causes.items() if cause} == {killed: "killed 3 workers"}
 
 
 @pytest.mark.slow
@@ -117,8 +118,8 @@ def test_a_schedule_is_the_same_when_it_has_been_sent(name):
 
 def test_any_executor_trains_runs_and_one_that_was_closed_is_told():
     with ThreadPoolExecutor(2) as threads:
-        result = race(training(), RULES, **SMALL, workers=threads)
-    assert told(result) == told(race(training(), RULES, **SMALL))
+        result = race(training(), RULES, **SMALL, grid={"weight_decay": [0.0, 0.1]}, workers=threads)
+    assert told(result) == told(race(training(), RULES, **SMALL, grid={"weight_decay": [0.0, 0.1]}))
     with pytest.raises(WorkersError, match="nothing can be sent"):
         race(training(), RULES, **SMALL, workers=threads)
 

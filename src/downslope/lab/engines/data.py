@@ -111,12 +111,22 @@ class Data:
         )
         return ScaledSplit(parts, x, y)
 
-    def _order(self, seed: int, epoch: int) -> NDArray[np.int32]:
+    def _order(self, seed: int, epoch: int, batch_size: int | None = None) -> NDArray[np.int32]:
         """The row numbers of the batches of an epoch, shape `(steps, batch)`; `order` keeps those last asked for."""
         train = self.split(seed).parts.train
+        batch_size, steps = self.in_batches(batch_size)
         if self.problem.draws:
-            return train[drawn(seed, epoch, len(train), self.batch_size, self.steps)]
-        return train[batch_order(seed, epoch, len(train), self.batch_size)]
+            return train[drawn(seed, epoch, len(train), batch_size, steps)]
+        return train[batch_order(seed, epoch, len(train), batch_size)]
+
+    def in_batches(self, batch_size: int | None) -> tuple[int, int]:
+        """Rows per step, at most all training rows, and steps per epoch; None: those of the problem."""
+        if batch_size is None:
+            return self.batch_size, self.steps
+        if self.problem.draws:
+            return batch_size, self.problem.draws
+        rows = len(self.split(0).parts.train)
+        return min(batch_size, rows), rows // min(batch_size, rows)
 
     def scales(self, seeds: Sequence[int]) -> Scales:
         """What is done to the rows of lanes with these seeds."""

@@ -1,10 +1,11 @@
 """A heat: many runs of one rule in one compiled program, an epoch at a time.
 
-The program has a fixed number of lanes, and every lane trains its own run: own weights, states, step number, seed and
-learning rate. After each epoch a lane whose run is finished, or has diverged, takes the next run; so no time goes into
-runs that are lost, and all runs of a rule, whenever they are asked for, share one compilation.
+The program has a fixed number of lanes, and every lane trains its own run: own weights, states, step number, seed,
+learning rate, and what else a grid varies that is a number of the formula. After each epoch a lane whose run is
+finished, or has diverged, takes the next run; so no time goes into runs that are lost, and all runs of a rule, whenever
+they are asked for, share one compilation.
 
-What a run does depends on its rule, learning rate and seed, not on its lane or on its neighbours.
+What a run does depends on its rule, learning rate, setting and seed, not on its lane or on its neighbours.
 """
 
 from __future__ import annotations
@@ -55,10 +56,11 @@ class Heat:
         self.recorders: list[Recorder | None] = [None] * lanes
         self.seeds = [0] * lanes  # of the run that each lane has, or had last
         self.lr = np.zeros(lanes)
-        self.factors = trainer.schedule.table(self.epochs * self.data.steps)
+        self.numbers = {name: np.zeros(lanes, np.float32) for name in trainer.varied}
+        self.factors = trainer.schedule.table(self.epochs * trainer.steps)
         self.rows, self.scales = self.data.valid_rows(self.seeds), self.data.scales(self.seeds)
         self.snapshots: list[Snapshot] = []  # that have not been reported yet
-        self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * lanes), trainer.lane(seed=0, lr=1.0))
+        self.lanes: Lanes = jax.tree.map(lambda a: np.stack([a] * lanes), trainer.lane(Entry(trainer.name, 1.0, 0)))
 
     def train(self, take: Callable[[], Entry | None]) -> Iterator[Progress]:
         """Train what `take` hands out until it has nothing left and every lane is done, an epoch at a time."""
@@ -94,7 +96,9 @@ class Heat:
                 begun = self.recorders[lane] = Recorder(entry, [untrained[entry.seed]])
                 self.seeds[lane] = entry.seed
                 self.lr[lane] = entry.lr
-                fresh = self.trainer.lane(entry.seed, entry.lr)
+                for name, values in self.numbers.items():
+                    values[lane] = dict(entry.setting)[name]
+                fresh = self.trainer.lane(entry)
                 for array, value in zip(jax.tree.leaves(self.lanes), jax.tree.leaves(fresh), strict=True):
                     array[lane] = value
                 self._observe(lane, begun)
@@ -108,13 +112,15 @@ class Heat:
         return self._runs(lost)
 
     def _epoch(self) -> Progress:
-        data, evaluator = self.data, self.evaluator
-        nothing = np.zeros((data.steps, data.batch_size), np.int32)
-        orders = [nothing if one is None else data.order(one.entry.seed, one.epochs + 1) for one in self.recorders]
-        done = [0 if one is None else one.epochs * data.steps for one in self.recorders]
-        rates = np.stack([self.factors[first : first + data.steps] for first in done], axis=1) * self.lr
+        evaluator, steps, size = self.evaluator, self.trainer.steps, self.trainer.batch_size
+        nothing = np.zeros((steps, size), np.int32)
+        orders = [
+            nothing if one is None else self.data.order(one.entry.seed, one.epochs + 1, size) for one in self.recorders
+        ]
+        done = [0 if one is None else one.epochs * steps for one in self.recorders]
+        rates = np.stack([self.factors[first : first + steps] for first in done], axis=1) * self.lr
         order, lr = np.stack(orders, axis=1), rates.astype(np.float32)
-        self.lanes, train_loss = self.trainer.epoch(self.lanes, order, lr, self.scales)
+        self.lanes, train_loss = self.trainer.epoch(self.lanes, order, lr, self.numbers, self.scales)
         valid = evaluator.evaluate(self.lanes.weights, self.scales, self.rows)
         train_loss = np.asarray(train_loss)
         # Losses alone may not show it: the maximum of a ReLU need not pass on what is not a number.
@@ -156,18 +162,34 @@ class Trainer:
         name: What the rule is called in this race.
         entrant: Its formula and its hyperparameters other than the learning rate.
         schedule: How the learning rate changes in a run.
+        varied: Those of its hyperparameters that every lane has a value of its own of, in single precision.
+        batch_size: Rows per step; None: as the problem says.
+
+    Attributes:
+        batch_size: Rows per step.
+        steps: Steps per epoch.
     """
 
-    def __init__(self, evaluator: Evaluator, name: str, entrant: Entrant, schedule: Schedule = CONSTANT):
-        self.evaluator, self.name, self.schedule = evaluator, name, schedule
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        name: str,
+        entrant: Entrant,
+        schedule: Schedule = CONSTANT,
+        *,
+        varied: Sequence[str] = (),
+        batch_size: int | None = None,
+    ):
+        self.evaluator, self.name, self.schedule, self.varied = evaluator, name, schedule, varied
         self.program, self.scalars = entrant.settings.program, entrant.numbers
+        self.batch_size, self.steps = evaluator.data.in_batches(batch_size)
         self.lock = threading.Lock()
         self._compiled: Any = None
 
-    def lane(self, seed: int, lr: float) -> Lanes:
+    def lane(self, entry: Entry) -> Lanes:
         """A single lane before the first step."""
-        weights = self.evaluator.model.initial(seed)
-        settings = {**self.scalars, "lr": lr}  # from which a state may start too
+        weights = self.evaluator.model.initial(entry.seed)
+        settings = {**self.scalars, **dict(entry.setting), "lr": entry.lr}  # from which a state may start too
         starts = {name: self.program.initial(name, settings) for name in self.program.states}
         states = {
             name: tuple(w.copy() if start is None else np.full_like(w, start) for w in weights)
@@ -177,7 +199,12 @@ class Trainer:
         return Lanes(weights, states, scalars, np.float32(0))
 
     def epoch(
-        self, lanes: Lanes, order: NDArray[np.int32], lr: NDArray[np.float32], scales: Scales
+        self,
+        lanes: Lanes,
+        order: NDArray[np.int32],
+        lr: NDArray[np.float32],
+        numbers: dict[str, NDArray[np.float32]],
+        scales: Scales,
     ) -> tuple[Lanes, Any]:
         """Train all lanes for an epoch.
 
@@ -185,12 +212,13 @@ class Trainer:
             lanes: The lanes; their buffers are used up.
             order: Row numbers, shape `(steps, lanes, batch)`.
             lr: The learning rate of each lane at each step, shape `(steps, lanes)`.
+            numbers: Each lane's value of those hyperparameters that are varied, shape `(lanes,)`.
             scales: What each lane does to its rows.
 
         Returns:
             The lanes, and the mean over the epoch's batches of each lane's loss, taken where the gradient is.
         """
-        args = (lanes, order, lr, scales, self.evaluator.data.x, self.evaluator.data.y)
+        args = (lanes, order, lr, numbers, scales, self.evaluator.data.x, self.evaluator.data.y)
         with self.lock:
             if self._compiled is None:
                 program = jax.jit(self._epoch, donate_argnums=0, compiler_options=ONE_CORE)
@@ -198,16 +226,20 @@ class Trainer:
         lanes, losses = self._compiled(*args)
         return lanes, losses
 
-    def _epoch(self, lanes: Lanes, order: Any, lr: Any, scales: Scales, x: Any, y: Any) -> tuple[Lanes, Any]:
+    def _epoch(
+        self, lanes: Lanes, order: Any, lr: Any, numbers: dict[str, Any], scales: Scales, x: Any, y: Any
+    ) -> tuple[Lanes, Any]:
         def step(lanes: Lanes, now: tuple[Any, Any]) -> tuple[Lanes, Any]:
-            return jax.vmap(self._step, in_axes=(0, 0, 0, 0, None, None))(lanes, *now, scales, x, y)
+            return jax.vmap(self._step, in_axes=(0, 0, 0, 0, 0, None, None))(lanes, *now, numbers, scales, x, y)
 
         lanes, losses = lax.scan(step, lanes, (order, lr))
         return lanes, losses.mean(axis=0)
 
-    def _step(self, lane: Lanes, rows: Any, lr: Any, scales: Scales, x: Any, y: Any) -> tuple[Lanes, Any]:
+    def _step(
+        self, lane: Lanes, rows: Any, lr: Any, numbers: dict[str, Any], scales: Scales, x: Any, y: Any
+    ) -> tuple[Lanes, Any]:
         t = lane.t + 1
-        scalars = {**self.scalars, "lr": lr, "t": t, **lane.scalars}
+        scalars = {**self.scalars, **numbers, "lr": lr, "t": t, **lane.scalars}
         states = [{name: arrays[k] for name, arrays in lane.states.items()} for k in range(len(lane.weights))]
         point = lane.weights
         if self.program.lookahead is not None:

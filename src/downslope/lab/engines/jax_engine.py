@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import jax
@@ -23,7 +23,15 @@ from downslope.lab.engines.evaluator import Evaluator
 from downslope.lab.engines.heat import Heat, Trainer
 from downslope.lab.engines.lookout import Lookout
 from downslope.lab.engines.network import model_of
-from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Snapshot, Surroundings
+from downslope.lab.engines.protocol import (
+    Description,
+    Entrant,
+    Entry,
+    Progress,
+    Snapshot,
+    Surroundings,
+    batch_size_of,
+)
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.examples import Examples
 from downslope.lab.problems.model import Model
@@ -82,7 +90,9 @@ class JaxEngine:
         evaluator = Evaluator(self._data, model or model_of(problem), lanes)
         self._evaluator = evaluator
         self._lookout = Lookout(evaluator, entrants)
-        self._trainers = {name: Trainer(evaluator, name, entrant, schedule) for name, entrant in entrants.items()}
+        self._entrants, self._schedule = entrants, schedule
+        self._trainers: dict[Hashable, Trainer] = {}
+        self._lock = threading.Lock()
 
     @property
     def description(self) -> Description:
@@ -126,11 +136,11 @@ class JaxEngine:
             ValueError: An entry names a rule that the engine does not have, or its learning rate is not positive.
         """
         for entry in entries:
-            if entry.rule not in self._trainers:
-                raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._trainers)}")
+            if entry.rule not in self._entrants:
+                raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._entrants)}")
             if not (entry.lr > 0 and math.isfinite(entry.lr)):
                 raise ValueError(f"entries: learning rate {entry.lr!r} of {entry.rule}; expected a positive number")
-        schedule = _Schedule(entries, min(self.threads, len(entries)))
+        schedule = _Schedule(entries, min(self.threads, len(entries)), self._trainer)
         reports: queue.SimpleQueue[Progress | BaseException | None] = queue.SimpleQueue()
         workers: list[tuple[threading.Thread, threading.Event]] = []
         try:
@@ -156,9 +166,22 @@ class JaxEngine:
                 if begun.wait(timeout=1.0):
                     worker.join()
 
+    def _trainer(self, entry: Entry) -> Trainer:
+        """The program of a run: one for all settings of a rule that differ in numbers of its formula only."""
+        entrant = self._entrants[entry.rule].at(entry.setting)
+        varied = tuple(name for name, _ in entry.setting if name in entrant.numbers)
+        batch_size = batch_size_of(entry.setting)
+        kind = (entry.rule, entrant.settings, varied, batch_size)
+        with self._lock:
+            if kind not in self._trainers:
+                self._trainers[kind] = Trainer(
+                    self._evaluator, entry.rule, entrant, self._schedule, varied=varied, batch_size=batch_size
+                )
+            return self._trainers[kind]
+
     def begin(self, entry: Entry) -> Snapshot:
         """A run before its first step, without training it."""
-        weights, states, scalars, steps = self._trainers[entry.rule].lane(entry.seed, entry.lr)
+        weights, states, scalars, steps = self._trainer(entry).lane(entry)
         return Snapshot(entry, 0, weights, states, {name: float(value) for name, value in scalars.items()}, int(steps))
 
     def look_around(self, snapshot: Snapshot) -> Surroundings | None:
@@ -185,12 +208,12 @@ class JaxEngine:
         begun.set()
         try:
             with jax.default_device(self._data.device):
-                while (rule := schedule.next_rule()) is not None:
+                while (trainer := schedule.next_trainer()) is not None:
                     start = self.clock()
-                    for progress in Heat(self._trainers[rule]).train(functools.partial(schedule.take, rule)):
+                    for progress in Heat(trainer).train(functools.partial(schedule.take, trainer)):
                         seconds = self.clock() - start
                         start += seconds
-                        self.seconds[rule] += seconds / schedule.busy
+                        self.seconds[trainer.name] += seconds / schedule.busy
                         reports.put(replace(progress, seconds=seconds))
                         if schedule.stopped:
                             break
@@ -204,26 +227,26 @@ class JaxEngine:
 class _Schedule:
     """Hands out runs to the heats; shared by all threads."""
 
-    def __init__(self, entries: Sequence[Entry], busy: int):
+    def __init__(self, entries: Sequence[Entry], busy: int, trainer_of: Callable[[Entry], Trainer]):
         self.lock = threading.Lock()
         self.busy = busy  # heats at work
-        self.waiting: dict[str, deque[Entry]] = {}
+        self.waiting: dict[Trainer, deque[Entry]] = {}
         for entry in entries:
-            self.waiting.setdefault(entry.rule, deque()).append(entry)
+            self.waiting.setdefault(trainer_of(entry), deque()).append(entry)
         self.untouched = deque(self.waiting)
         self.stopped = False
 
-    def next_rule(self) -> str | None:
-        """A rule that no heat has begun, else the one with most runs waiting, else None."""
+    def next_trainer(self) -> Trainer | None:
+        """A program that no heat has begun, else the one with most runs waiting, else None."""
         with self.lock:
             if self.untouched:
                 return self.untouched.popleft()
-            rule = max(self.waiting, key=lambda name: len(self.waiting[name]), default=None)
-            return rule if rule is not None and self.waiting[rule] else None
+            found = max(self.waiting, key=lambda trainer: len(self.waiting[trainer]), default=None)
+            return found if found is not None and self.waiting[found] else None
 
-    def take(self, rule: str) -> Entry | None:
+    def take(self, trainer: Trainer) -> Entry | None:
         with self.lock:
-            return self.waiting[rule].popleft() if self.waiting.get(rule) else None
+            return self.waiting[trainer].popleft() if self.waiting.get(trainer) else None
 
     def leave(self) -> None:
         with self.lock:

@@ -19,8 +19,17 @@ from numpy.typing import NDArray
 from downslope.lab.engines.apart import Apart, RunError, check_limit
 from downslope.lab.engines.factory import Make, look_at, try_out
 from downslope.lab.engines.learner import TASKS, Learner, Loss, Stacking, check_loss
-from downslope.lab.engines.model_rows import ModelRows
-from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Run, Snapshot
+from downslope.lab.engines.model_rows import KEPT, ModelRows
+from downslope.lab.engines.protocol import (
+    Description,
+    Entrant,
+    Entry,
+    Progress,
+    Run,
+    Setting,
+    Snapshot,
+    batch_size_of,
+)
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.examples import Examples, examples_of
@@ -115,10 +124,11 @@ class ModelEngine:
         self.loss = usual if loss is None else loss
         self.examples, self._make, self._entrants, self.clock = examples, make, entrants, clock
         self._split_seed, self._limit, self._quiet = split_seed, limit, quiet
+        self._settled: dict[tuple[str, Setting], Entrant] = {}
         self.seconds = dict.fromkeys(entrants, 0.0)
         self.error: BaseException | None = None
         self._rows = ModelRows(examples, split_seed, varied, seeds[0])
-        self._table = functools.lru_cache(1)(schedule.table)
+        self._table = functools.lru_cache(KEPT)(schedule.table)
         self._schedule = schedule
         classes = examples.outputs if isinstance(examples, Problem) else examples.classes
         sample = self._rows.sight(seeds[0]).x[:2]
@@ -202,15 +212,15 @@ class ModelEngine:
                     yield from self._run(entry)
 
     def together(self, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-        """Runs of one rule that are stacked, as many as may be; each by itself where none are."""
+        """Runs of one rule in one setting that are stacked, as many as may be; each by itself where none are."""
         lanes = self.stacking.lanes
         if lanes == 1:
             yield from ([entry] for entry in entries)
             return
-        by_rule: dict[str, list[Entry]] = {}
+        alike: dict[tuple[str, Setting], list[Entry]] = {}
         for entry in entries:
-            by_rule.setdefault(entry.rule, []).append(entry)
-        for those in by_rule.values():
+            alike.setdefault((entry.rule, entry.setting), []).append(entry)
+        for those in alike.values():
             yield from (those[first : first + lanes] for first in range(0, len(those), lanes))
 
     def run(self, entry: Entry) -> Run:
@@ -228,7 +238,7 @@ class ModelEngine:
             trained = 0
             try:
                 if learner is None:
-                    learner = apart.call(lambda: self._learner(entry, self._entrants[entry.rule]))
+                    learner = apart.call(lambda: self._learner(entry, self._entrant(entry)))
                     recorder.add(apart.call(functools.partial(self._begin, learner, entry.seed)))
                     if not recorder.starts_finite:
                         recorder.diverged_at = 0
@@ -236,7 +246,7 @@ class ModelEngine:
                 if recorder.diverged_at is None:
                     trained = 1
                     epoch = recorder.epochs + 1
-                    recorder.add(apart.call(functools.partial(self._epoch, learner, entry.seed, epoch)))
+                    recorder.add(apart.call(functools.partial(self._epoch, learner, entry, epoch)))
                     weights = learner.weights()
                     snapshots += self._seen(entry, epoch, learner)
                     if recorder.has_run_away or not all(np.isfinite(array).all() for array in weights):
@@ -291,8 +301,8 @@ class ModelEngine:
         from downslope.lab.engines.stacked_runs import StackedRuns
         from downslope.lab.engines.torch_learner import TorchModels
 
-        rule = entries[0].rule
-        models, entrant = self._models, self._entrants[rule]
+        rule, setting = entries[0].rule, entries[0].setting
+        models, entrant = self._models, self._entrant(entries[0])
         assert isinstance(models, TorchModels)
         together = StackedRuns(
             models,
@@ -300,7 +310,7 @@ class ModelEngine:
             entrant,
             entries,
             epochs=self.examples.epochs,
-            factors=self._factors,
+            factors=functools.partial(self._factors, batch_size_of(setting)),
             quiet=self._quiet,
         )
 
@@ -315,6 +325,13 @@ class ModelEngine:
             for one in together.alive:
                 yield from self._run(one.entry)
 
+    def _entrant(self, entry: Entry) -> Entrant:
+        """The rule of a run in its setting: one for all of its runs, which may share what is compiled for it."""
+        at = entry.rule, entry.setting
+        if at not in self._settled:
+            self._settled[at] = self._entrants[entry.rule].at(entry.setting)
+        return self._settled[at]
+
     def _learner(self, entry: Entry, entrant: Entrant) -> Learner:
         return self._models.learner(self._begun(entry.seed), entrant, entry.lr, self._rows.sight(entry.seed))
 
@@ -326,19 +343,21 @@ class ModelEngine:
         parts = self._rows.parts(seed)
         return Losses(learner.evaluate(parts.train)[0], *learner.evaluate(parts.valid))
 
-    def _epoch(self, learner: Learner, seed: int, epoch: int) -> Losses:
-        loss = learner.epoch(self._rows.batches(seed, epoch), self._factors(epoch))
-        return Losses(loss, *learner.evaluate(self._rows.parts(seed).valid))
+    def _epoch(self, learner: Learner, entry: Entry, epoch: int) -> Losses:
+        size = batch_size_of(entry.setting)
+        loss = learner.epoch(self._rows.batches(entry.seed, epoch, size), self._factors(size, epoch))
+        return Losses(loss, *learner.evaluate(self._rows.parts(entry.seed).valid))
 
-    def _factors(self, epoch: int) -> NDArray[np.float64] | None:
+    def _factors(self, batch_size: int | None, epoch: int) -> NDArray[np.float64] | None:
         """What the learning rate is multiplied by at each step of an epoch; None: nothing."""
         if self._schedule.constant:
             return None
-        steps = self._rows.steps
+        steps = self._rows.steps_with(batch_size)
         return self._table(self.examples.epochs * steps)[(epoch - 1) * steps : epoch * steps]
 
     def _seen(self, entry: Entry, epoch: int, learner: Learner) -> list[Snapshot]:
         """A snapshot of a run, if somebody wants it; what its rule remembers stays with the framework's optimizer."""
         if not entry.observed:
             return []
-        return [Snapshot(entry, epoch, learner.weights(), {}, {}, epoch * self._rows.steps)]
+        steps = self._rows.steps_with(batch_size_of(entry.setting))
+        return [Snapshot(entry, epoch, learner.weights(), {}, {}, epoch * steps)]

@@ -36,9 +36,9 @@ class ModelRows:
         self._split = functools.lru_cache(KEPT)(lambda number: examples.split(split_seed, number))
         self._sight = functools.lru_cache(KEPT)(lambda number: Sight(*examples.prepared(self._split(number))))
         self._scaled = examples.scaled  # else all see the same, and take it from the same place
-        rows = self.parts(seed).train
-        self.batch_size = min(examples.batch_size, len(rows))
-        self.steps = len(rows) // self.batch_size
+        self._rows = len(self.parts(seed).train)
+        self.batch_size = min(examples.batch_size, self._rows)
+        self.steps = self._rows // self.batch_size
 
     def split_number(self, seed: int) -> int:
         """Which split of the family the runs of a seed are trained and validated on."""
@@ -52,7 +52,11 @@ class ModelRows:
         """All rows as the runs of a seed see them."""
         return self._sight(self.split_number(seed) if self._scaled else 0)
 
-    def batches(self, seed: int, epoch: int) -> NDArray[np.int32]:
+    def steps_with(self, batch_size: int | None) -> int:
+        """Steps of an epoch with batches of another size; None: with those of all runs."""
+        return self.steps if batch_size is None else self._rows // min(batch_size, self._rows)
+
+    def batches(self, seed: int, epoch: int, batch_size: int | None = None) -> NDArray[np.int32]:
         """The rows of every step of an epoch, counted from 1; shape `(steps, rows per step)`."""
         train = self.parts(seed).train
-        return train[batch_order(seed, epoch, len(train), self.batch_size)]
+        return train[batch_order(seed, epoch, len(train), batch_size or self.batch_size)]

@@ -82,6 +82,7 @@ class OwnEngine:
         self._steps, self._limit, self._quiet = steps, limit, quiet
         self.seconds = dict.fromkeys(entrants, 0.0)
         self.used = False
+        self.asked: set[str] = set()
         self.error: BaseException | None = None
 
     @property
@@ -118,7 +119,8 @@ class OwnEngine:
 
     def run(self, entry: Entry) -> Run:
         """Train one run; what `train` raises becomes the cause of its failure, but for Ctrl-C."""
-        own = OwnRun(entry, self._entrants[entry.rule], steps=self._steps, limit=self._limit, schedule=self._schedule)
+        entrant = self._entrants[entry.rule].at(entry.setting)
+        own = OwnRun(entry, entrant, steps=self._steps, limit=self._limit, schedule=self._schedule)
         apart = Apart(entry.seed, limit=self._limit, quiet=self._quiet)
         try:
             apart.call(lambda: self._train(own))
@@ -128,4 +130,5 @@ class OwnEngine:
             self.error = self.error or failed.__cause__
             own.fail(str(failed))
         self.used = self.used or own.used
+        self.asked |= own.asked
         return own.finished()

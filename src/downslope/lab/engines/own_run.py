@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from downslope.lab.engines.apart import told
 from downslope.lab.engines.optimizers import arguments, factor_at, optimizer_for, weights_of
-from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry, Run
+from downslope.lab.engines.protocol import BATCH_SIZE, DIVERGENCE_FACTOR, Entrant, Entry, Run, batch_size_of
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.rule import Rule
 
@@ -34,6 +34,8 @@ class OwnRun:
             own generators have been set by it.
         cause: Why the run failed, if it did otherwise than by diverging.
         used: Whether the training asked for the optimizer, the rule, the learning rate or the settings.
+        asked: Whether it asked for what a grid may vary: `"settings"`, also by its optimizer, and `"batch_size"`.
+        batch_size: The size of batches that the race asks for, where it has a grid over `batch_size`; else None.
 
     Example:
         >>> import downslope
@@ -56,6 +58,7 @@ class OwnRun:
         self._entry, self._entrant = entry, entrant
         self._steps, self._limit = steps, limit
         self._begun = time.monotonic()
+        self.asked: set[str] = set()
         self._made: list[Any] = []
         self._schedule, self._followed = schedule, schedule.constant
         self._factors = None if schedule.constant or steps is None else schedule.table(steps)
@@ -93,9 +96,16 @@ class OwnRun:
         return self._entry.lr if self._factors is None else float(self._entry.lr * factor_at(self._factors, step))
 
     @property
+    def batch_size(self) -> int | None:
+        """The size of batches that the race asks for; None: any."""
+        self.asked.add(BATCH_SIZE)
+        return batch_size_of(self._entry.setting)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that an optimizer of downslope takes besides the parameters and the rule, the learning rate included."""
         self.used = True
+        self.asked.add("settings")
         return arguments(self._entrant, self._entry.lr)
 
     def optimizer(self, params: Any = None) -> Any:
@@ -110,8 +120,8 @@ class OwnRun:
             TypeError: The parameters are of no framework that downslope has a front end for, or of several.
             ValueError: Keras cannot run the rule with its options.
         """
-        self.used = True
-        self._followed = True
+        self.used = self._followed = True
+        self.asked.add("settings")
         self._made.append(optimizer_for(params, self._entrant, self._entry.lr, self._factors))
         return self._made[-1]
 
@@ -224,7 +234,11 @@ class OwnRun:
         """The run as it ended."""
         if not any(step > 0 for step in self._losses) and self._lost_at is None:
             self.fail("reported no loss after a step")
-        if self._lost_at is None and not self.cause and (cause := self._off_schedule()):
+        if (
+            self._lost_at is None
+            and not self.cause
+            and (cause := self._off_schedule() or ignored(dict(self._entry.setting), self.asked))
+        ):
             self.cause = cause
         losses = dict(self._losses)
         lost_at = self._lost_at
@@ -245,6 +259,7 @@ class OwnRun:
             diverged_at=lost_at,
             steps=tuple(losses),
             cause=self.cause,
+            setting=self._entry.setting,
         )
 
 
@@ -266,3 +281,18 @@ def _number(name: str, value: Any) -> float:
         shown = repr(value)
         shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
         raise TypeError(f"report: {name}={shown} is no single number; give its mean as a float") from None
+
+
+def ignored(varied: Iterable[str], asked: Collection[str]) -> str:
+    """What of a grid a training leaves unused, and what to do; empty if nothing.
+
+    Args:
+        varied: What the grid varies.
+        asked: What the training asked for: see `OwnRun`.
+    """
+    if BATCH_SIZE in varied and BATCH_SIZE not in asked:
+        return "did not ask for run.batch_size, which the grid varies"
+    names = [name for name in varied if name != BATCH_SIZE]
+    if names and "settings" not in asked:
+        return f"did not use {', '.join(names)} of the grid: train with run.optimizer(...), or with run.settings"
+    return ""

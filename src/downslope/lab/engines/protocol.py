@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from downslope.language.formula import check_number
+from downslope.language.operations import FormulaError
+from downslope.language.options import NUMBERS, option_range
 from downslope.rule import Rule
 from downslope.training.settings import Settings
 
@@ -22,8 +25,33 @@ there within the epochs of a race, and it may take all of them until a 32-bit fl
 
 Phase = Literal["tuning", "verdict"]
 
+Setting = tuple[tuple[str, float | bool], ...]
+"""What a grid gives a run besides its learning rate, by name, in the order of the grid: hyperparameters and flags of
+its rule, options around it, and the size of its batches; empty where there is no grid."""
+
+BATCH_SIZE = "batch_size"
+"""What the size of batches is called in a setting."""
+
+OPTIONS = ("weight_decay", "decoupled", "cautious")
+"""The options around a rule that a setting may have."""
+
 LATER = {"added": "later"}
 """The metadata of a field that files from before it was there lack: it then has its default."""
+
+
+def batch_size_of(setting: Setting) -> int | None:
+    """The size of batches that a setting asks for; None: it does not."""
+    return next((int(value) for name, value in setting if name == BATCH_SIZE), None)
+
+
+def said(setting: Setting) -> str:
+    """A setting for people.
+
+    Example:
+        >>> said((("weight_decay", 0.01), ("decoupled", True), ("batch_size", 32.0)))
+        'weight_decay=0.01, decoupled=True, batch_size=32'
+    """
+    return ", ".join(f"{name}={value if isinstance(value, bool) else f'{value:g}'}" for name, value in setting)
 
 
 @dataclass(frozen=True)
@@ -47,11 +75,12 @@ class Run:
     test_accuracy: float | None = None
     steps: tuple[int, ...] | None = field(default=None, metadata=LATER)  # of each entry; None: one for every epoch
     cause: str = field(default="", metadata=LATER)  # why it failed, where that was not by diverging
+    setting: Setting = field(default=(), metadata=LATER)
 
     @property
     def entry(self) -> Entry:
         """What was asked for, not observed."""
-        return Entry(self.rule, self.lr, self.seed, self.phase)
+        return Entry(self.rule, self.lr, self.seed, self.phase, setting=self.setting)
 
     @property
     def times(self) -> tuple[int, ...]:
@@ -91,6 +120,62 @@ class Entrant:
         """The learning rate that people have who set none; None if the rule demands one, or it has its own."""
         return self.settings.rule.hyperparameters["lr"] if self.lr is None else None
 
+    def has(self, name: str) -> bool:
+        """Whether a setting can give the rule something of this name."""
+        rule = self.settings.rule
+        if name == BATCH_SIZE or name in (*rule.hyperparameters, *rule.flags):
+            return True
+        if name not in OPTIONS:
+            return False
+        needed = {name, "weight_decay"} if name == "decoupled" else {name}
+        try:
+            Settings.of(rule, self.settings.choices, self.settings.options | needed)
+        except FormulaError:
+            return False
+        return True
+
+    def check(self, name: str, value: float | bool) -> None:
+        """Refuse a value that the rule cannot have in a setting.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        rule = self.settings.rule
+        try:
+            if name == BATCH_SIZE:
+                if isinstance(value, bool) or value < 1 or value != int(value):
+                    raise ValueError(f"{name} {value:g}: give whole numbers of at least 1")
+            elif name in (*rule.hyperparameters, *rule.flags):
+                rule.checked(name, value)
+            elif name in NUMBERS:
+                check_number(name, value, option_range(name))
+            elif not isinstance(value, bool):
+                raise ValueError(f"{name}={value!r}: give True or False")
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+    def at(self, setting: Setting) -> Entrant:
+        """The same rule in a setting.
+
+        Args:
+            setting: Values that the rule can have. What is no hyperparameter or flag of it is an option around it.
+
+        Raises:
+            FormulaError: An option does not fit the rule.
+        """
+        if not setting:
+            return self
+        given = {name: value for name, value in setting if name != BATCH_SIZE}
+        rule = self.settings.rule
+        flags = {name: value for name, value in given.items() if name in rule.flags}
+        options = {name: value for name, value in given.items() if name not in (*rule.flags, *rule.hyperparameters)}
+        wanted = {name for name, value in options.items() if name in NUMBERS or value}
+        settings = Settings.of(
+            rule, {**self.settings.choices, **flags}, self.settings.options.difference(options) | wanted
+        )
+        numbers = {name: float(value) for name, value in given.items() if name in settings.program.hyperparameters}
+        return replace(self, settings=settings, numbers={**self.numbers, **numbers})
+
     @classmethod
     def of(cls, name: str, rule: Rule, given: Mapping[str, Any]) -> Entrant:
         """A rule with some hyperparameters, checked, and the defaults of the others.
@@ -127,6 +212,7 @@ class Entry:
     Attributes:
         observed: Whether the engine reports a `Snapshot` of the run before its first step and after each of its epochs.
             The run is the same, bit for bit, with and without.
+        setting: What a grid gives it besides the learning rate.
     """
 
     rule: str
@@ -134,6 +220,7 @@ class Entry:
     seed: int
     phase: Phase = "tuning"
     observed: bool = False
+    setting: Setting = ()
 
 
 @dataclass(frozen=True)

@@ -74,4 +74,5 @@ class Recorder:
             test_loss=None if test is None else test[0],
             test_accuracy=None if test is None or not has_accuracy else test[1],
             cause=self.cause,
+            setting=self.entry.setting,
         )

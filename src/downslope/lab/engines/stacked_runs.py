@@ -1,4 +1,4 @@
-"""Runs of one rule on models of the user's own in PyTorch, trained as one stack."""
+"""Runs of one rule in one setting on models of the user's own in PyTorch, trained as one stack."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.apart import Apart
 from downslope.lab.engines.model_rows import ModelRows
-from downslope.lab.engines.protocol import Entrant, Entry, Progress, Snapshot
+from downslope.lab.engines.protocol import Entrant, Entry, Progress, Snapshot, batch_size_of
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.torch_learner import TorchLearner, TorchModels
 from downslope.lab.engines.torch_stack import TorchStack
 
 
 class StackedRuns:
-    """Some runs of one rule.
+    """Some runs of one rule in one setting.
 
     Args:
         models: What is known of their modules.
         rows: What they see.
-        entrant: The rule.
+        entrant: The rule in this setting.
         entries: The runs.
         epochs: The epochs of a run.
         factors: What learning rates are multiplied by at each step of an epoch; None: nothing.
@@ -47,6 +47,7 @@ class StackedRuns:
     ):
         self.models, self.rows, self.entrant, self.entries = models, rows, entrant, entries
         self.epochs, self.factors = epochs, factors
+        self.batch_size = batch_size_of(entries[0].setting)
         self.alive = [Recorder(entry, []) for entry in entries]
         self._aparts = [Apart(entry.seed, quiet=quiet) for entry in entries]
 
@@ -102,7 +103,7 @@ class StackedRuns:
     def _epoch(self, stack: TorchStack) -> None:
         """Train for an epoch, and record it."""
         epoch = self.alive[0].epochs + 1
-        batches = np.stack([self.rows.batches(one.entry.seed, epoch) for one in self.alive])
+        batches = np.stack([self.rows.batches(one.entry.seed, epoch, self.batch_size) for one in self.alive])
         losses = stack.epoch(batches, self.factors(epoch))
         finite = stack.finite()
         valid = stack.evaluate(self._of(1))
@@ -113,8 +114,9 @@ class StackedRuns:
 
     def _seen(self, stack: TorchStack) -> tuple[Snapshot, ...]:
         """Snapshots of those runs that somebody wants to see."""
+        steps = self.rows.steps_with(self.batch_size)
         return tuple(
-            Snapshot(one.entry, one.epochs, stack.weights_of(lane), {}, {}, one.epochs * self.rows.steps)
+            Snapshot(one.entry, one.epochs, stack.weights_of(lane), {}, {}, one.epochs * steps)
             for lane, one in enumerate(self.alive)
             if one.entry.observed
         )

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from downslope.lab.engines.protocol import said
 from downslope.lab.exports.told import curves_of, last_of, settings_of, steps_of
 from downslope.lab.races.results import Race
 
@@ -26,7 +27,7 @@ def write(race: Race, place: str) -> None:
     whole = client.create_run(number, run_name="race", tags={"verdict": race.verdict, "data": race.data_hash})
     for result in race.rules:
         for run in (*result.tuning, *result.verdict):
-            name = f"{run.rule} lr={run.lr:g} {run.phase} {run.seed}"
+            name = f"{run.rule} lr={run.lr:g} {said(run.setting)} {run.phase} {run.seed}".replace("  ", " ")
             tags = {"mlflow.parentRunId": whole.info.run_id, **({"cause": run.cause} if run.cause else {})}
             one = client.create_run(number, run_name=name, tags=tags).info.run_id
             steps = steps_of(race, run)

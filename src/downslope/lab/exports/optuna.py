@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from downslope.lab.engines.protocol import Run
-from downslope.lab.exports.told import steps_of
+from downslope.lab.exports.told import settings_of, steps_of
+from downslope.lab.races.grid import Point
 from downslope.lab.races.results import Race
 from downslope.lab.races.statistics import geometric_mean
 
@@ -27,18 +28,20 @@ def write(race: Race, place: str) -> None:
         "lr": optuna.distributions.FloatDistribution(min(rates, default=1.0), max(rates, default=1.0), log=True),
     }
     for result in race.rules:
-        for lr in sorted({run.lr for run in result.tuning}):
-            runs = [run for run in result.tuning if run.lr == lr]
+        for at in sorted({Point(run.lr, run.setting) for run in result.tuning}):
+            runs = [run for run in result.tuning if (run.lr, run.setting) == at]
             attributes: dict[str, Any] = {f"final loss, seed {run.seed}": run.final_loss for run in runs}
-            if lr == result.best_lr and result.loss is not None:
+            if at == (result.best_lr, result.setting) and result.loss is not None:
                 attributes["loss on the reporting seeds"] = result.loss.estimate
+            said = ("rule", "lr", "seed", "phase")
+            others = {name: value for name, value in settings_of(result, runs[0]).items() if name not in said}
             study.add_trial(
                 optuna.create_trial(
-                    params={"rule": result.rule, "lr": lr},
+                    params={"rule": result.rule, "lr": at.lr},
                     distributions=distributions,
                     value=_mean([run.final_loss for run in runs]),
                     intermediate_values=_means(race, runs),
-                    user_attrs={**attributes, **result.hyperparameters},
+                    user_attrs={**attributes, **others},
                 )
             )
 

@@ -22,7 +22,8 @@ def write(race: Race, place: str) -> None:
     folders = _folders(result.rule for result in race.rules)
     for result in race.rules:
         for run in (*result.tuning, *result.verdict):
-            folder = Path(place, folders[result.rule], f"lr={run.lr!r}", f"{run.phase}-{run.seed}")
+            setting = ",".join([f"lr={run.lr!r}", *(f"{name}={value!r}" for name, value in run.setting)])
+            folder = Path(place, folders[result.rule], setting, f"{run.phase}-{run.seed}")
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / f"events.out.tfevents.{int(now)}.downslope").open("wb") as file:
                 writer = records.RecordWriter(file)

@@ -11,13 +11,16 @@ from downslope.lab.races.results import Race, RuleResult
 
 def settings_of(result: RuleResult, run: Run) -> Mapping[str, str | float | int | bool]:
     """Rule, learning rate, seed and phase of a run, and the hyperparameters of its rule."""
-    others = {name: value for name, value in result.hyperparameters.items() if name not in ("rule", "seed", "phase")}
+    known = {name: value for name, value in result.hyperparameters.items() if name not in dict(result.setting)}
+    others = {
+        name: value for name, value in {**known, **dict(run.setting)}.items() if name not in ("rule", "seed", "phase")
+    }
     return {"rule": run.rule, "lr": run.lr, "seed": run.seed, "phase": run.phase, **others}
 
 
 def steps_of(race: Race, run: Run) -> list[int]:
     """After how many steps each entry of a run's curves was."""
-    return [time * (race.steps_per_epoch or 1) for time in run.times]
+    return [time * race.steps_of(run.setting) for time in run.times]
 
 
 def curves_of(run: Run) -> Mapping[str, tuple[float, ...]]:

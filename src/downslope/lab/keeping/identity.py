@@ -61,6 +61,8 @@ class Identity:
             epochs: Those it is trained; None where it is as long as it is.
         """
         of_run = {one.name: getattr(entry, one.name) for one in dataclasses.fields(entry) if one.name != "observed"}
+        if not entry.setting:  # so that it is the key of before there were any
+            del of_run["setting"]
         label = of_run.pop("rule")
         called = {"label": label} if self.labelled else {}
         run = {"rule": {**rule, **called}, "epochs": epochs, **of_run}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from downslope.lab.engines.protocol import Run
 from downslope.lab.keeping.identity import but_for_rounding
 from downslope.lab.keeping.rows import Kept
+from downslope.lab.races.grid import Point, lowest
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class SoFar:
         verdict: Its runs on fresh seeds.
         lost: Those of both that diverged or failed.
         seconds: What they took.
-        best_lr: The learning rate with the lowest mean loss, of those that were run on most tuning seeds; None if all
-            diverge.
+        best: The learning rate, and the setting of a grid, with the lowest mean loss, of those that were run on most
+            tuning seeds; None if all diverge.
         loss: That mean.
     """
 
@@ -32,7 +33,7 @@ class SoFar:
     verdict: int
     lost: int
     seconds: float
-    best_lr: float | None
+    best: Point | None
     loss: float
 
 
@@ -50,13 +51,13 @@ def so_far(kept: Iterable[Kept]) -> list[SoFar]:
 
 def _of_rule(rule: str, kept: list[Kept]) -> SoFar:
     runs = [one.run for one in kept]
-    losses: dict[float, list[float]] = {}
+    losses: dict[Point, list[float]] = {}
     for run in runs:
         if run.phase == "tuning":
-            losses.setdefault(run.lr, []).append(run.final_loss)
+            losses.setdefault(Point(run.lr, run.setting), []).append(run.final_loss)
     most = max(map(len, losses.values()), default=0)
-    means = {lr: statistics.fmean(found) for lr, found in sorted(losses.items()) if len(found) == most}
-    best = min(means, key=means.__getitem__, default=None)
+    means = {at: statistics.fmean(found) for at, found in sorted(losses.items()) if len(found) == most}
+    best = lowest(means) if means else None
     loss = math.inf if best is None else means[best]
     return SoFar(
         rule=rule,
@@ -64,7 +65,7 @@ def _of_rule(rule: str, kept: list[Kept]) -> SoFar:
         verdict=sum(run.phase == "verdict" for run in runs),
         lost=sum(run.diverged_at is not None for run in runs),
         seconds=sum(one.seconds for one in kept),
-        best_lr=None if math.isinf(loss) else best,
+        best=None if math.isinf(loss) else best,
         loss=loss,
     )
 

@@ -107,7 +107,12 @@ class Allowance:
         half, many = self.left / 2, min(self.engine.threads, len(names))
         self.watch(Stage("tuning", {}))
         for group in (names[k : k + many] for k in range(0, len(names), many)):
-            entries = [Entry(name, lr, seed) for name in group for seed in seeds for lr in rates]
+            entries = [
+                Entry(name, at.lr, seed, setting=at.setting)
+                for name in group
+                for seed in seeds
+                for at in self.plan.points(name, rates)
+            ]
             seen = dict.fromkeys(group, 0)
             with stoppable(self.engine.train(entries)) as reports:
                 for progress in reports:
@@ -246,17 +251,17 @@ class Allowance:
         elif stage == "confirming":
             self.dropped.append(f"There was no time to confirm all learning rates: {kept}.")
 
-    def fresh_seeds(self, plan: Plan, best: Mapping[str, float | None], losses: Sequence[Sequence[float]]) -> int:
+    def fresh_seeds(self, plan: Plan, best: Mapping[str, object], losses: Sequence[Sequence[float]]) -> int:
         """How many fresh seeds there is time for.
 
         Args:
             plan: The race as it is now.
-            best: Every rule's best learning rate.
+            best: Where every rule is best; None where it is nowhere.
             losses: For each rule the losses of its best learning rate on the seeds that all have been run on.
         """
         wanted = len(plan.verdict_seeds)
         most = wanted if "verdict_seeds" in self.budget.settled else MOST_SEEDS
-        judged = [rule for rule, lr in best.items() if lr]
+        judged = [rule for rule, at in best.items() if at]
         room = AIM * self.left
         if self.over or not judged:
             return 0
@@ -293,11 +298,11 @@ class Allowance:
 
 def _stages(plan: Plan) -> dict[StageName, dict[str, int]]:
     """The runs of every rule in each part of a race, if the grid is not widened."""
-    seeds, rates = len(plan.tuning_seeds), len(plan.learning_rates)
-    confirmed = min(FINALISTS, rates) * len(plan.confirming_seeds)
+    seeds, tries = len(plan.tuning_seeds), {name: len(plan.points(name, plan.learning_rates)) for name in plan.tuned}
+    confirmed = {name: min(FINALISTS, count) * len(plan.confirming_seeds) for name, count in tries.items()}
     return {
-        "tuning": {name: seeds * ((name in plan.tuned) * rates + (name in plan.given)) for name in plan.entrants},
-        "confirming": dict.fromkeys(plan.tuned, confirmed),
+        "tuning": {name: seeds * (tries.get(name, 0) + (name in plan.given)) for name in plan.entrants},
+        "confirming": confirmed,
         "verdict": dict.fromkeys(plan.entrants, len(plan.verdict_seeds)),
     }
 

@@ -223,6 +223,7 @@ class Chosen:
         parts = [
             f"{rules}" + (f" without {', '.join(self.left_out)}" if self.left_out else ""),
             _of(len(plan.learning_rates), len(usual.plan.learning_rates), "learning rate"),
+            *([f"up to {plan.most_settings} settings at each"] if plan.most_settings > 1 else []),
             _of(len(plan.tuning_seeds), len(usual.plan.tuning_seeds), "tuning seed"),
             _of(len(plan.confirming_seeds), len(usual.plan.confirming_seeds), "confirming seed"),
         ]

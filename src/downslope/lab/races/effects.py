@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from downslope.lab.engines.protocol import Run
 from downslope.lab.races.comparison import Comparison
@@ -49,13 +50,14 @@ def _steps(run: Run, target: float) -> float:
     return next((time for time, loss in later if time > 0 and loss <= target), math.inf)
 
 
-def sentence(found: Comparison, seeds: int, claims: int) -> str:
+def sentence(found: Comparison, seeds: int, claims: int, unit: Literal["steps", "epochs"] = "steps") -> str:
     """What a rule saves, in one sentence.
 
     Args:
         found: What it needs, as a share.
         seeds: On how many seeds.
         claims: Among how many rules it may have been picked.
+        unit: What is saved; epochs where rules have batches of different sizes.
 
     Example:
         >>> from downslope.lab.races.comparison import Interval
@@ -68,17 +70,17 @@ def sentence(found: Comparison, seeds: int, claims: int) -> str:
         if ratio.estimate == 0:
             return f"{rule} gets on more seeds where what you do now ends than that does itself, which fails on some."
         saved = f"{percent(1 - ratio.high)} to {percent(1 - ratio.low)} %, {100 * ratio.level:.3g} % interval"
-        return f"{rule} saves {percent(1 - ratio.estimate)} % of the steps against what you do now ({saved})."
+        return f"{rule} saves {percent(1 - ratio.estimate)} % of the {unit} against what you do now ({saved})."
     keep = "keep what you have"
     if found.outcome == "second":
         how = "does not get there on every seed" if math.isinf(ratio.estimate) else f"takes {_more(ratio.estimate)}"
-        return f"Nothing saves steps against what you do now: {rule}, the lowest of the others, {how}; {keep}."
+        return f"Nothing saves {unit} against what you do now: {rule}, the lowest of the others, {how}; {keep}."
     if found.outcome == "alike":
-        return f"{rule} takes practically as many steps as what you do now; {keep}."
+        return f"{rule} takes practically as many {unit} as what you do now; {keep}."
     range_ = "" if math.isnan(ratio.low) else f" ({_less_or_more(ratio.low)} to {_less_or_more(ratio.high)})"
     needed = seeds_for(claims)
     few = f" on {seeds} seeds, which are too few: run at least {needed}" if seeds < needed else f"{range_}; {keep}"
-    return f"Whether {rule} saves steps against what you do now cannot be told{few}."
+    return f"Whether {rule} saves {unit} against what you do now cannot be told{few}."
 
 
 def _more(ratio: float) -> str:

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from downslope.lab.engines.protocol import Run
+from downslope.lab.engines.protocol import BATCH_SIZE, Entrant, Run, Setting
 from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.effects import effects, first_at
 from downslope.lab.races.effects import sentence as effect
 from downslope.lab.races.raced import Raced
 from downslope.lab.races.results import Baseline, Race, RuleResult
+from downslope.lab.races.settings import at_the_end, lacking, tuned_over
 from downslope.lab.races.statistics import against_one, compare, geometric_mean, interval, standing
 from downslope.lab.races.tuning import Tuning
 from downslope.lab.races.verdict import verdict
@@ -73,9 +74,11 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
     tuned = [result.rule for result in results if result.tuned]
     if saved and len(finals) == len(results):
         lowest = min(tuned, key=lambda rule: standing(finals[rule]))
-        judged = f"{effect(saved[lowest], len(seeds), len(tuned))} {judged}"
-    steps = training.steps_per_epoch if training else 1
-    return Race(
+        unit: Literal["steps", "epochs"] = "epochs" if training is not None and BATCH_SIZE in plan.grid else "steps"
+        judged = f"{effect(saved[lowest], len(seeds), len(tuned), unit)} {judged}"
+    if plan.grid and (tries := tuning.tries):
+        judged = f"{judged} {tuned_over(plan.grid, tries)}"
+    race = Race(
         problem=raced.name,
         title=raced.title,
         about=raced.about,
@@ -103,7 +106,6 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
         rules=tuple(
             replace(
                 result,
-                steps_to_target=steps_to(target, result.verdict, steps),
                 against_baseline=(useful or {}).get(result.rule),
                 against_now=saved.get(result.rule),
             )
@@ -114,6 +116,8 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
         verdict=judged,
         cautions=(
             *_few_rows(raced.sizes),
+            *lacking(plan.grid, plan.settings),
+            *at_the_end(plan.grid, tuning.best, plan.entrants),
             *_failures(tuning.runs),
             *_unequal(results),
             *tuning.cautions,
@@ -126,8 +130,14 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
         walks=None if tuning.trails is None else tuning.trails.walks([run for r in results for run in r.verdict]),
         why=why,
         schedule=plan.schedule,
+        grid=dict(plan.grid),
         budget=None if tuning.allowance is None else tuning.allowance.spent(),
     )
+    timed = [
+        replace(result, steps_to_target=steps_to(target, result.verdict, race.steps_of(result.setting)))
+        for result in race.rules
+    ]
+    return replace(race, rules=tuple(timed))
 
 
 def safe_range(
@@ -198,20 +208,22 @@ def _unequal(results: Sequence[RuleResult]) -> tuple[str, ...]:
 
 
 def _rule_result(tuning: Tuning, name: str, overlap: float) -> RuleResult:
-    entrant = tuning.plan.entrants[name]
+    at = tuning.best.get(name)
+    best, setting = (None, ()) if at is None else at
+    entrant = tuning.plan.entrants[name].at(setting)
     verdict_runs = tuning.of(name, "verdict")
-    best, default = tuning.best.get(name), entrant.default_lr
+    default = entrant.default_lr
     at_default = [
         run.final_loss
         for run in tuning.of(name, "tuning")
-        if run.lr == default and run.seed in tuning.plan.tuning_seeds
+        if run.lr == default and run.seed in tuning.plan.tuning_seeds and not run.setting
     ]
     known = tuning.plan.defaults and len(at_default) == len(tuning.plan.tuning_seeds)
     return RuleResult(
         rule=name,
         title=entrant.title,
         formula=latex(entrant.settings.program),
-        hyperparameters={**entrant.numbers, **entrant.settings.choices},
+        hyperparameters={**entrant.numbers, **entrant.settings.choices, **_around(entrant, setting)},
         tuning=tuning.of(name, "tuning"),
         verdict=verdict_runs,
         best_lr=best,
@@ -229,7 +241,13 @@ def _rule_result(tuning: Tuning, name: str, overlap: float) -> RuleResult:
         tuned=entrant.lr is None,
         default_lr=default if known else None,
         default_loss=_over_all(at_default) if known else None,
+        setting=setting,
     )
+
+
+def _around(entrant: Entrant, setting: Setting) -> dict[str, bool]:
+    """What a grid put around a rule that is a yes or no, where it is a yes."""
+    return {name: True for name, value in setting if value is True and name in entrant.settings.options}
 
 
 def _against_now(

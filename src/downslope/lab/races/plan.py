@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from downslope.lab.engines.protocol import SEEDS_PER_RACE, Entrant
+from downslope.lab.engines.protocol import BATCH_SIZE, SEEDS_PER_RACE, Entrant, Setting
+from downslope.lab.races.grid import PER_DECADE, Grid, Point, checked, filled, settings_of
 from downslope.lab.races.statistics import MARGIN
 from downslope.rule import Rule
-
-PER_DECADE = 3
 
 GRID = tuple(float(f"{10 ** (k / PER_DECADE):.3g}") for k in range(-5 * PER_DECADE, PER_DECADE + 1))
 """The learning rates every rule starts from: three per decade from 1e-5 to 10."""
@@ -50,6 +49,8 @@ class Plan:
         target_loss: A validation loss to time the rules by; None: where the first rule ends.
         defaults: Whether every rule is run at its default learning rate too.
         schedule: How the learning rate changes in a run, by the name of it.
+        grid: What is tuned besides the learning rate: the values of each hyperparameter.
+        settings: The combinations of these that each rule that is tuned can have.
     """
 
     entrants: Mapping[str, Entrant]
@@ -64,6 +65,8 @@ class Plan:
     target_loss: float | None
     defaults: bool = False
     schedule: str = "constant"
+    grid: Mapping[str, tuple[float | bool, ...]] = field(default_factory=dict)
+    settings: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -83,6 +86,7 @@ class Plan:
         now: Entrant | None = None,
         defaults: bool = False,
         schedule: str = "constant",
+        grid: Grid | None = None,
     ) -> Plan:
         """A plan, checked; the arguments are those of `downslope.lab.race`.
 
@@ -109,7 +113,18 @@ class Plan:
             raise ValueError(f"margin={margin!r}: give a share from 0 to less than 1, such as 0.01 for 1 %")
         if target_loss is not None and not math.isfinite(target_loss):
             raise ValueError(f"target_loss={target_loss!r}: give a finite number")
-        entrants = {name: Entrant.of(name, rule, hyperparameters.get(name, {})) for name, rule in rules.items()}
+        varied = {} if grid is None else checked(grid, hyperparameters)
+        demanded = {name: values[0] for name, values in varied.items()}  # of what a rule has no default for
+        entrants = {
+            name: Entrant.of(
+                name,
+                rule,
+                {key: one for key, one in demanded.items() if rule.hyperparameters.get(key, 0.0) is None}
+                | dict(hyperparameters.get(name, {})),
+            )
+            for name, rule in rules.items()
+        }
+        settings = settings_of(varied, entrants)
         if now is not None and NOW in entrants:
             raise ValueError(
                 f"rules: {NOW!r} is what the optimizer given as now= is called; give the rule another name"
@@ -130,7 +145,47 @@ class Plan:
             target_loss=target_loss,
             defaults=defaults,
             schedule=schedule,
+            grid=varied,
+            settings=settings,
         )
+
+    def points(self, rule: str, rates: Sequence[float], beside: float | None = None) -> list[Point]:
+        """Where a rule is tried: at these learning rates in all of its settings.
+
+        One with fewer settings than another has as many more learning rates, between these.
+
+        Args:
+            rule: The rule.
+            rates: Learning rates in ascending order.
+            beside: One on either side of them at which it was tried before.
+        """
+        own = self.settings.get(rule, ((),))
+        count = len(rates) * self.most_settings // len(own)
+        return [Point(lr, setting) for lr in filled(rates, count, beside) for setting in own]
+
+    def check_batches(self, rows: int | None) -> None:
+        """Refuse a grid over sizes of batches that are no batches.
+
+        Args:
+            rows: The training rows; None: there are none, since a function is descended.
+
+        Raises:
+            ValueError: It has such sizes.
+        """
+        sizes = self.grid.get(BATCH_SIZE, ())
+        if sizes and rows is None:
+            raise ValueError("grid: batch_size is for a race on data, of which a function has none; leave it out")
+        if rows is not None and (large := [f"{size:g}" for size in sizes if size > rows]):
+            raise ValueError(f"grid: batch_size {', '.join(large)} is more than the {rows} training rows")
+
+    def evenly_priced(self, name: str) -> bool:
+        """Whether runs take as long whatever the grid gives for a name: a number of the formula, not of its choices."""
+        return name != BATCH_SIZE and not any(isinstance(value, bool) for value in self.grid[name])
+
+    @property
+    def most_settings(self) -> int:
+        """How many settings the rule has that has the most."""
+        return max((len(self.settings.get(name, ())) for name in self.tuned), default=1)
 
     def with_seeds(self, tuning: int, confirming: int, verdict: int) -> Plan:
         """The same plan with so many seeds."""

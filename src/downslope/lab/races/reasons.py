@@ -168,7 +168,7 @@ def _rule(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, fl
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         nothing = Cliff(None, None, None, None, None, None)
         said = f"{name} could not be explained ({type(error).__name__}: {error})."
-        return RuleWhy(name, None, (), str(error), None, None, nothing, tuning.best.get(name), (), (), said)
+        return RuleWhy(name, None, (), str(error), None, None, nothing, tuning.best_lr(name), (), (), said)
 
 
 def _known(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, float]) -> RuleWhy:
@@ -196,7 +196,7 @@ def _known(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, f
         comes_back=comes_back,
         curvature=statistics.median(curvatures) if curvatures else None,
         cliff=Cliff(learns_at, fails_from, diverges_from, holds_at, cause, expected),
-        best_lr=tuning.best.get(name),
+        best_lr=tuning.best_lr(name),
         best=_along(tuning, witness, name, "verdict"),
         edge=_along(tuning, witness, name, "tuning"),
         sentence="",

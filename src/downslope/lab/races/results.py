@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from downslope.dialects import DIALECTS, full_name
-from downslope.lab.engines.protocol import LATER, Run
+from downslope.lab.engines.protocol import LATER, Run, Setting, batch_size_of
 from downslope.lab.races import comparison, store
 from downslope.lab.races.budget import Spent
 from downslope.lab.races.comparison import Comparison, Interval
@@ -61,16 +61,32 @@ class RuleResult:
     tuned: bool = field(default=True, metadata=LATER)  # False: it was raced at the learning rate it came with
     default_lr: float | None = field(default=None, metadata=LATER)  # None: it has none, or was not run at it
     default_loss: float | None = field(default=None, metadata=LATER)  # geometric mean over the tuning seeds
+    setting: Setting = field(default=(), metadata=LATER)  # what a grid was found to give it besides the learning rate
+
+    @property
+    def across(self) -> tuple[Run, ...]:
+        """The tuning runs at every learning rate in the setting with which the best is the best; all if none is."""
+        return tuple(run for run in self.tuning if run.setting == self.setting) if self.setting else self.tuning
+
+    @property
+    def batch_size(self) -> int | None:
+        """The size of batches that was chosen from a grid; None: that of the race."""
+        return batch_size_of(self.setting)
 
     @property
     def recipe(self) -> Recipe | None:
         """The rule at its best learning rate, as a recipe; None of a rule that is not downslope's, or without one."""
         forms = (rule for dialect in DIALECTS.values() for rule in dialect.rules.values())
         rule = next((form for form in forms if full_name(form) == self.rule), None)
-        flags = {name: value for name, value in self.hyperparameters.items() if isinstance(value, bool)}
-        if rule is None or self.best_lr is None or rule.latex(**flags) != self.formula:
+        if rule is None or self.best_lr is None:
             return None
-        settings: dict[str, Any] = dict(self.hyperparameters)
+        flags = {name: value for name, value in self.hyperparameters.items() if isinstance(value, bool)}
+        around = {name: True for name in self.hyperparameters if name not in {*rule.hyperparameters, *rule.flags}}
+        if rule.latex(**flags, **around) != self.formula:
+            return None
+        none = {name for name in around if not self.hyperparameters[name]}  # a decay of 0 is none, however applied
+        none |= {"decoupled"} & around.keys() if "weight_decay" in none else set()
+        settings: dict[str, Any] = {name: one for name, one in self.hyperparameters.items() if name not in none}
         return Recipe(rule, lr=self.best_lr, **settings)
 
 
@@ -114,6 +130,7 @@ class Race:
     schedule: str = field(default="constant", metadata=LATER)  # how the learning rate changes in a run
     budget: Spent | None = field(default=None, metadata=LATER)  # None: it took as long as it did
     about: str = field(default="", metadata=LATER)  # what was raced on, where the fields above do not say it
+    grid: dict[str, tuple[float | bool, ...]] = field(default_factory=dict, metadata=LATER)  # tuned besides lr
     shows: str = field(default="", metadata=LATER)  # what a right implementation shows on it, with its source
 
     @property
@@ -136,6 +153,13 @@ class Race:
     def unit(self) -> Literal["epoch", "step"]:
         """What the times of its runs are counted in."""
         return "step" if self.steps_per_epoch is None else "epoch"
+
+    def steps_of(self, setting: Setting) -> int:
+        """The steps of a run in a setting for each time that it counts, which is an epoch or a step."""
+        size, rows = batch_size_of(setting), self.sizes.get("train")
+        if self.steps_per_epoch is None or size is None or rows is None:
+            return self.steps_per_epoch or 1
+        return rows // min(size, rows)
 
     @property
     def last(self) -> int:
@@ -189,7 +213,7 @@ class Race:
                 loss += f" [{one.loss.low:.3g}, {one.loss.high:.3g}]"
             rows.append((one.rule, lr, loss))
         finals = {
-            one.rule: medians((run.lr, run.final_loss) for run in one.tuning if run.seed in self.tuning_seeds)
+            one.rule: medians((run.lr, run.final_loss) for run in one.across if run.seed in self.tuning_seeds)
             for one in self.rules
         }
         firsts = [run.valid_loss[0] for one in self.rules for run in one.tuning if math.isfinite(run.valid_loss[0])]
@@ -249,7 +273,8 @@ class Race:
         """All runs as a table with one row each, as `downslope race --csv` writes it.
 
         Returns:
-            A frame with the columns `rule`, `lr`, `seed`, `phase` (`"tuning"` or `"verdict"`), `diverged_at` (the
+            A frame with the columns `rule`, `lr`, `setting` (what a grid gave the run besides, as in
+            `"mu=0.9, batch_size=32"`; null if nothing), `seed`, `phase` (`"tuning"` or `"verdict"`), `diverged_at` (the
             epoch, from 1, or the step; null if the run finished), `cause` (why it failed; null if it did not, or
             diverged), `train_loss`, `valid_loss` and `valid_accuracy` at the end (the losses of a run that diverged or
             failed are infinite), `best_valid_loss` (the lowest after the start), `test_loss` and `test_accuracy` (null

@@ -10,19 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from downslope.lab.engines.protocol import Run
-from downslope.lab.races.results import Race
+from downslope.lab.engines.protocol import BATCH_SIZE, Run
+from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
-from downslope.lab.races.tries import on_the_grid
+from downslope.lab.races.tries import on_the_grid, tried
 
 SHARE = 0.25
 """How much of a run the shorter one is."""
 
 
-def trained(race: Race) -> int | None:
-    """The steps of the longest run of the verdict; None if none came to its end."""
-    ended = [run for result in race.rules for run in result.verdict if run.diverged_at is None]
-    return max(run.times[-1] for run in ended) * (race.steps_per_epoch or 1) if ended else None
+def trained(race: Race, only: RuleResult | None = None) -> int | None:
+    """The steps of the longest run of the verdict, perhaps of one rule only; None if none came to its end."""
+    ended = [
+        run.times[-1] * race.steps_of(run.setting)
+        for result in race.rules
+        if only in (None, result)
+        for run in result.verdict
+        if run.diverged_at is None
+    ]
+    return max(ended, default=None)
 
 
 def holds_for(race: Race) -> str:
@@ -33,17 +39,28 @@ def holds_for(race: Race) -> str:
     steps = trained(race)
     if steps is None:
         return ""
-    where = f"{steps:,} step{'s' if steps != 1 else ''}"
+    where, batches = f"{steps:,} step{'s' if steps != 1 else ''}", f"batches of {race.batch_size}"
+    if BATCH_SIZE in race.grid:
+        sizes = {result.rule: result.batch_size or race.batch_size for result in race.rules if result.verdict}
+        listed = ", ".join(f"{size} in {rule}" for rule, size in sizes.items())
+        if race.epochs is not None:
+            where = f"{race.epochs} epochs"
+        batches = f"batches of {listed if len(set(sizes.values())) > 1 else next(iter(sizes.values()))}"
     if race.batch_size is not None and not race.sizes:
         where += f" of {race.weights:,} weights on this function"
     elif race.batch_size is not None:
-        where += f" with batches of {race.batch_size}, on a {race.network}, of {race.weights:,} weights"
+        where += f" with {batches}, on a {race.network}, of {race.weights:,} weights"
+    elif BATCH_SIZE in race.grid:
+        where += f" with {batches}"
     schedule, decay = "" if race.schedule == "constant" else f"the schedule {race.schedule}", _decay(race)
     if race.batch_size is not None:
         return f"This holds for {where}, {schedule or 'a constant learning rate'} and {decay or 'no weight decay'}."
     *parts, last = (part for part in (where, schedule, decay) if part)
     known = f"{', '.join(parts)} and {last}" if parts else last
-    own = [*([] if schedule else ["schedule"]), *([] if decay else ["weight decay"]), "batches"]
+    own = [*([] if schedule else ["schedule"]), *([] if decay else ["weight decay"])]
+    own += [] if BATCH_SIZE in race.grid else ["batches"]
+    if not own:
+        return f"This holds for {known}; the model is that of the training."
     return f"This holds for {known}; {', '.join(own)} and model are those of the training."
 
 
@@ -64,7 +81,8 @@ def earlier(race: Race) -> str:
     found: dict[str, tuple[float, float]] = {}
     for result in race.rules:
         grid = on_the_grid(race, result) if result.tuned else {}
-        runs = {lr: [r for r in result.tuning if r.lr == lr and r.seed in race.tuning_seeds] for lr in grid}
+        seen = [run for run in tried(race, result) if run.seed in race.tuning_seeds]
+        runs = {at: [run for run in seen if (run.lr, run.setting) == at] for at in grid}
         early = [_early(those) for those in runs.values()]
         if grid and None not in early:
             found[result.rule] = min(loss for loss in early if loss is not None), min(grid.values())

@@ -16,7 +16,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from downslope.lab.engines.protocol import LATER, Run
+from downslope.lab.engines.protocol import LATER, Run, said
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,6 +82,7 @@ def runs_table(runs: Iterable[Run]) -> pl.DataFrame:
         {
             "rule": run.rule,
             "lr": run.lr,
+            "setting": said(run.setting) or None,
             "seed": run.seed,
             "phase": run.phase,
             "diverged_at": run.diverged_at,
@@ -95,8 +96,8 @@ def runs_table(runs: Iterable[Run]) -> pl.DataFrame:
         }
         for run in runs
     ]
-    kinds = {"rule": pl.String, "lr": pl.Float64, "seed": pl.Int64, "phase": pl.String, "diverged_at": pl.Int64}
-    kinds |= {"cause": pl.String}
+    kinds = {"rule": pl.String, "lr": pl.Float64, "setting": pl.String, "seed": pl.Int64, "phase": pl.String}
+    kinds |= {"diverged_at": pl.Int64, "cause": pl.String}
     numbers = ("train_loss", "valid_loss", "valid_accuracy", "best_valid_loss", "test_loss", "test_accuracy")
     return pl.DataFrame(rows, schema={**kinds, **dict.fromkeys(numbers, pl.Float64)})
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from downslope.lab.engines.protocol import Run
+from downslope.lab.engines.protocol import Run, said
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
@@ -35,6 +35,7 @@ class Row:
         best_lr: Its best learning rate; where it was not tuned, its own.
         tuned: Whether it was tuned.
         no_best_lr: Why there is none.
+        setting: What a grid was found to give it besides.
         edge: The side of the grid on which the best learning rate still lay at the end.
         safe_range: The learning rates around the best that stay within the race's `safe_factor` of its loss.
         loss: The mean validation loss over the reporting seeds.
@@ -57,6 +58,7 @@ class Row:
     best_lr: float | None = None
     tuned: bool = True
     no_best_lr: Literal["", "not tuned yet", "all diverged", "tuning unfinished"] = ""
+    setting: str = ""
     edge: Literal["low", "high"] | None = None
     safe_range: tuple[float, float] | None = None
     loss: Interval | None = None
@@ -101,6 +103,7 @@ def _row(result: RuleResult) -> Row:
         best_lr=result.best_lr,
         tuned=result.tuned,
         no_best_lr=_no_best_lr(result),
+        setting=said(result.setting),
         edge=result.edge,
         safe_range=result.safe_range,
         loss=result.loss,

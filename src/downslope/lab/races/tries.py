@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from downslope.lab.engines.protocol import Run
+from downslope.lab.races.grid import Point
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
 
@@ -44,20 +46,26 @@ def best_after(values: Sequence[float], tries: int, share: float = 0.5) -> float
     )
 
 
-def on_the_grid(race: Race, result: RuleResult) -> dict[float, float]:
-    """The loss of each learning rate that all rules were tried at: its geometric mean over the tuning seeds.
-
-    Infinite where any run was lost; none of what was not run on all of the seeds, nor of a default beside the grid.
-    """
+def tried(race: Race, result: RuleResult) -> list[Run]:
+    """The tuning runs of a rule on the grid: not those at a default beside it, which only this rule has."""
+    if any(run.setting for run in result.tuning):
+        return [run for run in result.tuning if run.setting]
     others = {run.lr for other in race.rules if other.tuned and other is not result for run in other.tuning}
-    found: dict[float, list[float]] = {}
-    for run in result.tuning:
-        if run.seed in race.tuning_seeds and (
-            run.lr != result.default_lr or run.lr in others.union(race.learning_rates)
-        ):
-            found.setdefault(run.lr, []).append(run.final_loss)
-    whole = {lr: losses for lr, losses in sorted(found.items()) if len(losses) == len(race.tuning_seeds)}
-    return {lr: math.inf if math.inf in losses else geometric_mean(losses) for lr, losses in whole.items()}
+    shared = others.union(race.learning_rates)
+    return [run for run in result.tuning if run.lr != result.default_lr or run.lr in shared]
+
+
+def on_the_grid(race: Race, result: RuleResult) -> dict[Point, float]:
+    """The loss wherever a rule was tried on the grid: its geometric mean over the tuning seeds.
+
+    Infinite where any run was lost; none of what was not run on all of the seeds.
+    """
+    found: dict[Point, list[float]] = {}
+    for run in tried(race, result):
+        if run.seed in race.tuning_seeds:
+            found.setdefault(Point(run.lr, run.setting), []).append(run.final_loss)
+    whole = {at: losses for at, losses in sorted(found.items()) if len(losses) == len(race.tuning_seeds)}
+    return {at: math.inf if math.inf in losses else geometric_mean(losses) for at, losses in whole.items()}
 
 
 FEW = (1, 2, 3, 5, 10)

@@ -36,13 +36,18 @@ def lines(result: RuleResult, frameworks: Iterable[str]) -> list[str]:
 
 def scheduled(race: Race) -> str:
     """What code to copy leaves out: the schedule that its learning rate was raced with; empty if there was none."""
-    steps = trained(race)
+    steps = trained(race, race.advised)
     if race.schedule == "constant" or steps is None:
         return ""
     return (
         f"With the schedule {race.schedule} over {steps:,} step{'s' if steps != 1 else ''}; at a constant learning "
         "rate this was not raced."
     )
+
+
+def batched(result: RuleResult) -> str:
+    """What code to copy leaves out: the size of batches, where it was chosen from a grid; else empty."""
+    return "" if result.batch_size is None else f"With batches of {result.batch_size}."
 
 
 def kept(result: RuleResult) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 
 from downslope.lab.races.budget import duration
 from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.settings import found, listed
+from downslope.lab.races.tries import tried
 from downslope.lab.report.drawing import number
 
 
@@ -19,6 +21,7 @@ def method(race: Race) -> list[tuple[str, str]]:
         ("Schedule", _schedule(race)),
         *_time(race),
         ("Tuning", f"Every rule tried the same {len(race.learning_rates)} learning rates: {grid}"),
+        *([("Grid", f"{listed(race)}: at each learning rate. {found(race)}".strip())] if race.grid else []),
         (
             "Widening",
             "Where the best value of a rule lay on an edge of the grid, the grid was widened there for all"
@@ -140,9 +143,7 @@ def _runs(race: Race) -> str:
 
 def _shared(race: Race, result: RuleResult) -> int:
     """How many runs a rule had in tuning, without those at a default that only it has."""
-    others = {run.lr for other in race.rules if other.tuned and other is not result for run in other.tuning}
-    shared = others.union(race.learning_rates)
-    return sum(run.lr != result.default_lr or run.lr in shared for run in result.tuning)
+    return len(tried(race, result))
 
 
 def _about_splits(race: Race) -> str:

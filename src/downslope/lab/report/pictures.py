@@ -112,6 +112,7 @@ def training_curves(race: Race) -> Picture:
         ("accuracy", "validation accuracy", lambda run: run.valid_accuracy),
     ]
     views = []
+    steps_of = {result.rule: race.steps_of(result.setting) for result in race.rules}
     for key, label, read in kinds:
         runs = {result.rule: [run for run in result.verdict if read(run)] for result in race.rules}
         if not any(runs.values()):
@@ -123,14 +124,14 @@ def training_curves(race: Race) -> Picture:
             if those:
                 lost = 0.0 if key == "accuracy" else math.inf
                 times, values = _beside_each_other(those, read, lost, MOST_POINTS)
-                steps = [time * (race.steps_per_epoch or 1) for time in times]
+                steps = [time * steps_of[rule] for time in times]
                 middle, lower, upper = _mean_and_middle_half(values, "arithmetic" if key == "accuracy" else "geometric")
                 traces += curve(rule, look[rule], steps, middle, lower, upper, edges[1])
         target = race.target_loss if key == "valid" else None
         layout = curve_layout("step", label, None if key == "accuracy" else edges)
         views.append(View(key, label, tuple(traces), layout=layout | level(target, "target", "start", "below")))
     layout = curve_layout("step", "", None) | {"height": 420}
-    layout["xaxis"] |= {"range": [0, race.last * (race.steps_per_epoch or 1) * 1.01]}
+    layout["xaxis"] |= {"range": [0, race.last * max(steps_of.values()) * 1.01]}
     return Picture("curves", layout, tuple(views))
 
 
@@ -147,15 +148,20 @@ def after_tries(race: Race) -> Picture:
         tries = list(range(1, len(losses) + 1))
         low, middle, high = ([best_after(losses, k, share) for k in tries] for share in (0.25, 0.5, 0.75))
         traces += curve(rule, look[rule], tries, middle, low, high, edges[1])
-    layout = curve_layout("learning rates tried", f"lowest {race.loss_name}", edges) | {"height": 420}
+    layout = curve_layout(
+        "settings tried" if race.grid else "learning rates tried", f"lowest {race.loss_name}", edges
+    ) | {"height": 420}
     layout["xaxis"] |= {"range": [0.8, max(map(len, known.values())) + 0.2]}
     return Picture("tries", layout, (View("all", "", tuple(traces)),))
 
 
 def _on_tuning_seeds(race: Race) -> Race:
-    """The race with those tuning runs only that every learning rate had: not the further ones of the best."""
+    """The race with those tuning runs only that every learning rate had: not the further ones of the best.
+
+    Of a rule with a grid, those in the setting that was chosen.
+    """
     seeds = set(race.tuning_seeds)
-    rules = [replace(r, tuning=tuple(run for run in r.tuning if run.seed in seeds)) for r in race.rules]
+    rules = [replace(r, tuning=tuple(run for run in r.across if run.seed in seeds)) for r in race.rules]
     return replace(race, rules=tuple(rules))
 
 

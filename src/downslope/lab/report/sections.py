@@ -9,12 +9,22 @@ from collections.abc import Mapping
 from downslope.lab.problems.baseline import NAMES
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.scope import earlier, holds_for
-from downslope.lab.report.code import kept, scheduled, snippets
+from downslope.lab.report.code import batched, kept, scheduled, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, number
 from downslope.lab.report.markup import plot, section, segments, slider
 from downslope.lab.report.method import method
 from downslope.lab.report.plane import limits
-from downslope.lab.report.tables import failed_runs, matrix, pairs, rule_name, summary, tries, valleys, walk_numbers
+from downslope.lab.report.tables import (
+    failed_runs,
+    matrix,
+    pairs,
+    rule_name,
+    settings,
+    summary,
+    tries,
+    valleys,
+    walk_numbers,
+)
 from downslope.lab.report.why import why_section
 from downslope.pages.mathml import mathml
 
@@ -133,23 +143,24 @@ def _canyon(race: Race) -> str:
         plot("canyon", f"Final {race.loss_name} against learning rate, for every rule")
         + f"<details><summary>The canyon in numbers</summary>{valleys(race)}\n"
         f'<p class="small">Final {race.loss_name}: the median over the tuning seeds, and below it from the lowest to '
-        "the highest. A run that diverged counts as infinite.</p></details>",
+        "the highest. A run that diverged counts as infinite.</p></details>" + settings(race),
     )
 
 
 def _tries(race: Race, picture: Picture) -> str:
     if not picture.views:
         return ""
+    what = "setting" if race.grid else "learning rate"
     return section(
         "tries",
         "If you can try a few",
-        "How low the loss is of somebody who tries some learning rates of this grid, drawn at random, and keeps the "
+        f"How low the loss is of somebody who tries some {what}s of this grid, drawn at random, and keeps the "
         "best. The line is the median over all ways to draw them, the band holds the middle half. A rule whose line is "
         f"high at the left needs a search; where a line is flat, one try does.{_about_faint(race)}",
-        plot("tries", f"Lowest {race.loss_name} over the number of learning rates tried, for every rule")
+        plot("tries", f"Lowest {race.loss_name} over the number of {what}s tried, for every rule")
         + f"<details><summary>The tries in numbers</summary>{tries(race)}\n"
         '<p class="small">The median, and below it the quartiles, of losses that are means over the tuning seeds. ∞: '
-        "every learning rate drawn has diverged on some seed.</p></details>",
+        f"every {what} drawn has diverged on some seed.</p></details>",
     )
 
 
@@ -286,7 +297,7 @@ def _code(race: Race) -> str:
     if race.now is not None:
         what = "saves steps against what you have"
     at = f"Here it is at its learning rate, {number(result.best_lr)}."
-    lead = html.escape(" ".join(filter(None, (f"{result.rule} {what}.", at, scheduled(race)))))
+    lead = html.escape(" ".join(filter(None, (f"{result.rule} {what}.", at, batched(result), scheduled(race)))))
     return section("code", "To copy", lead, f'<div class="formulas">{cards}</div>')
 
 

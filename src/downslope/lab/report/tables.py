@@ -7,9 +7,11 @@ import math
 import statistics
 from collections.abc import Iterable
 
+from downslope.lab.engines.protocol import said
 from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.results import Race, RuleResult
+from downslope.lab.races.settings import by_setting
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tries import best_after, few_tries
@@ -104,7 +106,7 @@ def pairs(race: Race) -> str:
 
 def valleys(race: Race) -> str:
     """What the canyon shows in numbers: per learning rate and rule the median, lowest and highest final loss."""
-    rates = sorted({run.lr for result in race.rules for run in result.tuning})
+    rates = sorted({run.lr for result in race.rules for run in result.across})
     rows = "".join(
         f'<tr><th scope="row">{number(lr)}</th>'
         + "".join(f'<td class="number">{_valley_cell(result, lr, race)}</td>' for result in race.rules)
@@ -115,7 +117,7 @@ def valleys(race: Race) -> str:
 
 
 def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
-    runs = [run for run in result.tuning if run.lr == lr and run.seed in race.tuning_seeds]
+    runs = [run for run in result.across if run.lr == lr and run.seed in race.tuning_seeds]
     if not runs:
         return "–"
     losses = [run.final_loss for run in runs]
@@ -125,6 +127,29 @@ def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
     how = "diverged" if not failed else "failed" if failed == lost else "diverged or failed"
     diverged = f"<small>{lost} of {len(runs)} {how}</small>" if lost else ""
     return f"{number(statistics.median(losses))}{spread}{diverged}"
+
+
+def settings(race: Race) -> str:
+    """What a grid found in numbers: for every setting of a rule its best learning rate, and the loss there.
+
+    Empty without a grid.
+    """
+    if not race.grid:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(result.rule)}</th><td>{html.escape(said(at.setting)) or "–"}</td>'
+        f'<td class="number">{"–" if math.isinf(loss) else number(at.lr)}</td>'
+        f'<td class="number">{number(loss)}</td></tr>\n'
+        for result in race.rules
+        if result.tuned
+        for at, loss in by_setting(race, result)
+    )
+    table = _table("settings", _heads(["Rule", "Setting", "Best learning rate", f"Mean {race.loss_name}"]), rows)
+    return (
+        f"<details><summary>The grid in numbers</summary>{table}\n"
+        '<p class="small">Means over the tuning seeds. The canyon has every rule in the setting that was chosen.</p>'
+        "</details>"
+    )
 
 
 def tries(race: Race) -> str:
@@ -266,7 +291,8 @@ def _best_lr(row: Row) -> str:
     if row.best_lr is None:
         return f"–<small>{row.no_best_lr}</small>"
     edge = f"<small>at the {row.edge} edge</small>" if row.edge else "" if row.tuned else "<small>as it is</small>"
-    return f"<strong>{number(row.best_lr)}</strong>{edge}"
+    setting = f"<small>{html.escape(row.setting)}</small>" if row.setting else ""
+    return f"<strong>{number(row.best_lr)}</strong>{edge}{setting}"
 
 
 def _default(row: Row) -> str:

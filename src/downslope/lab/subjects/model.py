@@ -52,6 +52,7 @@ class OnModel:
 
     def course(self, plan: Plan, clock: Clock, seeds: Sequence[int]) -> Course:
         """All that is needed to race on it: the factory is tried, and how its runs are trained is found out."""
+        plan.check_batches(len(self.examples.split(plan.split_seed).train))
         engine = ModelEngine(
             self.make,
             self.examples,

@@ -50,6 +50,7 @@ class OnProblem:
         from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import
 
         problem = self.problem
+        plan.check_batches(None if problem.task is None else len(problem.split(plan.split_seed).train))
         engine = JaxEngine(
             problem,
             plan.entrants,

@@ -8,6 +8,8 @@ from functools import partial
 
 from downslope.lab.engines.own_check import check_training
 from downslope.lab.engines.own_engine import OwnEngine, Train
+from downslope.lab.engines.own_run import ignored
+from downslope.lab.engines.protocol import Run
 from downslope.lab.engines.schedule import Schedule
 from downslope.lab.keeping.identity import FRAMEWORKS, Identity, threads_of_frameworks
 from downslope.lab.keeping.sources import source_of
@@ -49,9 +51,14 @@ class OnTraining:
             schedule=self.schedule,
             clock=clock,
         )
-        return Course(
-            engine, lambda _: self.told(), check=partial(check_training, engine), identity=partial(self._identity, plan)
-        )
+
+        def check(firsts: Sequence[Run], other_seed: int) -> Sequence[str]:
+            found = check_training(engine, firsts, other_seed)
+            if unused := ignored(plan.grid, engine.asked):
+                raise ValueError(f"train: it {unused}")
+            return found
+
+        return Course(engine, lambda _: self.told(), check=check, identity=partial(self._identity, plan))
 
     def _identity(self, plan: Plan) -> Identity:
         """What decides all runs alike; the function is told its rule's name, and may import anything."""

@@ -197,6 +197,7 @@ class SpreadEngine:
             test_accuracy=0.0 if self._accurate and entry.phase == "verdict" else None,
             steps=(0,) if training is None else None,
             cause=cause,
+            setting=entry.setting,
         )
 
 
