@@ -6,9 +6,7 @@ import re
 import numpy as np
 
 import downslope
-
-MOST = 100
-"""Operations of a formula that can still be read in print; Muon's polynomials written out would be megabytes."""
+from downslope.rules import tensors
 
 
 def turned(values, seed=0):
@@ -68,10 +66,18 @@ the layer's own length, at a learning rate of 1:
 """
 
 
+def without_words(function):
+    """The lines of a function, without its docstring."""
+    return re.sub(r'    """.*?"""\n', "", inspect.getsource(function), flags=re.DOTALL)
+
+
 def page(rule, prose):
     """The whole page of such a rule."""
-    printed = f"$$\n{rule.latex()}\n$$\n" if rule.cost().arithmetic < MOST else ""
-    body = re.sub(r'    """.*?"""\n', "", inspect.getsource(rule.function), flags=re.DOTALL)
+    printed = f"$$\n{rule.latex()}\n$$\n"
+    shared = [
+        part for part in (tensors._adam, tensors.orthogonal) if f"{part.__name__}(" in without_words(rule.function)
+    ]
+    body = "\n\n".join(without_words(part).strip() for part in (rule.function, *shared))
     kept = ", ".join(f"`{name}`" for name in rule.states)
     rows = [[f"`{name}`", f"{value:.6g}"] for name, value in rule.hyperparameters.items()]
     rows += [[f"`{name}`", value] for name, value in rule.flags.items()]

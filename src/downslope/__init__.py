@@ -4,11 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from downslope import rules
-from downslope.language import operations, whole
+from downslope.language import operations, parts, whole
 from downslope.language.formula import scalar
 from downslope.language.operations import *
 from downslope.language.operations import FormulaError
 from downslope.language.options import Options
+from downslope.language.parts import *
 from downslope.language.whole import *
 from downslope.rule import Rule, read_rule, rule
 from downslope.rules import *
@@ -72,6 +73,7 @@ __all__ = [
 ]
 __all__ += operations.__all__
 __all__ += whole.__all__
+__all__ += parts.__all__
 __all__ += rules.__all__
 
 

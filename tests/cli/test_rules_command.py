@@ -84,7 +84,7 @@ def test_rules_that_stand_in_are_named_with_their_choices():
     assert "dx = gradient at x + mu * v" in screen
     assert "note = keras.sgd_momentum(momentum=0.9, nesterov=True)" in screen
     assert "See also: momentum (note), sgd_momentum (torch, keras, tf1, optax)" in screen
-    assert "There is none in torch, keras, tf1, optax." in run("adan").stdout
+    assert "There is none in torch, keras, tf1, optax." in run("grams").stdout
 
 
 def test_one_form_alone():

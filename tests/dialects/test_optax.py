@@ -97,6 +97,8 @@ CASES = {
     ),
     "adopt": (dialect.adopt, optax.contrib.adopt, {}),
     "adopt, nesterov": (dialect.adopt, optax.contrib.adopt, {"nesterov": True, "beta2": 0.9}),
+    "adan": (dialect.adan, optax.adan, {}),
+    "adan, decoupled decay": (dialect.adan, optax.adan, {"beta2": 0.8, "eps_root": 0.3, "weight_decay": 0.02}),
     "adopt, unclipped": (dialect.adopt, optax.contrib.adopt, {"use_clipping": False, "eps": 0.1}),
 }
 

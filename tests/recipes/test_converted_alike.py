@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 STEPS = 12
 MODULES = {"torch": "torch", "keras": "keras", "tf1": "tensorflow", "optax": "optax"}
+START = np.linspace(-1, 1, 6).reshape(2, 3)
 RATE = 0.125  # which single precision, in which Keras keeps a learning rate, has too
 
 
@@ -60,7 +61,7 @@ ALL = {(name, repr(recipe)): recipe for name in ("torch", "keras", "tf1", "optax
 
 def gradients():
     generator = np.random.default_rng(0)
-    return 2.0 * generator.normal(size=(STEPS, 5))
+    return 2.0 * generator.normal(size=(STEPS, *START.shape))
 
 
 def path_of(recipe):
@@ -77,7 +78,7 @@ def path(dialect, line):
 
 
 def weights(dialect, line):
-    start = np.linspace(-1, 1, 5)
+    start = START
     if dialect == "torch":
         import torch
 

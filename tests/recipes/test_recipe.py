@@ -149,7 +149,7 @@ def test_names_and_defaults_are_those_of_the_installed_framework(name, spelling)
     recipe = settled(spelling)
     line = native(recipe)
     if name == "torch":
-        modules["model"] = modules["torch"].nn.Linear(2, 1)
+        modules["model"] = modules["torch"].nn.Linear(2, 1, bias=False)
     eval(line, modules)
     call = ast.parse(line, mode="eval").body
     arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}

@@ -10,7 +10,7 @@ import downslope
 import downslope.keras
 import downslope.optax
 import downslope.torch
-from downslope import Optimizer
+from downslope import Optimizer, norm
 from downslope.rules.tensors import POLAR_EXPRESS, QUINTIC, orthogonal
 from downslope.targets.shapes import ShapeError
 
@@ -39,6 +39,42 @@ def lamb(x, dx, past, t, lr, weight_decay):
     return x - lr * share * step
 
 
+def moments(dx, past, t, beta1=0.9, beta2=0.999):
+    past["m"] = beta1 * past.get("m", 0.0) + (1 - beta1) * dx
+    past["v"] = beta2 * past.get("v", 0.0) + (1 - beta2) * dx * dx
+    return past["m"] / (1 - beta1**t), past["v"] / (1 - beta2**t)
+
+
+def adamp(x, dx, past, t, lr, weight_decay):
+    m, v = moments(dx, past, t)
+    step = m / (np.sqrt(v) + 1e-8)
+    if np.abs(np.vdot(x, dx)) < 0.1 / np.sqrt(x.size) * unit(x) * unit(dx):
+        along = x / unit(x)
+        step = step - np.vdot(along, step) * along
+        past["projected"] = past.get("projected", 0) + 1
+    return x - lr * step - lr * weight_decay * x
+
+
+def stable_adamw(x, dx, past, t, lr, weight_decay):
+    m, v = moments(dx, past, t, beta2=0.99)
+    rate = lr / max(1.0, np.sqrt(np.mean(dx * dx / np.maximum(v, 1e-16))))
+    return (1 - rate * weight_decay) * x - rate * m / (np.sqrt(v) + 1e-8)
+
+
+def mars(x, dx, past, t, lr, weight_decay):
+    c = dx + 0.025 * 0.95 / 0.05 * (dx - past.get("g", dx))
+    past["g"] = dx
+    m, v = moments(c / unit(c) if unit(c) > 1 else c, past, t, beta1=0.95, beta2=0.99)
+    return (1 - lr * weight_decay) * x - lr * m / (np.sqrt(v) + 1e-8)
+
+
+def cautious_adamw(x, dx, past, t, lr, weight_decay):
+    m, v = moments(dx, past, t)
+    mask = (m * dx > 0).astype(float)
+    step = m / (np.sqrt(v) + 1e-8) * mask / max(mask.mean(), 1e-3)
+    return (1 - lr * weight_decay) * x - lr * step
+
+
 def muon(x, dx, past, t, lr, weight_decay):
     """By singular values: the polynomial works on them alone."""
     matrix, g = (a.reshape(a.shape[0], -1) for a in (x, dx))
@@ -54,9 +90,13 @@ def muon(x, dx, past, t, lr, weight_decay):
 CASES = [
     (downslope.lars, lars, {"lr": 2.0, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
     (downslope.lamb, lamb, {"lr": 0.01, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
+    (downslope.adamp, adamp, {"lr": 0.01, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
+    (downslope.stable_adamw, stable_adamw, {"lr": 0.01, "weight_decay": 0.1}, {**SHAPES, **VECTORS}),
+    (downslope.mars, mars, {"lr": 0.01, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
+    (downslope.cautious_adamw, cautious_adamw, {"lr": 0.01, "weight_decay": 0.1}, {**SHAPES, **VECTORS}),
     (downslope.muon, muon, {"lr": 0.005}, SHAPES),  # not yet at the lowest point, around which steps of one size chase
 ]
-IDS = ["lars", "lamb", "muon"]
+IDS = ["lars", "lamb", "adamp", "stable_adamw", "mars", "cautious_adamw", "muon"]
 
 
 def beginning(shapes):
@@ -149,7 +189,7 @@ def test_singular_values_of_a_step_are_near_one(shape, coefficients, reserve, lo
     right, _ = np.linalg.qr(generator.normal(size=(shape[1], 20)))
     for scale in (1e-12, 1.0, 1e12):
         u = left * np.geomspace(0.05, 1, 20) * scale @ right.T
-        values = np.linalg.svd(orthogonal(u, coefficients, 1e-25, reserve), compute_uv=False)
+        values = np.linalg.svd(orthogonal(u / (reserve * norm(u)), coefficients), compute_uv=False)
         assert low < values[:20].min()
         assert values[:20].max() < high
         assert values[20:].max() < 1e-9

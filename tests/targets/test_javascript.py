@@ -137,6 +137,8 @@ def case(name, some, **choices):
 def cases():
     for family, forms in families().items():
         for dialect, some in forms.items():
+            if compose(some).over_tensors:
+                continue
             for flags in itertools.product(*([(flag, False), (flag, True)] for flag in some.flags)):
                 yield case(f"{dialect}.{family}", some, **dict(flags))
             if some.ahead:

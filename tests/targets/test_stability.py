@@ -131,6 +131,7 @@ FORMS = [
     for name, forms in catalogue.families().items()
     for dialect, form in forms.items()
     for choice in itertools.product([False, True], repeat=len(form.flags))
+    if not compose(form).over_tensors
     if not {name, *itertools.compress(form.flags, choice)} & UNKNOWN
 ]
 

@@ -117,12 +117,18 @@ def settings_typed(texts: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+_WORDS = {word for dialect in DIALECTS.values() for spelling in dialect.spellings for word in spelling.words.values()}
+"""The arguments of frameworks that are words, such as PyTorch's `adjust_lr_fn=match_rms_adamw`."""
+
+
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise ValueError(f"{text}: give arguments as NAME=VALUE, such as lr=1e-3")
     try:
-        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value, value))
+        return name, value if value in _WORDS else ast.literal_eval(
+            {"true": "True", "false": "False"}.get(value, value)
+        )
     except (ValueError, SyntaxError):
         raise ValueError(f"{text}: {value or 'nothing'} is not a number, True or False, or a pair of numbers") from None
 

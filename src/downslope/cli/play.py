@@ -13,6 +13,7 @@ from rich.console import Console
 from downslope import files
 from downslope.cli.ending import refuse
 from downslope.cli.names import rules_named
+from downslope.language.operations import FormulaError
 from downslope.printable import printable
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def play(
         text = _page(chosen, link.removeprefix("#"))
         if out is not None:
             files.write(out, text)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FormulaError) as error:
         refuse("play", error)
     if out is not None:
         if files.descriptor(out) is None:

@@ -162,6 +162,8 @@ def _family(entry: Facts) -> RenderableType:
         *_formulas(entry),
     ]
     parts += [_heading("Defaults"), _defaults(forms), _heading("Cost of a step, per weight"), _cost(forms)]
+    if entry["rates"]:
+        parts += [_heading("Learning rates"), _rates(entry["rates"])]
     parts += [_heading("Source"), _sources(forms), _heading("Use"), _use(next(iter(forms.values())))]
     other = next((form for dialect, form in forms.items() if dialect not in entry["differences"]["groups"][0]), None)
     if other:
@@ -293,6 +295,15 @@ def _cost(forms: Mapping[str, Facts]) -> RenderableType:
     return _indented(table)
 
 
+def _rates(rates: Facts) -> RenderableType:
+    """The learning rates that are as long as one of AdamW, by the size of the layer."""
+    table = _table("layer", *rates["forms"])
+    for index, (inputs, outputs) in enumerate(rates["layers"]):
+        table.add_row(f"{inputs} to {outputs}", *(f"{of[index]:.3g}" for of in rates["forms"].values()))
+    said = f"with which a step, by the form's defaults, is as long as AdamW's at {_number(rates['adamw'])}"
+    return _indented(Group(table, Text(said)))
+
+
 def _sources(forms: Mapping[str, Facts]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
@@ -300,7 +311,8 @@ def _sources(forms: Mapping[str, Facts]) -> RenderableType:
     for dialect, form in forms.items():
         grid.add_row(dialect if form["dialect"] else "", Text(form["source"].replace("`", "")))
         for call in form["calls"]:
-            changed = [_setting(key, value) for key, value in {**call["defaults"], **call["fixed"]}.items()]
+            fixed = {key: value for key, value in call["fixed"].items() if form["flags"].get(key) != value}
+            changed = [_setting(key, value) for key, value in {**call["defaults"], **(call["words"] or fixed)}.items()]
             kind = [call["weight_decay"]] if "weight_decay" in call["defaults"] and call["weight_decay"] else []
             if changed:
                 grid.add_row("", Text(f"{call['name']}: {', '.join([*changed, *kind])}"))

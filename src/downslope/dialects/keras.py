@@ -13,8 +13,10 @@ A square is taken before it is averaged, as in Keras: in single precision it is 
 
 from downslope.dialects.spelling import Dialect, Spelling
 from downslope.language.formula import scalar
-from downslope.language.operations import maximum, sign, sqrt
+from downslope.language.operations import maximum, sign, sqrt, where
+from downslope.language.whole import norm, size
 from downslope.rule import rule
+from downslope.rules.tensors import QUINTIC, orthogonal
 
 _CLOSED = (0.0, 1.0)
 _NOT_NEGATIVE = (0.0, 1e308)
@@ -167,6 +169,34 @@ def lion(x, dx, momentums=0, *, lr=1e-3, beta1=0.9, beta2=0.99):
     return x - lr * direction, momentums
 
 
+@rule
+def lamb(x, dx, momentum=0, velocity=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-7):
+    """Adam says where each weight of a layer goes, and the layer's own length how far they go together.
+
+    Source: `keras.optimizers.Lamb`, whose weight decay stands outside: the layer's share is of Adam's step alone.
+    """
+    momentum = momentum + (dx - momentum) * (1 - beta1)
+    velocity = velocity + (dx**2 - velocity) * (1 - beta2)
+    step = momentum / (1 - beta1**t) / (sqrt(velocity / (1 - beta2**t)) + eps)
+    share = where((norm(x) > 0) & (norm(step) > 0), norm(x) / norm(step), 1)
+    return x - share * lr * step, momentum, velocity
+
+
+@rule(ranges={"momentum": _CLOSED, "rms_rate": (0.0, 1e308)})
+def muon(x, dx, momentums=0, *, lr=1e-3, momentum=0.95, rms_rate=0.2, nesterov=True):
+    """Inertia as a sum, and then the same stride in each direction of the matrix, of the size of AdamW's steps.
+
+    Source: `keras.optimizers.Muon` for a matrix, of version 3.13 or later: up to 3.12 the stride was
+    `sqrt(max(1, columns / rows))`, and a learning rate meant another one.
+
+    What is no matrix, or an embedding, Keras trains by Adam. Its `rms_rate=None`, a stride of 1, is not here.
+    """
+    momentums = momentums + (dx + momentums * (momentum - 1))
+    u = dx + momentum * momentums if nesterov else momentums
+    o = orthogonal(u / (norm(u) + 1e-7), QUINTIC)
+    return x - lr * o * sqrt(maximum(size(x, axis=0), size(x, axis=1))) * rms_rate, momentums
+
+
 DIALECT = Dialect(
     framework="Keras",
     imports="import keras",
@@ -182,6 +212,8 @@ DIALECT = Dialect(
         Spelling("keras.optimizers.Adamax", adamax, decay="decoupled"),
         Spelling("keras.optimizers.Adadelta", adadelta, decay="decoupled"),
         Spelling("keras.optimizers.Lion", lion, decay="decoupled"),
+        Spelling("keras.optimizers.Lamb", lamb, decay="decoupled"),
+        Spelling("keras.optimizers.Muon", muon, {"weight_decay": 0.004}, decay="decoupled"),
     ),
     arguments={"lr": "learning_rate", "beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"},
 )

@@ -17,7 +17,8 @@ class Spelling:
         call: The class or function, as in the framework's own code.
         rule: The rule it computes.
         defaults: The framework's defaults of arguments for which the rule's own are others, or that the rule has not.
-        fixed: What the name settles by itself.
+        fixed: What the name settles by itself, or together with these words.
+        words: Arguments that are words, and settle what is fixed.
         decay: What the framework's argument `weight_decay` does; empty where there is none, or where it is a
             hyperparameter of the rule.
     """
@@ -26,6 +27,7 @@ class Spelling:
     rule: Rule
     defaults: Mapping[str, float] = field(default_factory=dict)
     fixed: Mapping[str, bool] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
     decay: Literal["", "coupled", "decoupled"] = ""
 
     @property

@@ -14,7 +14,9 @@ from typing import Any
 from downslope.dialects.spelling import Dialect, Spelling
 from downslope.language.formula import scalar
 from downslope.language.operations import maximum, sqrt, where
+from downslope.language.whole import norm, size
 from downslope.rule import rule
+from downslope.rules.tensors import QUINTIC, orthogonal
 
 _ANY_MOMENTUM = {"momentum": (0.0, 1e308)}
 
@@ -237,6 +239,35 @@ def radam(
     return x - lr * where(length > 5, adapted, m_hat), exp_avg, exp_avg_sq
 
 
+@rule(ranges={"momentum": (0.0, 1.0)})
+def muon(
+    x,
+    dx,
+    momentum_buffer=0,
+    *,
+    lr=1e-3,
+    weight_decay=0.1,
+    momentum=0.95,
+    eps=1e-7,
+    nesterov=True,
+    match_rms_adamw=False,
+):
+    """Inertia as a mean, and then the same stride in each direction of the matrix; weights fade on top.
+
+    Source: `torch.optim.Muon`, whose `adjust_lr_fn` is `"match_rms_adamw"` here by a flag.
+
+    It multiplies matrices in bfloat16 and so keeps two or three digits of a step; here they have those of the weights.
+    Its norm is at least `eps`, where the author's has `eps` added. The weights fade by `lr * weight_decay`, however
+    long the strides of this matrix are.
+    """
+    momentum_buffer = momentum_buffer + (dx - momentum_buffer) * (1 - momentum)
+    u = dx + (momentum_buffer - dx) * momentum if nesterov else momentum_buffer
+    o = orthogonal(u / maximum(norm(u), eps), QUINTIC)
+    rows, columns = size(x, axis=0), size(x, axis=1)
+    stride = 0.2 * sqrt(maximum(rows, columns)) if match_rms_adamw else sqrt(maximum(1, rows / columns))
+    return x * (1 - lr * weight_decay) - lr * stride * o, momentum_buffer
+
+
 DIALECT = Dialect(
     framework="PyTorch",
     imports="import torch",
@@ -252,6 +283,9 @@ DIALECT = Dialect(
         Spelling("torch.optim.Adadelta", adadelta),
         Spelling("torch.optim.NAdam", nadam),
         Spelling("torch.optim.RAdam", radam),
+        Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": False}),
+        Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": False}, words={"adjust_lr_fn": "original"}),
+        Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": True}, words={"adjust_lr_fn": "match_rms_adamw"}),
     ),
     pairs={"betas": ("beta1", "beta2")},
     options=frozenset({"maximize"}),

@@ -17,7 +17,7 @@ import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.formula import Range
-from downslope.language.operations import OVER_TENSORS, POWERS, FormulaError
+from downslope.language.operations import OVER_TENSORS, POWERS, TENSOR_WORDS, FormulaError
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,10 @@ class Program:
     @functools.cached_property
     def of_matrices(self) -> bool:
         """Whether it goes by rows and columns, so that a tensor has to be taken as a matrix."""
-        return any(e.op in ("transpose", "product") or e.value is not None for e in self.over_tensors)
+        return any(
+            e.op in ("transpose", "product") or (e.op in TENSOR_WORDS and e.value is not None)
+            for e in self.over_tensors
+        )
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -165,14 +168,14 @@ class Program:
             FormulaError: It is one.
         """
         if self.over_tensors:
-            words = ", ".join(dict.fromkeys(e.op for e in self.over_tensors))
+            words = ", ".join(dict.fromkeys(e.op for e in self.over_tensors if e.op != "called"))
             raise FormulaError(
                 f"{self.name} goes by whole tensors ({words}), and {target} treats each weight by itself; the "
                 "optimizers compute such a rule array by array"
             )
 
 
-_ENDING = frozenset(OVER_TENSORS) - {"size", "transpose"}
+_ENDING = frozenset(OVER_TENSORS) - {"size", "transpose", "called"}
 """What has to be complete before anything that depends on it can begin."""
 
 
@@ -188,7 +191,7 @@ class Stage:
     def __init__(self, results: Collection[Expression], known: Collection[Expression]):
         self.results = tuple(results)
         made = in_order(results, known)
-        self.body = tuple(e for e in made if e.from_arrays and e.op != "input")
+        self.body = tuple(e for e in made if e.from_arrays and e.op not in ("input", "called"))
         self.inputs = tuple(str(e.value) for e in made if e.op == "input" and e.from_arrays)
 
 
@@ -258,6 +261,8 @@ def _numbered(roots: Mapping[str, Expression], lines: list[list[Any]]) -> dict[s
     for e in in_order(roots.values()):
         if e.op == "constant":
             number[e] = constant(e.value)
+        elif e.op == "called":
+            number[e] = number[e.args[0]]
         elif e.op in exponents:
             number[e] = line("pow", number[e.args[0]], constant(exponents[e.op]), str(e.value))
         else:

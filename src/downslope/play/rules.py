@@ -34,8 +34,9 @@ USUAL = {"lr": 1.0}
 
 
 def every_rule() -> dict[str, Rule]:
-    """All rules by the names they have beside each other, such as `adam` and `keras.adam`."""
-    return {full_name(rule): rule for family in catalogue.families().values() for rule in family.values()}
+    """All rules that treat each weight by itself, by the names they have beside each other, as `keras.adam`."""
+    every = (rule for family in catalogue.families().values() for rule in family.values())
+    return {full_name(rule): rule for rule in every if not compose(rule).over_tensors}
 
 
 def rules_code(rules: Mapping[str, Rule]) -> str:

@@ -24,8 +24,8 @@ from downslope.language.program import Program
 from downslope.recipes.counterpart import counterpart
 from downslope.recipes.equivalence import Comparison, equivalent
 from downslope.recipes.recipe import Recipe
+from downslope.recipes.strides import LAYERS, has_strides, rate_of_adamw
 from downslope.rule import Rule
-from downslope.rules import OVER_TENSORS
 from downslope.targets.arrays import interpret
 from downslope.targets.formula import formula
 from downslope.targets.stability import Stability
@@ -76,7 +76,8 @@ def entry(name: str) -> dict[str, Any]:
     Returns:
         `name`, `intuition`; `forms`: by dialect, the `facts` of its form; `stand_ins`: for other dialects, the rule
         that is the same under another name or has it as a choice; `see_also`: related rules, and the dialects that
-        have them; `differences`: which forms give the same path, see `differences`.
+        have them; `differences`: which forms give the same path, see `differences`; `rates`: of forms of Muon, the
+        learning rates with which their steps are as long as those of AdamW, see `rates`; null of other rules.
 
     Raises:
         ValueError: There is no rule of this name.
@@ -87,7 +88,40 @@ def entry(name: str) -> dict[str, Any]:
         >>> [adam["forms"][dialect]["hyperparameters"]["eps"]["default"] for dialect in ("torch", "keras")]
         [1e-08, 1e-07]
     """
-    return {**_entry(name, _forms(name)), "differences": differences(name)}
+    return {**_entry(name, _forms(name)), "differences": differences(name), "rates": rates(name)}
+
+
+def rates(name: str) -> dict[str, Any] | None:
+    """With which learning rates the steps of a rule that multiplies matrices are as long as those of AdamW.
+
+    Returns:
+        `adamw`: AdamW's learning rate. `layers`: the inputs and outputs of some layers. `forms`: by dialect, the
+        learning rate for each of these layers; see `downslope.recipes.strides`. None where nothing is multiplied.
+
+    Raises:
+        ValueError: There is no rule of this name.
+
+    Example:
+        >>> from downslope.recipes import catalogue
+        >>> catalogue.rates("muon")["forms"]["keras"]
+        [0.001, 0.001, 0.001]
+    """
+    recipes = {dialect: _reference(rule) for dialect, rule in _forms(name).items()}
+    if not all(map(has_strides, recipes.values())):
+        return None
+    adamw = 1e-3
+    found = {
+        dialect: [float(f"{rate_of_adamw(adamw, recipe, layer):.6g}") for layer in LAYERS]
+        for dialect, recipe in recipes.items()
+    }
+    return {"adamw": adamw, "layers": [list(layer) for layer in LAYERS], "forms": found}
+
+
+def _reference(rule: Rule) -> Recipe:
+    """A rule with its defaults, and something for what has none."""
+    missing = [key for key, value in rule.hyperparameters.items() if value is None]
+    required: dict[str, Any] = {key: 1e-3 if key == "lr" else 0.9 for key in missing}
+    return Recipe(rule, **required)
 
 
 def _forms(name: str) -> dict[str, Rule]:
@@ -152,8 +186,8 @@ def facts(rule: Rule, *, stability: bool = True) -> dict[str, Any]:
         `name`; `dialect`, null for your own; `python`, the expression that names it, null for your own;
         `intuition`; `source`.
         `calls`: how its framework writes it: the `name`, such as `torch.optim.AdamW`, the `defaults` that are not the
-        rule's own, what the name has `fixed`, and the kind of `weight_decay` that can come on top: `coupled`,
-        `decoupled` or null.
+        rule's own, what the name has `fixed`, perhaps only together with certain `words` as arguments, and the kind of
+        `weight_decay` that can come on top: `coupled`, `decoupled` or null.
         `formula`, its lines in Python, and `latex`.
         `hyperparameters`: of each the `default`, null where it is `required`, and the values it may take: from `low`
         to `high` (null: no limit), which belongs to them if `high_included`.
@@ -185,7 +219,7 @@ def facts(rule: Rule, *, stability: bool = True) -> dict[str, Any]:
         ({'rms': 1.0}, 1.0)
     """
     program = Settings.of(rule, {}).program
-    cost = program.cost()
+    cost = rule.cost()
     dialect = dialect_of(rule)
     ahead = dict(formula(program))["dx"].removeprefix("gradient at ") if program.lookahead else None
     return {
@@ -237,6 +271,7 @@ def _calls(rule: Rule, dialect: str | None) -> list[dict[str, Any]]:
             "name": spelling.call,
             "defaults": dict(spelling.defaults),
             "fixed": dict(spelling.fixed),
+            "words": dict(spelling.words),
             "weight_decay": spelling.decay or None,
         }
         for spelling in DIALECTS[dialect].spellings
@@ -255,7 +290,12 @@ def _range(allowed: Range) -> dict[str, Any]:
 
 
 def _first_update(rule: Rule, program: Program) -> float | None:
-    """The step from 0 at a gradient of 1, in learning rates; None if it depends on a value that must be given."""
+    """The step from 0 at a gradient of 1, in learning rates; None if it depends on what is not known here.
+
+    That is a value that must be given, or of how many rows and columns the weights are.
+    """
+    if program.of_matrices:
+        return None
     steps = {_step_from_zero(rule, program, given) for given in (0.5, 0.9)}
     step = steps.pop()
     return None if steps or step is None else step
@@ -331,9 +371,7 @@ def find(text: str) -> str | Rule:
 
 
 def _missing(name: str, known: Mapping[str, Any]) -> str:
-    """Why there is nothing of a name here, and what there is."""
-    if name in {rule.name for rule in OVER_TENSORS}:
-        return f"{name} goes by whole tensors; it is in Python, as downslope.{name}, and not yet among those by name"
+    """That there is nothing of a name here, and what there is."""
     return f"there is no rule {name}; there are {', '.join(closest(name, known))}"
 
 
@@ -386,9 +424,7 @@ def differences(name: str) -> dict[str, Any]:
 def _counterparts(name: str) -> tuple[Recipe, Mapping[str, Comparison | None]]:
     """The first form of a rule, with its defaults, and how its counterpart in every other dialect compares."""
     dialect, rule = next(iter(_forms(name).items()))
-    missing = [key for key, value in rule.hyperparameters.items() if value is None]
-    required: dict[str, Any] = {key: 1e-3 if key == "lr" else 0.9 for key in missing}
-    reference = Recipe(rule, **required)
+    reference = _reference(rule)
     found: dict[str, Comparison | None] = {}
     for other in DIALECTS:
         if other != dialect:

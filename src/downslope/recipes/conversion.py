@@ -16,6 +16,7 @@ from downslope.recipes.counterpart import SWITCH, counterpart, moving
 from downslope.recipes.equivalence import NONE, STEPS, Comparison, Path, compared, share
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import beside, checked_dialect, native, title, with_downslope
+from downslope.recipes.strides import has_strides, in_words
 from downslope.recipes.training import Training, gradient
 from downslope.rule import Rule
 from downslope.targets.decimals import forty_digits
@@ -74,6 +75,8 @@ class Conversion:
             text += self.comparison.parting
         if self.comparison.at_points:
             text += " (In downslope `x` is the weights, in the other the point ahead of them.)"
+        if self.comparison.same == "never" and has_strides(self.own) and has_strides(self.recipe):
+            text += f" {in_words(self.own, self.recipe)}"
         return text if self.handover is None else f"{text} {self._states()}"
 
     def _states(self) -> str:

@@ -194,8 +194,10 @@ def _formula(recipe: Recipe) -> Any:
 
     def read(root: Any) -> int:
         for e in in_order([root]):
-            if e not in number:
-                number[e] = len(number)
+            if e.op == "called":
+                number[e] = number[e.args[0]]
+            elif e not in number:
+                number[e] = len(lines)
                 lines.append((e.op, *(number[arg] for arg in e.args), symbol(e)))
         return number[root]
 

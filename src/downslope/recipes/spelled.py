@@ -70,7 +70,11 @@ def read_recipe(dialect: str, name: str, arguments: Mapping[str, Any]) -> Recipe
         names = dict.fromkeys(spelling.name for spelling in known.spellings)
         raise ValueError(f"{name!r} is not an optimizer of {known.framework}; it has {', '.join(names)}")
     by_rule = name.lower() == found[0].rule.name != found[0].name.lower()
-    spelling = found[0] if by_rule else _with_or_without_momentum(found, arguments)
+    if by_rule:
+        spelling = found[0]
+    else:
+        spelling = _with_or_without_momentum(_with_words(found, arguments), arguments)
+        arguments = {key: value for key, value in arguments.items() if spelling.words.get(key, ()) != value}
     settings = _ours(known, spelling, arguments)
     for fixed, value in spelling.fixed.items():
         if settings.setdefault(fixed, value) != value:
@@ -84,6 +88,12 @@ def read_recipe(dialect: str, name: str, arguments: Mapping[str, Any]) -> Recipe
         elif spelling.decay == "decoupled":
             settings["decoupled"] = True
     return Recipe(spelling.rule, **settings)
+
+
+def _with_words(found: list[Spelling], arguments: Mapping[str, Any]) -> list[Spelling]:
+    """Those with the words that are among the arguments; those without words if there are none."""
+    said = [s for s in found if s.words and all(arguments.get(key) == word for key, word in s.words.items())]
+    return said or [s for s in found if not s.words]
 
 
 def _with_or_without_momentum(found: list[Spelling], arguments: Mapping[str, Any]) -> Spelling:
@@ -140,7 +150,7 @@ def native(recipe: Recipe) -> str | None:
         if arguments is not None and (best is None or len(arguments) < len(best)):
             best = arguments
             first = [dialect.first] if dialect.first else []
-            line = f"{spelling.call}({', '.join([*first, *written(arguments)])})"
+            line = f"{spelling.call}({', '.join([*first, *written({**arguments, **spelling.words})])})"
     if line and recipe.decayed and not recipe.options["decoupled"] and "weight_decay" not in (best or {}):
         line = dialect.coupled.format(decay=literal(recipe.numbers["weight_decay"]), call=line)
     if line and recipe.options["maximize"] and dialect.uphill:

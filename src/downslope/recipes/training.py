@@ -4,6 +4,8 @@ There are 20 weights: gradients of five sizes from 1e-9 to 1e3, which go well be
 of four kinds each. `steady` ones keep their sign, `flipping` ones do not, `rare` ones are zero but in every fifth step,
 `late` ones are zero until step 7. Where it is not zero, the gradient is `size * noise + pull * x`, taken where the rule
 wants it taken; the pull, 0.2 of the size but at most 0.2, leads what a rule did back into what it does.
+
+To a rule that goes by whole tensors they are one, and to one that goes by rows and columns two matrices.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from downslope.targets.decimals import Numbers, compute
 SIZES = tuple(Decimal(10) ** exponent for exponent in (-9, -6, -3, 0, 3))
 KINDS = ("steady", "flipping", "rare", "late")
 WEIGHTS = [(size, kind) for size in SIZES for kind in KINDS]
+MATRICES = ((4, 3), (2, 4))
+"""What the weights are to a rule that goes by rows and columns: a tall matrix and a wide one."""
+
 START: Numbers = [Decimal((-1) ** k * (5 + k)) / 10 for k in range(len(WEIGHTS))]
 
 
@@ -92,7 +97,7 @@ class Training:
 
     def step(self, dx: Numbers, factor: Decimal = Decimal(1)) -> Training:
         """The training after one more step."""
-        new = compute(self.recipe.program, {"x": self.x, "dx": dx, **self.states}, self.numbers(factor))
+        new = compute(self.recipe.program, {"x": self.x, "dx": dx, **self.states}, self.numbers(factor), MATRICES)
         states = {name: new[name] for name in self.states}
         scalar_states = {name: new[name] for name in self.scalar_states}
         return replace(self, x=new["x"], states=states, scalar_states=scalar_states, t=self.t + 1)

@@ -8,10 +8,11 @@ and JAX rows are inputs and columns outputs, in PyTorch it is the other way roun
 from typing import Any
 
 from downslope.language.operations import maximum, sqrt, where
-from downslope.language.whole import norm, size
+from downslope.language.parts import part
+from downslope.language.whole import mean, norm, size, sum
 from downslope.rule import rule
 
-__all__ = ["lars", "lamb", "muon"]
+__all__ = ["lars", "lamb", "adamp", "stable_adamw", "mars", "cautious_adamw", "muon"]
 """In the order of publication."""
 
 
@@ -44,6 +45,76 @@ def lamb(x, dx, m=0, v=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6, weigh
     return x - lr * share * step, m, v
 
 
+def _adam(dx: Any, m: Any, v: Any, t: Any, beta1: Any, beta2: Any) -> Any:
+    """The two moments of Adam, and what they are when it is made up for that both began at 0."""
+    m = beta1 * m + (1 - beta1) * dx
+    v = beta2 * v + (1 - beta2) * dx**2
+    return m, v, m / (1 - beta1**t), v / (1 - beta2**t)
+
+
+@rule(ranges={"delta": (0.0, 1.0)})
+def adamp(x, dx, m=0, v=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, delta=0.1, weight_decay=0.0):
+    """Adam, who leaves out of his step what only makes a layer longer, where its length does not matter.
+
+    Source: Heo et al., "AdamP: slowing down the slowdown for momentum optimizers on scale-invariant weights", 2021,
+    Algorithm 2.
+
+    A layer's length does not matter where its gradient is at a right angle to the layer, to within `delta` over the
+    root of how many weights it has, as before a normalization. The authors' code also looks at single rows.
+    """
+    m, v, m_hat, v_hat = _adam(dx, m, v, t, beta1, beta2)
+    step = m_hat / (sqrt(v_hat) + eps)
+    across = abs(sum(x * dx)) < delta / sqrt(size(x)) * (norm(x) * norm(dx))
+    along = where(across, sum(x * step) / norm(x) / norm(x), 0)
+    return x - lr * (step - along * x + weight_decay * x), m, v
+
+
+@rule
+def stable_adamw(x, dx, m=0, v=0, *, t, lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0):
+    """AdamW, who goes slower the more the slopes of a layer surprise him.
+
+    Source: Wortsman et al., "Stable and low-precision training for large-scale vision-language models", 2023,
+    Algorithm 2.
+
+    The surprise is how large gradients are beside what the second moment expects, as a root mean square over the layer,
+    which is what Adafactor clips by. It makes neither step nor decay larger.
+    """
+    m, v, m_hat, v_hat = _adam(dx, m, v, t, beta1, beta2)
+    surprise = sqrt(mean((dx / maximum(sqrt(v_hat), eps)) ** 2))
+    rate = lr / maximum(1, surprise)
+    return x - rate * (m_hat / (sqrt(v_hat) + eps) + weight_decay * x), m, v
+
+
+@rule(ranges={"gamma": (0.0, 1e308)})
+def mars(x, dx, m=0, v=0, g=0, *, t, lr=3e-3, beta1=0.95, beta2=0.99, eps=1e-8, gamma=0.025, weight_decay=0.0):
+    """AdamW on a slope from which part of the noise is taken, by how it has changed since the last step.
+
+    Source: Yuan et al., "MARS: unleashing the power of variance reduction for training large models", 2024, Algorithm
+    2, with the gradient of the batch before in place of that of this batch at the weights before ("MARS-approx").
+
+    `g` is the gradient of the step before. The corrected gradient of a layer is no longer than 1.
+    """
+    c = dx + gamma * beta1 / (1 - beta1) * where(t == 1, 0, dx - g)
+    c = c / maximum(1, norm(c))
+    m, v, m_hat, v_hat = _adam(c, m, v, t, beta1, beta2)
+    return x - lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * x), m, v, dx
+
+
+@rule
+def cautious_adamw(x, dx, m=0, v=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
+    """AdamW who moves only the weights that his inertia takes downhill, and those the farther the fewer they are.
+
+    Source: Liang et al., "Cautious optimizers: improving training with one line of code", 2024, Algorithm 2, with the
+    bound of the authors' code: what moves goes at most a thousand times as far.
+
+    The option `cautious` of every optimizer leaves the same weights where they are, and does not make up for it.
+    """
+    m, v, m_hat, v_hat = _adam(dx, m, v, t, beta1, beta2)
+    downhill = where(m * dx > 0, 1, 0)
+    step = m_hat / (sqrt(v_hat) + eps) * downhill / maximum(mean(downhill), 1e-3)
+    return x - lr * (step + weight_decay * x), m, v
+
+
 QUINTIC = ((3.4445, -4.7750, 2.0315),) * 5
 """Jordan's coefficients: five times the same polynomial, after which singular values are between 0.68 and 1.13."""
 
@@ -59,18 +130,16 @@ POLAR_EXPRESS = (*((a / 1.01, b / 1.01**3, c / 1.01**5) for a, b, c in _POLAR[:-
 """Those of the Polar Express: for each step the polynomial that is best after the ones before it."""
 
 
-def orthogonal(u: Any, coefficients: Any, eps: float, reserve: float = 1.0) -> Any:
+@part
+def orthogonal(u: Any, coefficients: Any) -> Any:
     """A matrix with the singular vectors of `u`, and singular values near 1, by products alone (Newton & Schulz).
 
     Args:
-        u: The matrix.
+        u: The matrix, with singular values of at most 1: divided by its norm, for example.
         coefficients: Those of each step: `a x + b x**3 + c x**5` is what becomes of a singular value.
-        eps: What is added to the norm.
-        reserve: How much smaller than 1 the norm is made, against rounding.
     """
 
-    def wide(u: Any) -> Any:
-        s = u / (reserve * norm(u) + eps)
+    def wide(s: Any) -> Any:
         for a, b, c in coefficients:
             squares = s @ s.T
             s = a * s + (b * squares + c * squares @ squares) @ s
@@ -92,7 +161,10 @@ def muon(x, dx, m=0, *, lr=2e-2, momentum=0.95, eps=1e-7, nesterov=True, match_r
     """
     m = momentum * m + dx
     u = dx + momentum * m if nesterov else m
-    o = orthogonal(u, POLAR_EXPRESS, eps, reserve=1.01) if polar_express else orthogonal(u, QUINTIC, eps)
+    if polar_express:
+        o = orthogonal(u / (1.01 * norm(u) + eps), POLAR_EXPRESS)
+    else:
+        o = orthogonal(u / (norm(u) + eps), QUINTIC)
     rows, columns = size(u, axis=0), size(u, axis=1)
     stride = 0.2 * sqrt(maximum(rows, columns)) if match_rms else sqrt(maximum(1, rows / columns))
     return x - lr * stride * o, m

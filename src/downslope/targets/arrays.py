@@ -139,6 +139,8 @@ def _over_tensor(
         like = next((arg for arg in args if not isinstance(arg, (bool, np.bool_, *_Number))), None)
         if like is None:
             return compute(e.op, [np.asarray(arg)[()] for arg in args])
+        if like is args[0] and e.op == "where":  # the numbers of a choice are none of truth values
+            like = next((arg for arg in args[1:] if not isinstance(arg, _Number)), xp.zeros_like(like, dtype=x.dtype))
         return compute(e.op, [_full(value, like, xp) for value in args] if e.op in _ARRAYS_ONLY else args, xp)
 
     def result(name: str, e: Expression) -> Any:

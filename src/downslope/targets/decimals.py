@@ -8,17 +8,21 @@ dozens of digits, and what is not does not.
 from __future__ import annotations
 
 import functools
+import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from itertools import repeat
 from typing import Any
 
+import numpy as np
+
 from downslope.language.expression import Expression
 from downslope.language.operations import OVER_TENSORS, TENSOR_WORDS, FormulaError
 from downslope.language.program import Program
 from downslope.targets.evaluate import evaluate_in_order
+from downslope.targets.shapes import Shape, settled
 
 Numbers = list[Decimal]
 """One number per weight."""
@@ -34,16 +38,20 @@ def forty_digits() -> AbstractContextManager[Context]:
     return localcontext(_CONTEXT)
 
 
-def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[str, Decimal]) -> dict[str, Any]:
+def compute(
+    program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[str, Decimal], shapes: Sequence[Shape] = ()
+) -> dict[str, Any]:
     """Compute one step.
 
     Args:
         program: What the step computes.
         arrays: `x`, `dx` and the states.
         scalars: Hyperparameters, scalar states, and `t` where the program takes it.
+        shapes: Of which matrices the lists are, one after the other, row by row, if the program goes by rows and
+            columns.
 
     Raises:
-        FormulaError: The program is one of matrices; here are lists.
+        FormulaError: The program goes by rows and columns, and no shapes are given.
 
     Returns:
         The new weights and states by name, scalar states included.
@@ -56,6 +64,8 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
         ...     print(new["x"][0])
         0.7
     """
+    if program.of_matrices:
+        return _of_matrices(program, arrays, scalars, shapes)
     count = len(arrays["x"])
 
     def leaf(e: Expression) -> Any:
@@ -64,8 +74,10 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
         return arrays[str(e.value)] if e.from_arrays else scalars[str(e.value)]
 
     def apply(e: Expression, args: list[Any]) -> Any:
+        if e.op == "called":
+            return args[0]
         if e.op in OVER_TENSORS:
-            return _summed(e, args[0] if isinstance(args[0], list) else [args[0]] * count)
+            return _summed(e.op, args[0] if isinstance(args[0], list) else [args[0]] * count)
         function = OPERATIONS[e.op]
         if not e.from_arrays:
             return function(*args)
@@ -79,16 +91,59 @@ def compute(program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[st
     }
 
 
-def _summed(e: Expression, values: list[Decimal]) -> Decimal:
+def _of_matrices(
+    program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[str, Decimal], shapes: Sequence[Shape]
+) -> dict[str, Any]:
+    """The same for a program that goes by rows and columns, matrix by matrix."""
+    if not shapes:
+        raise FormulaError(f"{program.name} goes by rows and columns; say of which matrices the lists are")
+    found: dict[str, Any] = {name: [] for name in program.outputs}
+    begin = 0
+    for shape in shapes:
+        part = slice(begin, begin := begin + math.prod(shape))
+        matrices = {name: np.array(values[part], object).reshape(shape) for name, values in arrays.items()}
+        new = _of_matrix(settled(program, shape), matrices, scalars)
+        for name in program.outputs:
+            found[name] += np.broadcast_to(new[name], shape).ravel().tolist()
+        found |= {name: new[name] for name in program.scalar_outputs}
+    return found
+
+
+def _of_matrix(program: Program, matrices: Mapping[str, Any], scalars: Mapping[str, Decimal]) -> dict[str, Any]:
+    """The same for one matrix: what is one for each row is a column, what is one for the tensor is a number."""
+
+    def leaf(e: Expression) -> Any:
+        if e.op == "constant":
+            return Decimal(e.number)
+        return matrices[str(e.value)] if e.from_arrays else scalars[str(e.value)]
+
+    def apply(e: Expression, args: list[Any]) -> Any:
+        if e.op == "called":
+            return args[0]
+        if e.op == "product":
+            return args[0] @ args[1]
+        if e.op == "transpose":
+            return args[0].T
+        if e.op not in TENSOR_WORDS:
+            return np.frompyfunc(OPERATIONS[e.op], len(args), 1)(*args)
+        if e.value is None:
+            return _summed(e.op, args[0].ravel().tolist())
+        lines = args[0].T if float(e.value) == 0 else args[0]
+        sums = np.array([[_summed(e.op, line.tolist())] for line in lines], object)
+        return sums.T if float(e.value) == 0 else sums
+
+    values = evaluate_in_order(program.expressions, leaf, apply)
+    return {name: values[e] for name, e in {**program.outputs, **program.scalar_outputs}.items()}
+
+
+def _summed(op: str, values: list[Decimal]) -> Decimal:
     """What sums up a list."""
-    if e.value is not None or e.op not in TENSOR_WORDS:
-        raise FormulaError(f"{e.op} is of matrices, and formulas are compared with forty digits on lists of weights")
-    if e.op == "size":
+    if op == "size":
         return Decimal(len(values))
-    if e.op == "max":
+    if op == "max":
         return functools.reduce(_maximum, values)
-    total = sum((value * value for value in values) if e.op == "norm" else values, Decimal(0))
-    return total.sqrt() if e.op == "norm" else total / len(values) if e.op == "mean" else total
+    total = sum((value * value for value in values) if op == "norm" else values, Decimal(0))
+    return total.sqrt() if op == "norm" else total / len(values) if op == "mean" else total
 
 
 def _power(a: Decimal, b: Decimal) -> Decimal:

@@ -31,6 +31,7 @@ FORMULA = Target(
         "not": Form("~{}", 7, (ATOM,)),
         "transpose": Form("{}.T", ATOM, (ATOM,)),
         "product": infix("@", 6),
+        "called": Form("{}({})"),
     }
     | {op: call(op) for op in TENSOR_WORDS}
     | {f"{op} {axis}": Form(f"{op}({{}}, axis={axis})") for op in TENSOR_WORDS for axis in (0, 1)},
@@ -92,7 +93,7 @@ def _read(roots: Iterable[Expression], called: Mapping[Expression, str]) -> froz
         if e in called:
             found.add(e)
         else:
-            waiting.extend(e.args)
+            waiting.extend(e.args[1:] if e.op == "called" else e.args)
     return frozenset(found)
 
 

@@ -55,7 +55,9 @@ def _over_tensors() -> dict[str, Form]:
     found = {"norm": Form(r"\left\|{}\right\|")}
     found |= {word: Form(rf"\operatorname{{{{{word}}}}}\left({{}}\right)") for word in ("mean", "sum", "max", "size")}
     each = {"0": r"_{{\mathrm{{columns}}}}", "1": r"_{{\mathrm{{rows}}}}"}
-    return found | {f"{op} {axis}": Form(form.template + of) for op, form in found.items() for axis, of in each.items()}
+    found |= {f"{op} {axis}": Form(form.template + of) for op, form in found.items() for axis, of in each.items()}
+    counts = {"size 0": "rows", "size 1": "columns"}
+    return found | {op: Form(rf"\operatorname{{{{{word}}}}}\left({{}}\right)") for op, word in counts.items()}
 
 
 LATEX = _Latex(
@@ -95,6 +97,7 @@ LATEX = _Latex(
         "minimum": Form(r"\min\left({}, {}\right)"),
         "transpose": Form(r"{}^{{\top}}", 9, (ATOM,)),
         "product": infix(r"\,", _PRODUCT),
+        "called": Form(r"\operatorname{{{}}}\left({}\right)"),
         **_over_tensors(),
     },
     _number,

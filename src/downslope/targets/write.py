@@ -91,6 +91,8 @@ class Target:
             return Text(known[e])
         if e.op == "constant":
             return self.constant(e.number)
+        if e.op == "called":
+            return self.join("called", [Text(str(e.value)), self.write(e.args[1], known, top=False)])
         op = e.op if e.value is None else f"{e.op} {float(e.value):.0f}"  # along an axis
         return self.join(op, [self.write(arg, known, top=False) for arg in e.args])
 
