@@ -293,9 +293,9 @@ def _columns(race: Race, between: str, within: str = " ", *, with_test: bool = F
     known, wide = shown(race), between == " "
 
     def mean(interval: Interval | None, finished: float | None, runs: Runs) -> str:
-        if runs.some_diverged:
-            return f"{_number(finished)}{between}({runs.diverged}{within}diverged)"
-        return _interval(interval, between, within)
+        if runs.some_lost:
+            return f"{_number(finished)}{between}({runs.lost}{within}{runs.how.replace(' ', within)})"
+        return runs.how.replace(" ", within) if runs.lost else _interval(interval, between, within)
 
     columns = [
         _Column("best lr", lambda row: _best(row, between)),

@@ -6,8 +6,10 @@ import math
 import pytest
 
 from downslope.cli.screen import table
+from downslope.lab.engines.protocol import how_lost
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.summary import rows_of
+from downslope.lab.races.verdict import verdict as judged
 from downslope.lab.report.page import report_page
 from race_fixture import interrupt, make_race
 
@@ -52,6 +54,23 @@ def test_why_there_is_no_best_learning_rate_is_said_alike_in_terminal_and_page(r
         assert f"–<small>{reason}</small>" in row if reason else "–<small>" not in row.split("</td>")[0]
 
 
+@pytest.mark.parametrize(("count", "causes"), [(1, ["gone"]), (10, ["gone"] * 10), (2, ["gone", ""])])
+def test_a_run_that_failed_for_another_cause_is_not_said_to_have_diverged(count, causes):
+    race = make_race(("sgd", "adam"))
+    first, second = race.rules
+    lost = [
+        dataclasses.replace(run, diverged_at=1, cause=cause) for run, cause in zip(first.verdict, causes, strict=False)
+    ]
+    verdict = (*lost, *first.verdict[count:])
+    changed = dataclasses.replace(race, rules=(dataclasses.replace(first, verdict=verdict, tuning=tuple(lost)), second))
+    how = "failed" if all(causes) else "diverged or failed"
+    (line,) = (line for line in table(changed, 200).plain.splitlines() if line.split()[0] == "sgd")
+    assert (f"({count} {how})" if count < 10 else f" {how} ") in line
+    assert count == 10 or f"in {10 - count} of 10 runs, {count} {how}</small>" in report_page(changed)
+    losses = {"sgd": [math.inf] * count + [0.1] * (10 - count), "adam": [math.inf] * 10}
+    assert how in judged(losses, [], lost={"sgd": how_lost(verdict)})
+
+
 def test_where_some_runs_diverged_the_mean_is_that_of_the_others():
     race = make_race(("sgd", "adam"))
     first, second = race.rules
@@ -60,6 +79,6 @@ def test_where_some_runs_diverged_the_mean_is_that_of_the_others():
     finished = geometric_mean([run.final_loss for run in runs])
     changed = dataclasses.replace(first, verdict=runs, finished_loss=finished)
     row = next(row for row in rows_of(dataclasses.replace(race, rules=(changed, second))) if row.name == "sgd")
-    assert (row.verdict.count, row.verdict.diverged, row.verdict.some_diverged) == (10, 1, True)
+    assert (row.verdict.count, row.verdict.lost, row.verdict.some_lost) == (10, 1, True)
     assert row.finished_loss == finished
     assert row.finished_test_loss == geometric_mean([run.test_loss for run in runs[1:]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -97,6 +97,18 @@ class Run:
         """The lowest validation loss after the start: for information, since choosing the moment by it flatters."""
         later = [loss for time, loss in zip(self.times, self.valid_loss, strict=True) if time > 0]
         return min(later, default=self.valid_loss[0])
+
+
+def how_lost(runs: Iterable[Run]) -> str:
+    """In a word how those of some runs that were lost were it: by diverging, unless another cause is known.
+
+    Example:
+        >>> diverged = Run("sgd", 10.0, 0, "tuning", (1.0,), (1.0,), None, diverged_at=1)
+        >>> how_lost([diverged]), how_lost([diverged, replace(diverged, cause="raised ValueError")])
+        ('diverged', 'diverged or failed')
+    """
+    failed = {bool(run.cause) for run in runs if run.diverged_at is not None}
+    return "diverged" if True not in failed else "failed" if False not in failed else "diverged or failed"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from downslope.lab.engines.protocol import BATCH_SIZE, Entrant, Run, Setting
+from downslope.lab.engines.protocol import BATCH_SIZE, Entrant, Run, Setting, how_lost
 from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.effects import effects, first_at
 from downslope.lab.races.effects import sentence as effect
@@ -69,6 +69,7 @@ def outcome(raced: Raced, tuning: Tuning, *, interrupted: bool, seconds: float, 
         splits=raced.splits,
         baseline=useful,
         baseline_name=raced.constant_name,
+        lost={result.rule: how_lost(result.verdict or result.tuning) for result in results},
     )
     saved = _against_now(results, finals, overlap, plan.margin)
     tuned = [result.rule for result in results if result.tuned]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from downslope.lab.engines.protocol import Run, said
+from downslope.lab.engines.protocol import Run, how_lost, said
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
@@ -14,15 +14,16 @@ from downslope.lab.races.statistics import geometric_mean
 
 @dataclass(frozen=True)
 class Runs:
-    """How many runs there were, and how many of them diverged."""
+    """How many runs there were, how many of them were lost, and in a word how."""
 
     count: int
-    diverged: int
+    lost: int
+    how: str = "diverged"
 
     @property
-    def some_diverged(self) -> bool:
-        """Whether some diverged and others did not, so that a mean over all of them is infinite."""
-        return 0 < self.diverged < self.count
+    def some_lost(self) -> bool:
+        """Whether some were lost and others were not, so that a mean over all of them is infinite."""
+        return 0 < self.lost < self.count
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Row:
     title: str = ""
     best_lr: float | None = None
     tuned: bool = True
-    no_best_lr: Literal["", "not tuned yet", "all diverged", "tuning unfinished"] = ""
+    no_best_lr: str = ""
     setting: str = ""
     edge: Literal["low", "high"] | None = None
     safe_range: tuple[float, float] | None = None
@@ -122,15 +123,15 @@ def _row(result: RuleResult) -> Row:
     )
 
 
-def _no_best_lr(result: RuleResult) -> Literal["", "not tuned yet", "all diverged", "tuning unfinished"]:
+def _no_best_lr(result: RuleResult) -> str:
     if result.best_lr is not None:
         return ""
     if not result.tuning:
         return "not tuned yet"
-    # At the low edge every learning rate diverged on some seed, which rules it out.
+    # At the low edge every learning rate was lost on some seed, which rules it out.
     lost = result.edge == "low" or all(run.diverged_at is not None for run in result.tuning)
-    return "all diverged" if lost else "tuning unfinished"
+    return f"all {how_lost(result.tuning)}" if lost else "tuning unfinished"
 
 
 def _counted(runs: Sequence[Run]) -> Runs:
-    return Runs(len(runs), sum(run.diverged_at is not None for run in runs))
+    return Runs(len(runs), sum(run.diverged_at is not None for run in runs), how_lost(runs))

@@ -17,6 +17,7 @@ def verdict(
     splits: int = 1,
     baseline: Mapping[str, Comparison] | None = None,
     baseline_name: str = "predicting the mean",
+    lost: Mapping[str, str] | None = None,
 ) -> str:
     """Say in one sentence which rule a race recommends, and how sure that is.
 
@@ -29,6 +30,7 @@ def verdict(
         splits: How many different splits of the data the reporting seeds have; 0 if that is not known.
         baseline: What `against_baseline` made of the losses, if there is one.
         baseline_name: What the baseline does, for people.
+        lost: How runs of each rule were lost, in a word; None: they diverged.
 
     Returns:
         One sentence in plain English.
@@ -37,14 +39,16 @@ def verdict(
     if not losses:
         return "No rule has been run on the reporting seeds, so there is no verdict."
     best = min(losses, key=lambda rule: standing(losses[rule]))
-    result, no_use = _result(losses[best], splits), _no_use(best, baseline, baseline_name)
+    how = (lost or {}).get(best, "diverged")
+    result, no_use = _result(losses[best], splits, how), _no_use(best, baseline, baseline_name)
     if (raced or 0) > len(losses):
         among = f"of the {len(losses)} of {raced} rules judged before the race was stopped"
         if all(math.isinf(value) for value in losses[best]):
-            return f"There is no winner: {among}, every run diverged."
+            return f"There is no winner: {among}, every run {how}."
         return f"There is no winner: {among}, {best} ended lowest ({result})."
     if all(math.isinf(value) for value in losses[best]):
-        return "Every run diverged, so no rule can be recommended: try smaller learning rates, or check the data."
+        remedy = "try smaller learning rates, or check the data" if how == "diverged" else "see why they did"
+        return f"Every run {how}, so no rule can be recommended: {remedy}."
     if len(losses) == 1:
         return f"Only {best} was raced, with a {result}; a verdict needs a second rule{no_use}."
     n_seeds = len(losses[best])
@@ -68,12 +72,12 @@ def verdict(
     return f"{best} ended lowest ({result}), but {' and '.join(close)}{no_use}{more}."
 
 
-def _result(losses: Sequence[float], splits: int) -> str:
+def _result(losses: Sequence[float], splits: int, how: str) -> str:
     lost = standing(losses)[0]
     seeds = "one seed" if len(losses) == 1 else f"{len(losses)} seeds"
     own = ", each with its own split of the data"
     where = seeds + {0: "", 1: " on one split of the data"}.get(splits, own)
-    failures = f", of which {lost} diverged" if lost else ""
+    failures = f", of which {lost} {how}" if lost else ""
     return f"mean {'loss' if not splits else 'validation loss'} {geometric_mean(losses):.3g} over {where}{failures}"
 
 

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable
 
-from downslope.lab.engines.protocol import said
+from downslope.lab.engines.protocol import how_lost, said
 from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.results import Race, RuleResult
@@ -123,10 +123,8 @@ def _valley_cell(result: RuleResult, lr: float, race: Race) -> str:
     losses = [run.final_loss for run in runs]
     spread = "" if len(losses) == 1 else f"<small>{number(min(losses))} – {number(max(losses))}</small>"
     lost = sum(run.diverged_at is not None for run in runs)
-    failed = sum(bool(run.cause) for run in runs)
-    how = "diverged" if not failed else "failed" if failed == lost else "diverged or failed"
-    diverged = f"<small>{lost} of {len(runs)} {how}</small>" if lost else ""
-    return f"{number(statistics.median(losses))}{spread}{diverged}"
+    failures = f"<small>{lost} of {len(runs)} {how_lost(runs)}</small>" if lost else ""
+    return f"{number(statistics.median(losses))}{spread}{failures}"
 
 
 def settings(race: Race) -> str:
@@ -279,11 +277,11 @@ def _decision(comparison: Comparison) -> str:
 
 
 def _mean(interval: Interval | None, finished: float | None, runs: Runs) -> str:
-    """A mean over runs; of those that finished, where others diverged."""
-    if interval is None or not runs.some_diverged:
+    """A mean over runs; of those that finished, where others did not."""
+    if interval is None or not runs.some_lost:
         return _with_interval(interval)
-    kept = runs.count - runs.diverged
-    small = f"<small>in {kept} of {runs.count} runs, {runs.diverged} diverged</small>"
+    kept = runs.count - runs.lost
+    small = f"<small>in {kept} of {runs.count} runs, {runs.lost} {runs.how}</small>"
     return f"<strong>{number(finished)}</strong>{small}"
 
 
@@ -340,7 +338,7 @@ def _steps(steps: float | None) -> str:
 
 
 def _failures(runs: Runs, phase: str) -> str:
-    return f"<small>{phase} {runs.diverged} of {runs.count}</small>" if runs.count else ""
+    return f"<small>{phase} {runs.lost} of {runs.count}</small>" if runs.count else ""
 
 
 def _matrix_cell(comparison: Comparison | None) -> str:
