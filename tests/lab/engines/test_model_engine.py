@@ -235,6 +235,29 @@ def test_runs_that_are_stacked_are_those_that_are_trained_alone(rule, data):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+class Words(nn.Module):
+    """A classifier of three words each, whose table is its last layer too."""
+
+    def __init__(self, padding_idx, module):
+        super().__init__()
+        self.embedding = nn.Embedding(6, 4, padding_idx=padding_idx)
+        self.layer, self.module = nn.Linear(4, 4), module
+
+    def forward(self, x):
+        table = self.embedding
+        words = table(x) if self.module else nn.functional.embedding(x, table.weight, table.padding_idx)
+        return self.layer(words.mean(1)) @ table.weight[:2].T
+
+
+@pytest.mark.parametrize(("padding_idx", "module"), [(1, True), (-1, True), (4, False)])
+def test_padding_is_not_trained_in_any_lane_of_a_stack(padding_idx, module):
+    rows = np.random.default_rng(1).integers(6, size=(120, 3))
+    engine = engine_of(lambda seed: Words(padding_idx, module), (rows, CLASSES))
+    engine.stacking = Stacking(6, "asked for")
+    for run in finished(engine, *(Entry("sgd", 0.5, seed) for seed in range(6))):
+        assert run.valid_loss == pytest.approx(engine.run(Entry("sgd", 0.5, run.seed)).valid_loss, rel=1e-4)
+
+
 def test_a_stack_in_which_something_is_raised_is_trained_one_by_one():
     class Fragile(nn.Linear):
         def forward(self, x):

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call, vmap
+from torch.overrides import TorchFunctionMode
 
 from downslope.lab.engines.learner import Stacking, adds_up, class_axis
 from downslope.lab.engines.optimizers import optimizer_for
@@ -162,7 +163,28 @@ class TorchStack:
 
     def _outputs(self, weights: Tensors, fixed: Held, x: torch.Tensor) -> Any:
         """What a lane says of its rows."""
-        return functional_call(self.module, {**dict(zip(self.names, weights, strict=True)), **fixed}, (x,))
+        with _Padding():
+            return functional_call(self.module, {**dict(zip(self.names, weights, strict=True)), **fixed}, (x,))
+
+
+class _Padding(TorchFunctionMode):
+    """While it is entered, what an embedding has for its `padding_idx` has no gradient in any lane.
+
+    `vmap` looks all lanes up in one table, one lane's rows below the other's, and keeps the number of the padding: so
+    that of the first lane only would stay as it is.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (_embedding if func is nn.functional.embedding else func)(*args, **(kwargs or {}))
+
+
+def _embedding(
+    rows: torch.Tensor, weight: torch.Tensor, padding_idx: int | None = None, *others: Any, **more: Any
+) -> torch.Tensor:
+    found = nn.functional.embedding(rows, weight, None, *others, **more)
+    if padding_idx is None:
+        return found
+    return torch.where((rows == padding_idx % len(weight)).unsqueeze(-1), found.detach(), found)
 
 
 def _taken(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
