@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,7 @@ def test_of_two_shells_that_join_a_race_one_may_be_killed(race, tmp_path, monkey
     )
     while not Path("hangs").exists():
         assert other.poll() is None
+        time.sleep(0.05)
     monkeypatch.setattr(claims, "STALE", 3.0)
     killer = threading.Timer(1.0, other.kill)
     killer.start()
@@ -205,6 +207,7 @@ def test_a_signal_loses_no_run_that_ended_two_seconds_before(race, tmp_path, num
     )
     while not list(Path("report.race/runs").glob("*.parquet")):
         assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(number)
     _, err = process.communicate(timeout=900)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), err

@@ -277,7 +277,7 @@ def test_a_rule_is_pickled_by_the_name_under_which_it_is_found():
         pickle.dumps(other)
 
 
-@pytest.mark.parametrize("name", ["seed", "rounding", "state_dtype", "clipnorm", "learning_rate", "cautious"])
+@pytest.mark.parametrize("name", ["seed", "rounding", "state_dtype", "clipnorm", "learning_rate", "cautious", "self"])
 def test_no_hyperparameter_has_the_name_of_an_argument(name):
     scope = {"rule": rule}
     with pytest.raises(FormulaError, match=f"'{name}' is an argument of optimizers"):

@@ -178,6 +178,13 @@ def test_what_is_wrong_with_a_rule_is_said_and_where(text):
     assert pointer.index("^") == 2 + len(text[:place].rpartition("\n")[2])
 
 
+@pytest.mark.parametrize("name", ["text", "formula", "known", "flags"])
+def test_a_choice_may_have_any_name(name):
+    read = downslope.read_rule(f"{name} = True; x -= dx if {name} else 2*dx")
+    assert (read(1.0, 0.25), read(1.0, 0.25, **{name: False})) == (0.75, 0.5)
+    assert "2" in read.latex(**{name: False})
+
+
 def test_long_texts_and_other_things_are_refused():
     with pytest.raises(GrammarError, match=f"has 501 characters; at most {LONGEST}"):
         downslope.read_rule("x" * 501)

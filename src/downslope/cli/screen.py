@@ -26,7 +26,7 @@ from downslope.lab.races.scope import earlier, holds_for
 from downslope.lab.races.settings import found
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tries import best_after, few_tries
-from downslope.lab.report.code import batched, in_use, kept, lines, scheduled
+from downslope.lab.report.code import batched, in_use, lines, scheduled
 from downslope.lab.ticker import Ticker
 from downslope.printable import printable
 
@@ -98,7 +98,7 @@ class Screen:
     def _show_use(self, race: Race) -> None:
         """Print what to use now, as a line to paste; and what is reached by somebody who tries less."""
         result = race.advised
-        if result is not None and (advice := kept(result)):
+        if result is not None and (advice := result.kept):
             self.say(f"\n{printable(advice)}")
         elif result is not None and (code := lines(result, in_use(race))):
             self.say(f"\nTo use {printable(result.rule)}:")

@@ -24,7 +24,7 @@ RESERVED = frozenset({"x", "dx", "t", "grad_scale", "average", "lookahead"})
 """Names with a fixed meaning: a state or hyperparameter cannot take them."""
 
 ARGUMENTS = frozenset(
-    {"params", "rule", "nonfinite", "lookahead", "threads", "state_dtype", "rounding", "seed"}
+    {"self", "params", "rule", "nonfinite", "lookahead", "threads", "state_dtype", "rounding", "seed"}
     | {"learning_rate", "name", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"}
     | {"gradient_accumulation_steps", "use_ema", "ema_momentum", "ema_overwrite_frequency"}
 )

@@ -114,7 +114,7 @@ def choices(flags: Mapping[str, bool]) -> Iterator[dict[str, bool]]:
         yield dict(zip(flags, values, strict=True))
 
 
-def parse_lines(text: str, **flags: bool) -> Lines:
+def parse_lines(text: str, /, **flags: bool) -> Lines:
     r"""Read the lines of a rule that somebody typed.
 
     Args:

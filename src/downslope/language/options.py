@@ -250,7 +250,7 @@ def check_options(formula: Formula, options: Collection[str]) -> None:
                 raise FormulaError(f"{formula.name} already has a state {name}; {each.option} cannot add its own")
 
 
-def compose(formula: Formula, *, stored_ahead: bool = False, **flags_and_options: Any) -> Program:
+def compose(formula: Formula, /, *, stored_ahead: bool = False, **flags_and_options: Any) -> Program:
     """Read a formula with options around it.
 
     Args:
@@ -293,7 +293,7 @@ def compose(formula: Formula, *, stored_ahead: bool = False, **flags_and_options
     return symbols.program(outputs, reading.names, lookahead)
 
 
-def stored_point(formula: Formula, *, to_weights: bool, **flags: Any) -> Program:
+def stored_point(formula: Formula, /, *, to_weights: bool, **flags: Any) -> Program:
     """The program that moves from the weights to the point ahead, or back, with the states as they are."""
     symbols = _Symbols(formula, (), flags)
     x, offset = array("x"), symbols.ahead(symbols.states)

@@ -132,6 +132,10 @@ def test_what_is_not_shown_to_save_is_not_advised(result):
     rules = tuple(dataclasses.replace(one, against_now=undecided(one)) for one in result.rules)
     kept = dataclasses.replace(result, rules=rules)
     assert kept.advised.rule == "now"
+    with pytest.raises(
+        ValueError, match=r"^Keep what you have: PyTorch's SGD, lr 0.01. No rule is shown to save steps"
+    ):
+        kept.recommend()
     page = report_page(kept)
     assert "Keep what you have: PyTorch&#x27;s SGD, lr 0.01. No rule is shown to save steps" in page
     assert '<button type="button" class="copy"' not in page

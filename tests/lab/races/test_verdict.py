@@ -48,6 +48,16 @@ def test_a_sentence_says_wins_exactly_of_the_winner(losses):
     assert name is None or verdict(losses, found).startswith(f"{name} wins: ")
 
 
+def test_every_run_is_lost_in_every_way_in_which_one_was():
+    losses, lost = {"sgd": [INF] * 3, "adam": [INF] * 3}, {"sgd": "diverged", "adam": "failed"}
+    nothing = "Every run diverged or failed, so no rule can be recommended: see why they did."
+    assert judged(losses, lost=lost) == nothing
+    assert judged(losses, lost=dict.fromkeys(lost, "failed")) == nothing.replace("diverged or ", "")
+    assert judged(losses, lost=lost, raced=3).endswith(
+        "judged before the race was stopped, every run diverged or failed."
+    )
+
+
 def test_what_the_confidence_covers():
     losses = {"sgd": spread(0.9), "adam": spread(0.1)}
     assert "over 10 seeds, each with its own split of the data" in judged(losses, splits=10)

@@ -69,6 +69,11 @@ class RuleResult:
         return tuple(run for run in self.tuning if run.setting == self.setting) if self.setting else self.tuning
 
     @property
+    def kept(self) -> str:
+        """The advice to keep it, of what people have now; empty of any other rule."""
+        return "" if self.tuned else f"Keep what you have: {self.title or self.rule}, lr {self.best_lr:g}."
+
+    @property
     def batch_size(self) -> int | None:
         """The size of batches that was chosen from a grid; None: that of the race."""
         return batch_size_of(self.setting)
@@ -229,7 +234,8 @@ class Race:
             A recipe, of which `downslope.convert(result.recommend(), "torch").snippet()` is the code for PyTorch.
 
         Raises:
-            ValueError: The race was stopped, every run diverged, or the rule is none of downslope's.
+            ValueError: The race was stopped, every run was lost, or the rule is none of downslope's: what you have now
+                is none either, and the message says to keep it.
 
         Example:
             >>> import downslope, downslope.lab
@@ -244,6 +250,8 @@ class Race:
             why = "it was stopped before its end" if self.interrupted else "no rule got to the end of its runs"
             raise ValueError(f"The race recommends nothing: {why}.")
         recipe = result.recipe
+        if recipe is None and not result.tuned:
+            raise ValueError(f"{result.kept} No rule is shown to save steps against it.")
         if recipe is None:
             raise ValueError(
                 f"{result.rule} at lr {result.best_lr:g} is recommended, but that is no rule of downslope's."

@@ -39,16 +39,18 @@ def verdict(
     if not losses:
         return "No rule has been run on the reporting seeds, so there is no verdict."
     best = min(losses, key=lambda rule: standing(losses[rule]))
+    ways = {(lost or {}).get(rule, "diverged") for rule in losses}
+    every = ways.pop() if len(ways) == 1 else "diverged or failed"  # where every run was lost
     how = (lost or {}).get(best, "diverged")
     result, no_use = _result(losses[best], splits, how), _no_use(best, baseline, baseline_name)
     if (raced or 0) > len(losses):
         among = f"of the {len(losses)} of {raced} rules judged before the race was stopped"
         if all(math.isinf(value) for value in losses[best]):
-            return f"There is no winner: {among}, every run {how}."
+            return f"There is no winner: {among}, every run {every}."
         return f"There is no winner: {among}, {best} ended lowest ({result})."
     if all(math.isinf(value) for value in losses[best]):
-        remedy = "try smaller learning rates, or check the data" if how == "diverged" else "see why they did"
-        return f"Every run {how}, so no rule can be recommended: {remedy}."
+        remedy = "try smaller learning rates, or check the data" if every == "diverged" else "see why they did"
+        return f"Every run {every}, so no rule can be recommended: {remedy}."
     if len(losses) == 1:
         return f"Only {best} was raced, with a {result}; a verdict needs a second rule{no_use}."
     n_seeds = len(losses[best])

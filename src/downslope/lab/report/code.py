@@ -50,11 +50,6 @@ def batched(result: RuleResult) -> str:
     return "" if result.batch_size is None else f"With batches of {result.batch_size}."
 
 
-def kept(result: RuleResult) -> str:
-    """The advice to keep what people have, where that is what is `advised`; else empty."""
-    return "" if result.tuned else f"Keep what you have: {result.title or result.rule}, lr {result.best_lr:g}."
-
-
 def _line(recipe: Recipe, framework: str) -> str:
     found = convert(recipe, framework)
     line = native(found.recipe) if found.recipe is not None and found.comparison else None

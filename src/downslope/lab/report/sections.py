@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from downslope.lab.problems.baseline import NAMES
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.scope import earlier, holds_for
-from downslope.lab.report.code import batched, kept, scheduled, snippets
+from downslope.lab.report.code import batched, scheduled, snippets
 from downslope.lab.report.drawing import Look, Picture, in_full, number
 from downslope.lab.report.markup import plot, section, segments, slider
 from downslope.lab.report.method import method
@@ -282,7 +282,7 @@ def _who_beats_whom(race: Race, look: dict[str, Look]) -> str:
 
 def _code(race: Race) -> str:
     result = race.advised
-    if result is not None and (advice := kept(result)):
+    if result is not None and (advice := result.kept):
         why = "No rule is shown to save steps against it."
         return section("code", "To use", f"{html.escape(advice)} {why}", "")
     codes = {} if result is None else snippets(result)
