@@ -188,6 +188,34 @@ def test_what_a_run_logs_on_the_terminal_is_held_back_and_what_it_logs_in_a_file
     assert kept.read_text() == "one callback more\nall as before\n"
 
 
+def test_a_handler_made_in_a_run_logs_on_the_terminal_after_it_and_one_that_finds_its_stream_itself_is_left(capsys):
+    class Finds(logging.StreamHandler):
+        stream = property(lambda self: sys.stderr)
+
+        def __init__(self):
+            logging.Handler.__init__(self)
+
+    logger, finds, made = logging.getLogger("another framework"), Finds(), []
+
+    def train(run):
+        if not made:
+            made.append(logging.StreamHandler())
+            logger.addHandler(made[0])
+        logger.warning("one callback more")
+        raise ValueError("no loss")
+
+    logger.addHandler(finds)
+    try:
+        for _ in range(2):
+            assert one(train).cause.endswith("(it printed last: one callback more one callback more)")
+        assert capsys.readouterr() == ("", "")
+        logger.warning("all as before")
+        assert capsys.readouterr() == ("", "all as before\nall as before\n")
+    finally:
+        for handler in (finds, *made):
+            logger.removeHandler(handler)
+
+
 def test_generators_are_set_by_the_seed_and_set_back():
     def train(run):
         for step in range(2):

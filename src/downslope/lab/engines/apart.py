@@ -103,21 +103,32 @@ class Apart:
 
 @contextlib.contextmanager
 def _logging_to(stream: io.StringIO) -> Iterator[None]:
-    """Have logs go to a stream that would go to standard output or standard error; those into files still do."""
-    known = [logging.root, *list(logging.root.manager.loggerDict.values())]
-    handlers = {handler for one in known if isinstance(one, logging.Logger) for handler in one.handlers}
-    before = {
-        handler: handler.stream
-        for handler in handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
-    }
+    """Have logs go to a stream that would go to standard output or standard error; those into files still do.
+
+    Handlers that the code makes meanwhile go to standard error once it is over.
+    """
+    before = {one: one.stream for one in _handlers() if one.stream in (sys.stdout, sys.stderr)}
     for handler in before:
-        handler.setStream(stream)
+        _send(handler, stream)
     try:
         yield
     finally:
-        for handler, shown in before.items():
-            handler.setStream(shown)
+        for handler in {*_handlers(), *before}:  # one may have been taken off its logger
+            if handler.stream is stream:
+                _send(handler, before.get(handler, sys.stderr))
+
+
+def _handlers() -> set[logging.StreamHandler[Any]]:
+    """The handlers of all loggers that write to streams."""
+    known = [logging.root, *list(logging.root.manager.loggerDict.values())]
+    handlers = {handler for one in known if isinstance(one, logging.Logger) for handler in one.handlers}
+    return {handler for handler in handlers if isinstance(handler, logging.StreamHandler)}
+
+
+def _send(handler: logging.StreamHandler[Any], stream: Any) -> None:
+    """Have a handler write to a stream, unless it is one that looks for its stream itself whenever it writes."""
+    with contextlib.suppress(AttributeError):
+        handler.setStream(stream)
 
 
 def told(error: BaseException) -> str:
