@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import re
+import time
 
 import numpy as np
 import pytest
@@ -309,6 +310,12 @@ class Tiring(nn.Linear):
 )
 def test_why_runs_are_stacked_or_not_is_told(make, said):
     assert re.search(said, engine_of(make).stacking.reason)
+
+
+def test_a_clock_that_ticks_rarely_times_no_stack(monkeypatch):
+    fine = time.thread_time
+    monkeypatch.setattr(time, "thread_time", lambda: 0.015625 * (fine() // 0.015625))  # as Windows has it
+    assert re.search("runs were stacked, which|since 32 stacked ones took", engine_of(mlp).stacking.reason)
 
 
 def test_a_loss_that_is_no_mean_over_the_rows_is_not_added_up_over_stacks():

@@ -41,6 +41,9 @@ FEW, ROUNDS = 2, 8
 FASTER = 1.05
 """So many times as fast stacked runs have to be: what is measured is not that certain."""
 
+FINE = 1e-3
+"""Seconds. A clock that ticks less often does not tell how long a few steps take."""
+
 TRIED = 16
 """On so many rows, an even number, a loss of the user's own is tried."""
 
@@ -240,9 +243,10 @@ def stacking(
     if not alike:
         return _alone(f", since stacked ones were elsewhere after {STEPS} steps")
     together = alone = math.inf
+    clock = _clock()
     for _ in range(ROUNDS):
-        together = min(together, _seconds(lambda: stack.epoch(both[:, :FEW]), first.x))
-        alone = min(alone, _seconds(lambda: first.epoch(batches[:FEW]), first.x))
+        together = min(together, _seconds(lambda: stack.epoch(both[:, :FEW]), first.x, clock))
+        alone = min(alone, _seconds(lambda: first.epoch(batches[:FEW]), first.x, clock))
     ratio = lanes * alone / together
     if ratio < FASTER:
         return _alone(f", since {lanes} stacked ones took {1 / ratio:.2g} times as long for each")
@@ -259,15 +263,23 @@ def _alone(why: str) -> Stacking:
     return Stacking(1, f"runs were trained one at a time{why}")
 
 
-def _seconds(code: Callable[[], Any], near: torch.Tensor) -> float:
-    """The seconds that some code takes on the device of a tensor; on a processor, those in which this thread had it.
+def _clock() -> Callable[[], float]:
+    """The time in which this thread had the processor; that of the day where it ticks too rarely, as on Windows.
 
-    By the clock, other programs would interrupt a stack, which takes longer at a time, and not a run alone.
+    By the latter, other programs interrupt a stack, which takes longer at a time, and not a run alone.
     """
+    start = time.thread_time()
+    while (tick := time.thread_time() - start) == 0:
+        pass
+    return time.thread_time if tick < FINE else time.perf_counter
+
+
+def _seconds(code: Callable[[], Any], near: torch.Tensor, clock: Callable[[], float]) -> float:
+    """The seconds that some code takes on the device of a tensor; on a processor, by this clock."""
     if not near.is_cuda:
-        start = time.thread_time()
+        start = clock()
         code()
-        return time.thread_time() - start
+        return clock() - start
     torch.cuda.synchronize(near.device)
     start = time.perf_counter()
     code()
