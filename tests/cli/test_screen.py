@@ -181,5 +181,21 @@ def test_a_terminal_shows_the_canyon_as_it_is_known():
     assert lines["new"].split() == ["0", "runs", "new"]
 
 
+def test_a_terminal_shows_each_rule_in_its_best_setting_so_far():
+    worse, better = (("mu", 0.5),), (("mu", 0.9),)
+    (result,) = make_race(("momentum",)).rules
+    out = io.StringIO()
+    screen = Screen((), ["momentum"], 30, Console(file=out, width=100, height=40, highlight=False))
+    screen.watch(Stage("tuning", {}))
+    for run in result.tuning:
+        ends = {worse: 2.0, better: 2.0 if run.lr == GRID[3] else 1.0}
+        for setting, loss in ends.items():
+            one = dataclasses.replace(run, valid_loss=(3.0, loss), diverged_at=None, setting=setting)
+            screen.watch(Progress(run.rule, 1, 0, (one,), 0.1))
+    screen.console.print(screen.ticker.live.get_renderable())
+    (line,) = (line for line in out.getvalue().splitlines() if " runs  " in line)
+    assert line.split()[-3:] == ["▁▁▁█" + "▁" * (len(GRID) - 4), "momentum", "mu=0.9"]
+
+
 def medians_of(result):
     return medians((run.lr, run.final_loss) for run in result.tuning)

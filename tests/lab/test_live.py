@@ -1,7 +1,7 @@
 import re
 from xml.etree import ElementTree
 
-from downslope.lab.engines.protocol import Progress
+from downslope.lab.engines.protocol import Progress, Run
 from downslope.lab.live import EVERY, LivePage
 from downslope.lab.races.notebook import medians
 from race_fixture import make_race
@@ -49,6 +49,19 @@ def test_a_page_of_a_race_that_runs_loads_itself_again_until_it_is_over(tmp_path
         assert [cell.text for cell in row][1:] == [f"{best:.3g}", f"{losses[best]:.3g}"]
     assert [said for said in screen.said if isinstance(said, str)] == [f"To watch in a browser: {live.path}"]
     assert len(screen.said) == len(runs) + 3
+
+
+def test_a_page_shows_each_rule_in_its_best_setting_so_far(tmp_path):
+    def run(lr, mu, loss):
+        return Run("momentum", lr, 0, "tuning", (), (3.0, loss), None, setting=(("mu", mu),))
+
+    now = [0.0]
+    with LivePage(tmp_path / "report.html", "digits", ("momentum",), Screen(), lambda: now[0]) as live:
+        for now[0] in (0.0, EVERY):
+            live.watch(Progress("momentum", 1, 0, (run(0.1, 0.5, 2.0), run(1.0, 0.5, 1.5), run(0.1, 0.9, 1.0))))
+        table = ElementTree.fromstring(re.search("<table.*</table>", live.path.read_text())[0])
+        (row,) = table.iterfind("tbody/tr")
+        assert ["".join(cell.itertext()) for cell in row] == ["● momentum, mu=0.9", "0.1", "1"]
 
 
 def test_a_race_goes_on_where_its_page_cannot_be_written(tmp_path):

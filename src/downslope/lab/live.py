@@ -12,8 +12,8 @@ from typing import Protocol
 from urllib.parse import quote
 
 from downslope import files
-from downslope.lab.engines.protocol import Progress, Run
-from downslope.lab.races.notebook import medians, shown
+from downslope.lab.engines.protocol import Progress, Run, Setting, said
+from downslope.lab.races.notebook import in_best_setting, shown
 from downslope.lab.races.stage import Stage
 from downslope.pages import policy, theme
 
@@ -103,18 +103,19 @@ class LivePage:
 
     def _page(self, *, again: bool) -> str:
         link = f'<p><a href="{html.escape(quote(self.report))}">{html.escape(self.report)}</a></p>'
-        said = (
+        sentence = (
             f"Running: {self.screen.times()}." if again else "This race is over. What it found is in its report, above."
         )
         refresh = f'<meta http-equiv="refresh" content="{EVERY:.0f}">\n' if again else ""
         tuned = {rule: [run for run in runs if run.phase == "tuning"] for rule, runs in self.runs.items()}
-        finals = {rule: medians((run.lr, run.final_loss) for run in runs) for rule, runs in tuned.items()}
+        best = {rule: in_best_setting(runs) for rule, runs in tuned.items()}
+        finals = {_in(rule, setting): losses for rule, (setting, losses) in best.items()}
         firsts = [run.valid_loss[0] for runs in tuned.values() for run in runs if math.isfinite(run.valid_loss[0])]
         count = sum(map(len, self.runs.values()))
         lost = sum(run.diverged_at is not None for runs in self.runs.values() for run in runs)
         at = f"{count:,} runs have ended, {lost:,} of them diverged or failed. As of {time.strftime('%H:%M:%S')}."
         rows = [(rule, *_lowest(losses)) for rule, losses in finals.items()]
-        body = shown((said, at), "loss so far", rows, finals, statistics.median(firsts) if firsts else math.inf)
+        body = shown((sentence, at), "loss so far", rows, finals, statistics.median(firsts) if firsts else math.inf)
         return (
             f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy(None)}">\n{refresh}'
@@ -123,6 +124,11 @@ class LivePage:
             f"<title>{html.escape(self.title)}</title>\n<style>{theme()}{STYLE}</style>\n</head>\n<body>\n"
             f"<h1>{html.escape(self.title)}</h1>\n{'' if again else link}{body}\n</body>\n</html>\n"
         )
+
+
+def _in(rule: str, setting: Setting) -> str:
+    """A rule in one of the settings of a grid, for people."""
+    return f"{rule}, {said(setting)}" if setting else rule
 
 
 def _lowest(losses: dict[float, float]) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import importlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from downslope.backends.threads import available
-from downslope.lab.engines.protocol import Progress, Run
+from downslope.lab.engines.protocol import Progress, Run, said
 from downslope.lab.races.budget import duration
 from downslope.lab.races.forecast import Forecast
-from downslope.lab.races.notebook import medians
+from downslope.lab.races.notebook import in_best_setting
 from downslope.lab.races.plan import NOW
 from downslope.lab.races.stage import Stage, StageName
 from downslope.printable import printable
@@ -117,7 +117,7 @@ class Ticker:
         task.runs += len(event.finished)
         task.lost += sum(run.diverged_at is not None for run in event.finished)
         task.failed += sum(bool(run.cause) for run in event.finished)
-        task.tuning += [(run.lr, run.final_loss) for run in event.finished if run.phase == "tuning"]
+        task.tuning += [run for run in event.finished if run.phase == "tuning"]
         if self.stage == STAGES["defaults"]:
             self.firsts += event.finished
             for run in event.finished:
@@ -160,12 +160,14 @@ class Ticker:
         lines: list[RenderableType] = [bar, Text(f"Now: {self.stage}", style="dim")]
         if len(self.tasks) + 9 <= self.console.height:
             runs = max(len(f"{task.runs:,}") for task in self.tasks.values())
-            valleys = _valleys([task.tuning for task in self.tasks.values()])
+            best = [in_best_setting(task.tuning) for task in self.tasks.values()]
+            valleys = _valleys([losses for _, losses in best])
             if any(valleys):
                 lines.append(Text("Final loss, from the lowest learning rate to the highest; x: diverged", style="dim"))
-            for task, valley in zip(self.tasks.values(), valleys, strict=True):
+            for task, valley, (setting, _) in zip(self.tasks.values(), valleys, best, strict=True):
                 lost = f"{task.lost:,} {'failed' if task.failed else 'diverged'}" if task.lost else ""
-                line = f"{task.runs:>{runs},} runs  {lost:<14} {valley}{'  ' * bool(valley)}{task.name}"
+                named = "  ".join(filter(None, (valley, task.name, said(setting))))
+                line = f"{task.runs:>{runs},} runs  {lost:<14} {named}"
                 lines.append(Text(line, style="dim", no_wrap=True, overflow="ellipsis"))  # the table has it whole
         return Group(*lines)
 
@@ -174,9 +176,8 @@ class Ticker:
         self.console.print(Text(text, style=style), soft_wrap=not self.console.is_terminal)
 
 
-def _valleys(finals: Sequence[Sequence[tuple[float, float]]]) -> list[str]:
+def _valleys(known: Sequence[Mapping[float, float]]) -> list[str]:
     """The canyon of each rule so far, a character for each learning rate; all on one logarithmic scale of losses."""
-    known = [medians(pairs) for pairs in finals]
     rates = sorted({lr for losses in known for lr in losses})
     logs = [math.log(loss) for losses in known for loss in losses.values() if 0 < loss < math.inf]
     if not logs or len(rates) < 2:
@@ -202,7 +203,7 @@ class _Task:
     runs: int = 0
     lost: int = 0
     failed: int = 0  # of those lost, otherwise than by diverging
-    tuning: list[tuple[float, float]] = field(default_factory=list)  # learning rates and final losses
+    tuning: list[Run] = field(default_factory=list)  # those to tune by
 
 
 class _Cell:
