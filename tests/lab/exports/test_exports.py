@@ -84,6 +84,28 @@ def test_a_study_of_optuna_has_a_trial_for_each_rule_and_learning_rate(tmp_path)
     assert all(trial.intermediate_values[85] == trial.value for trial in study.trials)
 
 
+def test_a_trial_of_optuna_has_its_setting_among_its_parameters(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    sgd, adam = RACE.rules
+    settings = [(("beta2", beta2), ("decoupled", on)) for beta2 in (0.9, 0.99) for on in (False, True)]
+    tuning = [
+        dataclasses.replace(run, setting=one, valid_loss=(*run.valid_loss[:-1], 1.0 + place), diverged_at=None)
+        for place, one in enumerate(settings)
+        for run in adam.tuning[:4]
+    ]
+    race = dataclasses.replace(RACE, rules=(sgd, dataclasses.replace(adam, tuning=tuple(tuning), setting=settings[0])))
+    export(race, "optuna", tmp_path / "race.log")
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "race.log"))
+    study = optuna.load_study(study_name=race.title, storage=optuna.storages.JournalStorage(backend))
+    trials = [trial for trial in study.trials if trial.params["rule"] == "adam"]
+    assert len(trials) == 8
+    for trial in trials:
+        place = settings.index((("beta2", trial.params["beta2"]), ("decoupled", trial.params["decoupled"])))
+        assert trial.value == pytest.approx(1.0 + place)
+        assert not {"beta2", "decoupled"} & trial.user_attrs.keys()
+    assert all(trial.params.keys() == {"rule", "lr"} for trial in study.trials if trial not in trials)
+
+
 def test_mlflow_has_a_run_for_each_run_below_one_for_the_race(tmp_path):
     mlflow = pytest.importorskip("mlflow")  # it is large, and no part of what tests need
     few = tuple(dataclasses.replace(one, tuning=one.tuning[-3:], verdict=one.verdict[:1]) for one in RACE.rules)

@@ -23,7 +23,12 @@ def write(race: Race, place: str) -> None:
     study = optuna.create_study(storage=storage, study_name=race.title, direction="minimize")
     study.set_user_attr("verdict", race.verdict)
     rates = [run.lr for result in race.rules for run in result.tuning]
+    given = [one for result in race.rules for run in result.tuning for one in run.setting]
     distributions = {
+        name: optuna.distributions.CategoricalDistribution(sorted({value for key, value in given if key == name}))
+        for name in dict(given)
+    }
+    distributions |= {
         "rule": optuna.distributions.CategoricalDistribution([result.rule for result in race.rules]),
         "lr": optuna.distributions.FloatDistribution(min(rates, default=1.0), max(rates, default=1.0), log=True),
     }
@@ -33,12 +38,13 @@ def write(race: Race, place: str) -> None:
             attributes: dict[str, Any] = {f"final loss, seed {run.seed}": run.final_loss for run in runs}
             if at == (result.best_lr, result.setting) and result.loss is not None:
                 attributes["loss on the reporting seeds"] = result.loss.estimate
-            said = ("rule", "lr", "seed", "phase")
+            params = {**dict(at.setting), "rule": result.rule, "lr": at.lr}
+            said = {*params, "seed", "phase"}
             others = {name: value for name, value in settings_of(result, runs[0]).items() if name not in said}
             study.add_trial(
                 optuna.create_trial(
-                    params={"rule": result.rule, "lr": at.lr},
-                    distributions=distributions,
+                    params=params,
+                    distributions={name: distributions[name] for name in params},
                     value=_mean([run.final_loss for run in runs]),
                     intermediate_values=_means(race, runs),
                     user_attrs={**attributes, **others},
