@@ -151,6 +151,55 @@ def test_a_weight_decay_that_one_group_brings_is_none_for_the_others(turned):
     assert (decays[::-1] if turned else decays) == [0.1, 0.0, 0.01]
 
 
+@pytest.mark.parametrize("usual", [None, downslope.nesterov])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_weight_decay_that_one_group_brings_leaves_the_others_their_rules_own(turned, usual):
+    """Together or one by one; what is given to the optimizer is for all."""
+    inner, others = parts(network())
+    groups = [
+        {"params": inner, "rule": downslope.muon, "weight_decay": 0.1},
+        {"params": others[:1], "rule": downslope.adamw},
+        {"params": others[1:2], "rule": downslope.nesterov},
+    ]
+    groups = groups[::-1] if turned else groups
+    later = Optimizer(groups[:1], usual)
+    for group in groups[1:]:
+        later.add_param_group(dict(group))
+    decays = [0.0, 0.01, 0.1] if turned else [0.1, 0.01, 0.0]
+    for optimizer in (Optimizer(groups, usual), later):
+        assert [group["weight_decay"] for group in optimizer.param_groups] == decays
+    given = Optimizer(groups, usual, weight_decay=0.2)
+    assert sorted(group["weight_decay"] for group in given.param_groups) == [0.1, 0.2, 0.2]
+
+
+@pytest.mark.parametrize("usual", [None, downslope.sgd, downslope.adamw, downslope.muon])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_schedules_cycle_whichever_rules_have_a_momentum(order, usual):
+    """In any order, one of them added later: a rule without momentum is trained as it is alone."""
+    inner, others = parts(network())
+    groups = [
+        {"params": inner, "rule": downslope.muon},
+        {"params": others[:1], "rule": downslope.adamw},
+        {"params": others[1:2], "rule": downslope.sgd},
+    ]
+    optimizer = Optimizer([groups[k] for k in order[:2]], usual)
+    optimizer.add_param_group(groups[order[2]])
+    optimizer = copy.deepcopy(optimizer)
+    schedule = lr_scheduler.OneCycleLR(optimizer, 0.25, total_steps=10, base_momentum=0.5, max_momentum=0.75)
+    muon, adamw, plain = (optimizer.param_groups[order.index(k)] for k in range(3))
+    (p,) = plain["params"]
+    expected = p.detach().clone()
+    for t in range(9):
+        p.grad = torch.ones_like(p)
+        expected -= plain["lr"]
+        optimizer.step()
+        schedule.step()
+        wanted = muon["momentum"]
+        assert wanted == adamw["beta1"] == adamw["betas"][0]
+        assert (wanted == 0.5) == (t == 1)
+    assert torch.allclose(p, expected)
+
+
 def test_schedules_cycle_the_momentum_of_every_rule():
     """They look for the name of the optimizer's own rule in all groups."""
     model = network()
@@ -195,6 +244,23 @@ def test_a_training_goes_on_bit_for_bit(how, tmp_path):
     assert equal(trained(twin, [resumed], 5, first=5), trained(model, [optimizer], 5, first=5))
 
 
+def test_whoever_saves_a_state_dict_from_a_hook_sees_the_names_of_rules():
+    optimizer, files = together(network()), []
+
+    def keep(_, found):
+        files.append(io.BytesIO())
+        torch.save(found, files[-1])
+
+    optimizer.register_state_dict_post_hook(keep, prepend=True)
+    for k in range(2):  # once is not for all
+        optimizer.state_dict()
+        files[k].seek(0)
+        found = torch.load(files[k], weights_only=True)
+        assert [group["rule"] for group in found["param_groups"]] == ["muon", "adamw"]
+    optimizer.load_state_dict(found)
+    assert optimizer.param_groups[0]["rule"] is downslope.muon
+
+
 def test_states_of_another_rule_are_refused(tmp_path):
     model, other = network(), network()
     optimizer = together(model)
@@ -228,7 +294,7 @@ def test_a_group_added_later_has_its_rule_too():
         optimizer.add_param_group({"params": inner, "rule": downslope.muon, "momentum": 2})
     assert len(optimizer.param_groups) == 1
     optimizer.add_param_group({"params": inner, "rule": downslope.muon, "lr": 0.02})
-    assert optimizer.defaults == {"maximize": False}
+    assert optimizer.defaults == {"maximize": False, "betas": (0.0,)}  # what schedules look for
     assert equal(trained(model, [optimizer], 3), trained(other, [together(other)], 3))
 
 
@@ -243,6 +309,12 @@ REFUSED = {
     "a number for no rule": (
         lambda p: Optimizer([{"params": p, "rule": downslope.adam}], lr=0.1),
         "lr=0.1 is no option of every optimizer",
+    ),
+    "two names for one momentum": (
+        lambda p: Optimizer(
+            [{"params": p, "betas": (0.8, 0.99), "momentum": 0.7, "rule": downslope.adam}], downslope.momentum
+        ),
+        r"betas=\(0.8, 0.99\) and momentum=0.7, which are two names for one thing; give one of them",
     ),
     "a class of torch.optim": (
         lambda p: downslope.torch.SGD([{"params": p, "rule": downslope.muon}]),

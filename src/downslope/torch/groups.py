@@ -41,6 +41,17 @@ def aliases_beside(rule: Rule, usual: Iterable[str]) -> dict[str, tuple[str, ...
     return found | {name: (momentum,) for name in wanted if momentum is not None}
 
 
+def cycled(entries: Iterable[str]) -> dict[str, Any]:
+    """What schedules that cycle the momentum look for among these names, as it is for a rule that has no momentum.
+
+    Example:
+        >>> cycled({"lr", "betas"}), cycled({"lr", "momentum"}), cycled({"lr"})
+        ({'betas': (0.0,)}, {'momentum': 0.0}, {})
+    """
+    without: dict[str, Any] = {"betas": (0.0,), "momentum": 0.0}
+    return {name: value for name, value in without.items() if name in entries}
+
+
 class AliasedGroup(dict[str, Any]):
     """A parameter group with two names for one thing: whichever is set, the other follows.
 
@@ -107,11 +118,13 @@ def refuse_contradiction(entries: Mapping[str, Any], names: Mapping[str, tuple[s
         ValueError: They do.
         TypeError: `betas` are not as many numbers as the rule has.
     """
+    said = {part: (part, entries[part]) for own in names.values() for part in own if part in entries}
     for name, own in names.items():
         if name in entries:
             for part, value in zip(own, parts(name, entries[name], len(own)), strict=True):
-                if part in entries and entries[part] is not value and entries[part] != value:
+                other, before = said.setdefault(part, (name, value))
+                if before is not value and before != value:
                     raise ValueError(
-                        f"the parameter group has {part}={entries[part]!r} and {name}={entries[name]!r}, which are two "
-                        "names for one thing; give one of them"
+                        f"the parameter group has {other}={entries[other]!r} and {name}={entries[name]!r}, which are "
+                        "two names for one thing; give one of them"
                     )

@@ -19,9 +19,9 @@ from downslope.torch import backward, training
 from downslope.torch.codes import check_codable
 from downslope.torch.extras import STORING, Arguments, Chosen, sort_out
 from downslope.torch.gradients import refuse_a_share
-from downslope.torch.groups import AliasedGroup, aliases, aliases_beside, refuse_contradiction
+from downslope.torch.groups import AliasedGroup, aliases, aliases_beside, cycled, refuse_contradiction
 from downslope.torch.layout import Layout
-from downslope.torch.own_rules import beginning, refuse_another, rule_of, with_names
+from downslope.torch.own_rules import beginning, put_names, refuse_another, rule_of
 from downslope.torch.places import Places
 from downslope.torch.points import refuse_at_weights
 from downslope.torch.progress import Progress
@@ -176,9 +176,23 @@ class Optimizer(torch.optim.Optimizer):
             super().add_param_group(param_group)
         finally:
             self.defaults = ours
+        self._let_cycle(param_group)
+
+    def _let_cycle(self, added: Group) -> None:
+        """Let schedules that cycle the momentum find its name, in `defaults` and then in every group.
+
+        Where a rule has none, the entry has no effect.
+        """
+        groups, found = [added], cycled(self.defaults)
+        if not found:  # this may be the first rule with a momentum
+            groups, found = self.param_groups, cycled({*self._choose(added).hyperparameters, *self._named(added)})
+            self.defaults |= found
+        for group in groups if found else ():
+            for name, value in found.items():
+                group.setdefault(name, value)
 
     def _admitted(self, group: Group) -> Shared:
-        """The options with the `weight_decay` that a group may bring, which then is 0 in the others."""
+        """The options with the `weight_decay` that a group may bring, which then is 0 in those whose rule has none."""
         own = self._beginning(group)
         added = {name for name in NUMBERS if name in group and name not in own}
         if late := sorted(added - {"weight_decay"}):
@@ -187,7 +201,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _admit(self, options: Shared) -> None:
         if "weight_decay" in options.options - self._options.options:
-            for group in (self.defaults, *self.param_groups):
+            for group in self.param_groups:
                 group.setdefault("weight_decay", 0.0)
         self._options = options
 
@@ -349,9 +363,8 @@ class Optimizer(torch.optim.Optimizer):
                 states saved now would not belong together.
         """
         self._progress.refuse_elsewhere("state_dict")
-        found: dict[str, Any] = super().state_dict()
-        if any("rule" in group for group in self.param_groups):
-            found["param_groups"] = [with_names(group, self.rule) for group in found["param_groups"]]
+        with self.register_state_dict_post_hook(put_names, prepend=True):  # before those who may save what they see
+            found: dict[str, Any] = super().state_dict()
         return found
 
     @_disable_dynamo

@@ -40,21 +40,26 @@ def beginning(rule: Rule, usual: Rule | None, defaults: Group, options: Collecti
             own rule is not meant for another one.
         usual: The rule of the whole optimizer.
         defaults: What a group has of that rule.
-        options: The names of the options around all rules, which are meant for all groups.
+        options: The names of the options around all rules, which are meant for all groups. A weight decay that a group
+            brought is among them and not in `defaults`: it is 0 for the other rules, unless they have one themselves.
     """
+    numbers = [name for name in NUMBERS if name in options]
     if rule is usual:
-        return defaults
+        return defaults | {name: 0.0 for name in numbers if name not in defaults}
     own = {**rule.hyperparameters, **rule.flags}
     found = {name: torch_optimizer.required if value is None else value for name, value in own.items()}
     taken = () if usual is None else (*usual.hyperparameters, *usual.flags)
-    for name in (name for name in NUMBERS if name in options):
-        found[name] = found.get(name, 0.0) if name in taken else defaults[name]
+    for name in numbers:
+        own_value = found.get(name, 0.0)
+        found[name] = own_value if name in taken else defaults.get(name, own_value)
     return found | {name: defaults[name] for name in FOR_ALL if name in defaults}
 
 
-def with_names(group: Group, usual: Rule | None) -> Group:
-    """A group as a state_dict holds it: with the name of its rule."""
-    return {**group, "rule": rule_of(group, usual).name}
+def put_names(optimizer: Any, found: Mapping[str, Any]) -> None:
+    """Put the name of every group's rule into a state_dict, if there are groups with rules of their own."""
+    if any("rule" in group for group in optimizer.param_groups):
+        for saved, group in zip(found["param_groups"], optimizer.param_groups, strict=True):
+            saved["rule"] = rule_of(group, optimizer.rule).name
 
 
 def refuse_another(k: int, saved: Mapping[str, Any], group: Group, usual: Rule | None) -> Group:
