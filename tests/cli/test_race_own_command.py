@@ -107,7 +107,7 @@ def test_a_dry_run_says_what_the_race_will_be_and_the_race_is_that(race, tmp_pat
     assert what == "Race: 2 rules, 19 learning rates, 3 tuning seeds, 7 confirming seeds, and 6 fresh seeds."
     assert how_long.startswith("188 runs, about ")
     assert proves.startswith("6 fresh seeds can show a winner")
-    assert "report of about 5." in disk
+    assert "report of about 2." in disk
     assert not (tmp_path / "report.html").exists()
 
 
