@@ -1,3 +1,4 @@
+import contextlib
 import re
 from xml.etree import ElementTree
 
@@ -38,9 +39,11 @@ def test_a_page_of_a_race_that_runs_loads_itself_again_until_it_is_over(tmp_path
         assert "<script" not in page
         live.watch(Progress("sgd", 1, 0, race.rules[0].verdict))
         assert (tmp_path / "my race.live.html").read_text() == page  # not before its time
+        live.over(tmp_path / "my race-interrupted.html")
     last = (tmp_path / "my race.live.html").read_text()
     assert "refresh" not in last
-    assert '<a href="my%20race.html">my race.html</a>' in last
+    assert '<a href="my%20race-interrupted.html">my race-interrupted.html</a>' in last
+    assert "This race is over. What it found is in its report, above." in last
     assert f"{len(runs) + 10} runs have ended" in last
     table = ElementTree.fromstring(re.search("<table.*</table>", last)[0])
     for row, result in zip(table.iterfind("tbody/tr"), race.rules, strict=True):
@@ -62,6 +65,28 @@ def test_a_page_shows_each_rule_in_its_best_setting_so_far(tmp_path):
         table = ElementTree.fromstring(re.search("<table.*</table>", live.path.read_text())[0])
         (row,) = table.iterfind("tbody/tr")
         assert ["".join(cell.itertext()) for cell in row] == ["● momentum, mu=0.9", "0.1", "1"]
+
+
+def test_a_page_of_a_race_without_a_report_leads_to_none(tmp_path):
+    def last(race):
+        now = [0.0]
+        with (
+            contextlib.suppress(RuntimeError),
+            LivePage(tmp_path / "report.html", "digits", ("sgd",), Screen(), lambda: now[0]) as live,
+        ):
+            for now[0] in (0.0, EVERY):
+                live.watch(Progress("sgd", 1, 0, ()))
+            race(live)
+        page = live.path.read_text()
+        assert "refresh" not in page
+        assert "href" not in page
+        return page
+
+    def fails(live):
+        raise RuntimeError
+
+    assert "This race was stopped before its end; the terminal says why." in last(fails)
+    assert "This race is over. The terminal says what became of its report." in last(LivePage.over)
 
 
 def test_a_race_goes_on_where_its_page_cannot_be_written(tmp_path):

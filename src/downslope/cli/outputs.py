@@ -42,8 +42,12 @@ def check_outputs(out: Path, json: Path | None, csv: Path | None) -> None:
             raise ValueError(f"{option} {path}: {other} is written there; give another name")
 
 
-def write_outputs(race: Race, out: Path, json: Path | None, csv: Path | None, console: Console) -> None:
-    """Write the report and, where asked for, the numbers; say where they are."""
+def write_outputs(race: Race, out: Path, json: Path | None, csv: Path | None, console: Console) -> Path | None:
+    """Write the report and, where asked for, the numbers; say where they are.
+
+    Returns:
+        Where the report is; None if it is not written.
+    """
     from downslope.lab.report.page import report_page
 
     wanted: list[tuple[str, Path | None, Callable[[], str]]] = [
@@ -51,7 +55,7 @@ def write_outputs(race: Race, out: Path, json: Path | None, csv: Path | None, co
         ("Numbers", json, lambda: f"{race.to_json()}\n"),
         ("Runs", csv, lambda: race.runs.write_csv()),
     ]
-    failed = ""
+    failed, report = "", None
     for what, path, text in wanted:
         if path is None:
             continue
@@ -67,10 +71,12 @@ def write_outputs(race: Race, out: Path, json: Path | None, csv: Path | None, co
         except OSError as error:
             failed = failed or f"the {what.lower()} could not be written to {place}: {error}"
             continue
+        report = place if what == "Report" else report
         more = "" if place == path else f"; {path}, which was there before, is left as it was"
         say(console, f"{what}: {place}{more}")
     if failed:
         refuse("race", failed, 1)
+    return report
 
 
 def _to_standard_output(text: str) -> None:

@@ -296,13 +296,19 @@ def race(
                         )
                     spread = around.enter_context(executor_at(scheduler))
                 threads = threads if spread is None else size_of(spread)
-                screen = around.enter_context(Screen(lines, names, chosen.epochs, console, threads=threads))
-                watch = screen.watch
+                screen = Screen(lines, names, chosen.epochs, console, threads=threads)
+                page = None
                 if not is_output(out) and not files.descriptor(out):
-                    watch = around.enter_context(LivePage(out, lines[0], names, screen)).watch
-                result = run_race(watch=watch, folder=place, mix=mix, workers=spread, **arguments)
-            screen.show(result)
-            write_outputs(result, out, json, csv, console)
+                    page = around.enter_context(LivePage(out, lines[0], names, screen))
+                watch = screen.watch if page is None else page.watch
+                with screen:
+                    result = run_race(watch=watch, folder=place, mix=mix, workers=spread, **arguments)
+                screen.show(result)
+                if page is not None:
+                    page.over()
+                report = write_outputs(result, out, json, csv, console)
+                if page is not None:
+                    page.over(report)
             if place is not None:
                 say(console, f"Runs: {place.path}{_before(place)}{_beside(place)}")
         except ImportError as error:

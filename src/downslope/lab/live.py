@@ -62,7 +62,8 @@ class LivePage:
         screen: Shows,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.path, self.report = report.with_name(f"{report.stem}.live.html"), report.name
+        self.path, self.report = report.with_name(f"{report.stem}.live.html"), ""
+        self.end = "This race was stopped before its end; the terminal says why."
         self.title, self.screen, self.clock = title, screen, clock
         self.runs: dict[str, list[Run]] = {rule: [] for rule in rules}
         self.last: float | None = None  # when it was written or, before that, when the race began
@@ -88,6 +89,12 @@ class LivePage:
             self.last = now
             self._write(again=True)
 
+    def over(self, report: Path | None = None) -> None:
+        """Take in that the race has come to its end, and the file beside the page that its report is in, if any."""
+        self.report = "" if report is None else report.name
+        found = "What it found is in its report, above" if report else "The terminal says what became of its report"
+        self.end = f"This race is over. {found}."
+
     def _write(self, *, again: bool) -> None:
         if self.failed:
             return
@@ -103,9 +110,7 @@ class LivePage:
 
     def _page(self, *, again: bool) -> str:
         link = f'<p><a href="{html.escape(quote(self.report))}">{html.escape(self.report)}</a></p>'
-        sentence = (
-            f"Running: {self.screen.times()}." if again else "This race is over. What it found is in its report, above."
-        )
+        sentence = f"Running: {self.screen.times()}." if again else self.end
         refresh = f'<meta http-equiv="refresh" content="{EVERY:.0f}">\n' if again else ""
         tuned = {rule: [run for run in runs if run.phase == "tuning"] for rule, runs in self.runs.items()}
         best = {rule: in_best_setting(runs) for rule, runs in tuned.items()}
@@ -122,7 +127,7 @@ class LivePage:
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="color-scheme" content="light dark">\n'
             f"<title>{html.escape(self.title)}</title>\n<style>{theme()}{STYLE}</style>\n</head>\n<body>\n"
-            f"<h1>{html.escape(self.title)}</h1>\n{'' if again else link}{body}\n</body>\n</html>\n"
+            f"<h1>{html.escape(self.title)}</h1>\n{link if self.report else ''}{body}\n</body>\n</html>\n"
         )
 
 
