@@ -266,10 +266,11 @@ def basis():
     return digest.hexdigest()
 
 
-def kept(path, made_from, make):
-    """Write a page, unless it is there and was made from the same: its last line says what it was made from."""
+def kept(path, made_from, make, beside=()):
+    """Write a page, unless it and the files beside it are there, made from the same: so its last line says."""
     stamp = f"% {hashlib.sha256(made_from.encode()).hexdigest()}\n"
-    if not (path.exists() and path.read_text().endswith(stamp)):
+    whole = all(file.exists() for file in (path, *beside))
+    if not (whole and path.read_text().endswith(stamp)):
         path.write_text(f"{make()}\n{stamp}")
 
 
@@ -284,7 +285,12 @@ def write(app):
             old.unlink()
     for rule in RULES:
         about = f"{made_from} {prose.get(rule.name, '')}"
-        kept(folder / f"{rule.name}.md", about, functools.partial(page, rule, prose, folder))
+        kept(
+            folder / f"{rule.name}.md",
+            about,
+            functools.partial(page, rule, prose, folder),
+            [folder / f"{rule.name}.png"],
+        )
     for rule in OVER_TENSORS:
         about = f"{made_from} {prose.get(rule.name, '')}"
         kept(folder / f"{rule.name}.md", about, functools.partial(tensor_pages.page, rule, prose))

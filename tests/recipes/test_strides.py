@@ -45,6 +45,13 @@ def test_a_conversion_says_with_which_learning_rate_steps_are_as_long():
     assert "as long at" not in str(convert(dialects.torch.adam, "keras"))
 
 
+def test_no_value_goes_into_an_argument_of_another_kind():
+    keras = convert(dialects.optax.muon, "keras", lr=0.01).recipe
+    assert keras == Recipe(dialects.keras.muon, lr=0.01)
+    optax = convert(MATCHED["torch"].with_settings(momentum=0.9, weight_decay=0.1), "optax").recipe
+    assert (optax.numbers["beta"], optax.numbers["consistent_rms"]) == (0.9, 0.0)
+
+
 def test_muon_is_compared_as_matrices_and_parts_by_an_epsilon_only():
     found = catalogue.differences("muon")
     assert found["groups"] == [["note"], ["torch"], ["keras"], ["optax"]]

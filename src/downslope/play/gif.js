@@ -133,8 +133,11 @@ function asItLooks() {
   return (draw) => {
     const before = [words.language, colours];
     [words.language, colours] = kept;
-    draw();
-    [words.language, colours] = before;
+    try {
+      draw();
+    } finally {
+      [words.language, colours] = before;
+    }
   };
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from downslope.dialects import ALSO_CALLED, DIALECTS
 from downslope.language.expression import Expression
+from downslope.language.formula import usual_range
 from downslope.recipes.equivalence import STEPS, Comparison, Path, apart, compared, one_formula, parted, path_of
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import can_be_said
@@ -31,8 +32,9 @@ def counterpart(recipe: Recipe, to: str) -> Comparison | None:
     of the others its default is tried, the values of the recipe's hyperparameters that the rule does not have, the
     initial values of the recipe's states if it is the initial value of one, 0, 1, and the numbers in the recipe's
     formula; for each flag both values. Of all with the same path the one that changes the fewest defaults is taken. If
-    there is none, the closest path after a few steps is taken, preferably with as many states; then 0, 1 and the
-    formula's numbers are not tried, since they might come close by chance.
+    there is none, the closest path after a few steps is taken, preferably with as many states; then what might come
+    close by chance is not tried: 0, 1, the formula's numbers, a weight decay under another name, a share of 1 in place
+    of a number that may be larger, or the other way round. The only share without a namesake is the only one there.
 
     Returns:
         The comparison of the two; None where the dialect has no rule that might be it.
@@ -100,11 +102,24 @@ def _changes(values: Sequence[float | bool], tried: Mapping[str, Sequence[float 
 
 
 def _worth_trying(recipe: Recipe, rule: Rule, name: str, every: bool) -> list[float | bool]:
-    left: list[float | None] = [v for other, v in recipe.numbers.items() if other not in rule.hyperparameters]
+    others = {other: value for other, value in recipe.numbers.items() if other not in rule.hyperparameters}
+    left: list[float | None] = [*others.values()]
+    if not every:
+        share = _is_share(rule, name)
+        alike = [other for other in others if _is_share(recipe.rule, other) == share and other != "weight_decay"]
+        left = [others[other] for other in alike]
+        new = [its for its in rule.hyperparameters if its not in recipe.numbers and _is_share(rule, its) == share]
+        if share and len(alike) == len(new) == 1 and others[alike[0]] in rule.ranges[name]:
+            return [others[alike[0]]]
     if name in rule.states.values():  # where a state starts
         left += [recipe.program.initial(state, recipe.numbers) for state in recipe.program.states]
     found = [rule.hyperparameters[name], *left, *((0.0, 1.0, *_constants(recipe)) if every else ())]
     return list(dict.fromkeys(float(value) for value in found if value is not None and value in rule.ranges[name]))
+
+
+def _is_share(rule: Rule, name: str) -> bool:
+    """Whether a hyperparameter is a share of 1, as a momentum or the decay of a mean is."""
+    return rule.ranges.get(name, usual_range(name)).high == 1
 
 
 def _constants(recipe: Recipe) -> list[float]:

@@ -125,6 +125,27 @@ def test_mlflow_has_a_run_for_each_run_below_one_for_the_race(tmp_path):
         assert sorted(losses)[: len(finite)] == finite
 
 
+def test_what_mlflow_refuses_is_said_and_no_run_goes_on(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    address = f"sqlite:///{tmp_path / 'race.db'}"
+    client = mlflow.MlflowClient(tracking_uri=address)
+
+    def full(self, *arguments, **named):
+        raise mlflow.MlflowException("the disk is full\nand more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_batch", full)
+        with pytest.raises(OSError, match=r"at place=sqlite:.*race\.db: the disk is full$"):
+            export(RACE, "mlflow", address)
+    number = client.get_experiment_by_name(RACE.title).experiment_id
+    statuses = {run.info.run_name: run.info.status for run in client.search_runs([number])}
+    assert len(statuses) == 2
+    assert set(statuses.values()) == {"FAILED"}
+    client.delete_experiment(number)
+    with pytest.raises(OSError, match=r"MLflow did not take the race, or not all of it, at place=.*active"):
+        export(RACE, "mlflow", address)
+
+
 def test_what_cannot_be_exported_is_refused_in_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="to='wandb': give 'tensorboard', 'mlflow', 'optuna'"):
         export(RACE, "wandb", tmp_path / "race")

@@ -710,6 +710,24 @@ def test_a_page_from_a_file_copies_the_code_or_selects_it(opened, allowed):
 
 
 @pytest.mark.slow
+def test_a_browser_that_cannot_draw_says_so_and_copies(browser, tmp_path):
+    race = make_race(("adam",))
+    rule = dataclasses.replace(race.rules[0], formula=downslope.adam.latex(bias_correction=True))
+    write_report(dataclasses.replace(race, rules=(rule,)), tmp_path / "race.html")
+    with browser.new_context(offline=True) as context:
+        page = context.new_page()
+        page.add_init_script("delete window.DecompressionStream")
+        page.goto((tmp_path / "race.html").as_uri())
+        assert page.locator("#plot-canyon").inner_text() == "The pictures need a newer browser."
+        assert page.locator("#save").count() == 0
+        assert "All numbers need a newer browser, too." in page.locator("#method").inner_text()
+        button = page.locator(".copy").first
+        button.click()
+        while button.inner_text() not in ("Copied", "Selected"):
+            page.evaluate("new Promise(requestAnimationFrame)")
+
+
+@pytest.mark.slow
 def test_one_rule_of_many_stands_out_while_the_keyboard_is_at_it(opened):
     found = opened(RACES["twelve rules"]).evaluate("""() => {
 const strong = () => new Set(document.getElementById("plot-canyon").data

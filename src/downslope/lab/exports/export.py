@@ -50,7 +50,7 @@ def export(race: Race, to: Tool, place: str | Path) -> None:
     Raises:
         ImportError: The tool is not installed; the message says how to.
         ValueError: `to` is another one, or there is something at `place`.
-        OSError: It cannot be written.
+        OSError: It cannot be written, or MLflow does not take it.
     """
     if to not in TOOLS:
         raise ValueError(f"to={to!r}: give {', '.join(map(repr, get_args(Tool)))}")

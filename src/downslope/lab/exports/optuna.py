@@ -19,7 +19,7 @@ def write(race: Race, place: str) -> None:
     optuna: Any = importlib.import_module("optuna")
     journal: Any = importlib.import_module("optuna.storages.journal")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(journal.JournalFileBackend(place))
+    storage = optuna.storages.JournalStorage(journal.JournalFileBackend(place, journal.JournalFileOpenLock(place)))
     study = optuna.create_study(storage=storage, study_name=race.title, direction="minimize")
     study.set_user_attr("verdict", race.verdict)
     rates = [run.lr for result in race.rules for run in result.tuning]

@@ -7,8 +7,23 @@
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
   }
 
+  for (const button of document.querySelectorAll(".copy")) {
+    button.addEventListener("click", async () => {
+      const code = button.parentElement.querySelector("code");
+      try {
+        await navigator.clipboard.writeText(code.textContent);
+        button.textContent = "Copied";
+      } catch {
+        getSelection().selectAllChildren(code); // not everywhere may a page reach the clipboard
+        button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
+      }
+    });
+  }
+
+  const save = document.getElementById("save");
   if (!("DecompressionStream" in window)) {
     for (const plot of document.querySelectorAll(".plot")) plot.textContent = "The pictures need a newer browser.";
+    save?.replaceWith("All numbers need a newer browser, too.");
     return;
   }
   const library = document.createElement("script");
@@ -222,20 +237,7 @@
   slide("plane-epoch", (place) => String(walked.epochs[place]), () => soon("plane", current.plane));
   slide("plane-seed", (place) => String(walked.planes[place].seed), (seed) => soon("plane", seed));
 
-  for (const button of document.querySelectorAll(".copy")) {
-    button.addEventListener("click", async () => {
-      const code = button.parentElement.querySelector("code");
-      try {
-        await navigator.clipboard.writeText(code.textContent);
-        button.textContent = "Copied";
-      } catch {
-        getSelection().selectAllChildren(code); // not everywhere may a page reach the clipboard
-        button.textContent = document.execCommand("copy") ? "Copied" : "Selected";
-      }
-    });
-  }
-
-  document.getElementById("save")?.addEventListener("click", async () => {
+  save?.addEventListener("click", async () => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([await unpacked("race")], { type: "application/json" }));
     link.download = "race.json";
