@@ -17,7 +17,7 @@ CASES = {f"{rule.name}": rule for rule in RULES} | {
     f"{dialect}.{name}": value
     for dialect, module in DIALECTS.items()
     for name, value in vars(module).items()
-    if isinstance(value, Rule)
+    if isinstance(value, Rule) and not compose(value).of_matrices
 }
 OPTIONS = (
     {},
