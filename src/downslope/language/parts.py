@@ -31,7 +31,7 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
         >>> from downslope.targets.formula import formula
         >>> formula(compose(centered_descent))
         (('x', 'x - lr * centered(dx)'),)
-        >>> centered_descent(0.0, 3.0)
+        >>> float(centered_descent(0.0, 3.0))
         0.0
     """
 

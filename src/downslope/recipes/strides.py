@@ -42,7 +42,7 @@ def rate_as_long(own: Recipe, other: Recipe, layer: Layer) -> float:
         >>> from downslope import Recipe, dialects
         >>> keller, moon = Recipe(dialects.torch.muon, lr=0.02), Recipe(dialects.keras.muon)
         >>> round(rate_as_long(keller, moon, (64, 16)), 6)
-        0.025
+        0.0125
     """
     mine, its = (stride(recipe.with_settings(lr=1.0), _shape(recipe, layer)) for recipe in (own, other))
     return own.numbers["lr"] * mine / its
