@@ -242,8 +242,8 @@ class Race:
             >>> result = downslope.lab.race(
             ...     "parabola", [downslope.sgd], learning_rates=[0.1], tuning_seeds=1, verdict_seeds=1
             ... )
-            >>> result.recommend()
-            Recipe(sgd, lr=0.1)
+            >>> result.recommend().rule is downslope.sgd
+            True
         """
         result = self.advised
         if result is None:
