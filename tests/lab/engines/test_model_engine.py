@@ -236,6 +236,19 @@ def test_runs_that_are_stacked_are_those_that_are_trained_alone(rule, data):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", ["nesterov", "adam"])
+def test_a_run_is_the_same_in_the_first_lane_in_the_last_alone_and_in_the_next_stack(rule):
+    engine = engine_of(mlp)
+    engine.stacking = Stacking(4, "asked for")
+    one, *others = (Entry(rule, lr, seed) for seed, lr in enumerate((0.05, 0.02, 1e12, 0.1)))
+    runs = finished(engine, one, *others[:2], one, one, others[2])
+    first, last, later = (run for run in runs if run.entry == one)
+    assert first == last  # to the last bit
+    for run in (engine.run(one), later):  # a smaller stack rounds otherwise
+        assert run.valid_loss == pytest.approx(first.valid_loss, rel=1e-6)
+        assert run.train_loss == pytest.approx(first.train_loss, rel=1e-6)
+
+
 class Words(nn.Module):
     """A classifier of three words each, whose table is its last layer too."""
 

@@ -59,13 +59,17 @@ def test_losses_of_every_framework_are_taken(value):
         ((1.0, 2.0, math.nan, 0.1), (1.0, 2.0, math.inf), 2),
         ((1.0, math.inf), (1.0, math.inf), 1),
         ((2.0, 2001.0, 0.1), (2.0, math.inf), 1),
-        ((math.nan,), (math.inf,), 0),
     ],
 )
 def test_divergence_is_infinite_and_final(losses, kept, step):
     run = one(reporting(*losses))
     assert (run.valid_loss, run.diverged_at, run.cause) == (kept, step, "")
     assert run.final_loss == math.inf
+
+
+def test_a_loss_that_is_not_finite_before_the_first_step_is_no_rules_fault():
+    run = one(reporting(math.nan, 1.0))
+    assert (run.valid_loss, run.cause) == ((math.inf,), "reported a loss of nan before its first step")
 
 
 def test_a_loss_of_two_thousand_times_zero_is_no_divergence():

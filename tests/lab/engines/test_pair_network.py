@@ -57,6 +57,19 @@ def loop(seed, lr):
     return [float(one) for one in losses], float(loss(weights, test))
 
 
+def test_a_run_is_bitwise_the_same_in_the_first_lane_in_the_last_alone_and_after_a_refill():
+    heats = engine_of(make_net).in_heats((0, 7), 1)
+    one = Entry("adam", 0.05, 7)
+    others = [Entry("adam", 10.0 ** (k % 5 - 3), 0) for k in range(heats.lanes - 2)]
+
+    def found(*entries):
+        return [run for each in heats.train(entries) for run in each.finished if run.entry == one]
+
+    (alone,) = found(one)
+    assert alone.valid_loss[-1] < alone.valid_loss[0]
+    assert found(one, *others, one, one) == [alone] * 3  # for the last no lane is free but one that a run has left
+
+
 def taking_rows(key, x):
     assert x.shape[1:] == (4,)
     return init(key)

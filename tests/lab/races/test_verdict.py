@@ -160,8 +160,8 @@ def test_the_sentence_agrees_with_order_and_comparisons(losses):
         ((0.95, 0.5, 3.0), "a 5 % lower than b (50 % lower to 3 times as high)"),
         ((1.0, 1.0, 1.0), "a as low as b (0 to 0 %)"),
         ((0.5, math.nan, math.nan), "a 50 % lower than b"),
-        ((0.0, 0.7, INF), "a lower than b, which diverged more often (30 % lower to any higher)"),
-        ((INF, INF, INF), "b lower than a, which diverged more often"),
+        ((0.0, 0.7, INF), "a lower than b, which came to its end less often (30 % lower to any higher)"),
+        ((INF, INF, INF), "b lower than a, which came to its end less often"),
     ],
 )
 def test_difference_in_words(ratio, words):

@@ -174,7 +174,7 @@ class OwnRun:
 
         Returns:
             Whether to go on: False when the run has diverged, its steps are taken or its time is up. Then what is
-            reported later does not count.
+            reported later does not count. A loss that is not finite before the first step is a failure.
 
         Raises:
             TypeError: Step, loss or accuracy is no such number.
@@ -197,6 +197,9 @@ class OwnRun:
         except (TypeError, ValueError) as error:
             self.fail(told(error))
             raise
+        if step == 0 and not math.isfinite(loss):  # no rule has done anything yet
+            self.fail(f"reported a loss of {loss:g} before its first step")
+            return False
         first = next(iter(self._losses.values()), (loss, None))[0]
         if not math.isfinite(loss) or loss > DIVERGENCE_FACTOR * first > 0:
             self._lost_at, self._over = step, True

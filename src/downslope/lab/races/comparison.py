@@ -28,7 +28,7 @@ class Comparison:
 
     first: str
     second: str
-    ratio: Interval  # geometric mean of the losses of `first` / `second`; 0 or infinite if one diverged more often
+    ratio: Interval  # geometric mean of the losses of `first` / `second`; 0 or infinite if more runs of one were lost
     win_probability: float  # share of the seeds on which `first` ends lower; ties count half
     p_value: float  # sign-flip test against all ratios within the margin, two-sided
     p_adjusted: float  # after correction for all pairs of the race

@@ -107,7 +107,7 @@ def difference(comparison: Comparison) -> str:
     one = comparison if comparison.ratio.estimate <= 1 else comparison.turned()
     if one.ratio.estimate == 0:
         open_ended = _ends(one.ratio) if one.ratio.high > 0 else ""
-        return f"{one.first} lower than {one.second}, which diverged more often{open_ended}"
+        return f"{one.first} lower than {one.second}, which came to its end less often{open_ended}"
     if _lower(one.ratio) == "0 %":
         return f"{one.first} as low as {one.second}{_ends(one.ratio)}"
     return f"{one.first} {_lower(one.ratio)} lower than {one.second}{_ends(one.ratio)}"
