@@ -299,7 +299,7 @@ def race(
                 screen = Screen(lines, names, chosen.epochs, console, threads=threads)
                 page = None
                 if not is_output(out) and not files.descriptor(out):
-                    page = around.enter_context(LivePage(out, lines[0], names, screen))
+                    page = around.enter_context(LivePage(out, lines[0], names, screen, screen.ticker.underway.unit))
                 watch = screen.watch if page is None else page.watch
                 with screen:
                     result = run_race(watch=watch, folder=place, mix=mix, workers=spread, **arguments)

@@ -13,8 +13,11 @@ from urllib.parse import quote
 
 from downslope import files
 from downslope.lab.engines.protocol import Progress, Run, Setting, said
+from downslope.lab.races.look import Look
 from downslope.lab.races.notebook import in_best_setting, shown
+from downslope.lab.races.sketch import curves
 from downslope.lab.races.stage import Stage
+from downslope.lab.underway import UnderWay
 from downslope.pages import policy, theme
 
 EVERY = 5.0
@@ -51,6 +54,7 @@ class LivePage:
         title: What is raced.
         rules: What the rules are called.
         screen: Who shows the race besides.
+        unit: What losses are told after: `"epochs"` or `"steps"`.
         clock: Gives seconds.
     """
 
@@ -60,12 +64,14 @@ class LivePage:
         title: str,
         rules: Iterable[str],
         screen: Shows,
+        unit: str,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.path, self.report = report.with_name(f"{report.stem}.live.html"), ""
         self.end = "This race was stopped before its end; the terminal says why."
         self.title, self.screen, self.clock = title, screen, clock
         self.runs: dict[str, list[Run]] = {rule: [] for rule in rules}
+        self.underway = UnderWay(unit)
         self.last: float | None = None  # when it was written or, before that, when the race began
         self.there = False
         self.failed = False
@@ -80,6 +86,7 @@ class LivePage:
     def watch(self, event: Stage | Progress) -> None:
         """Take in what happened, and tell the screen; to be handed to `race`."""
         self.screen.watch(event)
+        self.underway.watch(event)
         if isinstance(event, Progress):
             self.runs[event.rule] += event.finished
         now = self.clock()
@@ -120,7 +127,17 @@ class LivePage:
         lost = sum(run.diverged_at is not None for runs in self.runs.values() for run in runs)
         at = f"{count:,} runs have ended, {lost:,} of them diverged or failed. As of {time.strftime('%H:%M:%S')}."
         rows = [(rule, *_lowest(losses)) for rule, losses in finals.items()]
-        body = shown((sentence, at), "loss so far", rows, finals, statistics.median(firsts) if firsts else math.inf)
+        looks = [Look.at(place) for place in range(len(self.runs))]
+        pens = {rule: (look.variable, look) for rule, look in zip(self.runs, looks, strict=True)}
+        body = shown(
+            (sentence, at),
+            "loss so far",
+            rows,
+            finals,
+            statistics.median(firsts) if firsts else math.inf,
+            colours=[look.variable for look in looks],
+            more=curves(self.underway.curves(), self.underway.unit, "loss", pens),
+        )
         return (
             f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy(None)}">\n{refresh}'

@@ -164,7 +164,8 @@ def race(
         progress: Whether to show on standard error, or in a notebook, how far the race is and how long it still takes;
             and of a model or training of your own, what every rule reaches in a first run at its default learning rate.
             By default in a terminal and in a notebook, unless `watch` is given.
-        watch: Called with a `Stage` when a part of the race begins, and with the engine's progress after every epoch.
+        watch: Called with a `Stage` when a part of the race begins, and with the engine's progress after every epoch;
+            while a training of your own runs also with losses that it reports, a few times per second.
         folder: Where every run is kept within two seconds of its end, whatever happens then; a new one is made. What is
             there already is not trained again: so the same call goes on after any interruption, and ends bit for bit
             where it would have ended, and one with more rules, seeds or learning rates trains only what is lacking. A
@@ -303,6 +304,7 @@ def _raced(
     tuning.cautions += course.cautions
     try:
         with show(tuning.engine) as tuning.watch:
+            course.listen(tuning.watch)
             if course.measured:
                 tuning.measure()
             if tuning.plan.defaults:

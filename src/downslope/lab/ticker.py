@@ -24,6 +24,7 @@ from downslope.lab.races.forecast import Forecast
 from downslope.lab.races.notebook import in_best_setting
 from downslope.lab.races.plan import NOW
 from downslope.lab.races.stage import Stage, StageName
+from downslope.lab.underway import HEIGHTS, UnderWay
 from downslope.printable import printable
 
 STAGES: dict[StageName, str] = {
@@ -34,7 +35,7 @@ STAGES: dict[StageName, str] = {
     "verdict": "fresh seeds",
     "explaining": "explaining",
 }
-HEIGHTS = "▁▂▃▄▅▆▇█"
+TRAINED = 2  # lines about runs that go on
 BAR = 30  # characters of the bar in a notebook
 
 
@@ -69,6 +70,7 @@ class Ticker:
         self.about, self.clock = about, clock
         self.tasks = {rule: _Task(printable(rule)) for rule in rules}
         self.forecast = Forecast(self.tasks, epochs or 1, threads or available(), compiled=epochs is not None)
+        self.underway = UnderWay("steps" if epochs is None else "epochs")
         self.stage = ""
         self.firsts: list[Run] = []
         self.shown = 0.0  # the share that has been shown: a bar does not go back
@@ -103,6 +105,7 @@ class Ticker:
 
     def watch(self, event: Stage | Progress) -> None:
         """Take in what happened; to be handed to `race`."""
+        self.underway.watch(event)
         if isinstance(event, Stage):
             if self.begun is None:
                 self._begin()
@@ -158,7 +161,9 @@ class Ticker:
             Text(self.times()),
         )
         lines: list[RenderableType] = [bar, Text(f"Now: {self.stage}", style="dim")]
-        if len(self.tasks) + 9 <= self.console.height:
+        under_way = self.underway.lines()[:TRAINED]
+        lines += [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in under_way]
+        if len(self.tasks) + 9 + TRAINED <= self.console.height:
             runs = max(len(f"{task.runs:,}") for task in self.tasks.values())
             best = [in_best_setting(task.tuning) for task in self.tasks.values()]
             valleys = _valleys([losses for _, losses in best])

@@ -14,6 +14,7 @@ from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry
 from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.columns import Columns
 from downslope.lab.problems.problem import Problem
+from heard import heard_rightly
 
 RULES = [downslope.sgd, downslope.momentum, downslope.nesterov, downslope.adagrad, downslope.rmsprop, downslope.adam]
 
@@ -51,7 +52,11 @@ def engine_for(problem, rules, hyperparameters=None, **settings):
 
 
 def train(engine, entries):
-    return {(run.rule, run.lr, run.seed): run for progress in engine.train(entries) for run in progress.finished}
+    return {
+        (run.rule, run.lr, run.seed): run
+        for progress in heard_rightly(engine.train(entries))
+        for run in progress.finished
+    }
 
 
 # ---- a training loop of its own, in double precision: backpropagation and formulas by hand

@@ -20,6 +20,7 @@ from downslope.lab.engines.order import batch_order
 from downslope.lab.engines.protocol import Entrant, Entry
 from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.builtin import load_problem
+from heard import heard_rightly
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 4)).astype(np.float32)
@@ -131,7 +132,7 @@ def test_a_rule_with_a_look_ahead_is_judged_at_the_weights_themselves():
 
 
 def finished(engine, *entries):
-    return [run for progress in engine.train(entries) for run in progress.finished]
+    return [run for progress in heard_rightly(engine.train(entries)) for run in progress.finished]
 
 
 def test_a_run_is_the_same_alone_and_among_others_observed_or_not():

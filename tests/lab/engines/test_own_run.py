@@ -12,6 +12,7 @@ import torch
 import downslope
 import downslope.optax
 import downslope.torch
+from downslope.lab.engines import own_engine
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.own_run import OwnRun
 from downslope.lab.engines.protocol import Entrant, Entry
@@ -298,3 +299,21 @@ def test_an_optimizer_has_all_that_the_rule_was_given():
 def test_limits_that_are_none_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         OwnEngine(reporting(1.0), {"sgd": SGD}, **options)
+
+
+def test_losses_are_heard_while_a_run_goes_on_and_what_the_listener_raises_is_no_fault_of_the_run(monkeypatch):
+    monkeypatch.setattr(own_engine, "HEARD", 0.0)
+    engine, heard = OwnEngine(reporting(4.0, 3.0, 2.0), {"sgd": SGD}), []
+    entry = Entry("sgd", 0.1, 0)
+    engine.listen(lambda progress: heard.extend(progress.heard))
+    run = engine.run(entry)
+    assert heard == [(entry, step, loss) for step, loss in zip(run.times, run.valid_loss, strict=True)]
+
+    def broken(progress):
+        raise LookupError("mine")
+
+    engine.listen(broken)
+    with pytest.raises(LookupError, match="mine"):
+        engine.run(entry)
+    engine.listen(lambda progress: None)
+    assert engine.run(entry) == run

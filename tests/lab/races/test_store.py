@@ -121,13 +121,13 @@ def test_a_notebook_shows_the_verdict_the_canyon_and_the_rules_and_names_stay_wh
     assert root.find("p/strong").text == race.verdict
     first = ["".join(cell.itertext()) for cell in root.find("table/tbody/tr")]  # the lowest
     loss = race.rules[1].loss
-    assert first == [f"● {name}", "0.00464", f"{loss.estimate:.3g} [{loss.low:.3g}, {loss.high:.3g}]"]
-    paths = list(root.iterfind("svg/path"))
-    lines = {path.find("title").text: path.get("d") for path in paths if path.find("title") is not None}
+    assert first == [f" {name}", "0.00464", f"{loss.estimate:.3g} [{loss.low:.3g}, {loss.high:.3g}]"]
+    groups = list(root.iterfind("svg/g"))
+    lines = {group.find("title").text: group.findall("path")[-1].get("d") for group in groups}
     finals = [medians((run.lr, run.final_loss) for run in result.tuning) for result in race.rules]
     finite = [sum(map(math.isfinite, losses.values())) for losses in finals]
     assert [len(re.findall("[ML]", lines[rule])) for rule in ("sgd", name)] == finite
-    crosses = [path for path in paths if path.get("d").endswith("l8 8m-8 0l8 -8")]
+    crosses = [path for path in root.iterfind("svg/g/path") if path.get("d").endswith("l8 8m-8 0l8 -8")]
     assert len(crosses) == 2 * len(GRID) - sum(finite) > 0
     nothing = ElementTree.fromstring(make_race(everything_diverges=True)._repr_html_())
     assert nothing.find("svg") is None

@@ -138,7 +138,9 @@ class Heat:
                     ended.append((lane, recorder))
                     self.recorders[lane] = None
         skipped = sum(self.epochs - recorder.epochs for _, recorder in ended)
-        return Progress(self.trainer.name, epochs, skipped, self._runs(ended), snapshots=self._observed())
+        heard = tuple(one for recorder in self.recorders if recorder is not None for one in recorder.news())
+        runs = self._runs(ended)
+        return Progress(self.trainer.name, epochs, skipped, runs, snapshots=self._observed(), heard=heard)
 
     def _runs(self, ended: Sequence[tuple[int, Recorder]]) -> tuple[Run, ...]:
         test = None

@@ -269,7 +269,8 @@ class ModelEngine:
             if over:
                 finished = (recorder.run(self.examples.epochs, self.loss == "cross-entropy", test),)
                 skipped = self.examples.epochs - max(recorder.epochs, trained)
-            yield Progress(entry.rule, trained, skipped, finished, seconds, tuple(snapshots))
+            heard = () if over else recorder.news()
+            yield Progress(entry.rule, trained, skipped, finished, seconds, tuple(snapshots), heard=heard)
 
     def _whether_to_stack(self, entry: Entry, seeds: tuple[int, int]) -> Stacking:
         """Whether runs are stacked, found out on one of them."""

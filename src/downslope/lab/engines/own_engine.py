@@ -6,6 +6,7 @@ next one begins. One that hangs is stopped at its next report, or where it is, a
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -15,6 +16,9 @@ from downslope.lab.engines.apart import Apart, RunError, check_limit
 from downslope.lab.engines.own_run import OwnRun
 from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Run
 from downslope.lab.engines.schedule import CONSTANT, Schedule
+
+HEARD = 0.25
+"""The losses of a run that goes on are passed on after so many seconds, since some report thousands."""
 
 Train = Callable[[OwnRun], object]
 """A training: it is handed a run, trains it and reports its losses."""
@@ -84,6 +88,9 @@ class OwnEngine:
         self.used = False
         self.asked: set[str] = set()
         self.error: BaseException | None = None
+        self._listen: Callable[[Progress], None] | None = None
+        self._heard: tuple[Entry | None, float] = (None, 0.0)  # of which run last, and when
+        self._unheard: Exception | None = None
 
     @property
     def description(self) -> Description | None:
@@ -120,7 +127,14 @@ class OwnEngine:
     def run(self, entry: Entry) -> Run:
         """Train one run; what `train` raises becomes the cause of its failure, but for Ctrl-C."""
         entrant = self._entrants[entry.rule].at(entry.setting)
-        own = OwnRun(entry, entrant, steps=self._steps, limit=self._limit, schedule=self._schedule)
+        own = OwnRun(
+            entry,
+            entrant,
+            steps=self._steps,
+            limit=self._limit,
+            schedule=self._schedule,
+            heard=functools.partial(self._hear, entry),
+        )
         apart = Apart(entry.seed, limit=self._limit, quiet=self._quiet)
         try:
             apart.call(lambda: self._train(own))
@@ -129,6 +143,29 @@ class OwnEngine:
         except RunError as failed:
             self.error = self.error or failed.__cause__
             own.fail(str(failed))
+        unheard, self._unheard = self._unheard, None
+        if unheard is not None:
+            raise unheard
         self.used = self.used or own.used
         self.asked |= own.asked
         return own.finished()
+
+    def listen(self, to: Callable[[Progress], None]) -> None:
+        """Have somebody told of losses that runs report while they go on, a few times per second.
+
+        Args:
+            to: Called while a run is trained; what it raises ends the training of runs.
+        """
+        self._listen = to
+
+    def _hear(self, entry: Entry, step: int, loss: float) -> None:
+        now = time.monotonic()
+        last, at = self._heard
+        if self._listen is None or (entry is last and now - at < HEARD):
+            return
+        self._heard = entry, now
+        try:
+            self._listen(Progress(entry.rule, 0, 0, (), heard=((entry, step, loss),)))
+        except Exception as error:  # the listener's, not the run's
+            self._unheard = error
+            raise

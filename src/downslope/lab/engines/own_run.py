@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from downslope.lab.engines.apart import told
@@ -27,6 +27,7 @@ class OwnRun:
         steps: After how many steps it is over; None: when `train` returns.
         limit: After how many seconds it is over, and failed; None: never.
         schedule: How the learning rate changes; needs `steps`.
+        heard: Called with every step and loss that are reported, where the run goes on.
 
     Attributes:
         name: What the rule is called in the race.
@@ -52,6 +53,7 @@ class OwnRun:
         steps: int | None = None,
         limit: float | None = None,
         schedule: Schedule = CONSTANT,
+        heard: Callable[[int, float], None] = lambda step, loss: None,
     ):
         self.name, self.seed = entry.rule, entry.seed
         self.cause, self.used = "", False
@@ -65,6 +67,7 @@ class OwnRun:
         self._losses: dict[int, tuple[float, float | None]] = {}
         self._lost_at: int | None = None
         self._over = False
+        self._heard = heard
 
     @property
     def rule(self) -> Rule:
@@ -209,6 +212,8 @@ class OwnRun:
             self._over = True
         if not self._over and self.late:
             self.fail(f"took longer than its limit of {self._limit:g} seconds")
+        if not self._over:
+            self._heard(step, loss)
         return not self._over
 
     @property

@@ -296,6 +296,8 @@ class Progress:
         snapshots: The observed runs after this epoch, and before their first step those that began with it: so each has
             its snapshots in order, up to the epoch with which it finished.
         kept: Whether it is a run that had been finished before, of which nothing was trained now.
+        heard: Of runs that go on what was not reported yet: the run, after how many epochs or, of a training of your
+            own, steps, and the validation loss then.
     """
 
     rule: str
@@ -305,6 +307,7 @@ class Progress:
     seconds: float = 0.0
     snapshots: tuple[Snapshot, ...] = ()
     kept: bool = False
+    heard: tuple[tuple[Entry, int, float], ...] = ()
 
 
 @dataclass(frozen=True)

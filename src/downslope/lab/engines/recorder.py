@@ -25,6 +25,7 @@ class Recorder:
     curve: list[Losses]  # the first is that of the untrained network
     diverged_at: int | None = None
     cause: str = ""  # why it failed, where that was not by diverging
+    told: int = 0  # so many losses have been reported while it went on
 
     @property
     def epochs(self) -> int:
@@ -46,6 +47,12 @@ class Recorder:
     def add(self, losses: Losses) -> None:
         """Take in the losses after an epoch."""
         self.curve.append(losses)
+
+    def news(self) -> tuple[tuple[Entry, int, float], ...]:
+        """The validation losses that have not been reported yet, each after how many epochs."""
+        times = range(self.told, len(self.curve))
+        self.told = len(self.curve)
+        return tuple((self.entry, time, self.curve[time].valid) for time in times)
 
     def fail(self, cause: str) -> None:
         """Take in why the run fails in its next epoch, or before its first loss."""

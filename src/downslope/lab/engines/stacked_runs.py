@@ -81,7 +81,8 @@ class StackedRuns:
             kept = [lane for lane, its in enumerate(over) if not its]
             self.alive = [self.alive[lane] for lane in kept]
             skipped = sum(self.epochs - one.epochs for one in ended)
-            yield Progress(self.entries[0].rule, trained, skipped, runs, seconds, snapshots)
+            heard = tuple(found for one in self.alive for found in one.news())
+            yield Progress(self.entries[0].rule, trained, skipped, runs, seconds, snapshots, heard=heard)
             if not self.alive:
                 return
             if len(kept) < len(over):

@@ -61,6 +61,8 @@ class Forecast:
         if self.stage == "explaining":
             self.explained.append(progress.seconds)
             return
+        if not (progress.epochs or progress.skipped or progress.seconds):
+            return  # losses of a run that goes on
         if progress.kept:
             self.rules[progress.rule].waiting -= progress.skipped
             return

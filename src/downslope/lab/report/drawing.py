@@ -14,25 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from downslope.lab.races.look import COLOURS, Look
 from downslope.lab.races.results import Race
 
-COLOURS = 7
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-# Marker symbols of Plotly, with the same shapes for the page's own key, as points in a square from -5 to 5.
-SHAPES = {
-    "circle": "",
-    "square": "-4,-4 4,-4 4,4 -4,4",
-    "diamond": "0,-5.4 5.4,0 0,5.4 -5.4,0",
-    "triangle-up": "0,-5 5,4 -5,4",
-    "triangle-down": "0,5 5,-4 -5,-4",
-    "cross": "-1.7,-5 1.7,-5 1.7,-1.7 5,-1.7 5,1.7 1.7,1.7 1.7,5 -1.7,5 -1.7,1.7 -5,1.7 -5,-1.7 -1.7,-1.7",
-    "star": "0,-5.5 1.3,-1.8 5.2,-1.7 2.1,0.7 3.2,4.5 0,2.2 -3.2,4.5 -2.1,0.7 -5.2,-1.7 -1.3,-1.8",
-    "pentagon": "0,-5 4.8,-1.5 2.9,4 -2.9,4 -4.8,-1.5",
-    "triangle-left": "-5,0 4,-5 4,5",
-    "triangle-right": "5,0 -4,-5 -4,5",
-    "hourglass": "-4,-4.5 4,-4.5 -4,4.5 4,4.5",
-    "bowtie": "-4.5,-4 -4.5,4 4.5,-4 4.5,4",
-}
 FEW = 5  # rules in full at first, where there are more than colours
 CEILING = 3.0  # losses above so many times the one before training are drawn at the top edge
 
@@ -43,15 +27,6 @@ ALL_POINTS = 50_000
 """Of all curves of a picture, as far as `FEWEST_POINTS` allows."""
 
 FEWEST_POINTS = 50
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a rule is drawn, the same in every picture; no two of twelve rules share their marker."""
-
-    colour: str
-    dash: str
-    symbol: str
 
 
 @dataclass(frozen=True)
@@ -83,12 +58,8 @@ def looks(race: Race) -> dict[str, Look]:
 
     Where there are more rules than colours, by its place in the result: no two of the lowest share their colour.
     """
-    symbols = list(SHAPES)
     order = race.rules if len(race.rules) <= COLOURS else race.ranked
-    return {
-        result.rule: Look(f"@c{place % COLOURS}", DASHES[place % len(DASHES)], symbols[place % len(symbols)])
-        for place, result in enumerate(order)
-    }
+    return {result.rule: Look.at(place) for place, result in enumerate(order)}
 
 
 def in_full(race: Race) -> tuple[str, ...]:

@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.engines.protocol import Run
+from downslope.lab.races.look import COLOURS, Look
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.tries import best_after, on_the_grid
 from downslope.lab.report.drawing import (
-    COLOURS,
     MOST_POINTS,
-    Look,
     Picture,
     View,
     band,

@@ -7,10 +7,11 @@ import math
 from collections.abc import Mapping
 
 from downslope.lab.problems.baseline import NAMES
+from downslope.lab.races.look import Look
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.scope import earlier, holds_for
 from downslope.lab.report.code import batched, scheduled, snippets
-from downslope.lab.report.drawing import Look, Picture, in_full, number
+from downslope.lab.report.drawing import Picture, in_full, number
 from downslope.lab.report.markup import plot, section, segments, slider
 from downslope.lab.report.method import method
 from downslope.lab.report.plane import limits

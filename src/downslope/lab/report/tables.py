@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from downslope.lab.engines.protocol import how_lost, said
 from downslope.lab.races.comparison import Comparison, Interval
+from downslope.lab.races.look import Look
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.settings import by_setting
@@ -16,28 +17,12 @@ from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tries import best_after, few_tries
 from downslope.lab.races.verdict import difference, percent
-from downslope.lab.report.drawing import SHAPES, Look, number
-
-DASHES = {
-    "solid": "",
-    "dash": "6 3",
-    "dot": "1.5 3",
-    "dashdot": "6 3 1.5 3",
-    "longdash": "10 4",
-    "longdashdot": "10 3 1.5 3",
-}
+from downslope.lab.report.drawing import number
 
 
 def rule_name(rule: str, look: Look) -> str:
     """A rule's name beside its line and marker, as in the pictures."""
-    dash = f' stroke-dasharray="{DASHES[look.dash]}"' if DASHES[look.dash] else ""
-    points = SHAPES[look.symbol]
-    shape = f'<polygon points="{points}"/>' if points else '<circle r="4.6"/>'
-    line = f'<line x1="-15" x2="15" stroke="currentColor" stroke-width="2.2"{dash}/>'
-    return (
-        f'<span class="rule"><svg class="key" viewBox="-15 -7 30 14" aria-hidden="true" '
-        f'style="color:var(--{look.colour[1:]})" fill="currentColor">{line}{shape}</svg>{html.escape(rule)}</span>'
-    )
+    return f'<span class="rule">{look.key()}{html.escape(rule)}</span>'
 
 
 HEADS: dict[str, str] = {

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from downslope.lab.engines.protocol import Surroundings
+from downslope.lab.races.look import Look
 from downslope.lab.races.results import Race
 from downslope.lab.races.why import RuleWhy
 from downslope.lab.report.drawing import (
-    Look,
     Picture,
     View,
     curve_layout,

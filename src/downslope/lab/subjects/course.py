@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from downslope.lab.engines.protocol import Engine, Run
+from downslope.lab.engines.protocol import Engine, Progress, Run
 from downslope.lab.engines.schedule import SCHEDULES, Schedule
 from downslope.lab.keeping.identity import Identity
 from downslope.lab.races.plan import Plan
@@ -38,6 +38,7 @@ class Course:
         identity: What decides all of its runs alike; it is only asked where they are kept.
         decided: What was found out by measuring, that another time may be found out otherwise.
         decide: Takes what was found out before in its place.
+        listen: Takes whom to tell of losses while a run is trained, where the engine reports run by run.
     """
 
     engine: Engine
@@ -50,6 +51,7 @@ class Course:
     identity: Callable[[], Identity] = field(kw_only=True)
     decided: Mapping[str, Any] = field(default_factory=dict)
     decide: Callable[[Mapping[str, Any]], None] = lambda _: None
+    listen: Callable[[Callable[[Progress], None]], None] = lambda _: None
 
 
 def training_of(plan: Plan, schedule: Schedule) -> dict[str, Any]:

@@ -58,7 +58,13 @@ class OnTraining:
                 raise ValueError(f"train: it {unused}")
             return found
 
-        return Course(engine, lambda _: self.told(), check=check, identity=partial(self._identity, plan))
+        return Course(
+            engine,
+            lambda _: self.told(),
+            check=check,
+            identity=partial(self._identity, plan),
+            listen=engine.listen,
+        )
 
     def _identity(self, plan: Plan) -> Identity:
         """What decides all runs alike; the function is told its rule's name, and may import anything."""
