@@ -107,11 +107,12 @@ def test_a_grid_that_is_typed_goes_on(race, tmp_path):
 
 def test_a_race_that_is_stopped_before_its_first_run_says_how_to_go_on(race, tmp_path):
     (tmp_path / "stop").write_text("0")
-    stopped = race(*QUICK)
+    stopped = race(*QUICK, "--budget", "1h")
     assert stopped.exit_code == 128 + signal.SIGINT
     assert "go on with: downslope race --resume report.race" in stopped.stderr
     (tmp_path / "stop").unlink()
     assert race("--resume", "report.race").exit_code == 0
+    assert read_race(Path("report.race")).budget.seconds == 3600
 
 
 def test_a_new_race_never_takes_the_folder_of_another_unasked(race, tmp_path):
@@ -142,8 +143,8 @@ def test_workers_that_are_not_there_are_refused_in_a_line(race):
     assert "--workers 0: give a number of processes" in race(*QUICK, "--workers", "0").stderr
     both = race(*QUICK, "--workers", "2", "--scheduler", "tcp://127.0.0.1:1")
     assert "leave one out" in both.stderr
-    why = race("parabola", "--why", "--workers", "2")
-    assert "--workers 2 does not go with --why" in why.stderr
+    budget = race("parabola", "--budget", "1min", "--workers", "2")
+    assert "--workers 2 does not go with a budget here" in budget.stderr
 
 
 @pytest.mark.slow

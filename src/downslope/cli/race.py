@@ -284,7 +284,7 @@ def race(
             if folder is not None or join is not None:
                 anew = None if context.meta.get(GOES_ON) else typed(context)
                 place = Folder(folder or join or "", typed=anew, mix=mix, join=join is not None)
-            elif not (budget or mix or is_output(out) or files.descriptor(out)):
+            elif not (mix or is_output(out) or files.descriptor(out)):
                 place = Folder(beside(out), typed=typed(context), other=True)
             lines, threads = chosen.about(len(names), kind), 1 if chosen.own else None
             with contextlib.ExitStack() as around:

@@ -22,6 +22,7 @@ from downslope.lab.engines.schedule import Factor, Schedule
 from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import threads_of_frameworks
 from downslope.lab.keeping.kept import KeptEngine
+from downslope.lab.keeping.spending import decisions_kept
 from downslope.lab.now import entrant_now
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.allowance import Allowance
@@ -155,7 +156,8 @@ def race(
             ask `run.lr_at(step)`; it needs `steps`. No run counts that ends before its schedule does.
         budget: How long the race may take, in seconds or as in `"5min"`. Its rules are measured, and what you do not
             give yourself (rules, learning rates, seeds, epochs) is chosen so that it fits: what, and what that can
-            prove, stands in `Race.budget`. What is not reached in time is dropped, and never ranked.
+            prove, stands in `Race.budget`. What is not reached in time is dropped, and never ranked. In a folder the
+            race goes on with the time that was left, by what it decided before.
         steps: The steps of a run of your own training, after which it is told not to go on; by default it ends when
             its function returns.
         limit: The most seconds that a run of your own training may take. It is stopped at its next report, and in the
@@ -251,31 +253,38 @@ def race(
     course = subject.course(plan, time.perf_counter if allowed is None else allowed.clock, seeds)
     engine: Engine = course.engine
     kept: KeptEngine | None = None
-    if workers is not None and (why or allowed is not None):
-        other = "why=True" if why else "a budget"
-        raise ValueError(f"workers={workers!r} does not go with {other}, which watches runs in this process")
+    if workers is not None and allowed is not None and course.measured:
+        raise ValueError(
+            f"workers={workers!r} does not go with a budget here: a few epochs of runs that are trained side by side "
+            "are measured, and those of other processes are seen when they end; leave one of them out"
+        )
     if mix and folder is None:
         raise ValueError("mix=True is for the runs in a folder; give folder too")
     decided = course.decided
     if folder is not None:
-        if allowed is not None:
-            raise ValueError(
-                "folder: what a budget leaves out depends on the clock, so that a race with a budget cannot go on; "
-                "leave one of them out"
-            )
         place, identity = Folder.of(folder, mix=mix), course.identity()
+        if allowed is not None and place.join:
+            raise ValueError(
+                f"folder={place.path} is shared by several processes, each of which would decide by its own clock "
+                "what a budget leaves out; leave one of them out"
+            )
         decided = place.open(identity, decided).decided
         course.decide(decided)
     with contextlib.ExitStack() as around:
+        spread: SpreadEngine | None = None
         if workers is not None:
             order = Order(subject, plan, decided, machine(), threads_of_frameworks(), tuple(sys.path))
-            engine = around.enter_context(contextlib.closing(SpreadEngine(engine, order, workers)))
+            engine = spread = around.enter_context(contextlib.closing(SpreadEngine(engine, order, workers)))
+        trains = engine
         if folder is not None:
             engine = kept = KeptEngine(engine, plan.entrants, place, identity)
         allowance = None
         if allowed is not None:
-            allowance = Allowance(allowed, engine, plan, shorten=course.shorten, why=why)
+            before = None if kept is None else decisions_kept(kept, allowed, plan, why=why)
+            allowance = Allowance(allowed, trains, plan, shorten=course.shorten, why=why, decisions=before)
         tuning = Tuning(engine, plan, allowance=allowance)  # an engine is handed to a race here and nowhere else
+        if spread is not None:
+            spread.here = tuning.looks_around
         show = functools.partial(watched, watch, progress, list(plan.entrants))
         if kept is None:
             return _raced(course, tuning, show)
@@ -318,6 +327,8 @@ def _raced(
                 tuning.judge(() if explanation is None else explanation.edges(tuning))
                 if explanation is not None:
                     explanation.conclude(tuning)
+            if tuning.allowance is not None:
+                tuning.allowance.end()
     except KeyboardInterrupt:
         interrupted = True
     tuning.cautions += [] if kept is None else kept.cautions

@@ -78,7 +78,7 @@ def test_a_run_that_kills_three_workers_is_failed_and_the_others_are_not():
 
 @pytest.mark.slow
 def test_heats_of_workers_have_the_bits_of_this_process():
-    quick = {**SMALL, "epochs": 1}
+    quick = {**SMALL, "epochs": 1, "why": True}  # runs that are looked around in are trained here
     assert told(race("parabola", [downslope.sgd], **quick, workers=2)) == told(
         race("parabola", [downslope.sgd], **quick)
     )
@@ -120,6 +120,10 @@ def test_any_executor_trains_runs_and_one_that_was_closed_is_told():
     with ThreadPoolExecutor(2) as threads:
         result = race(training(), RULES, **SMALL, grid={"weight_decay": [0.0, 0.1]}, workers=threads)
     assert told(result) == told(race(training(), RULES, **SMALL, grid={"weight_decay": [0.0, 0.1]}))
+    with ThreadPoolExecutor(2) as threads:
+        allowed = race(training(), RULES, **SMALL, workers=threads, budget="1h")
+    assert allowed.budget.dropped == ()
+    assert told(dataclasses.replace(allowed, budget=None)) == told(race(training(), RULES, **SMALL))
     with pytest.raises(WorkersError, match="nothing can be sent"):
         race(training(), RULES, **SMALL, workers=threads)
 
@@ -128,8 +132,8 @@ def test_any_executor_trains_runs_and_one_that_was_closed_is_told():
 def test_what_is_no_number_of_processes_is_refused(workers):
     with pytest.raises(ValueError, match="give a number of processes"):
         race(training(), RULES, **SMALL, workers=workers)
-    with pytest.raises(ValueError, match="does not go with a budget"):
-        race(training(), RULES, **SMALL, workers=2, budget="1min")
+    with pytest.raises(ValueError, match="does not go with a budget here"):
+        race("parabola", RULES, **SMALL, workers=2, budget="1min")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -173,6 +174,11 @@ class Folder:
         """The run that this decides, if it is finished."""
         found = self._runs.get(key) or (self._runs.get(but_for_rounding(key)) if self.mix else None)
         return None if found is None else found[0]
+
+    @property
+    def seconds(self) -> float:
+        """What all of its runs took."""
+        return math.fsum({id(kept): kept.seconds for kept, _ in self._runs.values()}.values())
 
     def trail(self, key: str) -> Trail | None:
         """Where a run went, read from its file; None if it is not known."""

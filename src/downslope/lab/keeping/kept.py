@@ -44,6 +44,7 @@ class KeptEngine:
 
     Attributes:
         trails: What is to be kept of the weights of runs that are observed in the verdict; None: nothing.
+        trained: The seconds that all runs took which are kept.
         watched: Says of a run that is observed whether all of it is to be seen, and not only its trail: such a run is
             trained again.
     """
@@ -54,6 +55,7 @@ class KeptEngine:
         self.writer = Writer(folder)
         self.trails: Trails | None = None
         self.watched: Callable[[Entry], bool] = lambda entry: False
+        self.trained = folder.seconds
         self._seconds = dict.fromkeys(entrants, 0.0)  # of runs that were answered
         self._told = dict.fromkeys(entrants, 0.0)  # of the engine's, what has been counted for a run
         self._seen: dict[Entry, dict[int, NDArray[np.float64]]] = {}
@@ -168,7 +170,7 @@ class KeptEngine:
         training = self.engine.description
         epochs = 1 if training is None else training.epochs
         run = replace(kept.run, rule=entry.rule)
-        return Progress(entry.rule, 0, epochs, (run,), snapshots=tuple(snapshots), kept=True)
+        return Progress(entry.rule, 0, epochs, (run,), kept.seconds, tuple(snapshots), kept=True)
 
     def _keep(self, progress: Progress) -> None:
         """Take in what finished, to be written."""
@@ -182,6 +184,7 @@ class KeptEngine:
         spent = self.engine.seconds[progress.rule]
         each = (spent - self._told[progress.rule]) / len(progress.finished)
         self._told[progress.rule] = spent
+        self.trained += max(0.0, each) * len(progress.finished)
         self.writer.put([self._finished(run, each) for run in progress.finished])
 
     def _finished(self, run: Run, seconds: float) -> Kept:
@@ -196,7 +199,7 @@ class KeptEngine:
     def observe(self, tuning: Tuning) -> None:
         """Keep what a race needs of the weights of its runs."""
         self.trails = tuning.trails
-        self.watched = lambda entry: tuning.witness is not None and tuning.witness.wants(entry)
+        self.watched = tuning.looks_around
 
     def conclude(self, race: Race) -> None:
         """Keep what the runs say, beside them; where that fails, they are there all the same."""

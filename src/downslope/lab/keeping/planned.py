@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from downslope.lab.engines.protocol import LATER
 from downslope.lab.keeping.identity import Identity
 from downslope.lab.keeping.sealed import FolderError, told, unsealed
 from downslope.lab.races.store import decode
@@ -24,6 +25,7 @@ class Planned:
         checked: What the first runs said about code of the user's own, in sentences; None if they were not asked yet.
         typed: What was typed, by option; None if nothing was.
         place: In which folder.
+        spent: What was decided of a race with a budget, and of which; None if it has none.
     """
 
     identity: Identity
@@ -31,6 +33,7 @@ class Planned:
     checked: Sequence[str] | None = None
     typed: Mapping[str, Any] | None = None
     place: str = ""
+    spent: Mapping[str, Any] | None = None
 
 
 def read_plan(path: Path) -> Planned:
@@ -66,7 +69,8 @@ class _Written:
     checked: tuple[str, ...] | None
     typed: dict[str, Any] | None
     place: str
+    spent: dict[str, Any] | None = field(default=None, metadata=LATER)
 
     def planned(self) -> Planned:
         identity = Identity(self.identity.what, self.identity.rounding, self.identity.labelled)
-        return Planned(identity, self.decided, self.checked, self.typed, self.place)
+        return Planned(identity, self.decided, self.checked, self.typed, self.place, self.spent)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from downslope.lab.engines.protocol import Engine, Entry, Progress, Run
 from downslope.lab.races.budget import (
@@ -20,6 +23,7 @@ from downslope.lab.races.budget import (
     proves,
     spread_of,
 )
+from downslope.lab.races.decisions import Decisions
 from downslope.lab.races.forecast import Forecast
 from downslope.lab.races.plan import FINALISTS, Plan
 from downslope.lab.races.stage import Stage, StageName
@@ -52,6 +56,7 @@ class Allowance:
         plan: The race that is made if there is time for it.
         shorten: Gives the runs of the engine fewer epochs; None where a run is as long as it is.
         why: Whether time is kept for explaining the race.
+        decisions: What was decided of the race before it was stopped.
 
     Attributes:
         dropped: What was left out on the way, in sentences.
@@ -66,17 +71,19 @@ class Allowance:
         *,
         shorten: Callable[[int], None] | None = None,
         why: bool = False,
+        decisions: Decisions | None = None,
     ):
         self.budget, self.engine, self.plan = budget, engine, plan
         self._shorten, training = shorten, engine.description
-        begun = budget.clock() if budget.begun is None else budget.begun
-        self._end = begun + budget.seconds * (1 - TELLING - (EXPLAINING if why else 0.0))
+        self.decisions = Decisions() if decisions is None else decisions
+        self._begun = (budget.clock() if budget.begun is None else budget.begun) - self.decisions.spent
+        self._end = self._begun + budget.seconds * (1 - TELLING - (EXPLAINING if why else 0.0))
         self.epochs = None if training is None else training.epochs
         self.forecast = Forecast(plan.entrants, self.epochs or 1, engine.threads, compiled=training is not None)
         self.chosen = self._usual = Chosen(plan, self.epochs)
         self.dropped: list[str] = []
         self.over = False
-        self._measured = self._counts = False
+        self._measured = self._counts = self._checked = False
         self.proves = ""
         self._spread: float | None = None
 
@@ -88,20 +95,46 @@ class Allowance:
     def watch(self, event: Stage | Progress) -> None:
         """Take in what happens, to know what runs cost.
 
-        Where many at a time have been measured, a first run of each rule, for itself, says less.
+        Where many at a time have been measured, a first run of each rule, for itself, says less. What a run took that
+        was finished before the race was stopped is known.
         """
         if isinstance(event, Stage):
             self._counts = not (self._measured and event.name == "defaults")
         if self._counts and isinstance(event, Stage):
             self.forecast.begin(event)
         elif self._counts and isinstance(event, Progress):
-            self.forecast.add(event)
+            if event.kept and not self._measured:
+                parts = self.epochs or 1
+                part = replace(event, kept=False, epochs=1, skipped=0, seconds=event.seconds / parts)
+                for _ in range(parts):
+                    self.forecast.add(part)
+            else:
+                self.forecast.add(event)
+
+    def _decide(self, what: str, find: Callable[[], Any]) -> Any:
+        """What was decided before or, where nothing was, what is found now."""
+        return self.decisions.decide(what, find, elapsed=self.budget.clock() - self._begun)
+
+    def before(self, stage: StageName) -> int | None:
+        """On how many of its seeds a part of the race was run by all rules, before it was stopped; None: it was not."""
+        note = self.decisions.known(stage)
+        return None if note is None else int(note.value)
+
+    def ran(self, stage: StageName, seeds: int) -> None:
+        """Take note of on how many of its seeds a part of the race was run by all rules."""
+        self._decide(stage, lambda: seeds)
+
+    def end(self) -> None:
+        """Take note that the race came to its end."""
+        self._decide("end", lambda: None)
 
     def measure(self) -> None:
         """Train a few epochs of each rule, to know what they cost: for an engine that trains many runs at a time.
 
         Half of the time is not spent for that: what the last rules cost is then taken to be what the others do.
         """
+        if self.decisions.ended:
+            return
         rates, seeds = self.plan.learning_rates, self.plan.tuning_seeds
         names = by_importance(self.plan.entrants)
         half, many = self.left / 2, min(self.engine.threads, len(names))
@@ -124,6 +157,11 @@ class Allowance:
                 break
         self._measured = True
 
+    def checks(self) -> bool:
+        """Whether there is time for two runs that say what a training of the user's own is."""
+        self._checked = len(self.decisions.notes) > 1
+        return bool(self._decide("check", lambda: self.has_time_for(2)))
+
     @contextlib.contextmanager
     def repeating(self, finished: Sequence[Run]) -> Iterator[None]:
         """Around two further runs of the first rule: take in what they take, now that what they load is loaded."""
@@ -131,7 +169,7 @@ class Allowance:
         yield
         seconds = self.budget.clock() - began
         first = next((run.rule for run in finished if run.diverged_at is None), None)
-        if first is not None and seconds > 0 and not self._measured:
+        if first is not None and seconds > 0 and not self._measured and not self._checked:
             self.forecast.replace(first, 2 * (self.epochs or 1), seconds)
 
     def choose(self, finished: Sequence[Run]) -> Foreseen:
@@ -140,11 +178,8 @@ class Allowance:
         Args:
             finished: The runs that are there already.
         """
-        left, seconds = self.left, math.inf
-        for chosen in candidates(self.plan, self.budget.settled, self.epochs):
-            self.chosen, seconds = chosen, self._takes(chosen)
-            if seconds <= AIM * left:
-                break
+        place, seconds, left = self._decide("choose", self._largest)
+        self.chosen = next(itertools.islice(candidates(self.plan, self.budget.settled, self.epochs), place, None))
         fits, plan, epochs = seconds <= AIM * left, self.chosen.plan, self.chosen.epochs
         self.over = not fits
         if fits and epochs is not None and epochs != self.epochs:
@@ -168,6 +203,15 @@ class Allowance:
             proves=self.proves,
             fits=fits,
         )
+
+    def _largest(self) -> tuple[int, float, float]:
+        """The place of the largest race that fits, what it takes, and the time that there is."""
+        last, seconds, left = 0, math.inf, self.left
+        for last, chosen in enumerate(candidates(self.plan, self.budget.settled, self.epochs)):  # noqa: B007
+            seconds = self._takes(chosen)
+            if seconds <= AIM * left:
+                break
+        return last, seconds, left
 
     def _takes(self, chosen: Chosen) -> float:
         """What a race takes, with what is kept for its verdict."""
@@ -195,7 +239,7 @@ class Allowance:
             again: Whether there was such a part before.
         """
         more = [_stages(plan)["confirming"]] if stage == "widening" else []
-        if self.left >= self.forecast.takes([runs, *more]) + self._kept(plan):
+        if self._decide(f"affords {stage}", lambda: self.left >= self.forecast.takes([runs, *more]) + self._kept(plan)):
             return True
         further = " further" if again else ""
         what = {
@@ -265,9 +309,8 @@ class Allowance:
         room = AIM * self.left
         if self.over or not judged:
             return 0
-        seeds = next(
-            (n for n in range(most, 0, -1) if self.forecast.takes(self._judging(n, wanted, judged)) <= room), 0
-        )
+        fitting = (n for n in range(most, 0, -1) if self.forecast.takes(self._judging(n, wanted, judged)) <= room)
+        seeds = int(self._decide("fresh seeds", lambda: next(fitting, 0)))
         if seeds < wanted:
             self.dropped.append(f"There was time for {seeds} of {wanted} fresh seeds.")
         self.over = not seeds

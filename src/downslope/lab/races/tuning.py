@@ -92,7 +92,10 @@ class Tuning:
             again: Runs that have been trained before and are now observed: what they find is known.
         """
         done = set(map(_key, self.runs))
-        entries = [entry for entry in entries if _key(entry) not in done] + list(again)
+        asked = [entry for entry in entries if _key(entry) not in done]
+        before = None if self.allowance is None or name == "defaults" else self.allowance.before(name)
+        seeds = self._seeds(name) if before is None else self._seeds(name)[:before]
+        entries = [entry for entry in asked if before is None or entry.seed in seeds] + list(again)
         known = set(map(_key, again))
         epochs: dict[str, int] = {}
         for entry in entries:
@@ -109,24 +112,31 @@ class Tuning:
                     if self.witness is not None:
                         self.witness.add(snapshot)
                 self._tell(progress)
-                if self.allowance is not None and self.allowance.stops(self.plan, name):
+                live = self.allowance is not None and before is None and not progress.kept
+                if live and self.allowance is not None and self.allowance.stops(self.plan, name):
                     break
-        if self.allowance is not None:
-            self._drop_unfinished(name, entries)
+        if self.allowance is not None and name != "defaults":
+            whole = self._drop_unfinished(name, [*asked, *again])
+            if before is None:
+                self.allowance.ran(name, whole)
 
     def _tell(self, event: Stage | Progress) -> None:
         if self.allowance is not None:
             self.allowance.watch(event)
         self.watch(event)
 
-    def _drop_unfinished(self, name: StageName, entries: Sequence[Entry]) -> None:
-        """Where a part of the race was stopped, keep its runs on those seeds that all rules have been run on."""
+    def _drop_unfinished(self, name: StageName, entries: Sequence[Entry]) -> int:
+        """Where a part of the race was stopped, keep its runs on those seeds that all rules have been run on.
+
+        Returns:
+            How many these are.
+        """
         assert self.allowance is not None
         done = set(map(_key, self.runs))
         missing = {entry.seed for entry in entries if _key(entry) not in done}
-        if not missing or name == "defaults":
-            return
         seeds = self._seeds(name)
+        if not missing:
+            return len(seeds)
         whole = tuple(itertools.takewhile(lambda seed: seed not in missing, seeds))
         again = name == "confirming" and any(len(c) > FINALISTS for c in self.confirmed.values())
         if name == "widening" or again:
@@ -140,6 +150,7 @@ class Tuning:
         lost = {_key(entry) for entry in entries if entry.seed not in whole}
         self.runs = [run for run in self.runs if _key(run) not in lost]
         self.allowance.cut(name, len(whole), len(seeds), again=again)
+        return len(whole)
 
     def _seeds(self, name: StageName) -> tuple[int, ...]:
         """The seeds of a part of the race."""
@@ -174,7 +185,7 @@ class Tuning:
         """
         if self.allowance is None:
             self.cautions += check(self.runs, self.plan.verdict_seeds[0])
-        elif self.allowance.has_time_for(2):
+        elif self.allowance.checks():
             with self.allowance.repeating(self.runs):
                 self.cautions += check(self.runs, self.plan.verdict_seeds[0])
 
@@ -319,6 +330,10 @@ class Tuning:
     def tries(self) -> dict[str, int]:
         """At how many points each rule was tried, each on all tuning seeds."""
         return {name: len(self._means(name, self.plan.tuning_seeds)) for name in self.grid}
+
+    def looks_around(self, entry: Entry) -> bool:
+        """Whether all of a run that is observed is to be seen, to explain the race."""
+        return self.witness is not None and self.witness.wants(entry)
 
     def best_lr(self, name: str) -> float | None:
         """The best learning rate of a rule; None where there is none, or not yet."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -40,6 +40,10 @@ class SpreadEngine:
         order: What a worker has to know of the race.
         workers: How many processes of this machine, or an executor.
 
+    Attributes:
+        here: Says of a run that is observed whether all of it is to be seen: such a run is trained in this process, and
+            is the same.
+
     Raises:
         ValueError: It is neither, or what is raced on cannot be sent.
     """
@@ -54,6 +58,7 @@ class SpreadEngine:
         self.engine, self._content = engine, packed(order)
         self.threads = size_of(workers)
         self.seconds = dict.fromkeys(engine.seconds, 0.0)
+        self.here: Callable[[Entry], bool] = lambda entry: False
         self._workers = workers
         self._pool: Executor | None = None if isinstance(workers, int) else workers
         self._accurate = False
@@ -83,6 +88,17 @@ class SpreadEngine:
         Raises:
             WorkersError: A worker cannot train them, or nobody is there who could.
         """
+        here: list[Entry] = []
+        sent: list[Entry] = []
+        for group in self.engine.together(entries):
+            (here if any(entry.observed and self.here(entry) for entry in group) else sent).extend(group)
+        yield from self._spread(sent)
+        for progress in self.engine.train(here) if here else ():
+            self.seconds[progress.rule] += progress.seconds
+            yield progress
+
+    def _spread(self, entries: Sequence[Entry]) -> Iterator[Progress]:
+        """Have runs trained elsewhere."""
         waiting = deque(self._tasks(entries))
         suspects: deque[_Task] = deque()  # sent one at a time
         running: dict[Future[Answer], _Task] = {}
@@ -111,8 +127,9 @@ class SpreadEngine:
             for future in running:
                 future.cancel()
 
-    def _tasks(self, entries: Sequence[Entry]) -> Iterator[_Task]:
-        """The runs in tasks: of one rule each, as many as fill the lanes of a worker."""
+    def _tasks(self, entries: Sequence[Entry]) -> list[_Task]:
+        """The runs in tasks: of one rule each, as many as fill the lanes of a worker; in the order of the runs."""
+        tasks: list[_Task] = []
         lanes = int(getattr(self.engine, "lanes", 1))
         by_rule: dict[str, list[list[Entry]]] = {}
         for group in self.engine.together(entries):
@@ -121,7 +138,9 @@ class SpreadEngine:
             size = max(1, min(lanes, math.ceil(len(groups) / self.threads)))
             for first in range(0, len(groups), size):
                 some = groups[first : first + size]
-                yield _Task([entry for group in some for entry in group], some)
+                tasks.append(_Task([entry for group in some for entry in group], some))
+        order = {entry: place for place, entry in enumerate(entries)}
+        return sorted(tasks, key=lambda task: order[task.entries[0]])
 
     def _send(self, task: _Task) -> Future[Answer]:
         for _ in range(KILLED):
