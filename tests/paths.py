@@ -9,6 +9,7 @@ import pytest
 import downslope
 from downslope.language.options import compose, stored_point
 from downslope.targets.arrays import interpret
+from downslope.targets.shapes import held_shape
 
 STEPS = 200
 
@@ -118,7 +119,11 @@ def formula_path(rule, problems, rates, settings, *, decoupled=True, **options):
     numbers = {**rule.hyperparameters, **settings}
     states = {name: program.initial(name, numbers) for name in program.states}
     members = [
-        {"x": x, **{name: np.full_like(x, x if start is None else start) for name, start in states.items()}}
+        {"x": x}
+        | {
+            name: x.copy() if start is None else np.full(held_shape(program, name, x.shape), start)
+            for name, start in states.items()
+        }
         for x in (problem.start.astype(np.float64) for problem in problems)
     ]
     scalars = dict(program.scalar_states)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from downslope import rules
 from downslope.language import operations, parts, whole
-from downslope.language.formula import scalar
+from downslope.language.formula import columns, rows, scalar
 from downslope.language.operations import *
 from downslope.language.operations import FormulaError
 from downslope.language.options import Options
@@ -59,11 +59,13 @@ __all__ = [
     "Surface",
     "Walk",
     "check_rule",
+    "columns",
     "convert",
     "convert_file",
     "equivalent",
     "read_rule",
     "read_surface",
+    "rows",
     "rule",
     "scalar",
     "split",

@@ -20,6 +20,7 @@ from downslope.numpy.optimizer import Optimizer
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.targets.intervals import Interval, enclose, enclose_scalars
+from downslope.targets.shapes import held_shape
 from downslope.training.settings import Settings
 
 Array = np.ndarray[Any, Any]
@@ -149,10 +150,12 @@ def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[st
     from downslope.backends.table import ALL, SlotTable
 
     copies = {name: arrays[name].copy() for name in program.arrays}
-    held = [array for name, array in copies.items() if name != "dx"]
+    held = [array for name, array in copies.items() if name != "dx" and name not in program.spaces]
     states = program.scalar_states
-    table = SlotTable(of_arrays(), [held], [held[0].dtype.name] * len(copies), scalars=len(states))
-    stepper = ArrayStepper(program, table) if program.over_tensors else Stepper(program, "nearest", table)
+    table = SlotTable(of_arrays(), [held], [held[0].dtype.name] * (1 + len(held)), scalars=len(states))
+    narrow = [[copies[name] for name in program.narrow]]
+    over_tensors = bool(program.over_tensors)
+    stepper = ArrayStepper(program, table, narrow) if over_tensors else Stepper(program, "nearest", table)
     stepper.group_rows([0], [[scalars.get("t", 1.0) - 1, *(scalars[name] for name in states)]])
     stepper.settle(0, [scalars[name] for name in program.scalars])
     assert stepper.step(copies["dx"], workers=1) == ALL
@@ -252,7 +255,10 @@ def _walk(
 
     x = drawn(1)
     starts = {name: program.initial(name, settings) for name in program.states}
-    states = {name: x.copy() if v is None else np.full(shape, v, dtype) for name, v in starts.items()}
+    states = {
+        name: x.copy() if v is None else np.full(held_shape(program, name, shape), v, dtype)
+        for name, v in starts.items()
+    }
     scalar_states = dict(program.scalar_states)
     for t in range(1, 6):
         dx = drawn(100 + t) if t % 2 else np.random.default_rng(t).standard_normal(count).reshape(shape)

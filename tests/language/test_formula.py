@@ -333,3 +333,11 @@ def test_a_state_cannot_start_from_an_unknown_name():
         @rule
         def lost(x, dx, cache="begin", *, lr=1.0):
             return x - lr * dx, cache
+
+
+@pytest.mark.parametrize("name", ["stored_ahead", "dtype"])
+def test_what_compose_and_cost_take_is_no_name_for_a_flag(name):
+    namespace = {}
+    exec(f"def flagged(x, dx, *, lr=0.1, {name}=True):\n    return x - lr * dx", namespace)
+    with pytest.raises(FormulaError, match=f"flagged: '{name}' is an argument of optimizers; choose another name"):
+        downslope.rule(namespace["flagged"])

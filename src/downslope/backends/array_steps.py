@@ -10,23 +10,26 @@ import numpy as np
 from downslope.backends.table import ALL, SlotTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
-from downslope.targets.shapes import matrix_shape
+from downslope.targets.shapes import held_shape, matrix_shape
 
 
 class ArrayStepper:
     """A step of a program for the arrays of a table, by NumPy itself: as `stepping.Stepper`, but for its kernel."""
 
-    def __init__(self, program: Program, table: SlotTable):
+    def __init__(self, program: Program, table: SlotTable, narrow: Sequence[Sequence[Any]]):
         """Look whether the program can do with these arrays.
 
         Args:
             program: What a step computes.
-            table: The arrays that are updated.
+            table: The arrays of one value a weight that are updated.
+            narrow: Per slot the states that are one for each row or column, in the order of the program's `narrow`.
 
         Raises:
             ShapeError: The program multiplies matrices, and one of the arrays is none.
         """
-        self.program, self.table = program, table
+        self.program, self.table, self._narrow = program, table, narrow
+        alike = (name for name in program.states if name not in program.spaces)
+        self._names = ("x", *alike, *program.narrow)
         for arrays in table.held:
             matrix_shape(program, arrays[0].shape)
         self.group_rows([0] * len(table.held), np.zeros((1, 1 + len(program.scalar_states))))
@@ -59,6 +62,10 @@ class ArrayStepper:
         found = self.table.take(*gradients)
         if found != ALL:
             return found
+        for slot, (held, narrow) in enumerate(zip(self.table.held, self._narrow, strict=True), 1):
+            for name, array in zip(self.program.narrow, narrow, strict=True):
+                if array.shape != held_shape(self.program, name, held[0].shape) or not array.flags.writeable:
+                    return slot
         program, clocks = self.program, self.table.clocks
         numbers = [
             {**row, "t": clock[0] + 1, **dict(zip(program.scalar_states, clock[1:], strict=True))}
@@ -66,8 +73,8 @@ class ArrayStepper:
         ]
         after: dict[int, list[float]] = {}
         made: list[tuple[Any, Any]] = []
-        for row, dx, held in zip(self._rows, gradients, self.table.held, strict=True):
-            arrays = {"dx": np.asarray(dx), **dict(zip(("x", *program.states), held, strict=True))}
+        for row, dx, held, narrow in zip(self._rows, gradients, self.table.held, self._narrow, strict=True):
+            arrays = {"dx": np.asarray(dx), **dict(zip(self._names, [*held, *narrow], strict=True))}
             new = interpret(program, arrays, numbers[row])
             made += [(arrays[name], new[name]) for name in program.outputs]
             after[row] = [numbers[row]["t"], *(float(new[name]) for name in program.scalar_states)]

@@ -13,6 +13,7 @@ from keras import ops
 
 from downslope.keras.precision import array_of, number, precision, tensor
 from downslope.keras.settings import KerasSettings
+from downslope.targets.shapes import held_shape
 
 Array = np.ndarray[Any, Any]
 
@@ -87,6 +88,10 @@ class States:
             initializer = at_rate
         else:
             initializer = keras.initializers.Constant(self.settings.program.initial(name, self.settings.numbers))
+        if name in self.settings.program.spaces:
+            shape = held_shape(self.settings.program, name, tuple(variable.shape))
+            own = f"{variable.path.replace('/', '_')}_{name}"
+            return self.optimizer.add_variable(shape, initializer, variable.dtype, name=own)
         return self.optimizer.add_variable_from_reference(variable, name=name, initializer=initializer)
 
     def _new_scalar(self, name: str, start: float, dtype: str) -> Any:

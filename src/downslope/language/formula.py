@@ -12,13 +12,14 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 
 from downslope.language.operations import FormulaError
+from downslope.language.spaces import COLUMN, ROW, Space
 
 RESERVED = frozenset({"x", "dx", "t", "grad_scale", "average", "lookahead"})
 """Names with a fixed meaning: a state or hyperparameter cannot take them."""
@@ -27,8 +28,10 @@ ARGUMENTS = frozenset(
     {"self", "params", "rule", "nonfinite", "lookahead", "threads", "state_dtype", "rounding", "seed"}
     | {"learning_rate", "name", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"}
     | {"gradient_accumulation_steps", "use_ema", "ema_momentum", "ema_overwrite_frequency"}
+    | {"stored_ahead", "dtype"}
 )
-"""What one optimizer or another takes besides hyperparameters and options: one of such a name is never reached."""
+"""What one optimizer or another, `compose` or `cost` takes besides hyperparameters and options: one of such a name is
+never reached."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,46 @@ def scalar(initial: float) -> Scalar:
         ...     return x - lr * dx / (1 - product), product
     """
     return Scalar(float(initial))
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """The initial value of a state that is not one per weight: one for each row of a tensor, or for each column."""
+
+    initial: float
+    space: Space
+
+
+def rows(initial: float) -> Narrow:
+    """Declare a state that is one for each row of a tensor, so that it takes next to no memory.
+
+    It is what `mean(a, axis=1)` and other words make of a matrix. A tensor of more than two dimensions is the matrix of
+    its first dimension and all others; a vector is one row.
+
+    Example:
+        One step size for each output of a layer, by the gradients it has had (rows are outputs in PyTorch):
+
+        >>> from downslope import mean, rows, rule, sqrt
+        >>> @rule
+        ... def adagrad_by_rows(x, dx, cache=rows(0), *, lr=0.1, eps=1e-8):
+        ...     cache = cache + mean(dx**2, axis=1)
+        ...     return x - lr * dx / (sqrt(cache) + eps), cache
+        >>> import numpy as np, downslope
+        >>> W = np.ones((2, 1000))
+        >>> optimizer = downslope.Optimizer({"W": W}, adagrad_by_rows)
+        >>> optimizer.step({"W": W})
+        >>> optimizer.state["cache"]["W"].shape
+        (2, 1)
+    """
+    return Narrow(float(initial), ROW)
+
+
+def columns(initial: float) -> Narrow:
+    """Declare a state that is one for each column of a tensor: what `mean(a, axis=0)` makes of a matrix; see `rows`.
+
+    Of a vector it is one for each weight, and of a kernel of a convolution one for each weight of an output's.
+    """
+    return Narrow(float(initial), COLUMN)
 
 
 @dataclass(frozen=True)
@@ -101,6 +144,8 @@ class Formula:
         states: The initial value per weight of each state: a number, `"x"` for a copy of the initial weights, or the
             name of a hyperparameter.
         scalar_states: The initial value of each state that is one number per parameter group.
+        most_dimensions: How many dimensions a tensor may have; None where those with more are matrices as well.
+        spaces: Where each of the states lives that are not one per weight, but one per row or column.
         hyperparameters: The default of each hyperparameter, None where it has none and must be given.
         flags: The default of each boolean hyperparameter: a choice that is settled before compilation.
         ranges: The values each hyperparameter may take.
@@ -121,10 +166,16 @@ class Formula:
     intuition: str = ""
     source: str = ""
     ahead: Callable[..., Any] | None = None
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+    most_dimensions: int | None = None
 
     @classmethod
     def of(
-        cls, function: Callable[..., Any], ranges: Mapping[str, tuple[float, float]], taken: Collection[str] = ()
+        cls,
+        function: Callable[..., Any],
+        ranges: Mapping[str, tuple[float, float]],
+        taken: Collection[str] = (),
+        most_dimensions: int | None = None,
     ) -> Self:
         """The formula that a function is.
 
@@ -132,6 +183,7 @@ class Formula:
             function: What `rule` decorates; see there.
             ranges: The lowest and highest value of hyperparameters that are not of the usual kind.
             taken: The names of options: a hyperparameter that has one would never be reached.
+            most_dimensions: How many dimensions a tensor may have.
 
         Raises:
             FormulaError: The signature is not that of a formula.
@@ -149,6 +201,7 @@ class Formula:
             )
         states: dict[str, float | str] = {}
         scalar_states: dict[str, float] = {}
+        spaces: dict[str, Space] = {}
         hyperparameters: dict[str, float | None] = {}
         flags: dict[str, bool] = {}
         uses_t = False
@@ -171,6 +224,8 @@ class Formula:
                     hyperparameters[key] = None if default is parameter.empty else _default(name, key, default)
             elif isinstance(default, Scalar):
                 scalar_states[key] = default.initial
+            elif isinstance(default, Narrow):
+                states[key], spaces[key] = default.initial, default.space
             elif isinstance(default, str):
                 states[key] = default
             elif default is parameter.empty:
@@ -199,6 +254,8 @@ class Formula:
             uses_t=uses_t,
             intuition=" ".join(doc.partition("\n\n")[0].split()),
             source=" ".join(doc.partition("Source:")[2].partition("\n\n")[0].split()),
+            spaces=MappingProxyType(spaces),
+            most_dimensions=most_dimensions,
         )
 
     @functools.cached_property

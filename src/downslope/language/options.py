@@ -18,6 +18,7 @@ from downslope.language.expression import Expression
 from downslope.language.formula import Formula, Range, usual_range
 from downslope.language.operations import FormulaError, where
 from downslope.language.program import Program, in_order, share
+from downslope.language.spaces import WEIGHT
 from downslope.language.trace import array, number, trace
 
 Number = TypeVar("Number")
@@ -312,7 +313,7 @@ class _Symbols:
         self.hyperparameters = {name: number(name) for name in self.defaults}
         self.clock = {"t": number("t")} if formula.uses_t else {}
         self.states = {
-            **{name: array(name) for name in formula.states},
+            **{name: array(name, formula.spaces.get(name, WEIGHT)) for name in formula.states},
             **{name: number(name) for name in formula.scalar_states},
         }
 
@@ -361,6 +362,8 @@ class _Symbols:
             scalar_outputs={name: e for name, e in roots.items() if name in formula.scalar_states},
             names=names,
             lookahead=lookahead,
+            spaces=formula.spaces,
+            most_dimensions=formula.most_dimensions,
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from downslope.language.expression import Expression
 from downslope.language.formula import Range
 from downslope.language.operations import OVER_TENSORS, POWERS, TENSOR_WORDS, FormulaError
+from downslope.language.spaces import WEIGHT, Space
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Program:
         outputs: The new weights and states, per weight.
         scalar_outputs: The new scalar states.
         names: What the author called an expression, where it has a name.
+        spaces: Where each of the rule's states lives that are not one per weight, but one per row or column.
+        most_dimensions: How many dimensions a tensor may have; None where those with more are matrices as well.
         lookahead: The program whose `x` is the point where the gradient is to be taken; None where that is `x` itself.
     """
 
@@ -78,10 +81,17 @@ class Program:
     scalar_outputs: Mapping[str, Expression] = field(default_factory=dict)
     names: Mapping[Expression, str] = field(default_factory=dict)
     lookahead: Program | None = None
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+    most_dimensions: int | None = None
+
+    @functools.cached_property
+    def narrow(self) -> tuple[str, ...]:
+        """The states that are not one per weight."""
+        return tuple(name for name in self.states if name in self.spaces)
 
     @functools.cached_property
     def arrays(self) -> tuple[str, ...]:
-        """The per-weight inputs, in the order every backend uses: `x`, `dx`, states."""
+        """The inputs that are arrays, in the order every backend uses: `x`, `dx`, states."""
         return ("x", "dx", *self.states)
 
     @functools.cached_property
@@ -120,10 +130,13 @@ class Program:
         return None if start == "x" else float(settings[start] if isinstance(start, str) else start)
 
     def cost(self, dtype: Any = np.float32) -> Cost:
-        """Bytes read and written and operations done, per weight, with arrays of this dtype."""
+        """Bytes read and written and operations done, per weight, with arrays of this dtype.
+
+        What is one for each row or column is not counted: of a large matrix it is next to nothing.
+        """
         size = np.dtype(dtype).itemsize
         read = sum(len(stage.inputs) for stage in self.stages)
-        written = [name for name, e in self.outputs.items() if e.value != name]
+        written = [name for name, e in self.outputs.items() if e.value != name and name not in self.spaces]
         operations: dict[str, int] = {}
         for e in (e for stage in self.stages for e in stage.body):
             operations[e.op] = operations.get(e.op, 0) + 1
@@ -131,14 +144,17 @@ class Program:
 
     @functools.cached_property
     def over_tensors(self) -> tuple[Expression, ...]:
-        """The operations on whole tensors: none in a rule that treats each weight by itself."""
-        return tuple(e for e in self.expressions if e.op in OVER_TENSORS)
+        """What makes this a program over whole tensors: none in a rule that treats each weight by itself.
+
+        It is the operations on whole tensors, and the states that are one for each row or column.
+        """
+        return tuple(e for e in self.expressions if e.op in OVER_TENSORS or _is_narrow(e))
 
     @functools.cached_property
     def of_matrices(self) -> bool:
         """Whether it goes by rows and columns, so that a tensor has to be taken as a matrix."""
         return any(
-            e.op in ("transpose", "product") or (e.op in TENSOR_WORDS and e.value is not None)
+            e.op in ("transpose", "product") or (e.op in TENSOR_WORDS and e.value is not None) or _is_narrow(e)
             for e in self.over_tensors
         )
 
@@ -168,11 +184,17 @@ class Program:
             FormulaError: It is one.
         """
         if self.over_tensors:
-            words = ", ".join(dict.fromkeys(e.op for e in self.over_tensors if e.op != "called"))
+            found = [f"the state {e.value}" if e.op == "input" else e.op for e in self.over_tensors]
+            words = ", ".join(word for word in dict.fromkeys(found) if word != "called")
             raise FormulaError(
                 f"{self.name} goes by whole tensors ({words}), and {target} treats each weight by itself; the "
                 "optimizers compute such a rule array by array"
             )
+
+
+def _is_narrow(e: Expression) -> bool:
+    """Whether it is a state of less than one value a weight."""
+    return e.op == "input" and e.from_arrays and e.space != WEIGHT
 
 
 _ENDING = frozenset(OVER_TENSORS) - {"size", "transpose", "called"}
@@ -185,14 +207,14 @@ class Stage:
     Attributes:
         results: What it gives: what the next stages need, or the new weights and states.
         body: Its operations, each after what it is applied to.
-        inputs: The arrays that it reads.
+        inputs: The arrays of one value a weight that it reads.
     """
 
     def __init__(self, results: Collection[Expression], known: Collection[Expression]):
         self.results = tuple(results)
         made = in_order(results, known)
         self.body = tuple(e for e in made if e.from_arrays and e.op not in ("input", "called"))
-        self.inputs = tuple(str(e.value) for e in made if e.op == "input" and e.from_arrays)
+        self.inputs = tuple(str(e.value) for e in made if e.op == "input" and e.space == WEIGHT)
 
 
 def in_order(roots: Iterable[Expression], known: Collection[Expression] = ()) -> list[Expression]:
@@ -239,7 +261,9 @@ def fingerprint(program: Program) -> str:
     outputs = _numbered({**program.outputs, **program.scalar_outputs}, lines)
     if program.lookahead is not None:
         outputs |= _numbered({"point": program.lookahead.outputs["x"]}, lines)
-    text = json.dumps([lines, outputs, list(program.states.items()), list(program.scalar_states.items())])
+    states = [list(program.states.items()), list(program.scalar_states.items())]
+    spaces = [[name, *program.spaces[name]] for name in program.narrow]
+    text = json.dumps([lines, outputs, *states, *([spaces] if spaces else [])])
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 

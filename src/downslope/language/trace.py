@@ -13,12 +13,12 @@ import numpy as np
 from downslope.language.expression import Expression, made
 from downslope.language.formula import Formula
 from downslope.language.operations import FormulaError
-from downslope.language.spaces import WEIGHT
+from downslope.language.spaces import WEIGHT, Space
 
 
-def array(name: str) -> Expression:
-    """The symbol of a per-weight input."""
-    return Expression("input", value=name, space=WEIGHT)
+def array(name: str, space: Space = WEIGHT) -> Expression:
+    """The symbol of an array: of a value for each weight, or for each row or column."""
+    return Expression("input", value=name, space=space)
 
 
 def number(name: str) -> Expression:
@@ -65,8 +65,10 @@ def trace(formula: Formula, x: Any, dx: Any, states: Mapping[str, Any], settings
             raise FormulaError(f"{name} returns the truth value {e!r} as the new {output}; use where(condition, a, b)")
         if output in formula.scalar_states and e.from_arrays:
             raise FormulaError(f"{name}: the new scalar state {output} depends on arrays: {e!r} is {e.space}")
-        if not e.space.stretches_to(WEIGHT):
-            raise FormulaError(f"{name} returns {e.space} as the new {output}, where one a weight is expected: {e!r}")
+        space = formula.spaces.get(output, WEIGHT)
+        if not e.space.stretches_to(space):
+            hint = "; sum it up with mean, norm, sum or max" if e.space == WEIGHT else ""
+            raise FormulaError(f"{name} returns {e.space} as the new {output}, where {space} is expected: {e!r}{hint}")
         outputs[output] = e
     return Reading(outputs, frame.names())
 

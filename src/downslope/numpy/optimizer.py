@@ -141,12 +141,13 @@ class Optimizer:
         self.state: Mapping[str, Mapping[str, Array]] = MappingProxyType(
             {what: MappingProxyType(by_name) for what, by_name in new.items()}
         )
-        held = [
-            [np.asarray(array), *remembered(self.state, program.states, name)] for name, array in self.params.items()
-        ]
+        alike = [state for state in program.states if state not in program.spaces]
+        held = [[np.asarray(array), *remembered(self.state, alike, name)] for name, array in self.params.items()]
+        narrow = [remembered(self.state, program.narrow, name) for name in self.params]
         self._dtype, self._remembers = dtype, bool(program.scalar_states)
-        self._kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in held]
-        storages = [dtype.name, dtype.name, *(codes.get(state, dtype.name) for state in program.states)]
+        self._held = [[*arrays, *more] for arrays, more in zip(held, narrow, strict=True)]
+        self._kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in self._held]
+        storages = [dtype.name, dtype.name, *(codes.get(state, dtype.name) for state in alike)]
         self._table = SlotTable(
             of_arrays(),
             held,
@@ -155,8 +156,11 @@ class Optimizer:
             scalars=len(program.scalar_states),
             seed=self._seed or 0,
         )
-        over_tensors = bool(program.over_tensors)
-        self._stepper = ArrayStepper(program, self._table) if over_tensors else Stepper(program, "nearest", self._table)
+        self._stepper: ArrayStepper | Stepper
+        if program.over_tensors:
+            self._stepper = ArrayStepper(program, self._table, narrow)
+        else:
+            self._stepper = Stepper(program, "nearest", self._table)
         self._launch = self._stepper.quick_step() or functools.partial(self._stepper.step, workers=self._workers)
         self._names = list(self.params)
         self._restart(0)
@@ -256,7 +260,7 @@ class Optimizer:
 
     def _readable(self, gradients: Sequence[Any]) -> list[Array]:
         """The gradients, copied where a kernel cannot read them; what is held is found anew."""
-        for name, arrays, kinds in zip(self._names, self._table.held, self._kinds, strict=True):
+        for name, arrays, kinds in zip(self._names, self._held, self._kinds, strict=True):
             for array, kind in zip(arrays, kinds, strict=True):
                 check_writable(f"the parameter or a state of {name!r}", array)
                 if (array.shape, array.dtype) != kind:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from downslope.language.program import Program
 from downslope.targets.codes import CODED, SCALES, blocks, encode
+from downslope.targets.shapes import held_shape
 from downslope.training.eight_bits import none_codable
 from downslope.training.groups import Array, Group
 from downslope.training.settings import Settings
@@ -67,7 +69,7 @@ def begun(params: Mapping[str, Array], groups: Sequence[Group], codes: Mapping[s
             start = program.initial(state, numbers)
             for name in group.names:
                 if state not in codes:
-                    found.setdefault(state, {})[name] = _filled(params[name], start)
+                    found.setdefault(state, {})[name] = _begun(program, state, params[name], start)
                     continue
                 assert start is not None
                 code, scale = encode(np.array([start], np.float32), codes[state])
@@ -84,10 +86,12 @@ def remembered(state: Mapping[str, Mapping[str, Array]], states: Iterable[str], 
     return arrays + [state[what + SCALES][name] for what in states if what + SCALES in state]
 
 
-def _filled(like: Array, initial: float | None) -> Array:
-    """A new array like this one, each element the initial value of a state; None for a copy of the weights."""
+def _begun(program: Program, state: str, like: Array, initial: float | None) -> Array:
+    """A new state of these weights, each element its initial value; None for a copy of the weights."""
     from downslope.backends.memory import alongside
 
+    if state in program.spaces:
+        return np.full(held_shape(program, state, like.shape), initial, like.dtype.type)
     array = alongside(like, np.dtype(like.dtype.type))
     array[...] = like if initial is None else initial
     return array

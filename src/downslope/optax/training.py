@@ -12,6 +12,7 @@ import numpy as np
 
 from downslope.optax.points import computation_of, is_masked, is_rule_state, rule_state, weights
 from downslope.optax.transformation import RuleState, Transformation, Tree
+from downslope.targets.shapes import held_shape
 from downslope.training import saving
 from downslope.training.checkpoint import Raw
 from downslope.training.groups import Array
@@ -112,7 +113,7 @@ class TreeTraining:
                              "take one of them out, and save or load it alone")  # fmt: skip
         for what, by_name in self._held.items():
             for name, p in self._held["x"].items():
-                if by_name[name].shape != p.shape:
+                if by_name[name].shape != held_shape(computation.program, what, p.shape):
                     raise ValueError(
                         f"'{what}/{name}' has shape {by_name[name].shape}, its parameter {p.shape}: state is of other "
                         "parameters"

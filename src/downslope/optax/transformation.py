@@ -18,6 +18,7 @@ from downslope.language.program import Program
 from downslope.optax.computation import Computation, Number, Schedule, precision
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars
+from downslope.targets.shapes import held_shape
 from downslope.training.arguments import every_option, keywords, takes
 
 Tree = Any
@@ -189,11 +190,14 @@ def _init(computation: Computation, params: Tree) -> RuleState:
                 "point numbers. Leave it out with optax.masked, or make a pair of real numbers of a complex one"
             )
 
+    program = computation.program
+
     def tree(state: str) -> Tree:
         start, dtype = computation.start(state), computation.dtypes.get(state)
+        if state in program.spaces:
+            return _beside(params, jax.tree.map(lambda p: _narrow(program, state, p, start, dtype), params))
         return jax.tree.map(lambda p: _filled(p, start, dtype), params)
 
-    program = computation.program
     numbers = {name: jnp.asarray(start, precision()) for name, start in program.scalar_states.items()}
     count, scalars = _beside(params, (jnp.zeros([], jnp.int32), numbers))
     return RuleState(count, scalars, {state: tree(state) for state in program.states})
@@ -208,6 +212,12 @@ def _beside(params: Tree, numbers: Tree) -> Tree:
             if len(p.devices()) == 1:
                 return jax.device_put(numbers, *p.devices())
     return numbers
+
+
+def _narrow(program: Program, state: str, p: Any, start: Number | None, dtype: Any) -> jax.Array:
+    """A new state that is one for each row or column of these weights."""
+    assert start is not None
+    return jnp.full(held_shape(program, state, jnp.shape(p)), start, jnp.asarray(p).dtype if dtype is None else dtype)
 
 
 def _filled(p: Any, start: Number | None, dtype: Any) -> jax.Array:
@@ -280,9 +290,11 @@ def _change(
     program: Program, coefficients: Mapping[Expression, Any], x: Any, dx: Any, states: Mapping[str, Any]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """What is to be added to one parameter, and its new states, in the precision of single or better."""
-    shapes = {jnp.shape(value) for value in (dx, *states.values(), *([] if x is None else [x]))}
-    if len(shapes) > 1:
-        raise ValueError(f"a gradient of shape {jnp.shape(dx)} does not fit its weights or states: {sorted(shapes)}")
+    shapes = {name: jnp.shape(value) for name, value in states.items()} | ({} if x is None else {"x": jnp.shape(x)})
+    wrong = [name for name, shape in shapes.items() if shape != held_shape(program, name, jnp.shape(dx))]
+    if wrong:
+        said = ", ".join(f"{'the weights' if name == 'x' else name}: {shapes[name]}" for name in wrong)
+        raise ValueError(f"a gradient of shape {jnp.shape(dx)} does not fit its weights or states: {said}")
     given = {"dx": dx, **states} if x is None else {"x": x, "dx": dx}
     dtype = jnp.result_type(*(jnp.asarray(value).dtype for value in given.values()))
     if not jnp.issubdtype(dtype, jnp.floating):

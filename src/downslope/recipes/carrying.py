@@ -85,14 +85,14 @@ def origins(source: Recipe, target: Recipe) -> dict[str, Origin]:
         while len(found) > before:  # a state may depend on others, so go round until nothing new comes up
             before = len(found)
             for state in target.program.states.keys() - found.keys():
-                for origin in _possible(source):
+                for origin in _possible(source, target, state):
                     if all(e <= NONE for e in _errors(state, origin, target, found, trainings[not origin.constant])):
                         found[state] = origin
                         break
         for state in target.program.states.keys() - found.keys():
             errors = {
                 origin: median(_errors(state, origin, target, found, trainings[not origin.constant]))
-                for origin in _possible(source)
+                for origin in _possible(source, target, state)
             }
             closest = min(errors, key=errors.__getitem__, default=None)
             if closest is not None and errors[closest] < CLOSE:
@@ -100,11 +100,14 @@ def origins(source: Recipe, target: Recipe) -> dict[str, Origin]:
     return {state: found[state] for state in target.program.states if state in found}
 
 
-def _possible(source: Recipe) -> Iterator[Origin]:
+def _possible(source: Recipe, target: Recipe, state: str) -> Iterator[Origin]:
+    """What a state may come from: those that are one per weight, row or column as it is."""
+    spaces, space = source.program.spaces, target.program.spaces.get(state)
     for constant in (False, True):
         for factor in FACTORS if "lr" in source.numbers else ("1", "-1"):
-            for state in source.program.states:
-                yield Origin(state, factor, constant)
+            for other in source.program.states:
+                if spaces.get(other) == space:
+                    yield Origin(other, factor, constant)
 
 
 def _trainings(source: Recipe, changing: bool) -> list[tuple[Training, Numbers, Decimal]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from downslope.dialects import DIALECTS
+from downslope.language.program import Program
 from downslope.recipes.carrying import Origin, origins, scalar_states_after
 from downslope.recipes.counterpart import SWITCH, counterpart, moving
 from downslope.recipes.equivalence import NONE, STEPS, Comparison, Path, compared, share
@@ -20,6 +21,7 @@ from downslope.recipes.strides import has_strides, in_words
 from downslope.recipes.training import Training, gradient
 from downslope.rule import Rule
 from downslope.targets.decimals import forty_digits
+from downslope.targets.shapes import held_shape
 
 
 @dataclass(frozen=True)
@@ -216,19 +218,20 @@ def carried(own: Recipe, recipe: Recipe, states: Mapping[str, Any], t: int, like
     """
     found = origins(own, recipe) if t else {}
     lr = own.numbers.get("lr", 1.0)
-    like = next(iter(states.values()), like)
+    like = next((value for name, value in states.items() if name not in own.program.spaces), like)
     starts = {name: recipe.program.initial(name, recipe.numbers) for name in recipe.program.states}
     return {
-        name: found[name].value(states, lr) if name in found else _filled(like, name, starts[name]) for name in starts
+        name: found[name].value(states, lr) if name in found else _filled(recipe.program, like, name, start)
+        for name, start in starts.items()
     }
 
 
-def _filled(like: Any, name: str, start: float | None) -> Any:
+def _filled(program: Program, like: Any, name: str, start: float | None) -> Any:
     if like is None or start is None:
         raise ValueError(f"the state {name} starts anew, and there is no state of its shape to make it from")
     if isinstance(like, Mapping):
-        return {key: _filled(part, name, start) for key, part in like.items()}
-    return np.full_like(like, start)
+        return {key: _filled(program, part, name, start) for key, part in like.items()}
+    return np.full_like(like, start, shape=held_shape(program, name, np.shape(like)))
 
 
 def carried_scalars(own: Recipe, recipe: Recipe, scalar_states: Mapping[str, float] | None, t: int) -> dict[str, float]:

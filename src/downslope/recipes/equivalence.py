@@ -206,7 +206,7 @@ def _formula(recipe: Recipe) -> Any:
             return e.value
         name = str(e.value)
         if name in program.states or name in program.scalar_states:
-            return ("state", states.setdefault(name, len(states)))
+            return ("state", states.setdefault(name, len(states)), program.spaces.get(name))
         return recipe.numbers[name] if name in recipe.numbers and name != "lr" else name
 
     roots: list[Any] = [read(program.lookahead.outputs["x"])] if program.lookahead else []

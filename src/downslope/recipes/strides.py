@@ -13,7 +13,7 @@ import numpy as np
 from downslope.recipes.recipe import Recipe, literal
 from downslope.rules import muon
 from downslope.targets.arrays import interpret
-from downslope.targets.shapes import Shape
+from downslope.targets.shapes import Shape, held_shape
 
 Layer = tuple[int, int]
 """The inputs and outputs of a layer."""
@@ -73,7 +73,8 @@ def stride(recipe: Recipe, shape: Shape) -> float:
     program = recipe.program
     drawn = np.random.default_rng(0).standard_normal((min(shape), max(shape))).astype(np.float32)
     dx = drawn if drawn.shape == shape else drawn.T  # the same matrix, however it lies
-    states = {name: np.full(shape, program.initial(name, recipe.numbers) or 0.0, np.float32) for name in program.states}
+    starts = {name: program.initial(name, recipe.numbers) or 0.0 for name in program.states}
+    states = {name: np.full(held_shape(program, name, shape), start, np.float32) for name, start in starts.items()}
     arrays = {"x": np.zeros(shape, np.float32), "dx": dx, **states}
     new = interpret(program, arrays, {**recipe.numbers, **program.scalar_states, "t": 1})["x"]
     return float(np.sqrt(np.mean(np.square(new, dtype=np.float64))))

@@ -11,14 +11,17 @@ To a rule that goes by whole tensors they are one, and to one that goes by rows 
 from __future__ import annotations
 
 import functools
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
+from downslope.language.program import Program
 from downslope.recipes.recipe import Recipe
 from downslope.targets.decimals import Numbers, compute
+from downslope.targets.shapes import held_shape
 
 SIZES = tuple(Decimal(10) ** exponent for exponent in (-9, -6, -3, 0, 3))
 KINDS = ("steady", "flipping", "rare", "late")
@@ -53,6 +56,15 @@ def rate(t: int) -> Decimal:
     return Decimal(1 + 7 * t % 13) / 7
 
 
+def _count(program: Program, state: str) -> int:
+    """How many numbers a state has."""
+    return (
+        len(START)
+        if state not in program.spaces
+        else sum(math.prod(held_shape(program, state, shape)) for shape in MATRICES)
+    )
+
+
 @dataclass(frozen=True)
 class Training:
     """A recipe at work, after `t` steps.
@@ -76,7 +88,9 @@ class Training:
         """A recipe before its first step."""
         program = recipe.program
         starts = {name: program.initial(name, recipe.numbers) for name in program.states}
-        states = {name: START if start is None else [Decimal(start)] * len(START) for name, start in starts.items()}
+        states = {
+            name: START if start is None else [Decimal(start)] * _count(program, name) for name, start in starts.items()
+        }
         scalar_states = {name: Decimal(start) for name, start in program.scalar_states.items()}
         return cls(recipe, states=states, scalar_states=scalar_states)
 
@@ -92,7 +106,7 @@ class Training:
         ahead = self.recipe.program.lookahead
         if ahead is None:
             return self.x
-        point: Numbers = compute(ahead, {"x": self.x, **self.states}, self.numbers(factor))["x"]
+        point: Numbers = compute(ahead, {"x": self.x, **self.states}, self.numbers(factor), MATRICES)["x"]
         return point
 
     def step(self, dx: Numbers, factor: Decimal = Decimal(1)) -> Training:
@@ -111,5 +125,5 @@ class Training:
         ahead = recipe.chosen.ahead
         if ahead is None:
             return replace(other, x=self.point())
-        weights = compute(ahead.to_weights, {"x": self.point(), **states}, other.numbers(Decimal(1)))["x"]
+        weights = compute(ahead.to_weights, {"x": self.point(), **states}, other.numbers(Decimal(1)), MATRICES)["x"]
         return replace(other, x=weights)

@@ -17,7 +17,7 @@ from downslope.language.program import Program
 from downslope.language.rewrites import accurate_coefficients
 from downslope.targets.compute import OPERATIONS, compute, compute_over_tensor
 from downslope.targets.evaluate import evaluate, evaluate_in_order
-from downslope.targets.shapes import matrix_shape, settled
+from downslope.targets.shapes import held_shape, matrix_shape, settled
 
 __all__ = ["OPERATIONS", "compute", "interpret", "interpret_body", "interpret_coefficients", "interpret_scalars"]
 
@@ -34,7 +34,8 @@ def interpret(
 
     Args:
         program: What the step computes.
-        arrays: `x`, `dx` and the states, all of one shape and dtype, which is the precision of the body.
+        arrays: `x`, `dx` and the states, all of one shape (but for states that are one for each row or column, see
+            `shapes.held_shape`) and one dtype, which is the precision of the body.
         scalars: The hyperparameters, scalar states, and `t` where the program takes it: numbers, which are worked
             with in double precision, or traced values of a framework, with which everything that depends on them is
             worked out accurately in single precision; see `accurate_coefficients`.
@@ -125,8 +126,10 @@ def _over_tensor(
     as_matrix = matrix_shape(program, shape)
     if 0 in shape:  # of which there is no mean, and nothing to update
         return {name: arrays[name] for name in program.outputs}
+    given = arrays
     if as_matrix != shape:
-        arrays = {name: xp.reshape(array, as_matrix) for name, array in arrays.items()}
+        inner = {name: held_shape(program, name, as_matrix) for name in arrays}
+        arrays = {name: xp.reshape(array, inner[name]) for name, array in arrays.items()}
     x, program = arrays["x"], settled(program, as_matrix)
 
     def leaf(e: Expression) -> Any:
@@ -147,7 +150,7 @@ def _over_tensor(
         value = values[e]
         if e.op == "constant" or not e.from_arrays:
             value = _cast(value, e, x, xp)
-        return xp.reshape(value + xp.zeros_like(arrays[name]), shape)
+        return xp.reshape(value + xp.zeros_like(arrays[name]), tuple(given[name].shape))
 
     with np.errstate(all="ignore"):
         values = evaluate_in_order(program.per_weight, leaf, apply, coefficients)

@@ -13,16 +13,15 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.operations import OVER_TENSORS, TENSOR_WORDS, FormulaError
+from downslope.language.operations import TENSOR_WORDS, FormulaError
 from downslope.language.program import Program
 from downslope.targets.evaluate import evaluate_in_order
-from downslope.targets.shapes import Shape, settled
+from downslope.targets.shapes import Shape, held_shape, settled
 
 Numbers = list[Decimal]
 """One number per weight."""
@@ -45,7 +44,7 @@ def compute(
 
     Args:
         program: What the step computes.
-        arrays: `x`, `dx` and the states.
+        arrays: `x`, `dx` and the states; those that are one for each row or column have one number for each of these.
         scalars: Hyperparameters, scalar states, and `t` where the program takes it.
         shapes: Of which matrices the lists are, one after the other, row by row, if the program goes by rows and
             columns.
@@ -64,53 +63,28 @@ def compute(
         ...     print(new["x"][0])
         0.7
     """
-    if program.of_matrices:
-        return _of_matrices(program, arrays, scalars, shapes)
-    count = len(arrays["x"])
-
-    def leaf(e: Expression) -> Any:
-        if e.op == "constant":
-            return Decimal(e.number)
-        return arrays[str(e.value)] if e.from_arrays else scalars[str(e.value)]
-
-    def apply(e: Expression, args: list[Any]) -> Any:
-        if e.op == "called":
-            return args[0]
-        if e.op in OVER_TENSORS:
-            return _summed(e.op, args[0] if isinstance(args[0], list) else [args[0]] * count)
-        function = OPERATIONS[e.op]
-        if not e.from_arrays:
-            return function(*args)
-        return list(map(function, *[arg if isinstance(arg, list) else repeat(arg, count) for arg in args]))
-
-    values = evaluate_in_order(program.expressions, leaf, apply)
-    roots = {**program.outputs, **program.scalar_outputs}
-    return {
-        name: values[e] if isinstance(values[e], list) or name in program.scalar_outputs else [values[e]] * count
-        for name, e in roots.items()
-    }
-
-
-def _of_matrices(
-    program: Program, arrays: Mapping[str, Numbers], scalars: Mapping[str, Decimal], shapes: Sequence[Shape]
-) -> dict[str, Any]:
-    """The same for a program that goes by rows and columns, matrix by matrix."""
-    if not shapes:
+    if program.of_matrices and not shapes:
         raise FormulaError(f"{program.name} goes by rows and columns; say of which matrices the lists are")
     found: dict[str, Any] = {name: [] for name in program.outputs}
-    begin = 0
-    for shape in shapes:
-        part = slice(begin, begin := begin + math.prod(shape))
-        matrices = {name: np.array(values[part], object).reshape(shape) for name, values in arrays.items()}
-        new = _of_matrix(settled(program, shape), matrices, scalars)
+    begin = dict.fromkeys(arrays, 0)
+    for shape in shapes if program.of_matrices else [(1, len(arrays["x"]))]:
+        matrices = {}
+        for name, values in arrays.items():
+            own = held_shape(program, name, shape)
+            part = slice(begin[name], begin[name] + math.prod(own))
+            matrices[name], begin[name] = np.array(values[part], object).reshape(own), part.stop
+        new = _of_matrix(settled(program, shape) if program.over_tensors else program, matrices, scalars)
         for name in program.outputs:
-            found[name] += np.broadcast_to(new[name], shape).ravel().tolist()
+            found[name] += np.broadcast_to(new[name], matrices[name].shape).ravel().tolist()
         found |= {name: new[name] for name in program.scalar_outputs}
     return found
 
 
 def _of_matrix(program: Program, matrices: Mapping[str, Any], scalars: Mapping[str, Decimal]) -> dict[str, Any]:
-    """The same for one matrix: what is one for each row is a column, what is one for the tensor is a number."""
+    """The same for one matrix: what is one for each row is a column, what is one for the tensor is a number.
+
+    What goes by no rows and columns is a matrix of one row.
+    """
 
     def leaf(e: Expression) -> Any:
         if e.op == "constant":
@@ -124,10 +98,12 @@ def _of_matrix(program: Program, matrices: Mapping[str, Any], scalars: Mapping[s
             return args[0] @ args[1]
         if e.op == "transpose":
             return args[0].T
+        if not e.from_arrays:
+            return OPERATIONS[e.op](*args)
         if e.op not in TENSOR_WORDS:
             return np.frompyfunc(OPERATIONS[e.op], len(args), 1)(*args)
         if e.value is None:
-            return _summed(e.op, args[0].ravel().tolist())
+            return _summed(e.op, np.ravel(args[0]).tolist())
         lines = args[0].T if float(e.value) == 0 else args[0]
         sums = np.array([[_summed(e.op, line.tolist())] for line in lines], object)
         return sums.T if float(e.value) == 0 else sums

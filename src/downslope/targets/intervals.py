@@ -142,7 +142,7 @@ def enclose(
     with np.errstate(all="ignore"):
         values = evaluate(program.outputs.values(), leaf, apply, known=scalar)
     outputs = {name: values[e] for name, e in program.outputs.items()}
-    return {name: Interval(*np.broadcast_arrays(i.low, i.high, arrays["x"])[:2]) for name, i in outputs.items()}
+    return {name: Interval(*np.broadcast_arrays(i.low, i.high, arrays[name])[:2]) for name, i in outputs.items()}
 
 
 def enclose_scalars(program: Program, scalars: Mapping[str, float]) -> dict[Expression, Interval]:

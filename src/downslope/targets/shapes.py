@@ -25,9 +25,14 @@ def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
     """As what a tensor is taken: as it is or, by rules that go by rows and columns, as a matrix.
 
     Raises:
-        ShapeError: The rule multiplies matrices, and this is none.
+        ShapeError: The rule multiplies matrices, and this is none, or it has more dimensions than the rule knows.
     """
     shape = tuple(shape)
+    if program.most_dimensions is not None and len(shape) > program.most_dimensions:
+        raise ShapeError(
+            f"{program.name} is for tensors of at most {program.most_dimensions} dimensions, and one has shape "
+            f"{shape}; give it to a second optimizer, with a rule that takes it, or reshape it"
+        )
     if not program.of_matrices:
         return shape
     if len(shape) < 2 and any(e.op == "product" for e in program.over_tensors):
@@ -37,6 +42,31 @@ def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
             "treats each weight by itself, such as downslope.adamw"
         )
     return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
+
+
+def held_shape(program: Program, state: str, shape: Sequence[int]) -> Shape:
+    """The shape in which a state is kept: as many dimensions as the weights, of which those have 1 that it is not for.
+
+    Args:
+        program: The one whose state it is; or `x`, or `dx`.
+        state: Its name.
+        shape: The shape of the weights.
+
+    Example:
+        >>> from downslope import mean, rows, rule
+        >>> from downslope.language.options import compose
+        >>> @rule
+        ... def by_rows(x, dx, r=rows(0), *, lr=0.1):
+        ...     return x - lr * r * dx, mean(abs(dx), axis=1)
+        >>> [held_shape(compose(by_rows), "r", shape) for shape in ((4, 2, 3, 3), (4, 2), (2,), ())]
+        [(4, 1, 1, 1), (4, 1), (1,), ()]
+    """
+    shape = tuple(shape)
+    if state not in program.spaces:
+        return shape
+    space, ends = program.spaces[state], len(shape) > 1
+    first = shape[:ends] if space.first else (1,) * ends
+    return (*first, *(shape[ends:] if space.second else (1,) * len(shape[ends:])))
 
 
 @functools.lru_cache(maxsize=512)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from downslope.language.program import Program
+from downslope.targets.shapes import held_shape
 
 Tensor = torch.Tensor
 
@@ -69,14 +70,24 @@ class Pieces:
         long = shape[self.axis] if len(shape) > self.axis else 0
         return (long // self.sizes,) * self.sizes
 
+    def held_shape(self, program: Program, state: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape in which a state is kept: along the axis of the pieces, each has its own behind that before it."""
+        whole = list(held_shape(program, state, shape))
+        if self != WHOLE and whole[self.axis] != shape[self.axis]:
+            whole[self.axis] = len(self._sizes(shape))
+        return tuple(whole)
+
     def over(self, tensors: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
-        """Tensors of one shape, piece by piece, each sharing their memory."""
+        """Weights, gradient and states, piece by piece, each sharing their memory."""
         if self == WHOLE:
             yield tensors
             return
-        start = 0
-        for size in self._sizes(tuple(tensors["x"].shape)):
-            yield {name: tensor.narrow(self.axis, start, size) for name, tensor in tensors.items()}
+        start, long = 0, tensors["x"].shape[self.axis]
+        for k, size in enumerate(self._sizes(tuple(tensors["x"].shape))):
+            yield {
+                name: tensor.narrow(self.axis, *((start, size) if tensor.shape[self.axis] == long else (k, 1)))
+                for name, tensor in tensors.items()
+            }
             start += size
 
 

@@ -131,18 +131,23 @@ def complete_state(
             continue
         if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
             raise TypeError(f"the state {name} is {value!r:.60}; expected a floating-point tensor")
-        if value.shape != p.shape:
+        shape = _shape(p, name, settings)
+        if value.shape != shape:
+            wanted = "" if shape == p.shape else f" and needs {tuple(shape)}"
             raise ValueError(
-                f"the state {name} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}; "
+                f"the state {name} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}{wanted}; "
                 "load the state of a model of the same shape, or delete this parameter's entry of optimizer.state"
             )
         if has_addresses(value.device) and value.layout is torch.strided and not is_backed(local(value)):
             raise ValueError(f"the memory of the state {name}, of shape {tuple(value.shape)}, has been released")
         fits = value.dtype in readable_dtypes(p) and value.device == p.device and value.layout is torch.strided
         fits = fits and not value.is_conj() and not value.is_neg()
-        if not fits or (not is_distributed(p) and not same_order(value, p)) or not is_dense(local(value)):
+        narrow = shape != p.shape
+        ordered = narrow or is_distributed(p) or same_order(value, p)
+        if not fits or not ordered or not is_dense(local(value)):
             dtype = value.dtype if value.dtype in readable_dtypes(p) else p.dtype
-            new[name] = torch.empty_like(p.detach(), dtype=dtype).copy_(value.detach())
+            like = p.new_empty(shape, dtype=dtype) if narrow else torch.empty_like(p.detach(), dtype=dtype)
+            new[name] = like.copy_(value.detach())
     return new, names
 
 
@@ -178,7 +183,7 @@ def kept(p: Tensor, settings: GroupSettings, storage: Storage) -> dict[str, tupl
         if name in codes:
             found[name + CODED] = getattr(torch, codes[name]), shape
         else:
-            found[name] = state_dtype(p, name, storage), shape
+            found[name] = state_dtype(p, name, storage), tuple(_shape(p, name, settings))
     if storage.rounding == "compensated":
         found[COMPENSATION] = p.dtype, shape
     return found | {name + SCALES: (torch.float32, (blocks(p.numel()),)) for name in codes}
@@ -198,9 +203,17 @@ def state_dtype(p: Tensor, name: str, storage: Storage) -> torch.dtype:
     return wanted
 
 
+def _shape(p: Tensor, name: str, settings: GroupSettings) -> torch.Size:
+    """The shape of a state: that of its parameter or, if it is one for each row or column, of these."""
+    return torch.Size(settings.pieces.held_shape(settings.program, name, tuple(p.shape)))
+
+
 def _begun(p: Tensor, name: str, settings: GroupSettings, storage: Storage) -> Tensor:
     """A state at its initial value."""
     start = 0.0 if name == COMPENSATION else settings.program.initial(name, settings.numbers)
+    if name in settings.program.spaces:
+        assert start is not None
+        return p.new_full(_shape(p, name, settings), start, dtype=state_dtype(p, name, storage))
     new = torch.empty_like(p.detach(), dtype=state_dtype(p, name, storage), memory_format=torch.preserve_format)
     if start is None:
         return new.copy_(p.detach())

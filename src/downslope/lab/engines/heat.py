@@ -29,6 +29,7 @@ from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.model import Weights, mean_loss
 from downslope.targets.arrays import interpret
+from downslope.targets.shapes import held_shape
 
 
 class Lanes(NamedTuple):
@@ -194,7 +195,10 @@ class Trainer:
         settings = {**self.scalars, **dict(entry.setting), "lr": entry.lr}  # from which a state may start too
         starts = {name: self.program.initial(name, settings) for name in self.program.states}
         states = {
-            name: tuple(w.copy() if start is None else np.full_like(w, start) for w in weights)
+            name: tuple(
+                w.copy() if start is None else np.full(held_shape(self.program, name, w.shape), start, w.dtype)
+                for w in weights
+            )
             for name, start in starts.items()
         }
         scalars = {name: np.float32(start) for name, start in self.program.scalar_states.items()}

@@ -1,0 +1,189 @@
+"""States that are one for each row or column: what they may hold, how they are kept everywhere, and files of others."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+import downslope
+import downslope.optax
+import downslope.torch
+from downslope import FormulaError, Optimizer, check_rule, columns, equivalent, max, mean, norm, rows, rule, sqrt
+from downslope.language.options import compose
+from downslope.language.program import fingerprint
+from downslope.targets.javascript import moving
+from downslope.training.checkpoint import CheckpointError
+
+
+@rule
+def both(x, dx, r=rows(0.5), c=columns(0), v=0, *, lr=0.1, beta=0.9):
+    """Each row by what it has felt, each column by the largest that it has."""
+    r = beta * r + (1 - beta) * mean(dx**2, axis=1)
+    c = max(abs(dx), axis=0) + beta * c
+    v = beta * v + dx / sqrt(r)
+    return x - lr * v / (1 + c), r, c, v
+
+
+SHAPES = {"wide": (2, 5), "tall": (4, 3), "kernel": (3, 2, 2, 2), "bias": (4,), "scale": ()}
+STEPS = 4
+
+
+def reference(x, dx, past):
+    """The same written down anew, on the matrix that a tensor is."""
+    rows = x.shape[0] if x.ndim > 1 else 1
+    g = dx.reshape(rows, -1)
+    past["r"] = 0.9 * past.get("r", 0.5) + 0.1 * (g * g).mean(1)[:, None]
+    past["c"] = 0.9 * past.get("c", 0.0) + np.abs(g).max(0)
+    past["v"] = 0.9 * past.get("v", 0.0) + g / np.sqrt(past["r"])
+    return x - (0.1 * past["v"] / (1 + past["c"])).reshape(x.shape)
+
+
+def gradients(t, dtype=float):
+    return {
+        name: np.asarray(np.cos(t + np.arange(np.prod(s, dtype=int))).reshape(s), dtype) for name, s in SHAPES.items()
+    }
+
+
+def walked():
+    weights, past = {name: np.ones(shape) for name, shape in SHAPES.items()}, {name: {} for name in SHAPES}
+    for t in range(STEPS):
+        weights = {name: reference(x, gradients(t)[name], past[name]) for name, x in weights.items()}
+    return weights
+
+
+def test_all_front_ends_keep_them_in_their_own_shape_and_go_the_same_way():
+    keras = pytest.importorskip("keras")
+    import downslope.keras
+
+    arrays = {name: np.ones(shape) for name, shape in SHAPES.items()}
+    optimizer = Optimizer(arrays, both)
+    tensors = {name: torch.ones(shape, dtype=torch.float64, requires_grad=True) for name, shape in SHAPES.items()}
+    trained = downslope.torch.Optimizer(tensors.items(), both)
+    transformation, params = downslope.optax.optimizer(both), {n: jnp.ones(s) for n, s in SHAPES.items()}
+    state = transformation.init(params)
+    variables = {name: keras.Variable(np.ones(shape, "float32")) for name, shape in SHAPES.items()}
+    in_keras = downslope.keras.Optimizer(both)
+    in_keras.build(list(variables.values()))
+    for t in range(STEPS):
+        optimizer.step(gradients(t))
+        for name, p in tensors.items():
+            p.grad = torch.tensor(gradients(t)[name])
+        trained.step()
+        updates, state = transformation.update(gradients(t, "float32"), state, params)
+        params = optax.apply_updates(params, updates)
+        in_keras.apply([keras.ops.convert_to_tensor(dx) for dx in gradients(t, "float32").values()])
+    for name, wanted in walked().items():
+        np.testing.assert_allclose(arrays[name], wanted, rtol=1e-13)
+        np.testing.assert_allclose(tensors[name].detach().numpy(), wanted, rtol=1e-13)
+        np.testing.assert_allclose(params[name], wanted, rtol=3e-6, atol=1e-6)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variables[name]), wanted, rtol=3e-6, atol=1e-6)
+    kept = {"r": (3, 1, 1, 1), "c": (1, 2, 2, 2), "v": (3, 2, 2, 2)}
+    assert {what: by_name["kernel"].shape for what, by_name in optimizer.state.items()} == kept
+    assert {what: tuple(trained.state[tensors["kernel"]][what].shape) for what in kept} == kept
+    assert {what: state.states[what]["kernel"].shape for what in kept} == kept
+    assert [optimizer.state[what]["bias"].shape for what in kept] == [(1,), (4,), (4,)]
+
+
+def test_it_is_certified_and_costs_what_is_one_a_weight():
+    assert check_rule(both).passed
+    assert (both.cost().read, both.cost().written) == (4 + 8 + 4, 8)  # the gradient is read twice
+    assert r"\frac{dx_{t}}{\sqrt{r_{t}}}" in both.latex()
+    with pytest.raises(FormulaError, match=r"both goes by whole tensors \(.*the state r"):
+        moving(compose(both))
+
+
+def test_where_a_state_lives_is_part_of_what_a_formula_is():
+    @rule
+    def by_rows(x, dx, r=rows(0), *, lr=0.1):
+        r = r + norm(dx)
+        return x - lr * dx / r, r
+
+    @rule
+    def by_columns(x, dx, r=columns(0), *, lr=0.1):
+        r = r + norm(dx)
+        return x - lr * dx / r, r
+
+    assert fingerprint(compose(by_rows)) != fingerprint(compose(by_columns))
+    assert equivalent(by_rows, by_columns, steps=5)
+    assert equivalent(both, both)
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        (lambda dx: dx**2, "one a weight as the new r, where one for each row is expected: square"),
+        (lambda dx: mean(dx, axis=0), "one for each column as the new r, where one for each row is expected"),
+    ],
+)
+def test_a_state_of_rows_takes_nothing_else(new, words):
+    @rule
+    def wrong(x, dx, r=rows(0), *, lr=0.1):
+        return x - lr * r, new(dx)
+
+    with pytest.raises(FormulaError, match=words):
+        compose(wrong)
+
+
+def test_a_saved_training_goes_on_in_another_framework_and_another_shape_is_named(tmp_path):
+    model = torch.nn.Linear(3, 2).double()
+    names = dict(model.named_parameters())
+    here = {name: p.detach().numpy().copy() for name, p in names.items()}
+    first = downslope.torch.Optimizer(model.parameters(), both)
+    for p in names.values():
+        p.grad = torch.ones_like(p)
+    first.step()
+    first.save(tmp_path / "both", model)
+    second = Optimizer(here, both)
+    second.load(tmp_path / "both")
+    for name, p in names.items():
+        for what in ("r", "c", "v"):
+            np.testing.assert_array_equal(second.state[what][name], first.state[p][what])
+
+    @rule
+    def other(x, dx, r=columns(0.5), *, lr=0.1):
+        return x - lr * r * dx, r
+
+    Optimizer({"W": np.ones((2, 3))}, other).save(tmp_path / "columns")
+
+    @rule
+    def other(x, dx, r=rows(0.5), *, lr=0.1):
+        return x - lr * r * dx, r
+
+    with pytest.raises(CheckpointError, match="formula"):
+        Optimizer({"W": np.ones((2, 3))}, other).load(tmp_path / "columns")
+    saved = first.state_dict()
+    saved["state"][0]["r"] = torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"the state r has shape \(2, 3\), its parameter \(2, 3\) and needs \(2, 1\)"):
+        first.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_each_piece_of_a_parameter_has_its_own(axis):
+    """As if they were parameters of their own."""
+    whole = torch.arange(24.0, dtype=torch.float64).reshape(4, 6).requires_grad_()
+    sizes = [1, 3] if axis == 0 else [2, 4]
+    parts = [part.detach().clone().requires_grad_() for part in whole.split(sizes, axis)]
+    together = downslope.torch.Optimizer([{"params": [whole], "pieces": sizes, "axis": axis}], both)
+    apart = downslope.torch.Optimizer(parts, both)
+    for t in range(3):
+        whole.grad = torch.cos(t + whole.detach())
+        for part in parts:
+            part.grad = torch.cos(t + part.detach())
+        together.step()
+        apart.step()
+    torch.testing.assert_close(whole.detach(), torch.cat([part.detach() for part in parts], axis), rtol=0, atol=0)
+
+
+def test_a_rule_says_how_many_dimensions_it_knows():
+    @rule(most_dimensions=2)
+    def flat(x, dx, r=rows(0), *, lr=0.1):
+        r = r + mean(dx, axis=1)
+        return x - lr * r, r
+
+    Optimizer({"W": np.ones((2, 3)), "b": np.ones(3)}, flat)
+    words = r"flat is for tensors of at most 2 dimensions, and one has shape \(3, 2, 2\)"
+    with pytest.raises(ValueError, match=words):
+        Optimizer({"kernel": np.ones((3, 2, 2))}, flat)
+    with pytest.raises(ValueError, match=f"the parameter kernel: {words}"):
+        downslope.torch.Optimizer([("kernel", torch.ones(3, 2, 2, requires_grad=True))], flat)
