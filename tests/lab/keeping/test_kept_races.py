@@ -236,6 +236,28 @@ def test_a_folder_that_is_deleted_midway_ends_no_race_and_is_told(tmp_path, whol
     assert any("could not be written" in caution for caution in result.cautions)
 
 
+def test_what_a_full_disk_does_not_take_is_told_and_trained_again(tmp_path, whole):
+    resource = pytest.importorskip("resource")  # Windows has no such limit
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def watch(event):
+        if isinstance(event, Progress):  # from the first run on no file takes a byte
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+
+    try:
+        result, _ = raced(tmp_path / "race", watch=watch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert result.verdict == whole[0].verdict
+    (caution,) = (one for one in result.cautions if "could not be written" in one)
+    assert caution.startswith(f"{whole[1] - 2} finished runs")  # two more are made to know the training
+    assert "File too large" in caution
+    assert not list((tmp_path / "race" / "runs").iterdir())
+    again, trained = raced(tmp_path / "race")
+    assert told(again) == told(whole[0])
+    assert trained >= whole[1] - 2
+
+
 def test_what_does_not_go_with_a_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"shared by several processes.*leave one of them out"):
         raced(Folder(tmp_path / "race", join=True), budget="1min")

@@ -1,6 +1,7 @@
 """Races whose runs other processes train: the same runs, whatever happens to the processes."""
 
 import dataclasses
+import functools
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,10 @@ import downslope
 from downslope.lab import race
 from downslope.lab.engines.protocol import Entry
 from downslope.lab.engines.schedule import SCHEDULES, Schedule
+from downslope.lab.keeping.told import kept_runs
 from downslope.lab.races.plan import Plan
 from downslope.lab.subjects.training import OnTraining
+from downslope.lab.workers.cluster import executor_at
 from downslope.lab.workers.order import Order, machine, packed, work
 from downslope.lab.workers.spread import WorkersError
 
@@ -153,6 +156,26 @@ def test_a_worker_of_dask_may_die():
                 workers=executor,
             )
     assert told(result) == told(race(training(), RULES, **SMALL))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away_loses_no_run_and_when_one_is_back_the_race_goes_on(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    begin = functools.partial(
+        distributed.LocalCluster, n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    )
+
+    def raced(cluster, watch=None):
+        with executor_at(cluster.scheduler_address) as executor:
+            executor._client._timeout = 0.2  # so many seconds, not ANSWERS, it is looked for again
+            kept = {"folder": tmp_path / "race", "version": "1"}
+            return race(training(), RULES, **SMALL, **kept, workers=executor, watch=watch)
+
+    with begin() as first, pytest.raises(WorkersError, match=r"scheduler|nothing can be sent"):
+        raced(first, watch=lambda event: first.close() if getattr(event, "finished", ()) else None)
+    assert kept_runs(tmp_path / "race")
+    with begin() as second:
+        assert told(raced(second)) == told(race(training(), RULES, **SMALL))
 
 
 @pytest.mark.slow

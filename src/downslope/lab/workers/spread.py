@@ -152,7 +152,7 @@ class SpreadEngine:
                     return self._pool.submit(work, self._content, task.entries)
             except BrokenProcessPool:
                 self._renew()
-            except RuntimeError as error:
+            except Exception as error:  # an executor may raise anything
                 raise WorkersError(f"workers: nothing can be sent to {self._pool!r} ({error})") from None
         raise WorkersError("workers: processes end as soon as they begin; run one to see why")
 
