@@ -31,7 +31,7 @@ BELOW = {
     "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "dialects", "recipes"} | {"version"},
     "lab.keeping": {"lab.engines", "lab.races", "lab.keeping", "language", "backends", "files", "version"},
     "lab.subjects": {"lab.problems", "lab.engines", "lab.races", "lab.keeping", "lab.subjects"},
-    "lab.workers": {"lab.engines", "lab.races", "lab.keeping", "lab.subjects", "lab.workers", "extras"},
+    "lab.workers": {"backends", "lab.engines", "lab.races", "lab.keeping", "lab.subjects", "lab.workers", "extras"},
     "lab.report": {"lab.problems", "lab.engines", "lab.races", "lab.report", "dialects", "recipes", "pages", "files"}
     | {"version"},
     "lab.exports": {"lab.engines", "lab.races", "lab.exports", "extras"},

@@ -20,7 +20,6 @@ from downslope.lab.engines.own_engine import Train
 from downslope.lab.engines.protocol import Engine, Progress
 from downslope.lab.engines.schedule import Factor, Schedule
 from downslope.lab.keeping.folder import Folder
-from downslope.lab.keeping.identity import threads_of_frameworks
 from downslope.lab.keeping.kept import KeptEngine
 from downslope.lab.keeping.spending import decisions_kept
 from downslope.lab.now import entrant_now
@@ -39,6 +38,7 @@ from downslope.lab.subjects.course import Course
 from downslope.lab.watching import Watch, watched
 from downslope.lab.workers.order import Order, machine
 from downslope.lab.workers.spread import SpreadEngine
+from downslope.lab.workers.threads import Threads
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
 
@@ -273,7 +273,7 @@ def race(
     with contextlib.ExitStack() as around:
         spread: SpreadEngine | None = None
         if workers is not None:
-            order = Order(subject, plan, decided, machine(), threads_of_frameworks(), tuple(sys.path))
+            order = Order(subject, plan, decided, machine(), Threads.here(), tuple(sys.path))
             engine = spread = around.enter_context(contextlib.closing(SpreadEngine(engine, order, workers)))
         trains = engine
         if folder is not None:

@@ -4,7 +4,10 @@ import dataclasses
 import functools
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from downslope.lab.subjects.training import OnTraining
 from downslope.lab.workers.cluster import executor_at
 from downslope.lab.workers.order import Order, machine, packed, work
 from downslope.lab.workers.spread import WorkersError
+from downslope.lab.workers.threads import Threads
 
 RULES = [downslope.sgd, downslope.adam]
 SMALL = {"learning_rates": [0.01, 0.1], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 3}
@@ -87,10 +91,10 @@ def test_heats_of_workers_have_the_bits_of_this_process():
     )
 
 
-def order(train, **changed):
+def order(train, threads=None, **changed):
     plan = Plan.of({"sgd": downslope.sgd}, hyperparameters={}, **SMALL, defaults=True)
     subject = OnTraining(train, None, None, True, Schedule.of("constant"))
-    return Order(subject, plan, {}, {**machine(), **changed}, 1, ())
+    return Order(subject, plan, {}, {**machine(), **changed}, threads or Threads.here(), ())
 
 
 def test_what_a_worker_says_is_words_whatever_was_raised():
@@ -108,6 +112,30 @@ def test_what_a_worker_says_is_words_whatever_was_raised():
     assert "this worker has numpy" in other.error
     assert "not 1.0: its last digits may be others" in other.error
     assert "rule 'adam' is not among" in work(packed(order(training())), [Entry("adam", 0.1, 0)]).error
+
+
+THREADS = """
+import sys
+from threadpoolctl import threadpool_info
+import torch
+sys.path.insert(0, {here!r})
+import test_workers as tests
+def counted(run):
+    run.optimizer(tests.np.zeros(3))
+    found = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+    run.report(0, max(found))
+    run.report(1, torch.get_num_threads())
+many = tests.Threads(torch=3, pools={{"blas": 2, "openmp": 3}}, xla=5)
+(run,) = tests.work(tests.packed(tests.order(counted, many)), [tests.Entry("sgd", 0.1, 0)]).runs
+print(run.cause or (run.valid_loss, tests.Threads.here().xla))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_computes_in_as_many_threads_as_it_is_told():
+    code = THREADS.format(here=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900)
+    assert done.stdout == "((2.0, 3.0), 5)\n", done.stderr
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -17,6 +17,7 @@ from downslope.lab.keeping.identity import FRAMEWORKS, Identity
 from downslope.lab.races.plan import Plan
 from downslope.lab.races.plane import Trails
 from downslope.lab.subjects.course import Subject
+from downslope.lab.workers.threads import Threads
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Order:
         plan: The plan of the race.
         decided: What was found out by measuring, and is not to be found out again.
         machine: Processor and versions that runs are decided by; the worker's are to be the same.
-        threads: In how many threads PyTorch computes.
+        threads: In how many threads a run is computed.
         path: Where modules are looked for.
     """
 
@@ -36,7 +37,7 @@ class Order:
     plan: Plan
     decided: Mapping[str, Any]
     machine: Mapping[str, Any]
-    threads: int
+    threads: Threads
     path: tuple[str, ...]
 
 
@@ -115,8 +116,7 @@ def _ready(name: str, content: bytes) -> tuple[Engine, Trails | None]:
 
         order: Order = cloudpickle.loads(content)
         sys.path += [folder for folder in order.path if folder not in sys.path]
-        if torch := sys.modules.get("torch"):
-            torch.set_num_threads(order.threads)
+        order.threads.set()
         _refuse_others(order.machine)
         course = order.subject.course(order.plan, time.perf_counter, order.plan.seeds)
         course.decide(order.decided)
