@@ -115,7 +115,7 @@ def test_what_a_worker_says_is_words_whatever_was_raised():
 
 
 THREADS = """
-import sys
+import concurrent.futures, multiprocessing, sys
 from threadpoolctl import threadpool_info
 import torch
 sys.path.insert(0, {here!r})
@@ -128,14 +128,21 @@ def counted(run):
 many = tests.Threads(torch=3, pools={{"blas": 2, "openmp": 3}}, xla=5)
 (run,) = tests.work(tests.packed(tests.order(counted, many)), [tests.Entry("sgd", 0.1, 0)]).runs
 print(run.cause or (run.valid_loss, tests.Threads.here().xla))
+try:
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as forked:
+        tests.race(tests.training(), tests.RULES, **tests.SMALL, workers=forked)
+except (ValueError, tests.WorkersError) as error:  # Windows cannot fork
+    print(error)
 """
 
 
 @pytest.mark.slow
-def test_a_worker_computes_in_as_many_threads_as_it_is_told():
+def test_a_worker_computes_in_as_many_threads_as_it_is_told_and_is_never_forked():
     code = THREADS.format(here=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900)
-    assert done.stdout == "((2.0, 3.0), 5)\n", done.stderr
+    threads, forked = done.stdout.splitlines()
+    assert threads == "((2.0, 3.0), 5)", done.stderr
+    assert "workers: its processes are forked" in forked or "cannot find context" in forked
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

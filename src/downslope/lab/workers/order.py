@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import sys
 import threading
 import time
@@ -83,6 +84,11 @@ def work(content: bytes, entries: Sequence[Entry]) -> Answer:
         content: What `packed` made of an order.
         entries: The runs.
     """
+    if os.getpid() != _BEGUN:
+        return Answer(
+            error="its processes are forked, and JAX, PyTorch and others hang in such a one; give an executor whose "
+            "processes begin anew, as with mp_context=multiprocessing.get_context('spawn')"
+        )
     try:
         with _ONE_AT_A_TIME:
             return _trained(content, entries)
@@ -105,6 +111,7 @@ def _trained(content: bytes, entries: Sequence[Entry]) -> Answer:
     return Answer(tuple(runs), tuple(snapshots), time.perf_counter() - begun)
 
 
+_BEGUN = os.getpid()  # the process that loaded this: one that is forked from it is another
 _ONE_AT_A_TIME = threading.Lock()  # a worker of Dask has several threads
 _KEPT: dict[str, tuple[Engine, Trails | None]] = {}  # the last order's
 
