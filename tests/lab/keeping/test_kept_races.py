@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -26,7 +29,7 @@ from downslope.lab.keeping.claims import STALE, Claims
 from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import Identity
 from downslope.lab.keeping.kept import KeptEngine
-from downslope.lab.keeping.rows import read_runs
+from downslope.lab.keeping.rows import read_all, read_runs
 from downslope.lab.keeping.sealed import FolderError
 from downslope.lab.keeping.told import kept_runs, read_race
 from downslope.lab.races.plane import Trails
@@ -350,12 +353,43 @@ def test_a_file_that_was_changed_is_refused_in_a_sentence_and_never_read_wrongly
         file.write_bytes(before)
 
 
+CURVES = ["train_loss", "valid_loss", "valid_accuracy", "steps"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_rows_that_claim_what_is_not_so_are_refused_under_any_name(kept, tmp_path_factory, data):
+    table = pl.concat([pl.read_parquet(file) for file in sorted((kept / "runs").iterdir())])
+    rows = table.to_dicts()
+    place = data.draw(st.integers(0, len(rows) - 1))
+    row, other = rows[place], rows[place - 1]
+    kind = data.draw(st.sampled_from(["key", "run", "curve", "seconds"]))
+    if kind == "key":  # a run under the name of another
+        row["key"] = other["key"]
+    elif kind == "run":
+        about = json.loads(row["run"])
+        name = data.draw(st.sampled_from(["lr", "seed", "phase", "setting", "rule"]))
+        new = {"lr": 2 * about["lr"], "seed": about["seed"] + 1, "setting": [["mu", 0.5]], "rule": "other"}
+        new["phase"] = "verdict" if about["phase"] == "tuning" else "tuning"
+        row["run"] = json.dumps({**about, name: new[name]})
+    elif kind == "curve":  # of those that have entries
+        name = data.draw(st.sampled_from([one for one in CURVES if row[one]]))
+        row[name] = row[name][: data.draw(st.integers(0, len(row[name]) - 1))]
+    else:
+        row["seconds"] = data.draw(st.sampled_from([-1.0, math.inf, math.nan]))
+    content = io.BytesIO()
+    pl.DataFrame(rows, schema=table.schema).write_parquet(content)
+    path = tmp_path_factory.mktemp("claims") / f"{hashlib.sha256(content.getvalue()).hexdigest()}.parquet"
+    path.write_bytes(content.getvalue())
+    for read in (read_runs, lambda path: read_all([path])):
+        with pytest.raises(FolderError, match="holds no runs that this version can read"):
+            read(path)
+
+
 def test_a_table_of_somebody_else_among_the_runs_is_refused(kept, tmp_path):
     shutil.copytree(kept, tmp_path / "race")
     foreign = tmp_path / "foreign.parquet"
     pl.DataFrame({"run": [1]}).write_parquet(foreign)
-    import hashlib
-
     name = f"{hashlib.sha256(foreign.read_bytes()).hexdigest()}.parquet"
     shutil.move(foreign, tmp_path / "race" / "runs" / name)
     with pytest.raises(FolderError, match="its columns are run"):
@@ -376,10 +410,9 @@ tests.raced({folder!r}, watch=watch)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("moment", [1, 9])  # bench/killed_races.py has any
-def test_a_race_whose_process_is_killed_goes_on(tmp_path, whole, moment):
+def test_a_race_whose_process_is_killed_goes_on(tmp_path, whole):  # bench/killed_races.py has any moment
     here = __file__.rpartition("/")[0]
-    code = KILLED.format(here=here, moment=moment, folder=str(tmp_path / "race"))
+    code = KILLED.format(here=here, moment=9, folder=str(tmp_path / "race"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900)
     assert done.returncode == -signal.SIGKILL, done.stderr
     kept = sum(len(read_runs(path)) for path in (tmp_path / "race" / "runs").glob("*.parquet"))

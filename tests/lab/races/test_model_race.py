@@ -13,6 +13,7 @@ from downslope.lab import Budget, Race, foresee, race
 from downslope.lab.engines.learner import Stacking
 from downslope.lab.engines.model_engine import ModelEngine
 from downslope.lab.report.page import report_page
+from downslope.lab.workers.threads import Threads
 
 RULES = [downslope.sgd, downslope.adam]
 SMALL = {"learning_rates": [0.03, 0.1], "tuning_seeds": 2, "confirming_seeds": 1, "verdict_seeds": 6, "epochs": 2}
@@ -189,3 +190,13 @@ def test_networks_of_jax_have_a_budget_and_models_for_all_of_its_seeds():
     found = race(model=make_pair, data=(X, CLASSES), rules=RULES, budget="5min", **few)
     assert len(found.verdict_seeds) == 40
     assert found.budget.dropped == ()
+
+
+def test_a_worker_has_as_many_threads_of_pytorch_as_it_is_told():
+    before = Threads.here()
+    try:
+        Threads(before.torch + 1, {}, before.xla).set()
+        assert Threads.here() == Threads(before.torch + 1, Threads.here().pools, before.xla)
+        assert torch.get_num_threads() == before.torch + 1
+    finally:
+        before.set()

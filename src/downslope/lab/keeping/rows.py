@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,22 @@ def _rows(content: bytes, *, points: bool) -> Iterable[Kept]:
         yield _kept(row)
 
 
+def _check(run: Run, seconds: float, decided: Mapping[str, Any]) -> None:
+    """Refuse a run that is not the one that its key names."""
+    decided = {"setting": [], **decided}
+    epochs, label = decided.get("epochs"), decided.get("rule", {}).get("label")
+    has = encode({"lr": run.lr, "seed": run.seed, "phase": run.phase, "setting": run.setting}, "run")
+    other = [name for name, value in has.items() if name in decided and decided[name] != value]
+    if label not in (None, run.rule):
+        other.append("rule")
+    if epochs is not None and run.steps is None and len(run.valid_loss) != epochs + 1:
+        other.append("epochs")
+    if other:
+        raise ValueError(f"a run has the key of one with another {other[0]}")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"a run took {seconds} seconds")
+
+
 def _kept(row: Mapping[str, Any]) -> Kept:
     about = {**json.loads(row["run"]), "train_loss": [], "valid_loss": [], "valid_accuracy": None, "steps": None}
     curves = {name: None if row[name] is None else tuple(row[name]) for name in CURVES}
@@ -161,10 +178,7 @@ def _kept(row: Mapping[str, Any]) -> Kept:
     if len(lengths) != 1 or any(None in curve for curve in curves.values() if curve is not None):
         raise ValueError("its curves do not fit each other")
     run = dataclasses.replace(decode(about, Run, "run"), **curves)
-    decided = json.loads(row["key"])["run"]
-    for name, value in decided.items():
-        if name in ("lr", "seed", "phase") and value != getattr(run, name):
-            raise ValueError(f"a run with {name} {getattr(run, name)} has the key of one with {value}")
+    _check(run, float(row["seconds"]), json.loads(row["key"])["run"])
     seen, trail = row["seen"], None
     if seen is not None:
         about = json.loads(seen)
