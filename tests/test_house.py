@@ -25,6 +25,8 @@ BELOW = {
     "splitting": {"splitting"},
     "walks": {"language", "targets", "rule", "rules", "recipes", "walks", "pages", "files", "extras", "version"},
     "play": {"language", "targets", "rule", "dialects", "recipes", "walks", "pages", "play", "version"},
+    "claims": {"walks", "lab", "rule", "rules", "recipes", "claims", "pages", "files", "extras", "version"}
+    | {f"lab.{name}" for name in ("engines", "problems", "races")},
     "lab.problems": {"lab.problems", "files", "extras", "printable"},
     "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "training", "backends"}
     | {"numpy", "torch", "keras", "optax"},

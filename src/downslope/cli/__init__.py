@@ -15,6 +15,7 @@ except ImportError as error:
 
 import typer
 
+from downslope.cli.claims import claims
 from downslope.cli.convert import convert
 from downslope.cli.ending import speak_any_locale
 from downslope.cli.export import export
@@ -40,6 +41,7 @@ app.command()(show)
 app.command()(export)
 app.command()(walk)
 app.command()(play)
+app.command()(claims)
 app.command()(convert)
 app.command()(rules)
 

@@ -1,0 +1,135 @@
+"""The page of the claims: one HTML file without scripts that loads nothing."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+from downslope.claims.claim import Claim, Found, Part, kind, verdict
+from downslope.claims.measuring import PLAYGROUND, Measured
+from downslope.claims.words import ABOUT, SHOWN, expected, missing, summary, surprises
+from downslope.pages import asset, policy, theme
+from downslope.version import __version__
+
+WIDE, HIGH, REACH = 170.0, 16.0, 30.0
+"""A strip's size, and how many times beyond the threshold it reaches on either side."""
+
+
+def claims_page(claims: Sequence[Claim], found: Sequence[Measured], note: str = "") -> str:
+    """The page, as text.
+
+    Args:
+        claims: The claims that were measured.
+        found: What was found of each.
+        note: What is to be said first, such as that the run was stopped.
+    """
+    style = f"{theme()}{asset('downslope.claims', 'page.css')}"
+    kinds = [kind(one.found) for one in found]
+    contents = "".join(
+        f'<li><a href="#{claim.name}">{html.escape(claim.words)}</a><small>{SHOWN[one]}</small></li>'
+        for claim, one in zip(claims, kinds, strict=True)
+    )
+    sections = "".join(_section(claim, one) for claim, one in zip(claims, found, strict=True))
+    stopped = f'<p class="missing">{html.escape(note)}</p>' if note else ""
+    head = summary(kinds) if kinds else "No claim has been measured yet."
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{html.escape(policy(style))}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>What everybody says about update rules, measured</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="brand">downslope claims</p>
+<h1>What everybody says about update rules, measured</h1>
+<p class="found">{html.escape(head)}</p>
+<p class="lead">{ABOUT}</p>
+{stopped}<ul class="contents">{contents}</ul>
+</header>
+{sections}<footer class="small">Made by downslope {html.escape(__version__)} with <code>downslope claims</code>.
+This page loads nothing from the network, and runs no script.</footer>
+</main>
+</body>
+</html>
+"""
+
+
+def _section(claim: Claim, measured: Measured) -> str:
+    word = kind(measured.found)
+    pictures = "".join(
+        f"<figure><figcaption>{html.escape(each.title)}</figcaption>{each.svg or _lacking(each.said)}</figure>"
+        for each in measured.pictures
+    )
+    lacking = "".join(map(_lacking, missing(measured.found)))
+    sources = "".join(f"<li>{html.escape(source)}</li>" for source in claim.literature)
+    groups = "".join(
+        f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{words} …</th></tr>'
+        f"{''.join(_row(part, one) for part, one in parts)}</tbody>"
+        for words, parts in verdict(claim, measured.found)
+    )
+    return f"""<section id="{claim.name}">
+<h2>{html.escape(claim.words)}</h2>
+<p class="verdict"><b class="{word.split()[0]}">{SHOWN[word]}</b></p>
+<p class="lead"><b>Expected:</b> {html.escape(claim.expected)} Of its questions, {surprises(claim, measured.found)}.</p>
+{lacking}<div class="scroll" tabindex="0" role="region" aria-label="What was measured of {claim.name}"><table>
+<thead><tr><td></td><th scope="col">it holds if</th><th scope="col">measured</th>
+<th scope="col">expected</th></tr></thead>
+{groups}</table></div>
+<div class="pictures">{pictures}</div>
+<h3>Where it is said</h3>
+<ul class="sources small">{sources}</ul>
+<p class="small"><a href="{PLAYGROUND}#{html.escape(claim.play)}">See it in the playground</a>, or
+<code>downslope play --link "{html.escape(claim.play)}"</code>.
+Again: <code>downslope claims --only {claim.name}</code></p>
+</section>
+"""
+
+
+def _row(part: Part, one: Found) -> str:
+    measured = "–"
+    if one.quantity is not None:
+        said = f"<small>{html.escape(one.quantity.said)}</small>" if one.quantity.said else ""
+        measured = f"{one.quantity}{said}{_strip(part, one)}"
+    other = "" if one.outcome in (part.expected, "missing") else '<small class="other">but found otherwise</small>'
+    return (
+        f'<tr><th scope="row">{html.escape(part.when)}</th>'
+        f'<td data-label="it holds if">{html.escape(part.measure.what)}: {part.holds}</td>'
+        f'<td class="number" data-label="measured">{measured}</td>'
+        f'<td data-label="expected">{expected(part)}{other}</td></tr>'
+    )
+
+
+def _strip(part: Part, one: Found) -> str:
+    """Where the measured lies beside the threshold, on a logarithmic scale; the claim holds on the tinted side."""
+    quantity = one.quantity
+    if quantity is None or math.isnan(quantity.estimate):
+        return ""
+
+    def place(value: float) -> float:
+        times = value / part.holds.bound if value > 0 else 0.0
+        share = (
+            math.log(times) / math.log(REACH) if times > 0 and not math.isinf(times) else math.copysign(1, times - 1)
+        )
+        return round(WIDE / 2 * (1 + max(-0.97, min(0.97, share))), 1)
+
+    middle = WIDE / 2
+    side = 0.0 if part.holds.side == "at most" else middle
+    ends = "" if math.isnan(quantity.low) else f"M{place(quantity.low)},8H{place(quantity.high)}"
+    return (
+        f'<svg class="strip" viewBox="0 0 {WIDE:.0f} {HIGH:.0f}" aria-hidden="true">'
+        f'<rect x="{side}" width="{middle}" height="16" fill="var(--win)"/>'
+        f'<path d="M0,8H{WIDE:.0f}" stroke="var(--line)"/>'
+        f'<path d="M{middle},0V16" stroke="var(--muted)" stroke-width="1.5"/>'
+        f'<path d="{ends}" stroke="var(--ink)" stroke-width="3"/>'
+        f'<circle cx="{place(quantity.estimate)}" cy="8" r="4" fill="var(--ink)"/></svg>'
+    )
+
+
+def _lacking(said: str) -> str:
+    return f'<p class="missing">{html.escape(said)}</p>'

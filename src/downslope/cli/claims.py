@@ -1,0 +1,107 @@
+"""The command `downslope claims`."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from downslope import files
+from downslope.cli.ending import Stoppable, refuse
+from downslope.printable import printable
+from downslope.version import __version__
+
+if TYPE_CHECKING:
+    from downslope.claims import Claim
+    from downslope.claims.measuring import Measured, Shelf
+
+
+def claims(
+    only: Annotated[
+        list[str] | None, typer.Option(help="A claim to measure, by its name; `--list` shows them. Repeat for more.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where what is found is remembered, and the page is written.")] = Path(
+        "claims"
+    ),
+    names: Annotated[bool, typer.Option("--list", help="List the claims and their names.")] = False,
+) -> None:
+    """Measure what everybody says about update rules, and write a page of what holds.
+
+    Each claim says what was expected and what was found. Whatever ends it, the same command goes on where it was.
+    """
+    from downslope.claims.measuring import PAGE, Shelf, chosen, measured
+
+    console = Console(highlight=False)
+    done: list[Measured] = []
+    stop = Stoppable()
+    try:
+        wanted = chosen(only or [])
+        if names:
+            for claim in wanted:
+                console.print(Text(f"{claim.name:<16} {claim.words}"))
+            return
+        shelf = Shelf(folder)
+        try:
+            with stop:
+                for claim, one in zip(
+                    wanted, measured(wanted, shelf, lambda claim: _begin(claim, console)), strict=True
+                ):
+                    done.append(one)
+                    _say(claim, one, console)
+        except KeyboardInterrupt:
+            _write(wanted[: len(done)], done, shelf, f"It was stopped after {len(done)} of {len(wanted)} claims.")
+            again = " ".join(["downslope claims", *(f"--only {name}" for name in only or []), f"--folder {folder}"])
+            refuse(
+                "claims",
+                f"stopped after {len(done)} of {len(wanted)} claims; go on with: {printable(again)}",
+                stop.status,
+            )
+        _write(wanted, done, shelf)
+    except (ValueError, OSError) as error:
+        refuse("claims", error)
+    console.print(f"Page: {printable(str(folder / PAGE))}", markup=False, soft_wrap=True)
+
+
+def _begin(claim: Claim, console: Console) -> None:
+    if console.is_terminal:
+        console.print(Text(f"{claim.name} …", style="dim"))
+
+
+def _say(claim: Claim, one: Measured, console: Console) -> None:
+    """A claim's verdict, with its numbers."""
+    from downslope.claims.claim import SAID, kind, verdict
+    from downslope.claims.words import SHOWN, missing, surprises
+
+    def line(text: str, indent: int, style: str = "") -> None:
+        wide = textwrap.fill(text, console.width, initial_indent=" " * indent, subsequent_indent=" " * indent)
+        console.print(Text(printable(wide, keep="\n"), style=style))
+
+    line(f"{claim.name}: {claim.words}", 0, "bold")
+    line(f"{SHOWN[kind(one.found)]}; {surprises(claim, one.found)}", 2)
+    for words, parts in verdict(claim, one.found):
+        line(f"{words}", 2)
+        for part, found in parts:
+            line(part.when, 4)
+            if found.quantity is not None:
+                other = "" if found.outcome == part.expected else f"; expected: {SAID[part.expected]}"
+                line(f"{part.measure.what}: {found.quantity}, {part.holds} asked{other}", 6, "dim")
+    for said in dict.fromkeys([*missing(one.found), *(each.said for each in one.pictures if each.said)]):
+        line(said, 2)
+    console.print()
+
+
+def _write(wanted: tuple[Claim, ...], done: list[Measured], shelf: Shelf, note: str = "") -> None:
+    """Write the page, and beside it the playground that it links to, unless this version's is there."""
+    from downslope.claims.measuring import PAGE, PLAYGROUND
+    from downslope.claims.page import claims_page
+
+    playground, version = shelf.path / PLAYGROUND, f'"version":"{__version__}"'
+    if not playground.is_file() or version not in playground.read_text(encoding="utf-8", errors="replace"):
+        from downslope.play.page import page
+
+        files.write(playground, page())
+    files.write(shelf.path / PAGE, claims_page(wanted, done, note))
