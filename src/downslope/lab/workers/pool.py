@@ -32,7 +32,8 @@ def size_of(executor: Executor | int) -> int:
     if isinstance(executor, int):
         return executor
     client = getattr(executor, "_client", None)  # of Dask
-    count = len(client.ncores()) if client is not None else getattr(executor, "_max_workers", None)
+    known = getattr(executor, "_max_workers", None) or getattr(executor, "max_workers", None)
+    count = known if client is None else len(client.ncores())
     return max(1, int(count or 1))
 
 
