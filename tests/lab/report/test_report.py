@@ -17,9 +17,10 @@ from downslope.cli.screen import table
 from downslope.lab import Race
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.verdict import difference
+from downslope.lab.report.curves import training_curves
 from downslope.lab.report.drawing import looks, number
 from downslope.lab.report.page import report_page, write_report
-from downslope.lab.report.pictures import after_tries, canyon, same_and_tuned, training_curves
+from downslope.lab.report.pictures import after_tries, canyon, same_and_tuned
 from downslope.lab.report.plane import limits, plane_picture
 from downslope.lab.report.why import why_pictures
 from race_fixture import GRID, RULES, interrupt, make_race, walks_of, with_why
@@ -450,8 +451,8 @@ def test_pair_starts_at_the_usual_learning_rate(pages):
 def test_curves_show_the_mean_and_the_middle_half_over_steps():
     race = RACES["finished"]
     views = {view.key: view for view in training_curves(race).views}
-    assert list(views) == ["valid", "train", "accuracy"]
-    assert [view.key for view in training_curves(RACES["regression"]).views] == ["valid", "train"]
+    assert list(views) == ["valid", "seconds", "train", "accuracy"]
+    assert [view.key for view in training_curves(RACES["regression"]).views] == ["valid", "seconds", "train"]
     adam = next(result for result in race.rules if result.rule == "adam")
     (line,) = traces_of(views["train"], "adam", mode="lines+markers")
     assert line["x"] == [17 * epoch for epoch in range(31)]
@@ -463,6 +464,23 @@ def test_curves_show_the_mean_and_the_middle_half_over_steps():
     assert band["y"][30] == pytest.approx(np.sort(curves[:, -1])[2], rel=1e-3)
     assert views["valid"].layout["shapes"][0]["y0"] == race.target_loss
     assert "shapes" not in views["train"].layout
+
+
+def test_curves_over_seconds_are_those_over_steps_with_each_rule_at_its_own_pace():
+    race = RACES["finished"]
+    slow, *others = race.rules
+    race = dataclasses.replace(race, rules=(dataclasses.replace(slow, seconds=10 * slow.seconds), *others))
+    views = {view.key: view for view in training_curves(race).views}
+    for result in race.rules:
+        (over_steps,) = traces_of(views["valid"], result.rule, mode="lines+markers")
+        (over_seconds,) = traces_of(views["seconds"], result.rule, mode="lines+markers")
+        runs = (*result.tuning, *result.verdict)
+        steps = sum(17 * (len(run.valid_loss) - 1 if run.diverged_at is None else run.diverged_at) for run in runs)
+        assert over_seconds["y"] == over_steps["y"]
+        assert over_seconds["x"] == pytest.approx([step * result.seconds / steps for step in over_steps["x"]])
+    longest = max(x for trace in views["seconds"].traces for x in trace["x"])
+    assert views["seconds"].layout["xaxis"]["range"] == [0, pytest.approx(1.01 * longest)]
+    assert views["seconds"].layout["shapes"] == views["valid"].layout["shapes"]
 
 
 def test_curves_end_at_the_mean_of_the_runs_that_finished():

@@ -13,8 +13,9 @@ from typing import Any
 
 from downslope import files
 from downslope.lab.races.results import Race
+from downslope.lab.report.curves import training_curves
 from downslope.lab.report.drawing import Picture, looks
-from downslope.lab.report.pictures import after_tries, canyon, same_and_tuned, training_curves
+from downslope.lab.report.pictures import after_tries, canyon, same_and_tuned
 from downslope.lab.report.plane import plane_picture, walked
 from downslope.lab.report.sections import first_view, sections
 from downslope.lab.report.why import why_pictures

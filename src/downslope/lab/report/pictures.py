@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from downslope.lab.engines.protocol import Run
 from downslope.lab.races.look import COLOURS, Look
 from downslope.lab.races.results import Race, RuleResult
-from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.tries import best_after, on_the_grid
 from downslope.lab.report.drawing import (
-    MOST_POINTS,
     Picture,
     View,
     band,
@@ -58,7 +56,7 @@ def canyon(race: Race) -> Picture:
     order = list(look)
     race = replace(race, rules=tuple(sorted(race.rules, key=lambda result: order.index(result.rule))))
     finals = [run.final_loss for result in race.rules for run in result.tuning]
-    start = _loss_before_training(race)
+    start = loss_before_training(race)
     low, top = loss_range(finals, start)
     diverging = [result for result in race.rules if any(run.diverged_at is not None for run in result.tuning)]
     safe = [result for result in race.rules if result.safe_range is not None]
@@ -88,50 +86,13 @@ def same_and_tuned(race: Race) -> Picture:
     race = _on_tuning_seeds(race)
     look = looks(race)
     losses = (loss for result in race.rules for run in result.tuning for loss in run.valid_loss)
-    edges = loss_range(losses, _loss_before_training(race))
+    edges = loss_range(losses, loss_before_training(race))
     points = points_each(len(race.rules) * (len(race.learning_rates) + 1))
     views = [_own_view(race, look, edges, points)]
     views += [_shared_view(race, look, lr, edges, points) for lr in race.learning_rates]
     layout = curve_layout(race.unit, race.loss_name, edges) | {"height": 420}
     layout["xaxis"] |= {"range": [0, race.last * 1.01]}
     return Picture("pair", layout, tuple(views))
-
-
-def training_curves(race: Race) -> Picture:
-    """The reporting runs over steps: their mean, and a band that holds the middle half of the seeds.
-
-    Means are those of the verdict: geometric ones of losses, over the runs that finished; so a line ends at the number
-    in the table. If none finished, it goes on to where the last one diverged.
-    """
-    look = looks(race)
-    start = _loss_before_training(race)
-    kinds: list[tuple[str, str, Callable[[Run], tuple[float, ...] | None]]] = [
-        ("valid", race.loss_name, lambda run: run.valid_loss),
-        ("train", "training loss" if race.sizes else "loss of the steps", lambda run: run.train_loss),
-        ("accuracy", "validation accuracy", lambda run: run.valid_accuracy),
-    ]
-    views = []
-    steps_of = {result.rule: race.steps_of(result.setting) for result in race.rules}
-    for key, label, read in kinds:
-        runs = {result.rule: [run for run in result.verdict if read(run)] for result in race.rules}
-        if not any(runs.values()):
-            continue
-        traces: list[dict[str, Any]] = []
-        every = [value for those in runs.values() for run in those for value in read(run) or ()]
-        edges = (0.0, 1.0) if key == "accuracy" else loss_range(every, start)
-        for rule, those in runs.items():
-            if those:
-                lost = 0.0 if key == "accuracy" else math.inf
-                times, values = _beside_each_other(those, read, lost, MOST_POINTS)
-                steps = [time * steps_of[rule] for time in times]
-                middle, lower, upper = _mean_and_middle_half(values, "arithmetic" if key == "accuracy" else "geometric")
-                traces += curve(rule, look[rule], steps, middle, lower, upper, edges[1])
-        target = race.target_loss if key == "valid" else None
-        layout = curve_layout("step", label, None if key == "accuracy" else edges)
-        views.append(View(key, label, tuple(traces), layout=layout | level(target, "target", "start", "below")))
-    layout = curve_layout("step", "", None) | {"height": 420}
-    layout["xaxis"] |= {"range": [0, race.last * max(steps_of.values()) * 1.01]}
-    return Picture("curves", layout, tuple(views))
 
 
 def after_tries(race: Race) -> Picture:
@@ -141,7 +102,7 @@ def after_tries(race: Race) -> Picture:
     known = {rule: losses for rule, losses in values.items() if losses}
     if not known:
         return Picture("tries", {}, ())
-    edges = loss_range((loss for losses in known.values() for loss in losses), _loss_before_training(race))
+    edges = loss_range((loss for losses in known.values() for loss in losses), loss_before_training(race))
     traces: list[dict[str, Any]] = []
     for rule, losses in known.items():
         tries = list(range(1, len(losses) + 1))
@@ -322,12 +283,12 @@ def _shared_view(race: Race, look: dict[str, Look], lr: float, edges: tuple[floa
 def _spread(
     rule: str, look: Look, runs: Sequence[Run], edges: tuple[float, float], points: int
 ) -> list[dict[str, Any]]:
-    times, curves = _beside_each_other(runs, lambda run: run.valid_loss, math.inf, points)
+    times, curves = beside_each_other(runs, lambda run: run.valid_loss, math.inf, points)
     middle = np.median(curves, axis=0).tolist()
     return curve(rule, look, times, middle, curves.min(axis=0).tolist(), curves.max(axis=0).tolist(), edges[1])
 
 
-def _beside_each_other(
+def beside_each_other(
     runs: Sequence[Run], read: Callable[[Run], tuple[float, ...] | None], lost: float, points: int
 ) -> tuple[list[int], NDArray[np.float64]]:
     """The times that all runs have which finished, or all that some has, and what each run was at there.
@@ -353,23 +314,7 @@ def _beside_each_other(
     return times, np.array(rows)
 
 
-def _mean_and_middle_half(
-    values: NDArray[np.float64], mean: Literal["geometric", "arithmetic"]
-) -> tuple[list[float], list[float], list[float]]:
-    middle = values.mean(axis=0) if mean == "arithmetic" else _geometric_means(values)
-    # Without interpolation, which between a finite and an infinite loss has no answer.
-    lower = np.quantile(values, 0.25, axis=0, method="lower")
-    upper = np.quantile(values, 0.75, axis=0, method="higher")
-    return middle.tolist(), lower.tolist(), upper.tolist()
-
-
-def _geometric_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The means over the first axis of those rows that end finite or, if there are none, of what is still finite."""
-    finished = values[np.isfinite(values[:, -1])]
-    return np.array([geometric_mean(column) for column in (finished if len(finished) else values).T])
-
-
-def _loss_before_training(race: Race) -> float | None:
+def loss_before_training(race: Race) -> float | None:
     """The median of what runs were at first: before training, if they tell it."""
     first = [run.valid_loss[0] for result in race.rules for run in (*result.tuning, *result.verdict)]
     finite = [loss for loss in first if math.isfinite(loss)]

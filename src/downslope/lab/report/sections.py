@@ -202,6 +202,12 @@ def _pair(race: Race, picture: Picture) -> str:
     )
 
 
+SECONDS = (
+    " Seconds are those of this machine: a step takes what it took in the mean over all runs of the rule; where runs are "
+    "trained side by side, each has its share of the time."
+)
+
+
 def _curves(race: Race, picture: Picture) -> str:
     if not picture.views:
         content = '<p class="lead">No rule has been run on the reporting seeds yet.</p>'
@@ -216,7 +222,8 @@ def _curves(race: Race, picture: Picture) -> str:
         "The runs of the verdict",
         f"Each rule at its best learning rate on {_seeds(len(race.verdict_seeds))} it was not tuned on. The line is "
         "the mean over the runs that finished, of losses the geometric one as in the table; the band holds the middle "
-        "half of the seeds. A cross marks where the last run of a rule diverged.",
+        "half of the seeds. A cross marks where the last run of a rule diverged."
+        + (SECONDS if any(view.key == "seconds" for view in picture.views) else ""),
         content,
     )
 
