@@ -203,8 +203,8 @@ def _pair(race: Race, picture: Picture) -> str:
 
 
 SECONDS = (
-    " Seconds are those of this machine: a step takes what it took in the mean over all runs of the rule; where runs are "
-    "trained side by side, each has its share of the time."
+    " Seconds are those of this machine: a step takes what it took in the mean over all runs of the rule; where runs "
+    "are trained side by side, each has its share of the time."
 )
 
 
