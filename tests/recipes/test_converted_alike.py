@@ -41,11 +41,16 @@ def settled(spelling):
 
 
 def variants(dialect):
-    """Everything that a framework can be asked for by name, without and with a decay, and uphill."""
-    for spelling in DIALECTS[dialect].spellings:
+    """Everything that a framework can be asked for by name, without and with a decay, and its first rule uphill.
+
+    Uphill is a sign before any formula, whichever it is.
+    """
+    spellings = DIALECTS[dialect].spellings
+    for spelling in spellings:
         recipe = settled(spelling)
         yield recipe
-        for settings in ({"weight_decay": 0.25}, {"weight_decay": 0.25, "decoupled": True}, {"maximize": True}):
+        uphill = [{"maximize": True}] if spelling is spellings[0] else []
+        for settings in ({"weight_decay": 0.25}, {"weight_decay": 0.25, "decoupled": True}, *uphill):
             if "weight_decay" in settings and recipe.decayed and recipe.options["decoupled"]:
                 continue
             try:
