@@ -75,7 +75,7 @@ def compute(
             matrices[name], begin[name] = np.array(values[part], object).reshape(own), part.stop
         new = _of_matrix(settled(program, shape) if program.over_tensors else program, matrices, scalars)
         for name in program.outputs:
-            found[name] += np.broadcast_to(new[name], matrices[name].shape).ravel().tolist()
+            found[name] += np.broadcast_to(new[name], held_shape(program, name, shape)).ravel().tolist()
         found |= {name: new[name] for name in program.scalar_outputs}
     return found
 
