@@ -29,7 +29,7 @@ from downslope.testing import situations
 from downslope.walks.surfaces import SURFACES
 from random_formulas import evaluate, formulas
 
-STEPS = 25
+STEPS = 10
 LR = 0.02
 
 

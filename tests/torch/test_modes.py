@@ -86,9 +86,11 @@ def test_a_step_at_the_weights_is_refused(how):
     step(model, optimizer, 3)
 
 
-@pytest.mark.parametrize("how", ["state_dict", "file", "copy"])
-@pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("case", AHEAD)
+@pytest.mark.parametrize(
+    ("case", "mode", "how"),
+    [("schedule-free AdamW", mode, how) for mode in ("train", "eval") for how in ("state_dict", "file", "copy")]
+    + [(case, "eval", "file") for case in ("nesterov", "schedule-free SGD")],
+)
 def test_a_training_saved_in_either_mode_goes_on_bit_for_bit(case, mode, how, tmp_path):
     model, optimizer = made(case)
     for t in range(5):

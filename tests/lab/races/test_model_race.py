@@ -162,9 +162,8 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize("seconds", [14, 40])
-def test_runs_that_are_stacked_are_priced_as_such_and_keep_to_the_time(seconds, monkeypatch):
-    clock = Clock()
+def test_runs_that_are_stacked_are_priced_as_such_and_keep_to_the_time(monkeypatch):
+    clock, seconds = Clock(), 14
 
     class Timed(nn.Linear):
         def forward(self, x):  # called once for all runs of a stack
