@@ -83,7 +83,8 @@ def test_stopped_it_goes_on_where_it_was(run, tmp_path, monkeypatch):
     race = read_race(folder, kept_runs(folder))
     (ratio,) = race.comparisons
     told = json.loads((tmp_path / "claims/results/raced.json").read_text())["found"][0]["quantity"]
-    assert (told["estimate"], told["low"], told["high"]) == (ratio.ratio.estimate, ratio.ratio.low, ratio.ratio.high)
+    ends = [ratio.ratio.estimate, ratio.ratio.low, ratio.ratio.high]
+    assert [float(told[name]) for name in ("estimate", "low", "high")] == ends
 
     # A result that somebody broke is measured anew.
     (tmp_path / "claims/results/walked.json").write_text("{")
