@@ -15,13 +15,15 @@ import pytest
 import downslope
 from downslope.cli.screen import table
 from downslope.lab import Race
+from downslope.lab.races.outcome import steps_to
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.verdict import difference
-from downslope.lab.report.curves import training_curves
+from downslope.lab.report.curves import pace, training_curves
 from downslope.lab.report.drawing import looks, number
 from downslope.lab.report.page import report_page, write_report
 from downslope.lab.report.pictures import after_tries, canyon, same_and_tuned
 from downslope.lab.report.plane import limits, plane_picture
+from downslope.lab.report.target import time_to_target
 from downslope.lab.report.why import why_pictures
 from race_fixture import GRID, RULES, interrupt, make_race, walks_of, with_why
 
@@ -373,6 +375,7 @@ def test_plotly_knows_every_property(case):
         canyon(race),
         same_and_tuned(race),
         training_curves(race),
+        time_to_target(race),
         plane_picture(race),
         *why_pictures(race),
     ):
@@ -481,6 +484,38 @@ def test_curves_over_seconds_are_those_over_steps_with_each_rule_at_its_own_pace
     longest = max(x for trace in views["seconds"].traces for x in trace["x"])
     assert views["seconds"].layout["xaxis"]["range"] == [0, pytest.approx(1.01 * longest)]
     assert views["seconds"].layout["shapes"] == views["valid"].layout["shapes"]
+
+
+def test_time_to_the_target_has_a_mark_for_each_seed_and_shows_those_that_missed_it():
+    race = RACES["finished"]
+    finals = sorted(run.final_loss for result in race.rules for run in result.verdict)
+    target = finals[len(finals) // 3]  # most miss it
+    rules = [
+        dataclasses.replace(one, steps_to_target=steps_to(target, one.verdict, race.steps_of(one.setting)))
+        for one in race.rules
+    ]
+    race = dataclasses.replace(race, target_loss=target, rules=tuple(rules))
+    steps, seconds = time_to_target(race).views
+    for result in race.rules:
+        reached = {}
+        for run in result.verdict:
+            at = next((epoch for epoch, loss in enumerate(run.valid_loss) if loss <= target), None)
+            reached |= {} if at is None else {run.seed: 17 * at}
+        marks = [trace for trace in traces_of(steps, result.rule) if "text" in trace]
+        drawn = [(x, text) for trace in marks for x, text in zip(trace["x"], trace["text"], strict=True)]
+        assert len(drawn) == len(result.verdict)
+        assert sorted(x for x, text in drawn if "missed" not in text) == sorted(map(float, reached.values()))
+        crosses = [trace for trace in marks if trace["marker"]["symbol"] == "x"]
+        assert sum(len(trace["x"]) for trace in crosses) == len(result.verdict) - len(reached)
+        assert all(x > max(reached.values(), default=0) for trace in crosses for x in trace["x"])
+        ticks = [trace["x"] for trace in traces_of(steps, result.rule) if "text" not in trace]
+        assert ticks == ([] if math.isinf(result.steps_to_target) else [[result.steps_to_target]])
+        times = [trace for trace in traces_of(seconds, result.rule) if "text" in trace]
+        for trace, other in zip(times, marks, strict=True):
+            if trace["marker"]["symbol"] != "x":
+                assert trace["x"] == pytest.approx([x * pace(race, result) for x in other["x"]], rel=1e-3)
+    assert any(math.isinf(result.steps_to_target) for result in race.rules)
+    assert time_to_target(dataclasses.replace(race, target_loss=None)).views == ()
 
 
 def test_curves_end_at_the_mean_of_the_runs_that_finished():

@@ -18,6 +18,7 @@ from downslope.lab.report.drawing import Picture, looks
 from downslope.lab.report.pictures import after_tries, canyon, same_and_tuned
 from downslope.lab.report.plane import plane_picture, walked
 from downslope.lab.report.sections import first_view, sections
+from downslope.lab.report.target import time_to_target
 from downslope.lab.report.why import why_pictures
 from downslope.pages import asset, packed, policy, theme
 from downslope.version import __version__
@@ -61,6 +62,7 @@ def report_page(race: Race) -> str:
         after_tries(race),
         same_and_tuned(race),
         training_curves(race),
+        time_to_target(race),
         plane_picture(race),
         *why_pictures(race),
     )

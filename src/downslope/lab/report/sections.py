@@ -26,6 +26,7 @@ from downslope.lab.report.tables import (
     valleys,
     walk_numbers,
 )
+from downslope.lab.report.target import target_section
 from downslope.lab.report.why import why_section
 from downslope.pages.mathml import mathml
 
@@ -50,6 +51,7 @@ def sections(race: Race, look: dict[str, Look], pictures: Mapping[str, Picture],
             _tries(race, pictures["tries"]),
             _pair(race, pictures["pair"]),
             _curves(race, pictures["curves"]),
+            target_section(race, pictures["target"]),
             _plane(race, pictures["plane"]),
             why_section(race, look, pictures),
             _who_beats_whom(race, look),
