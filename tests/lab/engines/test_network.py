@@ -58,7 +58,7 @@ def test_outputs_and_loss_are_those_of_a_plain_forward_pass(network):
 def test_gradient_agrees_with_central_differences_in_double_precision(network):
     x, y = data(network)
     weights = [np.asarray(w, np.float64) for w in network.initial(1)]
-    gradient = jax.grad(network.loss)(network.initial(1), x, y)
+    gradient = jax.jit(jax.grad(network.loss))(network.initial(1), x, y)
     rng = np.random.default_rng(0)
     for _ in range(5):
         direction = [rng.standard_normal(w.shape) for w in weights]
