@@ -295,6 +295,20 @@ def _check_reading(rule: Rule, program: Program, settings: Mapping[str, float], 
     return Check(name, True, "equal in double precision, within its rounding")
 
 
+@functools.lru_cache(maxsize=4)  # targets of one precision come one soon after the other
+def _bounded(
+    program: Program, settings: tuple[tuple[str, float], ...], dtype: Any, flush: bool, coefficient_ulps: float
+) -> list[tuple[dict[str, Array], dict[str, float], dict[str, Interval]]]:
+    """Situations, which nobody may change, and the bounds of what the formula makes of each."""
+    found = []
+    for arrays, scalars in situations(program, dict(settings), dtype):
+        for array in arrays.values():
+            array.flags.writeable = False
+        inside = enclose(program, arrays, scalars, dtype, flush=flush, coefficient_ulps=coefficient_ulps)
+        found.append((arrays, scalars, inside))
+    return found
+
+
 def check_target(target: Target, program: Program, settings: Mapping[str, float]) -> Check:
     """Hold what a target computes to the bounds of the formula, in situations that break careless code.
 
@@ -307,15 +321,8 @@ def check_target(target: Target, program: Program, settings: Mapping[str, float]
         Whether every value lies inside the bounds; the first that does not, otherwise how many there were.
     """
     count = 0
-    for arrays, scalars in situations(program, settings, target.dtype):
-        inside = enclose(
-            program,
-            arrays,
-            scalars,
-            target.dtype,
-            flush=target.flush,
-            coefficient_ulps=target.coefficient_ulps,
-        )
+    bounded = _bounded(program, tuple(settings.items()), target.dtype, target.flush, target.coefficient_ulps)
+    for arrays, scalars, inside in bounded:
         computed = target.step(program, arrays, scalars)
         for name, interval in inside.items():
             values = np.asarray(computed[name], np.float64).ravel()
