@@ -6,7 +6,8 @@ import re
 import numpy as np
 
 import downslope
-from downslope.rules import tensors
+from downslope.language.spaces import COLUMN, ROW
+from downslope.rules import edges, tensors
 
 
 def turned(values, seed=0):
@@ -71,14 +72,20 @@ def without_words(function):
     return re.sub(r'    """.*?"""\n', "", inspect.getsource(function), flags=re.DOTALL)
 
 
+def narrow(rule):
+    """What is remembered of rows and columns."""
+    said = {ROW: "row", COLUMN: "column"}
+    return "".join(f", and 4 for each {said[space]} of a matrix (`{name}`)" for name, space in rule.spaces.items())
+
+
 def page(rule, prose):
     """The whole page of such a rule."""
     printed = f"$$\n{rule.latex()}\n$$\n"
-    shared = [
-        part for part in (tensors._adam, tensors.orthogonal) if f"{part.__name__}(" in without_words(rule.function)
-    ]
+    written = without_words(rule.function)
+    shared = [part for part in (tensors._adam, tensors.orthogonal, edges.rms) if f"{part.__name__}(" in written]
     body = "\n\n".join(without_words(part).strip() for part in (rule.function, *shared))
     kept = ", ".join(f"`{name}`" for name in rule.states)
+    size = 4 * (len(rule.states) - len(rule.spaces))
     rows = [[f"`{name}`", f"{value:.6g}"] for name, value in rule.hyperparameters.items()]
     rows += [[f"`{name}`", value] for name, value in rule.flags.items()]
     shown = directions() if rule is downslope.muon else layers(rule)
@@ -98,7 +105,8 @@ the root of the sum of all squares, `@` the product of matrices.
 ```
 
 ## What it remembers
-{kept}: {4 * len(rule.states)} bytes per weight in float32. It is computed array by array, without a kernel of its own.
+{kept}: {size} bytes per weight in float32{narrow(rule)}. It is computed array by array, without a
+kernel of its own.
 
 ## Defaults
 {table(["", "default"], rows)}

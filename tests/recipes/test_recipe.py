@@ -141,7 +141,8 @@ def test_names_and_defaults_are_those_of_the_installed_framework(name, spelling)
         ours = spelling.default(setting)
         pair = next((pair for pair, parts in dialect.pairs.items() if setting in parts), None)
         if pair:
-            assert signature[pair].default[dialect.pairs[pair].index(setting)] == ours
+            there = signature[pair].default[dialect.pairs[pair].index(setting)]
+            assert ours == (2**-23 if there is None else there)  # Adafactor's, which goes by the dtype
             continue
         theirs = signature[dialect.arguments.get(setting, setting)].default
         required = theirs in (None, inspect.Parameter.empty)

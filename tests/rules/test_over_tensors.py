@@ -87,6 +87,42 @@ def muon(x, dx, past, t, lr, weight_decay):
     return x - (lr * np.sqrt(max(1, rows / columns)) * (left * values) @ right).reshape(x.shape)
 
 
+def adafactor(x, dx, past, t, lr, weight_decay):
+    """With sums of rows and columns and their outer product; of a vector all squares are remembered."""
+    decay, squares = 1 - t**-0.8, dx * dx + 1e-30
+    if x.ndim < 2:
+        past["v"] = v = decay * past.get("v", 0.0) + (1 - decay) * squares
+    else:
+        sums = squares.reshape(len(x), -1)
+        past["r"] = decay * past.get("r", 0.0) + (1 - decay) * sums.sum(1)
+        past["c"] = decay * past.get("c", 0.0) + (1 - decay) * sums.sum(0)
+        v = (np.outer(past["r"], past["c"]) / past["r"].sum()).reshape(x.shape)
+    u = dx / np.sqrt(v)
+    u = u / max(1.0, unit(u) / np.sqrt(u.size))
+    return x - max(1e-3, unit(x) / np.sqrt(x.size)) * min(lr, t**-0.5) * u
+
+
+def adam_mini(x, dx, past, t, lr, weight_decay):
+    squares = [np.vdot(row, row) / row.size for row in (dx.reshape(len(x), -1) if x.ndim > 1 else dx.reshape(1, -1))]
+    past["m"] = 0.9 * past.get("m", 0.0) + 0.1 * dx
+    past["v"] = 0.999 * past.get("v", 0.0) + (1 - 0.999) * np.array(squares)
+    below = np.sqrt(past["v"] / (1 - 0.999**t)) + 1e-8
+    below = below.reshape(-1, *[1] * (x.ndim - 1)) if x.ndim > 1 else below[0]
+    return (1 - lr * weight_decay) * x - lr * past["m"] / (1 - 0.9**t) / below
+
+
+def normuon(x, dx, past, t, lr, weight_decay):
+    past["m"] = 0.95 * past.get("m", 0.0) + 0.05 * dx.reshape(len(x), -1)
+    left, values, right = np.linalg.svd(past["m"] / (unit(past["m"]) + 1e-7), full_matrices=False)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    o = (left * values) @ right
+    past["v"] = 0.95 * past.get("v", 0.0) + 0.05 * (o * o).mean(1)
+    o = o / (np.sqrt(past["v"]) + 1e-8)[:, None]
+    o = 0.2 * np.sqrt(o.size) / unit(o) * o
+    return (1 - lr * weight_decay) * x - lr * o.reshape(x.shape)
+
+
 CASES = [
     (downslope.lars, lars, {"lr": 2.0, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
     (downslope.lamb, lamb, {"lr": 0.01, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
@@ -94,9 +130,12 @@ CASES = [
     (downslope.stable_adamw, stable_adamw, {"lr": 0.01, "weight_decay": 0.1}, {**SHAPES, **VECTORS}),
     (downslope.mars, mars, {"lr": 0.01, "weight_decay": 0.01}, {**SHAPES, **VECTORS}),
     (downslope.cautious_adamw, cautious_adamw, {"lr": 0.01, "weight_decay": 0.1}, {**SHAPES, **VECTORS}),
+    (downslope.adafactor, adafactor, {"lr": 0.05}, {**SHAPES, **VECTORS}),
+    (downslope.adam_mini, adam_mini, {"lr": 0.01, "weight_decay": 0.1}, {**SHAPES, **VECTORS}),
+    (downslope.normuon, normuon, {"lr": 0.005, "weight_decay": 0.1}, SHAPES),
     (downslope.muon, muon, {"lr": 0.005}, SHAPES),  # not yet at the lowest point, around which steps of one size chase
 ]
-IDS = ["lars", "lamb", "adamp", "stable_adamw", "mars", "cautious_adamw", "muon"]
+IDS = [case[0].name for case in CASES]
 
 
 def beginning(shapes):
@@ -235,6 +274,18 @@ def test_what_only_kernels_can_do_is_refused(settings, words):
     p = torch.zeros(300, dtype=torch.bfloat16, requires_grad=True)
     with pytest.raises((ValueError, TypeError), match=words):
         downslope.torch.Optimizer([p], downslope.lamb, **settings)
+
+
+def test_without_a_gradient_normuon_stays_where_it_is():
+    x = np.ones((3, 2), np.float32)
+    assert (downslope.normuon(x, np.zeros_like(x))[0] == x).all()
+
+
+def test_a_row_and_a_column_without_gradients_do_not_divide_adafactor_by_nothing():
+    dx = np.ones((3, 3), np.float32) * [[0], [1], [1e3]] * [[0, 1, 1e3]]
+    step = downslope.adafactor(np.ones((3, 3), np.float32), np.float32(dx), t=1)[0] - 1
+    assert np.isfinite(step).all()
+    assert (step[0] == 0).all()
 
 
 def test_what_is_not_finite_stays_in_its_tensor():

@@ -12,9 +12,9 @@ A square is taken before it is averaged, as in Keras: in single precision it is 
 """
 
 from downslope.dialects.spelling import Dialect, Spelling
-from downslope.language.formula import scalar
-from downslope.language.operations import maximum, sign, sqrt, where
-from downslope.language.whole import norm, size
+from downslope.language.formula import columns, rows, scalar
+from downslope.language.operations import maximum, minimum, sign, sqrt, where
+from downslope.language.whole import mean, norm, size
 from downslope.rule import rule
 from downslope.rules.tensors import QUINTIC, orthogonal
 
@@ -197,6 +197,43 @@ def muon(x, dx, momentums=0, *, lr=1e-3, momentum=0.95, rms_rate=0.2, nesterov=T
     return x - lr * o * sqrt(maximum(size(x, axis=0), size(x, axis=1))) * rms_rate, momentums
 
 
+@rule(
+    ranges={
+        "beta_2_decay": (-1e308, 0.0),
+        "epsilon_1": _NOT_NEGATIVE,
+        "epsilon_2": _NOT_NEGATIVE,
+        "clip_threshold": (1e-308, 1e308),
+    },
+    most_dimensions=2,
+)
+def adafactor(
+    x,
+    dx,
+    r=rows(0),
+    c=columns(0),
+    *,
+    t,
+    lr=1e-3,
+    beta_2_decay=-0.8,
+    epsilon_1=1e-30,
+    epsilon_2=1e-3,
+    clip_threshold=1.0,
+):
+    """Shoes by rows and columns, and strides that are shares of a layer.
+
+    Source: `keras.optimizers.Adafactor`, whose steps are relative whatever `relative_step` says.
+
+    Keras also keeps the product of rows and columns, which takes as much memory as Adam's; nothing depends on it. A
+    tensor of more than two dimensions is refused, of which Keras takes the last two.
+    """
+    beta2 = 1 - t**beta_2_decay
+    r = beta2 * r + (1 - beta2) * mean(dx**2 + epsilon_1, axis=1)
+    c = beta2 * c + (1 - beta2) * mean(dx**2 + epsilon_1, axis=0)
+    u = dx / sqrt(r / mean(r) * c)
+    u = u / maximum(1, sqrt(mean(u**2)) / clip_threshold)
+    return x - maximum(epsilon_2, sqrt(mean(x**2))) * minimum(lr, 1 / sqrt(t)) * u, r, c
+
+
 DIALECT = Dialect(
     framework="Keras",
     imports="import keras",
@@ -214,6 +251,7 @@ DIALECT = Dialect(
         Spelling("keras.optimizers.Lion", lion, decay="decoupled"),
         Spelling("keras.optimizers.Lamb", lamb, decay="decoupled"),
         Spelling("keras.optimizers.Muon", muon, {"weight_decay": 0.004}, decay="decoupled"),
+        Spelling("keras.optimizers.Adafactor", adafactor, decay="decoupled"),
     ),
     arguments={"lr": "learning_rate", "beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"},
 )

@@ -11,7 +11,7 @@ given in Optax is added to the gradient, as the option is without `decoupled`.
 A square is taken before it is averaged, as in Optax: in single precision it is infinite for gradients from 1.8e19 on.
 """
 
-from downslope.dialects.optax_tensors import adan, lamb, lars, muon
+from downslope.dialects.optax_tensors import adafactor, adan, lamb, lars, muon
 from downslope.dialects.spelling import Dialect, Spelling
 from downslope.language.operations import maximum, minimum, sign, sqrt, where
 from downslope.rule import rule
@@ -328,6 +328,7 @@ DIALECT = Dialect(
         Spelling("optax.lars", lars),
         Spelling("optax.lamb", lamb),
         Spelling("optax.contrib.muon", muon, decay="decoupled"),
+        Spelling("optax.adafactor", adafactor),
     ),
     arguments={"lr": "learning_rate", "beta1": "b1", "beta2": "b2", "beta3": "b3"},
     coupled="optax.chain(optax.add_decayed_weights({decay}), {call})",

@@ -1,7 +1,8 @@
 """The rules over whole tensors, and Adan, as `optax` computes them; they belong to `downslope.dialects.optax`."""
 
+from downslope.language.formula import columns, rows
 from downslope.language.operations import maximum, sqrt, where
-from downslope.language.whole import norm, size
+from downslope.language.whole import mean, norm, size
 from downslope.rule import rule
 from downslope.rules.tensors import QUINTIC, orthogonal
 
@@ -65,3 +66,38 @@ def muon(x, dx, mu=0, *, t, lr, beta=0.95, eps=1e-8, consistent_rms=0.0, nestero
     fixed = sqrt(maximum(rows, columns)) * consistent_rms
     stride = where(consistent_rms == 0, sqrt(maximum(1, columns / rows)), fixed)
     return x - lr * (stride * o), mu
+
+
+@rule(
+    ranges={"decay_rate": _NOT_NEGATIVE, "clipping_threshold": (1e-308, 1e308), "weight_decay_rate": _NOT_NEGATIVE},
+    most_dimensions=2,
+)
+def adafactor(
+    x,
+    dx,
+    v_row=rows(0),
+    v_col=columns(0),
+    *,
+    t,
+    lr,
+    decay_rate=0.8,
+    clipping_threshold=1.0,
+    weight_decay_rate=0.0,
+    eps=1e-30,
+    multiply_by_parameter_scale=True,
+):
+    """Shoes by rows and columns, and strides that are shares of a layer, as long as the learning rate says.
+
+    Source: `optax.adafactor` without momentum, for vectors and for what it factors: by default matrices of at least 128
+    by 128, with `min_dim_size_to_factor=1` every matrix. The learning rate is the whole share, which does not fall with
+    the steps, and the weights fade by `weight_decay_rate`, whatever the learning rate is.
+
+    A tensor of more than two dimensions is refused, of which Optax takes the two longest.
+    """
+    decay = 1 - t**-decay_rate
+    v_row = decay * v_row + (1 - decay) * mean(dx**2 + eps, axis=1)
+    v_col = decay * v_col + (1 - decay) * mean(dx**2 + eps, axis=0)
+    u = dx * (v_row / mean(v_row)) ** -0.5 * v_col**-0.5
+    u = u / maximum(1, sqrt(mean(u**2)) / clipping_threshold)
+    stride = maximum(sqrt(mean(x**2)), 1e-3) if multiply_by_parameter_scale else 1
+    return x - (lr * u * stride + weight_decay_rate * x), v_row, v_col

@@ -12,12 +12,13 @@ weights, as masks have them, stay what they are: 0 times infinity is not 0.
 from typing import Any
 
 from downslope.dialects.spelling import Dialect, Spelling
-from downslope.language.formula import scalar
-from downslope.language.operations import maximum, sqrt, where
-from downslope.language.whole import norm, size
+from downslope.language.formula import columns, rows, scalar
+from downslope.language.operations import maximum, minimum, sqrt, where
+from downslope.language.whole import mean, norm, size
 from downslope.rule import rule
 from downslope.rules.tensors import QUINTIC, orthogonal
 
+_NOT_NEGATIVE = (0.0, 1e308)
 _ANY_MOMENTUM = {"momentum": (0.0, 1e308)}
 
 
@@ -268,6 +269,42 @@ def muon(
     return x * (1 - lr * weight_decay) - lr * stride * o, momentum_buffer
 
 
+@rule(
+    ranges={"beta2_decay": (-1e308, 0.0), "eps1": _NOT_NEGATIVE, "eps2": _NOT_NEGATIVE, "d": (1.0, 1e308)},
+    most_dimensions=2,
+)
+def adafactor(
+    x,
+    dx,
+    row_var=rows(0),
+    col_var=columns(0),
+    *,
+    t,
+    lr=1e-2,
+    beta2_decay=-0.8,
+    eps1=2.0**-23,
+    eps2=1e-3,
+    d=1.0,
+    weight_decay=0.0,
+):
+    """Shoes by rows and columns, which have a least size in place of something added; weights fade on top.
+
+    Source: `torch.optim.Adafactor`, where `eps1` is `None`: what it is for float32 is the default here.
+
+    A tensor of more than two dimensions is refused, of which PyTorch takes the last two. A matrix of one row is a
+    vector here: to PyTorch it differs from one only where the mean of its squared gradients is below `eps1`.
+    """
+    share = t**beta2_decay
+    row_var = row_var + (mean(dx**2, axis=1) - row_var) * share
+    col_var = col_var + (mean(dx**2, axis=0) - col_var) * share
+    factored = row_var * col_var / maximum(mean(row_var), eps1)
+    variance = where(size(x, axis=0) == 1, col_var, factored)
+    step = dx / sqrt(maximum(variance, eps1 * eps1))
+    surprise = maximum(1, norm(step) / (sqrt(size(x)) * d))
+    stride = maximum(eps2, norm(x) / sqrt(size(x))) * minimum(lr, 1 / sqrt(t))
+    return x * (1 - lr * weight_decay) - stride / surprise * step, row_var, col_var
+
+
 DIALECT = Dialect(
     framework="PyTorch",
     imports="import torch",
@@ -286,8 +323,9 @@ DIALECT = Dialect(
         Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": False}),
         Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": False}, words={"adjust_lr_fn": "original"}),
         Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": True}, words={"adjust_lr_fn": "match_rms_adamw"}),
+        Spelling("torch.optim.Adafactor", adafactor),
     ),
-    pairs={"betas": ("beta1", "beta2")},
+    pairs={"betas": ("beta1", "beta2"), "eps": ("eps1", "eps2")},
     options=frozenset({"maximize"}),
     first="model.parameters()",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +116,10 @@ def _ours(dialect: Dialect, spelling: Spelling, arguments: Mapping[str, Any]) ->
     settings: dict[str, Any] = {}
     for given, value in arguments.items():
         parts = {ours.get(given, given): value}
-        if given in dialect.pairs:
+        if given in dialect.pairs and dialect.pairs[given][0] in own:
             names = dialect.pairs[given]
             if not isinstance(value, (tuple, list)) or len(value) != len(names):
-                raise TypeError(f"{given}={value!r}: give {len(names)} numbers, such as (0.9, 0.999)")
+                raise TypeError(f"{given}={value!r}: give {len(names)} numbers, such as {_usual(spelling, names)}")
             parts = dict(zip(names, value, strict=True))
         for name, part in parts.items():
             if name in idle and part in (None, 0):  # without momentum it changes nothing
@@ -130,6 +130,10 @@ def _ours(dialect: Dialect, spelling: Spelling, arguments: Mapping[str, Any]) ->
                 raise TypeError(f"{given}={value!r}: {name} is given twice")
             settings[name] = part
     return settings
+
+
+def _usual(spelling: Spelling, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(spelling.default(name) for name in names)
 
 
 def native(recipe: Recipe) -> str | None:
