@@ -1,4 +1,7 @@
-"""The documentation site: `sphinx-build -W -n -b html docs build/site`, without a network."""
+"""The documentation site: `sphinx-build -W -n -b html docs build/site`, without a network.
+
+What there is in Chinese lies in a folder of it: `sphinx-build -W -n -b html -t zh docs build/site/zh`.
+"""
 
 import os
 import re
@@ -8,6 +11,8 @@ from pathlib import Path
 os.environ.setdefault("KERAS_BACKEND", "jax")  # the lightest of the three to import
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+import languages
+
 from downslope.rule import Rule
 from downslope.version import __version__
 
@@ -15,14 +20,19 @@ project = "downslope"
 author = "the downslope authors"
 project_copyright = "the downslope authors, Apache-2.0"
 release = version = __version__
-language = "en"
+is_chinese = tags.has("zh")  # noqa: F821 - Sphinx gives it
+language = "zh_CN" if is_chinese else "en"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml_renderer", "rule_pages"]
-exclude_patterns = ["_ext", "learn/prose.md", "learn/migration.md"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml_renderer", "rule_pages", "languages"]
+exclude_patterns = ["_ext", "locale", "learn/prose.md", "learn/migration.md", "**.zh.md"]
+if is_chinese:
+    include_patterns = [*(f"{name}.md" for name in languages.PAGES), f"{languages.RULE}*.md"]
 source_suffix = {".md": "markdown"}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
+if is_chinese:
+    myst_heading_slug_func = "languages.slug"
 
 # Docstrings are written in plain text with `code` and a few `**words**`.
 default_role = "code"

@@ -143,7 +143,7 @@ def run_commands(example):
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 COMMAND_LINES = [CodeBlockParser(language, run_commands) for language in ("sh", "shell")]
 PARSERS = [PythonCodeBlockParser(doctest_optionflags=FLAGS), *COMMAND_LINES, SkipParser()]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/*.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/learn/*.md"]
 
 # A page is a module: its blocks run one after the other, in one namespace and one folder.
 pytest_collect_file = Sybil(PARSERS, patterns=PAGES, path=str(ROOT), fixtures=["reader"]).pytest()

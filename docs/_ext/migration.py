@@ -34,7 +34,7 @@ def cell(recipe: downslope.Recipe, to: str):
     """The line to write in another framework, and whether the path is the same."""
     found = downslope.convert(recipe, to)
     line = native(found.recipe) if found.recipe is not None else None
-    return "–" if line is None else f"{SAID[found.comparison.same]} {short(line)}"
+    return "–" if line is None else f"{SAID[found.comparison.same]}\N{NO-BREAK SPACE}{short(line)}"
 
 
 def tables():

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import inspect
 import math
 import re
 import sys
@@ -10,8 +9,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy
+import shown
 import tensor_pages
+from languages import SAYINGS
 from migration import tables
+from shown import table, use
 
 import downslope
 from downslope.dialects import DIALECTS
@@ -32,12 +34,6 @@ def number(value):
     return str(value) if isinstance(value, str | bool | None) else f"{value:.6g}"
 
 
-def table(head, rows):
-    """Lines of a table of Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
-
-
 def code(text):
     """A few words of code within a line."""
     return f"`{text}`"
@@ -49,49 +45,74 @@ def played(rule, words):
     return f'<a href="../../playground.html#{state.replace("&", "&amp;")}">{words}</a>'
 
 
-def picture(rule, folder):
-    """Draw the rule beside gradient descent, and say what is seen."""
-    rules = [downslope.sgd] if rule is downslope.sgd else [downslope.sgd, rule]
-    walked = downslope.walk("rotated_valley", rules)
-    (folder / f"{rule.name}.png").write_bytes(drawn(walked, "png", dots=80))
-    said = []
-    for path in walked.paths:
-        ends = "does not get there" if path.arrival is None else f"is there from step {path.arrival} on"
-        said.append(f"`{path.name}` at {path.lr:.2g} {ends}, {path.detour:.2g} times the way")
-    return f"""![The path of {rule.name} down a valley that lies across the axes]({rule.name}.png)
+@functools.cache
+def walked(rule):
+    """The rule beside gradient descent, in the valley of the picture."""
+    return downslope.walk("rotated_valley", [downslope.sgd] if rule is downslope.sgd else [downslope.sgd, rule])
 
-A valley 50 times as curved across as along, turned against the axes; each rule at the best of 91 learning rates for it.
-{"; ".join(said)}.
-{played(rule, "Walk it yourself")}: drag the start, change the learning rate, look at every number.
+
+def picture(rule, folder, say):
+    """Draw the rule beside gradient descent, and say what is seen."""
+    drawing = folder / f"{rule.name}.png"
+    if say.is_english or not drawing.exists():
+        drawing.write_bytes(drawn(walked(rule), "png", dots=80))
+    told = []
+    for path in walked(rule).paths:
+        known = {"name": code(path.name), "lr": f"{path.lr:.2g}", "detour": f"{path.detour:.2g}"}
+        if path.arrival is None:
+            told.append(say("{name} at {lr} does not get there, {detour} times the way", **known))
+        else:
+            told.append(
+                say("{name} at {lr} is there from step {step} on, {detour} times the way", **known, step=path.arrival)
+            )
+    seen = say(
+        "A valley 50 times as curved across as along, turned against the axes; each rule at the best of 91 learning"
+        " rates for it. {told}.",
+        told=say.semicolon.join(told),
+    )
+    by_hand = say(
+        "{link}: drag the start, change the learning rate, look at every number.",
+        link=played(rule, say("Walk it yourself")),
+    )
+    return f"""![{say("The path of {name} down a valley that lies across the axes", name=rule.name)}]({drawing.name})
+
+{seen}
+
+{by_hand}
 """
 
 
-def formula(rule, facts):
+def formula(rule, facts, say):
     """The formula twice: as it is read, and as it is written."""
-    source = inspect.getsource(rule.function)
-    body = re.sub(r'    """.*?"""\n', "", source, flags=re.DOTALL)
-    ahead = f"\nThe gradient is taken at `{facts['lookahead']}`, not at `x`.\n" if facts["lookahead"] else ""
-    t = " `t` is the number of the step, from 1." if facts["uses_t"] else ""
-    return f"""## The formula
+    symbols = [
+        say(
+            "`x` are the weights, `dx` is the gradient of the loss; all operations are done for each weight by itself."
+        ),
+    ]
+    if facts["uses_t"]:
+        symbols.append(say("`t` is the number of the step, from 1."))
+    if facts["lookahead"]:
+        symbols.append(say("The gradient is taken at {where}, not at `x`.", where=code(facts["lookahead"])))
+    return f"""## {say("The formula")}
 $$
 {facts["latex"]}
 $$
 
-`x` are the weights, `dx` is the gradient of the loss; all operations are done for each weight by itself.{t}
-{ahead}
-This is all that has been written of it; kernels, pages and this page are made from these lines:
+{say.blank.join(symbols)}
+
+{say("This is all that has been written of it; kernels, pages and this page are made from these lines:")}
 
 ```python
-{body.strip()}
+{shown.formula(rule)}
 ```
 """
 
 
-def steps(rule):
+def steps(rule, say):
     """Three steps in numbers."""
     path = downslope.walk("x**2", [rule], start=1.0, lr="own", steps=3).paths[0]
     names = [name for name in path.states if len(path.states[name])]
-    head = ["step", "gradient", *map(code, names), "`x`"]
+    head = [say("step"), say("gradient"), *map(code, names), "`x`"]
     rows = [
         [
             step,
@@ -101,65 +122,86 @@ def steps(rule):
         ]
         for step in range(4)
     ]
-    return f"""## Three steps, in numbers
-Down $x^2$ from $x = 1$, at the learning rate of its default, {path.lr:g}:
+    return f"""## {say("Three steps, in numbers")}
+{say("Down $x^2$ from $x = 1$, at the learning rate of its default, {lr}:", lr=f"{path.lr:g}")}
 
 {table(head, rows)}"""
 
 
-def costs(facts):
+def costs(facts, say):
     """What is kept for each weight, and what a step moves."""
     kept = {**facts["states"], **facts["scalar_states"]}
-    starts = ", ".join(
-        f"`{name}`, at first {'a copy of the weights' if start == 'x' else number(start)}"
-        + (" (one number for all weights)" if name in facts["scalar_states"] else "")
-        for name, start in kept.items()
-    )
+    starts = []
+    for name, start in kept.items():
+        first = say("a copy of the weights") if start == "x" else number(start)
+        one = say("{name}, at first {start}", name=code(name), start=first)
+        starts.append(one + (say(" (one number for all weights)") if name in facts["scalar_states"] else ""))
     cost = facts["cost"]
-    done = ", ".join(f"{count} × `{name}`" for name, count in cost["operations"].items())
-    size = 4 * len(facts["states"])
-    remembered = f"It remembers {starts}: {size} bytes per weight in float32." if kept else "It remembers nothing."
-    return f"""## What it remembers, and what a step costs
-{remembered} A step reads {cost["bytes_read"]} bytes per weight and writes {cost["bytes_written"]}; per weight it takes
-{done}. For large models only the bytes count: that is how long it takes.
+    remembered = (
+        say(
+            "It remembers {states}: {size} bytes per weight in float32.",
+            states=say.comma.join(starts),
+            size=4 * len(facts["states"]),
+        )
+        if kept
+        else say("It remembers nothing.")
+    )
+    moved = say(
+        "A step reads {read} bytes per weight and writes {written}; per weight it takes {done}. For large models only"
+        " the bytes count: that is how long it takes.",
+        read=cost["bytes_read"],
+        written=cost["bytes_written"],
+        done=say.comma.join(f"{count} × `{name}`" for name, count in cost["operations"].items()),
+    )
+    return f"""## {say("What it remembers, and what a step costs")}
+{remembered}{say.blank}{moved}
 """
 
 
-def limit(rule, facts):
+def limit(facts, say):
     """How large the learning rate may be."""
-    said = facts["stability"]
-    if said["limit"] is None:
-        return f"""## How large may the learning rate be?
-No limit can be read off its formula: {said["reason"]}.
-"""
-    which = "preconditioned curvature" if said["held"] else "curvature"
-    held = (
-        " (the curvature times the factor before the gradient, which changes as it walks; "
-        f"`{'`, `'.join(said['held'])}` held still)"
-        if said["held"]
-        else ""
-    )
-    below = (
-        "whatever it is, errors do not grow"
-        if math.isinf(said["limit"])
-        else f"below **{said['limit']:.4g}** divided by the largest {which} it is stable{held}, above it is thrown "
-        "farther each time"
-    )
-    rate = (
-        f" On a parabola it is fastest at {said['fastest']:.4g}, where each step leaves {said['rate']:.3g} of the "
-        "error."
-        if said["fastest"]
-        else ""
-    )
-    first = facts["first_update"]
-    step = f" Its first step at a gradient of 1 is {first:.3g} learning rates long." if first is not None else ""
-    return f"""## How large may the learning rate be?
-Read off the formula, with its defaults: {below}.{rate}{step}
-[More about limits](../../walk.md#how-large-may-the-learning-rate-be).
-"""
+    title, found = say("How large may the learning rate be?"), facts["stability"]
+    if found["limit"] is None:
+        why = say("No limit can be read off its formula: {reason}.", reason=say(found["reason"]))
+        return f"## {title}\n{why}\n"
+    parts = [below(found, say)]
+    if found["fastest"]:
+        parts.append(
+            say(
+                "On a parabola it is fastest at {lr}, where each step leaves {rate} of the error.",
+                lr=f"{found['fastest']:.4g}",
+                rate=f"{found['rate']:.3g}",
+            )
+        )
+    if facts["first_update"] is not None:
+        parts.append(
+            say("Its first step at a gradient of 1 is {many} learning rates long.", many=f"{facts['first_update']:.3g}")
+        )
+    more = say("[More about limits](../../walk.md#how-large-may-the-learning-rate-be).")
+    return f"## {title}\n{say.blank.join([*parts, more])}\n"
 
 
-def defaults(entry):
+def below(found, say):
+    """Up to where it is stable."""
+    if math.isinf(found["limit"]):
+        return say("Read off the formula, with its defaults: whatever it is, errors do not grow.")
+    most = f"{found['limit']:.4g}"
+    if not found["held"]:
+        return say(
+            "Read off the formula, with its defaults: below **{most}** divided by the largest curvature it is stable,"
+            " above it is thrown farther each time.",
+            most=most,
+        )
+    return say(
+        "Read off the formula, with its defaults: below **{most}** divided by the largest preconditioned curvature it"
+        " is stable (the curvature times the factor before the gradient, which changes as it walks; {held} held still),"
+        " above it is thrown farther each time.",
+        most=most,
+        held=say.comma.join(map(code, found["held"])),
+    )
+
+
+def defaults(entry, say):
     """The hyperparameters of every form of it."""
     forms = entry["forms"]
     names = list(dict.fromkeys(name for form in forms.values() for name in (*form["hyperparameters"], *form["flags"])))
@@ -169,80 +211,83 @@ def defaults(entry):
         for form in forms.values():
             if name in form["hyperparameters"]:
                 of = form["hyperparameters"][name]
-                row.append("required" if of["required"] else number(of["default"]))
+                row.append(say("required") if of["required"] else number(of["default"]))
             else:
                 row.append(str(form["flags"].get(name, "")))
         rows.append(row)
-    return f"## Defaults\n{table(['', *(FRAMEWORKS[d] for d in forms)], rows)}"
+    return f"## {say('Defaults')}\n{table(['', *(FRAMEWORKS[d] for d in forms)], rows)}"
 
 
-def elsewhere(entry):
+def elsewhere(entry, say):
     """What frameworks call by its name, and where their formulas part."""
-    said = entry["differences"]
+    told = entry["differences"]
     rows = [
-        [FRAMEWORKS[other], code(f"{other}.{found['rule']}"), found["sentence"]]
-        for other, found in said["elsewhere"].items()
+        [FRAMEWORKS[other], code(f"{other}.{found['rule']}"), say.form(f"{other}.{found['rule']}", found["sentence"])]
+        for other, found in told["elsewhere"].items()
         if found is not None
     ]
-    none = [FRAMEWORKS[other] for other, found in said["elsewhere"].items() if found is None]
-    missing = f"\nNo counterpart in {', '.join(none)}.\n" if none else ""
-    groups = [" = ".join(FRAMEWORKS[d] for d in group) for group in said["groups"] if len(group) > 1]
+    none = [FRAMEWORKS[other] for other, found in told["elsewhere"].items() if found is None]
+    missing = say("No counterpart in {names}.", names=say.comma.join(none)) if none else ""
+    groups = [" = ".join(FRAMEWORKS[d] for d in group) for group in told["groups"] if len(group) > 1]
     alike = (
-        f"Always on the same path: {'; '.join(groups)}." if groups else "No two of them are always on the same path."
+        say("Always on the same path: {groups}.", groups=say.semicolon.join(groups))
+        if groups
+        else say("No two of them are always on the same path.")
     )
-    body = f"{alike}\n\n{table(['framework', 'form', 'beside the textbook'], rows)}\n{written(said)}" if rows else ""
-    return f"""## In the frameworks
-{body}{missing}
-`downslope rules {entry["name"]}` shows all formulas; [what differs, and what is tested](../../dialects.md).
+    head = [say("framework"), say("form"), say("beside the textbook")]
+    body = f"{alike}\n\n{table(head, rows)}\n{written(told, say)}" if rows else ""
+    more = say(
+        "{command} shows all formulas; [what differs, and what is tested](../../dialects.md).",
+        command=code(f"downslope rules {entry['name']}"),
+    )
+    return f"""## {say("In the frameworks")}
+{body}
+{missing}
+
+{more}
 """
 
 
-def written(said):
+def written(told, say):
     """The formulas of the frameworks, to be unfolded; those that are the textbook's line by line are not repeated."""
     blocks = [
-        f"{FRAMEWORKS[other]}, `{other}.{found['rule']}`{settings(found)}:\n\n```python\n"
+        f"{FRAMEWORKS[other]}, `{other}.{found['rule']}`{settings(found, say)}:\n\n```python\n"
         + "\n".join(found["formula"])
         + "\n```\n"
-        for other, found in said["elsewhere"].items()
+        for other, found in told["elsewhere"].items()
         if found is not None
     ]
-    return "<details><summary>Their formulas</summary>\n\n" + "\n".join(blocks) + "\n</details>\n"
+    return f"<details><summary>{say('Their formulas')}</summary>\n\n" + "\n".join(blocks) + "\n</details>\n"
 
 
-def settings(found):
+def settings(found, say):
     """What has to be said for a form of a framework to be this rule."""
     given = ", ".join(f"{name}={number(value)}" for name, value in found["settings"].items())
-    return f" with `{given}`" if given else ""
+    return say(" with {settings}", settings=code(given)) if given else ""
 
 
-def use(rule):
-    """How to train with it."""
-    return f"""## Use it
-```python
-downslope.Optimizer(weights, downslope.{rule.name})  # NumPy
-downslope.torch.Optimizer(model.parameters(), downslope.{rule.name})  # PyTorch
-downslope.keras.Optimizer(downslope.{rule.name})  # Keras
-downslope.optax.optimizer(downslope.{rule.name})  # Optax
-```
-"""
+@functools.cache
+def known(name):
+    """What the catalogue has of a rule: both languages say the same of it."""
+    return catalogue.entry(name)
 
 
-def page(rule, prose, folder):
+def page(rule, prose, folder, say):
     """The whole page of a rule."""
-    entry = catalogue.entry(rule.name)
+    entry = known(rule.name)
     facts = entry["forms"]["note"]
     parts = [
-        f"# {rule.name}\n\n**{rule.intuition}**\n",
-        picture(rule, folder),
-        prose.get(rule.name, ""),
-        formula(rule, facts),
-        steps(rule),
-        costs(facts),
-        limit(rule, facts),
-        defaults(entry),
-        elsewhere(entry),
-        use(rule),
-        f"## Source\n{rule.source}\n",
+        f"# {rule.name}\n\n**{say(rule.intuition)}**\n",
+        picture(rule, folder, say),
+        say.page(prose.get(rule.name, "")),
+        formula(rule, facts, say),
+        steps(rule, say),
+        costs(facts, say),
+        limit(facts, say),
+        defaults(entry, say),
+        elsewhere(entry, say),
+        f"## {say('Use it')}\n{use(rule)}",
+        f"## {say('Source')}\n{rule.source}\n",
     ]
     return "\n".join(parts)
 
@@ -275,25 +320,22 @@ def kept(path, made_from, make, beside=()):
 
 
 def write(app):
-    """Write all pages, before the site is read."""
+    """Write all pages, before the site is read: in every language, since both say what was worked out once."""
     folder = HERE / "rules"
     folder.mkdir(exist_ok=True)
     prose, made_from = prose_of(HERE / "prose.md"), basis()
     wanted = {rule.name for rule in (*RULES, *OVER_TENSORS)}
     for old in folder.iterdir():
-        if old.stem not in wanted:
+        if old.name.partition(".")[0] not in wanted:
             old.unlink()
-    for rule in RULES:
-        about = f"{made_from} {prose.get(rule.name, '')}"
-        kept(
-            folder / f"{rule.name}.md",
-            about,
-            functools.partial(page, rule, prose, folder),
-            [folder / f"{rule.name}.png"],
-        )
-    for rule in OVER_TENSORS:
-        about = f"{made_from} {prose.get(rule.name, '')}"
-        kept(folder / f"{rule.name}.md", about, functools.partial(tensor_pages.page, rule, prose))
+    for say in SAYINGS:
+        for rule in RULES:
+            about = f"{made_from} {say.basis} {prose.get(rule.name, '')}"
+            make, beside = functools.partial(page, rule, prose, folder, say), [folder / f"{rule.name}.png"]
+            kept(folder / f"{rule.name}{say.suffix}", about, make, beside)
+        for rule in OVER_TENSORS:
+            about = f"{made_from} {say.basis} {prose.get(rule.name, '')}"
+            kept(folder / f"{rule.name}{say.suffix}", about, functools.partial(tensor_pages.page, rule, prose, say))
     kept(HERE / "migration.md", made_from, tables)
 
 

@@ -1,13 +1,11 @@
 """Pages for rules that go by a whole tensor: what they do to a matrix, in place of a walk of two weights."""
 
-import inspect
-import re
-
 import numpy as np
+import shown
+from shown import table, use
 
 import downslope
 from downslope.language.spaces import COLUMN, ROW
-from downslope.rules import edges, tensors
 
 
 def turned(values, seed=0):
@@ -24,13 +22,7 @@ def first_step(rule, x, dx, **settings):
     return x - (found[0] if isinstance(found, tuple) else found)
 
 
-def table(head, rows):
-    """Lines of a table of Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
-
-
-def directions():
+def directions(say):
     """What becomes of the singular values of a gradient."""
     values = (1.0, 0.1, 0.01, 0.001)
     dx = turned(values)
@@ -38,17 +30,23 @@ def directions():
     for rule in (downslope.sgd, downslope.adam, downslope.muon):
         step = np.linalg.svd(first_step(rule, np.zeros_like(dx), dx), compute_uv=False)
         rows.append([f"`{rule.name}`", *(f"{value:.3g}" for value in step), f"{step[0] / step[-1]:.4g}"])
-    return f"""## What it does to a gradient, in numbers
-A gradient whose slope is 1, 0.1, 0.01 and 0.001 in four directions (its singular values), and the first step of three
-rules at a learning rate of 1, along its own four directions:
+    before = say(
+        "A gradient whose slope is 1, 0.1, 0.01 and 0.001 in four directions (its singular values), and the first step"
+        " of three rules at a learning rate of 1, along its own four directions:"
+    )
+    after = say(
+        "Gradient descent goes a thousand times as far in the steepest direction as in the flattest. Adam's signs are"
+        " taken weight by weight, so that one direction may get nothing at all. Muon goes nearly as far in each."
+    )
+    return f"""## {say("What it does to a gradient, in numbers")}
+{before}
 
-{table(["rule", "longest", "", "", "shortest", "ratio"], rows)}
-Gradient descent goes a thousand times as far in the steepest direction as in the flattest. Adam's
-signs are taken weight by weight, so that one direction may get nothing at all. Muon goes nearly as far in each.
+{table([say("rule"), say("longest"), "", "", say("shortest"), say("ratio")], rows)}
+{after}
 """
 
 
-def layers(rule):
+def layers(rule, say):
     """How far two layers go, of which one is large and hardly steep, and the other small and very steep."""
     large, small = turned((10.0,) * 4), turned((0.1,) * 4, seed=1)
     slopes = turned((1e-3,) * 4, seed=2), turned((100.0,) * 4, seed=3)
@@ -59,68 +57,74 @@ def layers(rule):
             for x, dx in zip((large, small), slopes, strict=True)
         ]
         rows.append([f"`{other.name}`", *(f"{share:.4g}" for share in shares)])
-    return f"""## What it does to two layers, in numbers
-A large layer with a small gradient and a small layer with a large one, and how long the first step is as a share of
-the layer's own length, at a learning rate of 1:
+    before = say(
+        "A large layer with a small gradient and a small layer with a large one, and how long the first step is as a"
+        " share of the layer's own length, at a learning rate of 1:"
+    )
+    return f"""## {say("What it does to two layers, in numbers")}
+{before}
 
-{table(["rule", "large and hardly steep", "small and steep"], rows)}
+{table([say("rule"), say("large and hardly steep"), say("small and steep")], rows)}
 """
 
 
-def without_words(function):
-    """The lines of a function, without its docstring."""
-    return re.sub(r'    """.*?"""\n', "", inspect.getsource(function), flags=re.DOTALL)
-
-
-def narrow(rule):
+def narrow(rule, say):
     """What is remembered of rows and columns."""
-    said = {ROW: "row", COLUMN: "column"}
-    return "".join(f", and 4 for each {said[space]} of a matrix (`{name}`)" for name, space in rule.spaces.items())
+    told = {
+        ROW: say(", and 4 for each row of a matrix ({name})"),
+        COLUMN: say(", and 4 for each column of a matrix ({name})"),
+    }
+    return "".join(told[space].format(name=f"`{name}`") for name, space in rule.spaces.items())
 
 
-def page(rule, prose):
+def page(rule, prose, say):
     """The whole page of such a rule."""
-    printed = f"$$\n{rule.latex()}\n$$\n"
-    written = without_words(rule.function)
-    shared = [part for part in (tensors._adam, tensors.orthogonal, edges.rms) if f"{part.__name__}(" in written]
-    body = "\n\n".join(without_words(part).strip() for part in (rule.function, *shared))
-    kept = ", ".join(f"`{name}`" for name in rule.states)
-    size = 4 * (len(rule.states) - len(rule.spaces))
+    kept = say.comma.join(f"`{name}`" for name in rule.states)
     rows = [[f"`{name}`", f"{value:.6g}"] for name, value in rule.hyperparameters.items()]
     rows += [[f"`{name}`", value] for name, value in rule.flags.items()]
-    shown = directions() if rule is downslope.muon else layers(rule)
+    symbols = say(
+        "`x` are the weights of one layer, as a matrix, `dx` the gradient of the loss at them; `norm` is the root of"
+        " the sum of all squares, `@` the product of matrices."
+    )
+    remembered = say(
+        "{states}: {size} bytes per weight in float32{narrow}. It is computed array by array, without a kernel of its"
+        " own.",
+        states=kept,
+        size=4 * (len(rule.states) - len(rule.spaces)),
+        narrow=narrow(rule, say),
+    )
+    others = say(
+        "With other rules for other layers in one network:"
+        " [PyTorch](../../torch.md#rules-over-whole-tensors-lars-lamb-muon)."
+    )
     return f"""# {rule.name}
 
-**{rule.intuition}**
+**{say(rule.intuition)}**
 
-{prose.get(rule.name, "")}
-{shown}
-## The formula
-{printed}
-`x` are the weights of one layer, as a matrix, `dx` the gradient of the loss at them; `norm` is
-the root of the sum of all squares, `@` the product of matrices.
+{say.page(prose.get(rule.name, ""))}
+{directions(say) if rule is downslope.muon else layers(rule, say)}
+## {say("The formula")}
+$$
+{rule.latex()}
+$$
+
+{symbols}
 
 ```python
-{body.strip()}
+{shown.formula(rule)}
 ```
 
-## What it remembers
-{kept}: {size} bytes per weight in float32{narrow(rule)}. It is computed array by array, without a
-kernel of its own.
+## {say("What it remembers")}
+{remembered}
 
-## Defaults
-{table(["", "default"], rows)}
-[What frameworks make of it](../../dialects.md).
+## {say("Defaults")}
+{table(["", say("default")], rows)}
+{say("[What frameworks make of it](../../dialects.md).")}
 
-## Use it
-```python
-downslope.Optimizer(weights, downslope.{rule.name})  # NumPy
-downslope.torch.Optimizer(matrices, downslope.{rule.name})  # PyTorch
-downslope.keras.Optimizer(downslope.{rule.name})  # Keras
-downslope.optax.optimizer(downslope.{rule.name})  # Optax
-```
-With other rules for other layers in one network: [PyTorch](../../torch.md#rules-over-whole-tensors-lars-lamb-muon).
+## {say("Use it")}
+{use(rule, "matrices")}
+{others}
 
-## Source
+## {say("Source")}
 {rule.source}
 """
