@@ -1,6 +1,7 @@
 """What all tests share: those of tests/, the examples in docstrings, and the pages of README and docs."""
 
 import contextlib
+import gc
 import os
 import re
 import shutil
@@ -36,6 +37,17 @@ def pytest_unconfigure(config):
     """Nothing that was compiled is left."""
     if _KERNELS in config.stash:
         config.stash[_KERNELS].cleanup()
+
+
+def pytest_collection():
+    """Nothing that is imported becomes garbage, so none is looked for."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    """Nor is it looked through while tests run: millions of objects, each time that somebody collects."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
