@@ -36,16 +36,17 @@ class UnderWay:
             self._going.clear()
             return
         for entry, time, loss in event.heard:
-            points = self._going.setdefault(replace(entry, observed=False), [])
+            run = replace(entry, observed=False) if entry.observed else entry
+            points = self._going.setdefault(run, [])
             if points and time <= points[-1][0]:
                 points.clear()  # it was begun anew
             points.append((time, loss))
             if len(points) > MOST_POINTS:
                 del points[1:-1:2]
-        for run in event.finished:
-            self._going.pop(run.entry, None)
-            if run.final_loss < (self._lowest[run.rule].final_loss if run.rule in self._lowest else math.inf):
-                self._lowest[run.rule] = run
+        for ended in event.finished:
+            self._going.pop(ended.entry, None)
+            if ended.final_loss < (self._lowest[ended.rule].final_loss if ended.rule in self._lowest else math.inf):
+                self._lowest[ended.rule] = ended
 
     def _of_rules(self) -> dict[str, Entry]:
         """Of every rule that is trained now, the run that is lowest."""
