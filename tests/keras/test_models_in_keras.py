@@ -116,3 +116,21 @@ def test_the_rows_of_a_tensorflow_dataset_batched_or_not():
         examples_of(tf.data.Dataset.from_tensor_slices(X))
     with pytest.raises(DataError, match=r"never ends; leave out its repeat\(\)"):
         examples_of(data.repeat().batch(9))
+
+
+@on("tensorflow")
+def test_a_tensorflow_dataset_of_unknown_length(monkeypatch):
+    import tensorflow as tf
+
+    spec = tf.TensorSpec(X.shape[1:], tf.float32), tf.TensorSpec((), tf.int64)
+    rows = tf.data.Dataset.from_generator(lambda: zip(X, CLASSES, strict=True), output_signature=spec)
+    for data in (rows, rows.batch(9), rows.filter(lambda x, y: True)):
+        np.testing.assert_array_equal(examples_of(data).x, X)
+    same = examples_of(tf.data.Dataset.from_tensor_slices((X, X)))  # a row of each, not a batch
+    assert same.x.shape == same.y.shape == X.shape
+    untold = tf.TensorSpec(None, tf.float32), tf.TensorSpec(None, tf.int64)
+    with pytest.raises(DataError, match="does not say how many axes"):
+        examples_of(tf.data.Dataset.from_generator(lambda: zip(X, CLASSES, strict=True), output_signature=untold))
+    monkeypatch.setattr("downslope.lab.problems.readers.MOST_BYTES", 10_000)
+    with pytest.raises(DataError, match=r"gave 1.*e-05 GB of rows and has not ended"):
+        examples_of(rows.filter(lambda x, y: True).repeat().filter(lambda x, y: True))

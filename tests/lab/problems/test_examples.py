@@ -1,6 +1,7 @@
 """What a model of one's own learns from: the same rows out of whatever holds them, and what is refused."""
 
 import gzip
+import itertools
 import zipfile
 
 import jax.numpy as jnp
@@ -16,6 +17,23 @@ from downslope.lab.problems.problem import Problem
 
 ROWS = np.random.default_rng(0).normal(size=(40, 3))
 CLASSES = np.arange(40) % 2
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Rows that have no number."""
+
+    def __init__(self, ends):
+        self.ends = ends
+
+    def __iter__(self):
+        return iter(zip(ROWS, CLASSES, strict=True)) if self.ends else itertools.cycle(zip(ROWS, CLASSES, strict=True))
+
+
+def test_rows_that_have_no_number_are_read_to_their_end_and_no_longer_than_they_fit(monkeypatch):
+    np.testing.assert_array_equal(examples_of(Stream(True)).x, ROWS.astype(np.float32))
+    monkeypatch.setattr("downslope.lab.problems.readers.MOST_BYTES", 10_000)
+    with pytest.raises(DataError, match=r"the Stream gave .* GB of rows and has not ended"):
+        examples_of(Stream(False))
 
 
 class Pairs(torch.utils.data.Dataset):

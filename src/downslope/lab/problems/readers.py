@@ -21,6 +21,9 @@ TARGETS = ("y", "targets", "labels", "target", "label")
 AT_A_TIME = 256
 """Rows of a dataset that are read at a time."""
 
+MOST_BYTES = 2**33
+"""A dataset that does not say how long it is, and holds more than this, is taken never to end."""
+
 
 @dataclass(frozen=True, eq=False)
 class Read:
@@ -117,7 +120,8 @@ def _torch(data: Any, utils: Any) -> Read:
                 "once, and is the same in all epochs.",
             )
     loader = utils.DataLoader(data, batch_size=AT_A_TIME, shuffle=False, collate_fn=collate)
-    x, y = _joined((_pair(batch, name) for batch in loader), name)
+    endless = isinstance(data, utils.IterableDataset)
+    x, y = _joined((_pair(batch, name) for batch in loader), name, endless=endless)
     return Read(x, y, name, f"Your own data, {name}", batch_size, remarks)
 
 
@@ -144,11 +148,20 @@ def _tensorflow(data: Any) -> Read:
     spec = data.element_spec
     if not isinstance(spec, tuple) or len(spec) != 2 or not all(hasattr(one, "shape") for one in spec):
         raise DataError("data: the tf.data.Dataset does not hold pairs (inputs, targets) of one tensor each")
-    if int(data.cardinality()) == sys.modules["tensorflow"].data.INFINITE_CARDINALITY:
+    known, tf = int(data.cardinality()), sys.modules["tensorflow"].data
+    if known == tf.INFINITE_CARDINALITY:
         raise DataError("data: the tf.data.Dataset never ends; leave out its repeat(): a race has epochs=N")
+    ranks = [one.shape.rank for one in spec]
+    if None in ranks:
+        raise DataError(
+            "data: the tf.data.Dataset does not say how many axes its tensors have, so that rows cannot be told from "
+            "batches; make it with output_signature=(tf.TensorSpec(...), tf.TensorSpec(...))"
+        )
     heads = [list(one.shape)[:1] for one in spec]
-    batched = bool(heads[0]) and heads[0] == heads[1]
-    x, y = _joined(data.as_numpy_iterator(), "tf.data.Dataset", batched=batched)
+    # Two vectors of one known length are a row: as a batch they would be rows of a single number.
+    batched = bool(heads[0]) and heads[0] == heads[1] and not (ranks == [1, 1] and heads[0] != [None])
+    endless = known == tf.UNKNOWN_CARDINALITY
+    x, y = _joined(data.as_numpy_iterator(), "tf.data.Dataset", batched=batched, endless=endless)
     size = next(iter(data.as_numpy_iterator()))[0].shape[0] if batched else None
     return Read(x, y, "tf.data", "Your own data, tf.data.Dataset", size)
 
@@ -162,9 +175,19 @@ def _pair(item: Any, name: str) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _joined(pairs: Iterable[tuple[Any, Any]], name: str, *, batched: bool = True) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Inputs and targets of all pairs, batches one after the other or rows stacked."""
-    found = [(_array(x, "inputs"), _array(y, "targets")) for x, y in pairs]
+def _joined(
+    pairs: Iterable[tuple[Any, Any]], name: str, *, batched: bool = True, endless: bool = False
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Inputs and targets of all pairs, batches one after the other or rows stacked; nobody waits for `endless` ones."""
+    found, held = [], 0
+    for x, y in pairs:
+        found.append((_array(x, "inputs"), _array(y, "targets")))
+        held += sum(array.nbytes for array in found[-1])
+        if endless and held > MOST_BYTES:
+            raise DataError(
+                f"data: the {name} gave {held / 1e9:.3g} GB of rows and has not ended, and a race keeps all of them in "
+                "memory; leave out what repeats it, or end it: itertools.islice in PyTorch, take(n) in TensorFlow"
+            )
     if not found:
         raise DataError(f"data: the {name} is empty")
     join = np.concatenate if batched else np.stack
