@@ -12,6 +12,7 @@ from downslope.lab.problems.problem import Problem
 from downslope.lab.races.budget import Budget, Foreseen
 from downslope.lab.races.stage import Stage
 from downslope.lab.racing import race
+from downslope.lab.watching import seen
 from downslope.rule import Rule
 
 
@@ -43,7 +44,8 @@ def foresee(
         >>> foreseen.runs  # 2 in tuning, 7 to confirm, 10 for the verdict
         19
     """
-    theirs = arguments.get("watch")
+    theirs, progress = arguments.get("watch"), arguments.get("progress")
+    shown = theirs is None and seen() if progress is None else progress
 
     def watch(event: Stage | Progress) -> None:
         if theirs is not None:
@@ -51,8 +53,9 @@ def foresee(
         if isinstance(event, Stage) and event.foreseen is not None:
             raise _Known(event.foreseen)
 
+    more = {**arguments, "watch": watch, "progress": shown}
     try:
-        race(problem, rules, budget=Budget(math.inf) if budget is None else budget, **{**arguments, "watch": watch})
+        race(problem, rules, budget=Budget(math.inf) if budget is None else budget, **more)
     except _Known as known:
         return known.foreseen
     raise AssertionError("every race with a budget foresees")

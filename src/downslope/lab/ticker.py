@@ -28,6 +28,7 @@ from downslope.lab.underway import HEIGHTS, UnderWay
 from downslope.printable import printable
 
 STAGES: dict[StageName, str] = {
+    "measuring": "measuring what runs cost",
     "defaults": "defaults",
     "tuning": "tuning",
     "widening": "wider grid",
@@ -114,6 +115,12 @@ class Ticker:
             if self.stage == STAGES["defaults"] and self.firsts:
                 self.say(f"{_first_answer(self.firsts)}\n")
             self.stage = STAGES[event.name]
+            if event.name == "measuring":
+                self.stage += f": {printable(', '.join(event.epochs))}"
+                if self.cell is not None:
+                    self.cell.show(self.stage)
+                elif not self.live.is_started:
+                    self.say(self.stage.capitalize(), "dim")
             self.forecast.begin(event)
             return
         task = self.tasks[event.rule]

@@ -23,7 +23,7 @@ def watched(watch: Watch | None, progress: bool | None, rules: Sequence[str], en
         rules: What the rules are called.
         engine: What trains the runs.
     """
-    if not (watch is None and _seen() if progress is None else progress):
+    if not (watch is None and seen() if progress is None else progress):
         yield watch or (lambda _: None)
         return
     from downslope.lab.ticker import Ticker
@@ -32,14 +32,14 @@ def watched(watch: Watch | None, progress: bool | None, rules: Sequence[str], en
     with Ticker((), rules, None if described is None else described.epochs, threads=engine.threads) as ticker:
 
         def both(event: Stage | Progress) -> None:
-            ticker.watch(event)
             if watch is not None:
                 watch(event)
+            ticker.watch(event)
 
         yield both
 
 
-def _seen() -> bool:
+def seen() -> bool:
     """Whether what is written is before somebody's eyes, and can be replaced: in a terminal, or in a notebook."""
     if sys.stderr is not None and sys.stderr.isatty():
         return True

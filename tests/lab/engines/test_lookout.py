@@ -9,6 +9,7 @@ from test_engine import engine_for, gradient_of, loss_of, small_problem
 import downslope
 from downslope.lab.engines import terrain
 from downslope.lab.engines.protocol import Entry
+from downslope.lab.engines.schedule import Schedule
 
 
 def snapshots(engine, entry):
@@ -19,7 +20,8 @@ def snapshots(engine, entry):
 @pytest.fixture(scope="module")
 def watched():
     """An engine whose epochs are one step each, and the snapshots of a run of each rule."""
-    engine = engine_for(small_problem(batch_size=200), [downslope.adam, downslope.nesterov])
+    problem, linear = small_problem(batch_size=200), Schedule.of("linear")
+    engine = engine_for(problem, [downslope.adam, downslope.nesterov], schedule=linear)
     return engine, {name: snapshots(engine, Entry(name, 0.03, 1)) for name in ("adam", "nesterov")}
 
 
@@ -106,7 +108,7 @@ def test_the_next_step_is_the_one_that_the_run_takes(watched, rule):
             pair = slice(2 * layer, 2 * layer + 2)
             moved = np.linalg.norm(flat(after.weights[pair]) - flat(before.weights[pair]))
             assert ratio == pytest.approx(moved / np.linalg.norm(flat(before.weights[pair])), rel=1e-4)
-    losses = engine.after_first_step(rule, 1, [0.01, 0.03, 3.0])
+    losses = engine.after_first_step(Entry(rule, 0.03, 1), [0.01, 0.03, 3.0])
     assert losses[1] == pytest.approx(loss_of(first.weights, *rows_of(engine, 1), "classification"), rel=1e-5)
     assert losses[0] != losses[1] != losses[2]
 

@@ -146,7 +146,6 @@ def test_a_race_with_a_schedule():
         ({"schedule": lambda done: 1 / done}, r"schedule: <lambda>\(0\) raises ZeroDivisionError: .*share of"),
         ({"schedule": lambda done: "low"}, "gives 'low'; return a number"),
         ({"schedule": "cosine"}, "schedule='cosine' needs the number of steps of a run; give steps too"),
-        ({"problem": "parabola", "schedule": "cosine", "why": True}, "does not go with why=True"),
     ],
 )
 def test_what_is_no_schedule_is_refused(arguments, said):

@@ -185,8 +185,6 @@ def test_the_end_of_a_grid_is_told_where_it_could_go_on():
         ({"grid": {"decoupled": [True]}}, "weight_decay values too"),
         ({"grid": [0.1]}, "values of each hyperparameter"),
         ({"grid": {"beta1": [0.8]}, "hyperparameters": {"adam": {"beta1": 0.9}}}, "settled for adam"),
-        ({"grid": {"beta1": [0.8]}, "why": True}, "why=True"),
-        ({"grid": {"batch_size": [16]}, "budget": 60}, "differ in batch_size"),
         ({"problem": "rosenbrock", "grid": {"batch_size": [16]}}, "of which a function has none"),
     ],
 )
@@ -265,3 +263,35 @@ def test_a_race_in_time_counts_all_settings():
     )  # fmt: skip
     assert foreseen.runs == 2 * (1 + 3) + 3 + 3  # the first at the default learning rate
     assert "3 settings" in foreseen.chosen
+
+
+class Clock:
+    """A clock that stands still but where it is moved."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_race_in_time_knows_that_large_batches_take_longer(capsys):
+    clock = Clock()
+
+    def slow(run):
+        regression(run)
+        clock.now += 4.0 if run.batch_size == 24 else 1.0
+
+    given = {"rules": RULES, "grid": GRID, "learning_rates": [0.01, 0.1]}
+    foreseen = foresee(slow, budget=Budget(150, clock=clock), progress=True, **given)
+    assert (
+        capsys.readouterr().err.count("Measuring what runs cost: momentum") == 2
+    )  # with small batches, with large ones
+    begun = clock.now
+    assert begun == 2 * (1 + 4) + 4 * 1  # a run of each rule in both sizes; the defaults, the first again and another
+    tuning, verdict = 2 * 13 * (1 + 4) / 2, 2 * 6 * 4  # half of the tries in either size; then large ones may win
+    assert foreseen.seconds == pytest.approx(tuning + verdict, rel=0.03)
+    found = race(slow, budget=Budget(150, clock=clock), **given)
+    assert not found.interrupted
+    assert {result.batch_size for result in found.rules} == {8}
+    assert len(found.verdict_seeds) > 4 * 6  # small ones won, and there was time for more
+    assert clock.now - begun <= 150

@@ -210,8 +210,9 @@ def explained():
     rates = [0.1, 0.464, 2.15, 10.0]
     entrants = {"sgd": downslope.sgd, "mine": mine, "still": still}
     return downslope.lab.race(
-        problem, entrants, learning_rates=rates, tuning_seeds=1, confirming_seeds=0, verdict_seeds=2, why=True
-    )
+        problem, entrants, learning_rates=rates, tuning_seeds=1, confirming_seeds=0, verdict_seeds=2, why=True,
+        schedule="linear",
+    )  # fmt: skip
 
 
 def test_a_race_explains_its_rules_and_keeps_each_run_once(explained):
@@ -228,6 +229,9 @@ def test_a_race_explains_its_rules_and_keeps_each_run_once(explained):
     assert still.edge == ()
     assert still.sentence.startswith("still learns nothing at every learning rate tried, down to 0.001.")
     for one, result in zip((sgd, mine), explained.rules[:2], strict=True):
+        shares = [at.lr / one.best_lr for at in one.best]
+        assert shares == pytest.approx([1, 0.75, 0.5, 0.25, shares[-1]])  # the step before the last epoch is followed
+        assert 0 < shares[-1] < 0.05  # by that of its last
         assert [at.epoch for at in one.best] == [0, 1, 2, 3, 4]
         assert one.best[0].noise_scale > 0
         keys = [(run.lr, run.seed) for run in result.tuning]
@@ -236,3 +240,26 @@ def test_a_race_explains_its_rules_and_keeps_each_run_once(explained):
         assert np.isfinite([run.final_loss for run in finite]).all()
         assert one.sentence in explained.why.sentences
     assert Race.from_json(explained.to_json()).why == explained.why
+
+
+def test_with_a_grid_the_setting_that_was_chosen_is_explained_and_of_a_rate_that_rises_nothing_is_expected():
+    problem = dataclasses.replace(downslope.lab.load_problem("parabola"), epochs=3)
+    few = {"learning_rates": [0.1, 1.0], "tuning_seeds": 1, "confirming_seeds": 0, "verdict_seeds": 1}
+    grid = {"mu": [0.5, 0.99], "batch_size": [16]}
+    race = downslope.lab.race(problem, [downslope.momentum], grid=grid, schedule="one-cycle", why=True, **few)
+    (one,), (result,) = race.why.rules, race.rules
+    mu = result.hyperparameters["mu"]
+    assert one.limit == pytest.approx(2 * (1 + mu))
+    assert one.batch_size == result.batch_size == 16
+    assert (one.cliff.cause, one.cliff.expected) == (None, None)
+    assert "Nothing is expected of it: its learning rate is at its highest only later" in one.sentence
+    assert [at.lr / one.best_lr for at in one.best[:2]] == pytest.approx([0.04, 0.9972], abs=0.02)
+    assert one.sharpness(one.best[0], one.best_lr) == pytest.approx(
+        0.04 * one.best_lr * one.best[0].curvature / one.limit
+    )
+    assert "with batches of 16" in race.why.on_noise
+    learns = [run for run in result.tuning if run.lr == one.cliff.learns_at and run.setting == result.setting]
+    assert learns
+    assert all(math.isfinite(run.final_loss) for run in learns)
+    several = (why(one.cliff, best=(around(0, 20.0), around(3, 19.0, 64.0))), dataclasses.replace(one, best=()))
+    assert on_noise(several, 32).endswith("at the end of the best runs, which had batches of 16 to 32.")

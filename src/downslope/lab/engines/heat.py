@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.data import Scales, taken
 from downslope.lab.engines.evaluator import ONE_CORE, Evaluator
-from downslope.lab.engines.protocol import Entrant, Entry, Progress, Run, Snapshot
+from downslope.lab.engines.protocol import Entrant, Entry, Progress, Run, Setting, Snapshot, batch_size_of
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.model import Weights, mean_loss
@@ -68,16 +69,17 @@ class Heat:
         while True:
             lost = self._fill(take)
             if lost:
-                yield Progress(self.trainer.name, 0, self.epochs * len(lost), lost, snapshots=self._observed())
+                yield self._told(0, self.epochs * len(lost), lost)
             elif any(self.recorders):
                 yield self._epoch()
             else:
                 return
 
-    def _observed(self) -> tuple[Snapshot, ...]:
-        """The snapshots to report, once."""
+    def _told(self, epochs: int, skipped: int, finished: tuple[Run, ...]) -> Progress:
+        """What is reported, with the snapshots that have not been."""
         snapshots, self.snapshots = tuple(self.snapshots), []
-        return snapshots
+        setting = self.trainer.setting
+        return Progress(self.trainer.name, epochs, skipped, finished, snapshots=snapshots, setting=setting)
 
     def _observe(self, lane: int, recorder: Recorder) -> None:
         """Take a snapshot of a lane's run, if somebody wants it."""
@@ -140,8 +142,7 @@ class Heat:
                     self.recorders[lane] = None
         skipped = sum(self.epochs - recorder.epochs for _, recorder in ended)
         heard = tuple(one for recorder in self.recorders if recorder is not None for one in recorder.news())
-        runs = self._runs(ended)
-        return Progress(self.trainer.name, epochs, skipped, runs, snapshots=self._observed(), heard=heard)
+        return replace(self._told(epochs, skipped, self._runs(ended)), heard=heard)
 
     def _runs(self, ended: Sequence[tuple[int, Recorder]]) -> tuple[Run, ...]:
         test = None
@@ -166,7 +167,7 @@ class Trainer:
         entrant: Its formula and its hyperparameters other than the learning rate.
         schedule: How the learning rate changes in a run.
         varied: Those of its hyperparameters that every lane has a value of its own of, in single precision.
-        batch_size: Rows per step; None: as the problem says.
+        setting: What all runs have of a grid besides: see `priced`.
 
     Attributes:
         batch_size: Rows per step.
@@ -181,11 +182,12 @@ class Trainer:
         schedule: Schedule = CONSTANT,
         *,
         varied: Sequence[str] = (),
-        batch_size: int | None = None,
+        setting: Setting = (),
     ):
         self.evaluator, self.name, self.schedule, self.varied = evaluator, name, schedule, varied
+        self.setting = setting
         self.program, self.scalars = entrant.settings.program, entrant.numbers
-        self.batch_size, self.steps = evaluator.data.in_batches(batch_size)
+        self.batch_size, self.steps = evaluator.data.in_batches(batch_size_of(setting))
         self.lock = threading.Lock()
         self._compiled: Any = None
 

@@ -16,6 +16,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import jax
+import numpy as np
+from numpy.typing import NDArray
 
 from downslope.backends.threads import available
 from downslope.lab.engines.data import Data
@@ -31,6 +33,7 @@ from downslope.lab.engines.protocol import (
     Snapshot,
     Surroundings,
     batch_size_of,
+    priced,
 )
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.examples import Examples
@@ -89,8 +92,9 @@ class JaxEngine:
         self._data = Data(problem, split_seed, varied)
         evaluator = Evaluator(self._data, model or model_of(problem), lanes)
         self._evaluator = evaluator
-        self._lookout = Lookout(evaluator, entrants)
         self._entrants, self._schedule = entrants, schedule
+        self._table = functools.lru_cache(schedule.table)
+        self._lookout = Lookout(evaluator, entrants, self.rates)
         self._trainers: dict[Hashable, Trainer] = {}
         self._lock = threading.Lock()
 
@@ -170,12 +174,12 @@ class JaxEngine:
         """The program of a run: one for all settings of a rule that differ in numbers of its formula only."""
         entrant = self._entrants[entry.rule].at(entry.setting)
         varied = tuple(name for name, _ in entry.setting if name in entrant.numbers)
-        batch_size = batch_size_of(entry.setting)
-        kind = (entry.rule, entrant.settings, varied, batch_size)
+        setting = priced(entry.setting)
+        kind = (entry.rule, entrant.settings, varied, setting)
         with self._lock:
             if kind not in self._trainers:
                 self._trainers[kind] = Trainer(
-                    self._evaluator, entry.rule, entrant, self._schedule, varied=varied, batch_size=batch_size
+                    self._evaluator, entry.rule, entrant, self._schedule, varied=varied, setting=setting
                 )
             return self._trainers[kind]
 
@@ -193,11 +197,15 @@ class JaxEngine:
         """How many training rows of a seed `look_around` looks at, and how many there are."""
         return len(self._lookout.terrain.rows(seed)), len(self._data.split(seed).parts.train)
 
-    def after_first_step(self, rule: str, seed: int, rates: Sequence[float]) -> Sequence[float]:
-        """The mean training loss after one step from the start, for each learning rate."""
+    def rates(self, entry: Entry) -> NDArray[np.float64]:
+        """The learning rate of every step of a run, as the schedule has it."""
+        _, steps = self._data.in_batches(batch_size_of(entry.setting))
+        return entry.lr * self._table(self.problem.epochs * steps)
+
+    def after_first_step(self, entry: Entry, rates: Sequence[float]) -> Sequence[float]:
+        """The mean training loss after one step from the start of a run, if its first step had each of these rates."""
         with jax.default_device(self._data.device):
-            begun = self.begin(Entry(rule, rates[0], seed))
-            return self._evaluator.losses(seed, self._lookout.first_weights(begun, rates))
+            return self._evaluator.losses(entry.seed, self._lookout.first_weights(self.begin(entry), rates))
 
     def _work(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.engines.evaluator import Evaluator
-from downslope.lab.engines.protocol import Entrant, Snapshot, Surroundings
+from downslope.lab.engines.protocol import Entrant, Entry, Setting, Snapshot, Surroundings, batch_size_of
 from downslope.lab.engines.terrain import Terrain
 from downslope.lab.problems.model import Weights
 from downslope.targets.arrays import interpret
@@ -26,10 +26,17 @@ class Lookout:
     Args:
         evaluator: The model and its data.
         entrants: The rules by what they are called in the race.
+        rates: Gives the learning rate of every step of a run.
     """
 
-    def __init__(self, evaluator: Evaluator, entrants: Mapping[str, Entrant]):
-        self.data, self.entrants = evaluator.data, entrants
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        entrants: Mapping[str, Entrant],
+        rates: Callable[[Entry], NDArray[np.float64]],
+    ):
+        self.data, self.rates = evaluator.data, rates
+        self._entrant = functools.cache(lambda rule, setting: entrants[rule].at(setting))
         self.terrain = Terrain(evaluator.data, evaluator.model)
         self._untrained: dict[int, tuple[float, float]] = {}  # by seed, for all rules
         self._lock = threading.Lock()
@@ -38,7 +45,7 @@ class Lookout:
     def first_weights(self, begun: Snapshot, rates: Sequence[float]) -> list[Weights]:
         """The weights after the first step of a run that has just begun, for each learning rate."""
         step = self._step(begun)
-        program = self.entrants[begun.entry.rule].settings.program
+        program = self._of(begun.entry).settings.program
         with np.errstate(all="ignore"):
             return [
                 tuple(interpret(program, arrays, {**step.numbers, "lr": lr})["x"] for arrays in step.before)
@@ -64,7 +71,13 @@ class Lookout:
                 _ratio(_length([after - before for before, after in layer]), _length([before for before, _ in layer]))
                 for layer in layers
             ),
+            lr=step.numbers["lr"],
         )
+
+    def _of(self, entry: Entry) -> Entrant:
+        """The rule of a run in its setting."""
+        found: Entrant = self._entrant(entry.rule, entry.setting)
+        return found
 
     def _plain(self, snapshot: Snapshot) -> tuple[float, float]:
         """Curvature and noise scale, where no rule matters."""
@@ -77,11 +90,12 @@ class Lookout:
             return self._untrained[seed]
 
     def _step(self, snapshot: Snapshot) -> _Step:
-        """The next step of a run, on the first batch of its next epoch."""
+        """The next step of a run, on the first batch of its next epoch; after the last, at the rate of that."""
         entry = snapshot.entry
-        entrant = self.entrants[entry.rule]
-        program = entrant.settings.program
-        numbers = {**entrant.numbers, "lr": entry.lr, "t": float(snapshot.steps + 1), **snapshot.scalars}
+        entrant = self._of(entry)
+        program, rates = entrant.settings.program, self.rates(entry)
+        lr = float(rates[min(snapshot.steps, len(rates) - 1)])
+        numbers = {**entrant.numbers, "lr": lr, "t": float(snapshot.steps + 1), **snapshot.scalars}
         here = [
             {"x": x, **{name: arrays[k] for name, arrays in snapshot.states.items()}}
             for k, x in enumerate(snapshot.weights)
@@ -89,15 +103,23 @@ class Lookout:
         with np.errstate(all="ignore"):
             ahead = program.lookahead
             point = tuple(arrays["x"] if ahead is None else interpret(ahead, arrays, numbers)["x"] for arrays in here)
-            gradient = self.terrain.gradient(entry.seed, point, self.data.order(entry.seed, snapshot.epoch + 1)[0])
+            gradient = self.terrain.gradient(entry.seed, point, self._batch(snapshot))
             before = [{**arrays, "dx": dx} for arrays, dx in zip(here, gradient, strict=True)]
             return _Step(numbers, before, [interpret(program, arrays, numbers) for arrays in before])
 
+    def _batch(self, snapshot: Snapshot) -> NDArray[np.int32]:
+        """The first batch of its next epoch."""
+        entry = snapshot.entry
+        first: NDArray[np.int32] = self.data.order(entry.seed, snapshot.epoch + 1, batch_size_of(entry.setting))[0]
+        return first
+
     def _root(self, snapshot: Snapshot, step: _Step) -> list[NDArray[Any]] | None:
         """The root of the factor before each gradient; None of a rule whose limit is not about it."""
-        entry = snapshot.entry
-        program = self.entrants[entry.rule].settings.program
-        found = self._stability(entry.rule, entry.lr)
+        entry, lr = snapshot.entry, step.numbers["lr"]
+        program = self._of(entry).settings.program
+        if not lr:  # of a schedule that begins at 0
+            return None
+        found = self._stability(entry.rule, entry.setting, lr)
         if not found.held or not found.gain:
             return None
         roots = []
@@ -105,11 +127,11 @@ class Lookout:
             per_gradient = effective(program, {**step.numbers, **before}, after)
             assert per_gradient is not None  # it has a limit
             with np.errstate(invalid="ignore"):
-                roots.append(np.sqrt(per_gradient / (entry.lr * found.gain)))
+                roots.append(np.sqrt(per_gradient / (lr * found.gain)))
         return roots
 
-    def _read_off(self, rule: str, lr: float) -> Stability:
-        entrant = self.entrants[rule]
+    def _read_off(self, rule: str, setting: Setting, lr: float) -> Stability:
+        entrant = self._entrant(rule, setting)
         (found,) = limits(entrant.settings.program, {**entrant.numbers, "lr": lr}, [lr])
         return found
 

@@ -29,6 +29,7 @@ from downslope.lab.engines.protocol import (
     Setting,
     Snapshot,
     batch_size_of,
+    priced,
 )
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.schedule import CONSTANT, Schedule
@@ -269,8 +270,9 @@ class ModelEngine:
             if over:
                 finished = (recorder.run(self.examples.epochs, self.loss == "cross-entropy", test),)
                 skipped = self.examples.epochs - max(recorder.epochs, trained)
-            heard = () if over else recorder.news()
-            yield Progress(entry.rule, trained, skipped, finished, seconds, tuple(snapshots), heard=heard)
+            heard, kind = () if over else recorder.news(), priced(entry.setting)
+            seen = tuple(snapshots)
+            yield Progress(entry.rule, trained, skipped, finished, seconds, seen, heard=heard, setting=kind)
 
     def _whether_to_stack(self, entry: Entry, seeds: tuple[int, int]) -> Stacking:
         """Whether runs are stacked, found out on one of them."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from downslope.lab.engines.apart import Apart, RunError, check_limit
 from downslope.lab.engines.own_run import OwnRun
-from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Run
+from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Run, priced
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 
 HEARD = 0.25
@@ -122,7 +122,7 @@ class OwnEngine:
             run = self.run(entry)
             seconds = self.clock() - start
             self.seconds[entry.rule] += seconds
-            yield Progress(entry.rule, 1, 0, (run,), seconds)
+            yield Progress(entry.rule, 1, 0, (run,), seconds, setting=priced(entry.setting))
 
     def run(self, entry: Entry) -> Run:
         """Train one run; what `train` raises becomes the cause of its failure, but for Ctrl-C."""

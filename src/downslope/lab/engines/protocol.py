@@ -44,6 +44,16 @@ def batch_size_of(setting: Setting) -> int | None:
     return next((int(value) for name, value in setting if name == BATCH_SIZE), None)
 
 
+def priced(setting: Setting) -> Setting:
+    """What of a setting decides how long a run takes: the size of its batches, and what its formula has or has not.
+
+    Example:
+        >>> priced((("mu", 0.9), ("nesterov", True), ("batch_size", 32.0)))
+        (('nesterov', True), ('batch_size', 32.0))
+    """
+    return tuple((name, value) for name, value in setting if name == BATCH_SIZE or isinstance(value, bool))
+
+
 def said(setting: Setting) -> str:
     """A setting for people.
 
@@ -274,6 +284,7 @@ class Surroundings:
         noise_scale: In a batch of this many rows, half of the square of the gradient's length is noise: the simple
             noise scale of McCandlish et al., 2018.
         update_ratios: For each layer, the length of the next step over that of its weights, biases included.
+        lr: The learning rate of that step, as the schedule has it; None in files from before there was one here.
     """
 
     epoch: int
@@ -281,6 +292,7 @@ class Surroundings:
     preconditioned: float | None
     noise_scale: float
     update_ratios: tuple[float, ...]
+    lr: float | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -298,6 +310,7 @@ class Progress:
         kept: Whether it is a run that had been finished before, of which nothing was trained now.
         heard: Of runs that go on what was not reported yet: the run, after how many epochs or, of a training of your
             own, steps, and the validation loss then.
+        setting: What decides, of the setting of its runs, how long they take: see `priced`.
     """
 
     rule: str
@@ -308,6 +321,7 @@ class Progress:
     snapshots: tuple[Snapshot, ...] = ()
     kept: bool = False
     heard: tuple[tuple[Entry, int, float], ...] = ()
+    setting: Setting = ()
 
 
 @dataclass(frozen=True)
@@ -392,5 +406,8 @@ class OpenEngine(Engine, Protocol):
     def seen_rows(self, seed: int) -> tuple[int, int]:
         """How many training rows of a seed `look_around` looks at, and how many there are."""
 
-    def after_first_step(self, rule: str, seed: int, rates: Sequence[float]) -> Sequence[float]:
-        """The mean training loss after one step from the start, for each learning rate."""
+    def rates(self, entry: Entry) -> NDArray[np.float64]:
+        """The learning rate of every step of a run, as the schedule has it."""
+
+    def after_first_step(self, entry: Entry, rates: Sequence[float]) -> Sequence[float]:
+        """The mean training loss after one step from the start of a run, if its first step had each of these rates."""

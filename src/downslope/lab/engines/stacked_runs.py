@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.apart import Apart
 from downslope.lab.engines.model_rows import ModelRows
-from downslope.lab.engines.protocol import Entrant, Entry, Progress, Snapshot, batch_size_of
+from downslope.lab.engines.protocol import Entrant, Entry, Progress, Snapshot, batch_size_of, priced
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.torch_learner import TorchLearner, TorchModels
 from downslope.lab.engines.torch_stack import TorchStack
@@ -82,7 +82,8 @@ class StackedRuns:
             self.alive = [self.alive[lane] for lane in kept]
             skipped = sum(self.epochs - one.epochs for one in ended)
             heard = tuple(found for one in self.alive for found in one.news())
-            yield Progress(self.entries[0].rule, trained, skipped, runs, seconds, snapshots, heard=heard)
+            rule, kind = self.entries[0].rule, priced(self.entries[0].setting)
+            yield Progress(rule, trained, skipped, runs, seconds, snapshots, heard=heard, setting=kind)
             if not self.alive:
                 return
             if len(kept) < len(over):

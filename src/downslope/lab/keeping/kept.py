@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.engines.protocol import Description, Engine, Entrant, Entry, Progress, Run, Snapshot
+from downslope.lab.engines.protocol import Description, Engine, Entrant, Entry, Progress, Run, Snapshot, priced
 from downslope.lab.keeping.claims import Claims
 from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import Identity, rule_of
@@ -170,7 +170,8 @@ class KeptEngine:
         training = self.engine.description
         epochs = 1 if training is None else training.epochs
         run = replace(kept.run, rule=entry.rule)
-        return Progress(entry.rule, 0, epochs, (run,), kept.seconds, tuple(snapshots), kept=True)
+        kind = priced(entry.setting)
+        return Progress(entry.rule, 0, epochs, (run,), kept.seconds, tuple(snapshots), kept=True, setting=kind)
 
     def _keep(self, progress: Progress) -> None:
         """Take in what finished, to be written."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from downslope.lab.engines.protocol import Engine, Entry, Progress, Run
+from downslope.lab.engines.protocol import Engine, Entry, Progress, Run, priced
 from downslope.lab.races.budget import (
     LEAST_SEEDS,
     MOST_SEEDS,
@@ -25,6 +25,7 @@ from downslope.lab.races.budget import (
 )
 from downslope.lab.races.decisions import Decisions
 from downslope.lab.races.forecast import Forecast
+from downslope.lab.races.grid import Point
 from downslope.lab.races.plan import FINALISTS, Plan
 from downslope.lab.races.stage import Stage, StageName
 
@@ -79,7 +80,13 @@ class Allowance:
         self._begun = (budget.clock() if budget.begun is None else budget.begun) - self.decisions.spent
         self._end = self._begun + budget.seconds * (1 - TELLING - (EXPLAINING if why else 0.0))
         self.epochs = None if training is None else training.epochs
-        self.forecast = Forecast(plan.entrants, self.epochs or 1, engine.threads, compiled=training is not None)
+        self.forecast = Forecast(
+            plan.entrants,
+            self.epochs or 1,
+            engine.threads,
+            compiled=training is not None,
+            kinds={name: plan.kinds(name) for name in plan.entrants},
+        )
         self.chosen = self._usual = Chosen(plan, self.epochs)
         self.dropped: list[str] = []
         self.over = False
@@ -128,30 +135,37 @@ class Allowance:
         """Take note that the race came to its end."""
         self._decide("end", lambda: None)
 
-    def measure(self) -> None:
-        """Train a few epochs of each rule, to know what they cost: for an engine that trains many runs at a time.
+    def measure(self, watch: Callable[[Stage], None]) -> None:
+        """Train a few epochs of each rule, to know what they cost; where runs are reported one by one, a run.
 
-        Half of the time is not spent for that: what the last rules cost is then taken to be what the others do.
+        If runs of a rule take different times, it is measured in each of its settings that does. Half of the time is
+        not spent for that: what the last rules cost is then taken to be what the others do.
+
+        Args:
+            watch: Called with what is measured next.
         """
         if self.decisions.ended:
             return
         rates, seeds = self.plan.learning_rates, self.plan.tuning_seeds
-        names = by_importance(self.plan.entrants)
-        half, many = self.left / 2, min(self.engine.threads, len(names))
+        kinds = [(name, kind) for name in by_importance(self.plan.entrants) for kind in self.plan.kinds(name)]
+        half, many = self.left / 2, min(self.engine.threads, len(kinds))
+        enough = 0 if self.epochs is None else MEASURED
         self.watch(Stage("tuning", {}))
-        for group in (names[k : k + many] for k in range(0, len(names), many)):
+        for group in (kinds[k : k + many] for k in range(0, len(kinds), many)):
+            watch(Stage("measuring", dict.fromkeys((name for name, _ in group), 0)))
             entries = [
                 Entry(name, at.lr, seed, setting=at.setting)
-                for name in group
+                for name, kind in group
                 for seed in seeds
                 for at in self.plan.points(name, rates)
+                if priced(at.setting) == kind
             ]
             seen = dict.fromkeys(group, 0)
             with stoppable(self.engine.train(entries)) as reports:
                 for progress in reports:
                     self.watch(progress)
-                    seen[progress.rule] += progress.epochs > 0
-                    if self.left < half or min(seen.values()) > MEASURED:
+                    seen[progress.rule, progress.setting] += progress.epochs > 0
+                    if self.left < half or min(seen.values()) > enough:
                         break
             if self.left < half:
                 break
@@ -216,10 +230,8 @@ class Allowance:
     def _takes(self, chosen: Chosen) -> float:
         """What a race takes, with what is kept for its verdict."""
         stages = _stages(chosen.plan)
-        verdict = self.forecast.takes([stages.pop("verdict")], chosen.epochs)
-        return self.forecast.takes(stages.values(), chosen.epochs) + max(
-            verdict, self._kept(chosen.plan, chosen.epochs)
-        )
+        verdict = self.forecast.takes([("verdict", stages.pop("verdict"))], chosen.epochs)
+        return self.forecast.takes(stages.items(), chosen.epochs) + max(verdict, self._kept(chosen.plan, chosen.epochs))
 
     def _sentence(self) -> str:
         more = math.isfinite(self.budget.seconds) and "verdict_seeds" not in self.budget.settled
@@ -238,8 +250,8 @@ class Allowance:
             runs: The runs of each rule in it.
             again: Whether there was such a part before.
         """
-        more = [_stages(plan)["confirming"]] if stage == "widening" else []
-        if self._decide(f"affords {stage}", lambda: self.left >= self.forecast.takes([runs, *more]) + self._kept(plan)):
+        parts = {stage: runs} | ({"confirming": _stages(plan)["confirming"]} if stage == "widening" else {})
+        if self._decide(f"affords {stage}", lambda: self.left >= self.forecast.takes(parts.items()) + self._kept(plan)):
             return True
         further = " further" if again else ""
         what = {
@@ -253,7 +265,7 @@ class Allowance:
 
     def has_time_for(self, runs: int, kept: float = 0.0) -> bool:
         """Whether so many runs can be made, one after the other, and so much time is left after them."""
-        return self.left > kept + self.forecast.takes([{next(iter(self.plan.entrants)): runs}])
+        return self.left > kept + self.forecast.takes([("verdict", {next(iter(self.plan.entrants)): runs})])
 
     def stops(self, plan: Plan, stage: StageName) -> bool:
         """Whether a part of the race has to end now, before its next run or epoch."""
@@ -265,7 +277,7 @@ class Allowance:
     def _kept(self, plan: Plan, epochs: int | None = None) -> float:
         """What is kept for the verdict: more where all of its runs end at once, and all would be lost."""
         least = dict.fromkeys(plan.entrants, min(LEAST_SEEDS, len(plan.verdict_seeds)))
-        return (1.0 if self.epochs is None else SAFE) * self.forecast.takes([least], epochs)
+        return (1.0 if self.epochs is None else SAFE) * self.forecast.takes([("verdict", least)], epochs)
 
     def cut(self, stage: StageName, done: int, of: int, *, again: bool = False) -> None:
         """Take note that a part of the race was stopped.
@@ -295,7 +307,7 @@ class Allowance:
         elif stage == "confirming":
             self.dropped.append(f"There was no time to confirm all learning rates: {kept}.")
 
-    def fresh_seeds(self, plan: Plan, best: Mapping[str, object], losses: Sequence[Sequence[float]]) -> int:
+    def fresh_seeds(self, plan: Plan, best: Mapping[str, Point | None], losses: Sequence[Sequence[float]]) -> int:
         """How many fresh seeds there is time for.
 
         Args:
@@ -306,6 +318,7 @@ class Allowance:
         wanted = len(plan.verdict_seeds)
         most = wanted if "verdict_seeds" in self.budget.settled else MOST_SEEDS
         judged = [rule for rule, at in best.items() if at]
+        self.forecast.kinds |= {rule: [priced(at.setting)] for rule, at in best.items() if at}
         room = AIM * self.left
         if self.over or not judged:
             return 0
@@ -319,9 +332,9 @@ class Allowance:
         self.proves = proves(seeds or wanted, varied=self._varied, spread=self._spread)
         return seeds
 
-    def _judging(self, seeds: int, wanted: int, judged: Sequence[str]) -> list[dict[str, int]]:
+    def _judging(self, seeds: int, wanted: int, judged: Sequence[str]) -> list[tuple[StageName, dict[str, int]]]:
         """The runs of every rule in the parts of a verdict."""
-        return [dict.fromkeys(judged, part) for part in self.parts(seeds, wanted)]
+        return [("verdict", dict.fromkeys(judged, part)) for part in self.parts(seeds, wanted)]
 
     def parts(self, seeds: int, wanted: int) -> list[int]:
         """In which parts so many fresh seeds are run, so that not all is lost where time is over.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from downslope.lab.engines.protocol import Progress
+from downslope.lab.engines.protocol import Progress, Setting
 from downslope.lab.races.stage import Stage, StageName
 
 EXPLAINING = 0.13
 """What explaining a race takes, as a share of the race, as long as no rule has been explained: so it was measured."""
+
+EVEN: tuple[StageName, ...] = ("tuning", "widening")
+"""The parts of a race in which a rule has as many runs in every setting."""
 
 
 class Forecast:
@@ -21,11 +24,15 @@ class Forecast:
     takes less than a full one, but not in proportion: half of it is taken not to depend on them. What comes before the
     first of a rule, above all its compilation, is counted by itself: in a short race it is half of the time.
 
+    In batches of another size, or with another choice in its formula, a rule's runs take other times. Tuning has as
+    many of each kind; of the kind that will be chosen nothing is known before, and it is taken to be the dearest.
+
     Args:
         rules: The names of the rules.
         epochs: The epochs of a run.
         threads: Heats at a time.
         compiled: Whether the first epoch of every stage may hold a compilation, and says nothing of the others.
+        kinds: Of each rule that has several: those of its settings that take different times, see `priced`.
     """
 
     def __init__(
@@ -35,8 +42,10 @@ class Forecast:
         threads: int,
         *,
         compiled: bool = True,
+        kinds: Mapping[str, Sequence[Setting]] | None = None,
     ):
         self.rules = {rule: _Pace() for rule in rules}
+        self.kinds = dict(kinds or {})
         self.epochs, self.compiled = epochs, compiled
         self.later: Mapping[StageName, int] = {}
         self.explaining = False
@@ -55,6 +64,8 @@ class Forecast:
         for rule, pace in self.rules.items():
             pace.waiting = 0 if stage.name == "explaining" else stage.epochs.get(rule, 0)
             pace.heat_epochs = 0
+            for one in pace.kinds.values():
+                one.begun = False
 
     def add(self, progress: Progress) -> None:
         """Take in an epoch, or what a rule took to explain."""
@@ -75,7 +86,7 @@ class Forecast:
 
     def replace(self, rule: str, runs: int, seconds: float) -> None:
         """Take it that so many runs of a rule took so long, whatever its first one did."""
-        self.rules[rule].counted, self.rules[rule].count = seconds, runs
+        self.rules[rule].kinds[()] = _Kind(counted=seconds, count=runs)
 
     def left(self, elapsed: float) -> float | None:
         """The seconds left.
@@ -109,11 +120,11 @@ class Forecast:
         usual = sum(self.explained) / len(self.explained)
         return usual * math.ceil(waiting / self.threads)
 
-    def takes(self, stages: Iterable[Mapping[str, int]], epochs: int | None = None) -> float:
+    def takes(self, stages: Iterable[tuple[StageName, Mapping[str, int]]], epochs: int | None = None) -> float:
         """The seconds that parts of a race take, one after the other, if no run diverges.
 
         Args:
-            stages: Of each, the runs of every rule.
+            stages: Of each, its name and the runs of every rule.
             epochs: The epochs of a run, where that is not what it has been until now.
 
         Returns:
@@ -122,24 +133,35 @@ class Forecast:
         usual, setup = self._usual()
         started = [pace.started for pace in self.rules.values() if pace.started is not None]
         length, total = epochs or self.epochs, 0.0
-        new = {rule for rule, pace in self.rules.items() if pace.setup is None} if self.compiled else set()
-        for runs in stages:
+        known = {(rule, kind) for rule, pace in self.rules.items() for kind in pace.kinds}
+        for name, runs in stages:
             busy = [0.0] * self.threads
-            for seconds in sorted((self._stage(rule, runs[rule], length, usual or 0.0) for rule in runs), reverse=True):
+            parts = [part for rule in runs for part in self._parts(name, rule, runs[rule], usual or 0.0)]
+            for seconds in sorted((length * self._full(of_them) * cost for _, of_them, cost in parts), reverse=True):
                 heapq.heapreplace(busy, busy[0] + seconds)  # to the thread that is the first to be done
-            total += max(busy) + sum(started) / max(1, len(started)) * len(runs) / self.threads
-            total += setup * len(new & set(runs)) / self.threads
-            new -= set(runs)
+            total += max(busy) + sum(started) / max(1, len(started)) * len(parts) / self.threads
+            new = {at for at, _, _ in parts} - known if self.compiled else set()
+            total += setup * len(new) / self.threads
+            known |= new
         return total
 
-    def _stage(self, rule: str, runs: int, epochs: int, usual: float) -> float:
-        """The seconds of so many runs of a rule, beside what comes before them.
+    def _parts(
+        self, name: StageName, rule: str, runs: int, usual: float
+    ) -> list[tuple[tuple[str, Setting], float, float]]:
+        """What a rule has in a part of the race: of each kind, how many runs, and what a full heat's epoch costs."""
+        kinds = self.kinds.get(rule) or [()]
+        costs = {kind: self.rules[rule].cost_of(kind) or self.rules[rule].cost or usual for kind in kinds}
+        if name not in EVEN:
+            kinds = [max(kinds, key=lambda kind: costs[kind])]
+        return [((rule, kind), runs / len(kinds), costs[kind]) for kind in kinds if runs]
+
+    def _full(self, runs: float) -> float:
+        """How many full heats take as long as so many runs, which are trained in heats of their own.
 
         A single heat with empty lanes is taken to be as long as a full one: of a large network it is.
         """
         full, rest = divmod(runs, self.lanes)
-        heats = max(1.0, full + (self._size(rest) if rest else 0.0))
-        return epochs * heats * (self.rules[rule].cost or usual) if runs else 0.0
+        return max(1.0, full + (self._size(rest) if rest else 0.0))
 
     def _usual(self) -> tuple[float | None, float]:
         """What an epoch costs in the mean over the rules, and the least that has come before the first."""
@@ -167,30 +189,51 @@ class Forecast:
 
 
 @dataclass
+class _Kind:
+    """What epochs took of a rule's runs that take the same time: in batches of one size, with one formula."""
+
+    setup: float | None = None  # seconds of the first of all, with the compilation
+    counted: float = 0.0  # seconds of epochs that were not the first of a stage
+    count: float = 0.0  # how many full heats' epochs these are
+    begun: bool = False  # whether there was one in this stage
+
+
+@dataclass
 class _Pace:
     """What one rule's epochs took."""
 
     waiting: int = 0  # epochs of runs to come in this stage
     heat_epochs: int = 0  # those done in this stage
-    setup: float | None = None  # seconds of the first of all, with the compilation
     seconds: float = 0.0
-    counted: float = 0.0  # of these, in epochs that were not the first of a stage
-    count: float = 0.0  # how many full heats' epochs these are
     started: float | None = None  # by how much the first epoch of the last part of the race was longer than others
+    kinds: dict[Setting, _Kind] = field(default_factory=dict)
+
+    @property
+    def setup(self) -> float | None:
+        """The seconds of the first epoch of all; None as long as there was none."""
+        return min((one.setup for one in self.kinds.values() if one.setup is not None), default=None)
 
     @property
     def cost(self) -> float | None:
-        """The seconds of an epoch of a full heat, as far as is known."""
-        return self.counted / self.count if self.count else None
+        """The seconds of an epoch of a full heat, as far as is known: the mean over the kinds of runs."""
+        costs = [one.counted / one.count for one in self.kinds.values() if one.count]
+        return sum(costs) / len(costs) if costs else None
+
+    def cost_of(self, kind: Setting) -> float | None:
+        """The same of the runs of one kind."""
+        one = self.kinds.get(kind)
+        return one.counted / one.count if one is not None and one.count else None
 
     def add(self, progress: Progress, size: float, *, compiled: bool, whole: bool) -> None:
-        if self.setup is None and compiled:
-            self.setup = progress.seconds
-        elif compiled and not self.heat_epochs:
-            self.started = max(0.0, progress.seconds - size * (self.cost or progress.seconds))
+        one = self.kinds.setdefault(progress.setting, _Kind())
+        if compiled and one.setup is None:
+            one.setup = progress.seconds
+        elif compiled and not one.begun:
+            self.started = max(0.0, progress.seconds - size * (self.cost_of(progress.setting) or progress.seconds))
         elif whole:
-            self.counted += progress.seconds
-            self.count += size
+            one.counted += progress.seconds
+            one.count += size
+        one.begun = True
         self.seconds += progress.seconds
         self.heat_epochs += 1
         self.waiting -= progress.epochs + progress.skipped

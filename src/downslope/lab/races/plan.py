@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from downslope.lab.engines.protocol import BATCH_SIZE, SEEDS_PER_RACE, Entrant, Setting
+from downslope.lab.engines.protocol import BATCH_SIZE, SEEDS_PER_RACE, Entrant, Setting, priced
 from downslope.lab.races.grid import PER_DECADE, Grid, Point, checked, filled, settings_of
 from downslope.lab.races.statistics import MARGIN
 from downslope.rule import Rule
@@ -178,9 +178,9 @@ class Plan:
         if rows is not None and (large := [f"{size:g}" for size in sizes if size > rows]):
             raise ValueError(f"grid: batch_size {', '.join(large)} is more than the {rows} training rows")
 
-    def evenly_priced(self, name: str) -> bool:
-        """Whether runs take as long whatever the grid gives for a name: a number of the formula, not of its choices."""
-        return name != BATCH_SIZE and not any(isinstance(value, bool) for value in self.grid[name])
+    def kinds(self, rule: str) -> list[Setting]:
+        """The settings of a rule as far as they decide how long its runs take: see `priced`."""
+        return list(dict.fromkeys(map(priced, self.settings.get(rule, ((),)))))
 
     @property
     def most_settings(self) -> int:

@@ -21,6 +21,7 @@ from downslope.lab.engines.protocol import (
     Run,
     Snapshot,
     Surroundings,
+    batch_size_of,
 )
 from downslope.lab.problems.baseline import baseline_on
 from downslope.lab.problems.problem import Problem
@@ -37,6 +38,8 @@ STOPPED = "The race was stopped before it could be explained."
 
 COARSE = 2  # learning rates per decade among which a first step that goes too far is looked for first
 FINE = 7  # and then between two of these
+LATER_HIGHER = "its learning rate is at its highest only later, where nothing is known beforehand"
+
 SETTLED = 1e-3  # of a learning rate that its own limit is to be found for, relative
 ROUNDS = 30
 
@@ -80,7 +83,7 @@ def edges(problem: Problem, tuning: Tuning, engine: OpenEngine) -> list[Entry]:
         learns_at, _ = _learns(runs, constant)
         if learns_at is not None:
             first = next(run for run in runs[learns_at] if _learned(run, constant))
-            found.append(Entry(name, learns_at, first.seed, "tuning", observed=True))
+            found.append(Entry(name, learns_at, first.seed, "tuning", observed=True, setting=first.setting))
     return found
 
 
@@ -125,10 +128,11 @@ def _constant_losses(problem: Problem, tuning: Tuning, engine: OpenEngine) -> di
 
 
 def _by_rate(tuning: Tuning, name: str) -> dict[float, list[Run]]:
-    """The runs of a rule that every learning rate had, by learning rate, lowest first."""
+    """The runs of a rule that every learning rate had in its best setting, by learning rate, lowest first."""
     found: dict[float, list[Run]] = {}
+    setting = tuning.setting(name)
     for run in tuning.of(name, "tuning"):
-        if run.seed in tuning.plan.tuning_seeds:
+        if run.seed in tuning.plan.tuning_seeds and run.setting == setting:
             found.setdefault(run.lr, []).append(run)
     return found
 
@@ -172,27 +176,32 @@ def _rule(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, fl
 
 
 def _known(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, float]) -> RuleWhy:
-    plan, engine = tuning.plan, witness.engine
-    entrant, runs = plan.entrants[name], _by_rate(tuning, name)
+    plan, engine, setting = tuning.plan, witness.engine, tuning.setting(name)
+    entrant, runs = plan.entrants[name].at(setting), _by_rate(tuning, name)
     learns_at, fails_from = _learns(runs, constant)
     holds_at, diverges_from = _holds(runs)
-    lr = fails_from or max(runs)  # for what is said of the cliff, where it depends on it
+    run = Entry(name, fails_from or max(runs), plan.tuning_seeds[0], setting=setting)
+    rates = engine.rates(run)
+    share, lr = rates[0] / run.lr, float(rates.max())  # for what is said of the cliff, where it depends on it
     (read,) = limits(entrant.settings.program, {**entrant.numbers, "lr": lr}, [lr])
-    grows = growth(entrant, lr)
+    grows = growth(entrant, lr) if rates[0] == rates.max() else None
     curvatures: list[float] = []
     comes_back = expected = None
     if grows == 1 and read.limit:
-        curvatures = _at_start(engine, plan, name, lr, preconditioned=bool(read.held))
+        curvatures = _at_start(engine, plan, run, preconditioned=bool(read.held))
     if curvatures and read.limit:
-        expected, comes_back = _beyond_its_own(entrant, statistics.median(curvatures), min(runs))
+        expected, comes_back = _beyond_its_own(entrant, statistics.median(curvatures), share * min(runs))
     elif grows == 0:
-        expected = statistics.median(_too_long(engine, name, seed, runs) for seed in plan.tuning_seeds)
+        expected = statistics.median(
+            _too_long(engine, replace(run, seed=seed), len(rates), runs, share) for seed in plan.tuning_seeds
+        )
+    expected = None if expected is None else expected / share
     cause: Cause | None = None if expected is None else "curvature" if grows == 1 else "length"
     found = RuleWhy(
         rule=name,
         limit=read.limit,
         held=read.held,
-        reason=read.reason,
+        reason=read.reason if rates[0] == rates.max() else LATER_HIGHER,
         comes_back=comes_back,
         curvature=statistics.median(curvatures) if curvatures else None,
         cliff=Cliff(learns_at, fails_from, diverges_from, holds_at, cause, expected),
@@ -200,6 +209,7 @@ def _known(tuning: Tuning, name: str, witness: Witness, constant: Mapping[int, f
         best=_along(tuning, witness, name, "verdict"),
         edge=_along(tuning, witness, name, "tuning"),
         sentence="",
+        batch_size=batch_size_of(setting),
     )
     return replace(found, sentence=sentence(found, list(runs)))
 
@@ -243,21 +253,21 @@ def growth(entrant: Entrant, lr: float) -> float | None:
     return next((power for power in (0, 1) if np.allclose(powers, power, atol=1e-3)), None)
 
 
-def _at_start(engine: OpenEngine, plan: Plan, name: str, lr: float, *, preconditioned: bool) -> list[float]:
-    """The curvatures at the start on the tuning seeds, as far as they are finite."""
-    around = [engine.look_around(engine.begin(Entry(name, lr, seed))) for seed in plan.tuning_seeds]
+def _at_start(engine: OpenEngine, plan: Plan, run: Entry, *, preconditioned: bool) -> list[float]:
+    """The curvatures at the start of such a run on the tuning seeds, as far as they are finite."""
+    around = [engine.look_around(engine.begin(replace(run, seed=seed))) for seed in plan.tuning_seeds]
     found = [one.preconditioned if preconditioned else one.curvature for one in around if one is not None]
     return [one for one in found if one is not None and math.isfinite(one)]
 
 
-def _too_long(engine: OpenEngine, name: str, seed: int, runs: Mapping[float, Sequence[Run]]) -> float:
-    """From which learning rate on the first step alone makes a run count as diverged."""
-    begun = next(run.train_loss[0] for tried in runs.values() for run in tried if run.seed == seed)
-    level = DIVERGENCE_FACTOR * begun * engine.description.steps_per_epoch  # one loss of an epoch's mean
-    low, high = min(runs), BEYOND * max(runs)
+def _too_long(engine: OpenEngine, entry: Entry, steps: int, runs: Mapping[float, Sequence[Run]], share: float) -> float:
+    """From which learning rate of the first step on that alone makes a run of so many steps count as diverged."""
+    begun = next(run.train_loss[0] for tried in runs.values() for run in tried if run.seed == entry.seed)
+    level = DIVERGENCE_FACTOR * begun * (steps // engine.description.epochs)  # one loss of an epoch's mean
+    low, high = share * min(runs), share * BEYOND * max(runs)
     rates = np.geomspace(low, high, 1 + math.ceil(COARSE * math.log10(high / low)))
     for _ in range(2):
-        beyond = [not loss < level for loss in engine.after_first_step(name, seed, rates.tolist())]
+        beyond = [not loss < level for loss in engine.after_first_step(entry, rates.tolist())]
         if not any(beyond):
             return math.inf
         place = beyond.index(True)
@@ -270,8 +280,9 @@ def _too_long(engine: OpenEngine, name: str, seed: int, runs: Mapping[float, Seq
 
 def _along(tuning: Tuning, witness: Witness, name: str, phase: Phase) -> tuple[Surroundings, ...]:
     """What there was around a run, until it diverged."""
-    ends = {(run.lr, run.seed): run.diverged_at for run in tuning.of(name, phase)}
-    whole = [each for each in witness.of(name, phase) if not _is_lost(each, ends.get((each.entry.lr, each.entry.seed)))]
+    ends = {run.entry: run.diverged_at for run in tuning.of(name, phase)}
+    seen = witness.of(name, phase)
+    whole = [each for each in seen if not _is_lost(each, ends.get(replace(each.entry, observed=False)))]
     around = map(witness.engine.look_around, whole)
     return tuple(one for one in around if one is not None)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from downslope.lab.races.budget import Foreseen
 
-StageName = Literal["defaults", "tuning", "widening", "confirming", "verdict", "explaining"]
+StageName = Literal["measuring", "defaults", "tuning", "widening", "confirming", "verdict", "explaining"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class Stage:
     """A part of the race that is about to begin.
 
     Attributes:
-        name: `"defaults"`, `"tuning"`, `"widening"`, `"confirming"`, `"verdict"` or `"explaining"`.
-        epochs: For every rule that takes part, the epochs to be trained. (Explaining one counts as an epoch.)
+        name: `"measuring"`, `"defaults"`, `"tuning"`, `"widening"`, `"confirming"`, `"verdict"` or `"explaining"`.
+        epochs: For every rule that takes part, the epochs to be trained. (Explaining one counts as an epoch.) What is
+            measured are none: nobody reports them, and nothing is chosen by them.
         later: The runs of each rule in the parts of the race that follow, as far as they can be known.
         foreseen: What the whole race will take, once that is known: with a budget, before tuning.
     """

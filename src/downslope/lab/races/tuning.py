@@ -67,8 +67,7 @@ class Tuning:
     def measure(self) -> None:
         """Find out what runs cost, if the race has only so much time."""
         if self.allowance is not None:
-            self.watch(Stage("tuning", {}))
-            self.allowance.measure()
+            self.allowance.measure(self.watch)
 
     def choose(self) -> bool:
         """Make the race as large as there is time for; False if there is none for any."""
@@ -163,6 +162,7 @@ class Tuning:
         plan = self.plan
         points = max(len(plan.points(rule, plan.learning_rates)) for rule in plan.tuned)
         runs: dict[StageName, int] = {
+            "measuring": 0,
             "defaults": 0,
             "tuning": points * len(plan.tuning_seeds),
             "widening": 0,
@@ -339,6 +339,11 @@ class Tuning:
         """The best learning rate of a rule; None where there is none, or not yet."""
         best = self.best.get(name)
         return None if best is None else best.lr
+
+    def setting(self, name: str) -> Setting:
+        """The best setting of a rule; where there is none, or not yet, the first that it has."""
+        best = self.best.get(name)
+        return self.plan.settings.get(name, ((),))[0] if best is None else best.setting
 
     def of(self, name: str, phase: Literal["tuning", "verdict"]) -> tuple[Run, ...]:
         """The finished runs of a rule, in order of learning rate, setting and seed."""

@@ -12,9 +12,11 @@ faint gradient as for a steep one, so that no curvature bounds it from above: wh
 by. It is expected to diverge from the learning rate on at which its first step alone raises the mean loss of the first
 epoch to where a run counts as diverged.
 
-Nothing is fitted, and no run is looked at for it. Where the limit depends on the learning rate, as with some weight
-decays, it is the lowest learning rate that is beyond its own. Beside it stands what was seen, and what does not agree
-is said to be unexplained.
+Nothing is fitted, and no run is looked at for it. With a schedule both are about the first step, and nothing is
+expected of a run whose learning rate is higher later. With a grid it is about the setting that was chosen.
+
+Where the limit depends on the learning rate, as with some weight decays, it is the lowest learning rate that is beyond
+its own. Beside it stands what was seen, and what does not agree is said to be unexplained.
 
 Source: Lewkowycz et al., "The large learning rate phase of deep learning", 2020; Cohen et al., "Gradient descent on
 neural networks typically occurs at the edge of stability", 2021, and "Adaptive gradient methods at the edge of
@@ -25,12 +27,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from downslope.lab.engines.protocol import Entry, OpenEngine, Snapshot, Surroundings
+from downslope.lab.engines.protocol import LATER, Entry, OpenEngine, Snapshot, Surroundings
 from downslope.lab.races.plan import Plan
 
 STOPS = 4
@@ -120,6 +122,7 @@ class RuleWhy:
         best: Along the first run of the verdict.
         edge: Along a run at the highest learning rate that it learns at.
         sentence: The cliff in words.
+        batch_size: The size of batches that a grid gave it; None: that of the race.
     """
 
     rule: str
@@ -133,9 +136,14 @@ class RuleWhy:
     best: tuple[Surroundings, ...]
     edge: tuple[Surroundings, ...]
     sentence: str
+    batch_size: int | None = field(default=None, metadata=LATER)
 
     def sharpness(self, around: Surroundings, lr: float) -> float | None:
-        """The learning rate times the curvature that the limit is about, over the limit; None where there is none."""
+        """The learning rate times the curvature that the limit is about, over the limit; None where there is none.
+
+        The learning rate is that of the schedule there, or of the run, where it is not known.
+        """
+        lr = lr if around.lr is None else around.lr
         curvature = around.preconditioned if self.held else around.curvature
         if not self.limit or self.limit == math.inf or curvature is None or not math.isfinite(curvature):
             return None

@@ -103,7 +103,7 @@ def _by_length(why: RuleWhy) -> str:
 
 
 def _nothing(why: RuleWhy) -> str:
-    if why.limit is None:
+    if why.reason:
         return why.reason
     if why.limit in (0.0, math.inf):
         return f"on a quadratic it is {'never' if not why.limit else 'always'} stable"
@@ -134,12 +134,16 @@ def on_noise(rules: Sequence[RuleWhy], batch_size: int) -> str:
     start = runs[0][0].noise_scale if runs else math.inf
     if not ends or not math.isfinite(start):
         return ""
-    shares = [f"{size / (size + batch_size):.0%}" for size in (start, ends[0], ends[-1])]
     many = f"{_n(ends[0])} to {_n(ends[-1])}" if len(ends) > 1 else _n(ends[0])
+    begins = f"The gradient noise scale is {_n(start)} rows at the start and {many} at the end of the best runs"
+    sizes = {why.batch_size or batch_size for why in rules}
+    if len(sizes) > 1:
+        return f"{begins}, which had batches of {min(sizes)} to {max(sizes)}."
+    (size,) = sizes
+    shares = [f"{scale / (scale + size):.0%}" for scale in (start, ends[0], ends[-1])]
     late = f"{shares[1]} to {shares[2]}" if shares[1] != shares[2] else shares[1]
     return (
-        f"The gradient noise scale is {_n(start)} rows at the start and {many} at the end of the best runs: with "
-        f"batches of {batch_size}, {shares[0]} of a gradient's square is noise at first and {late} at the end."
+        f"{begins}: with batches of {size}, {shares[0]} of a gradient's square is noise at first and {late} at the end."
     )
 
 

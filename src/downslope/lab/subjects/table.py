@@ -38,13 +38,6 @@ class OnProblem:
 
     defaults = False
 
-    def __post_init__(self) -> None:
-        if self.why and not self.schedule.constant:
-            raise ValueError(
-                f"schedule={self.schedule.name!r} does not go with why=True, which explains constant learning rates; "
-                "leave one out"
-            )
-
     def course(self, plan: Plan, clock: Clock, seeds: Sequence[int]) -> Course:
         """All that is needed to race on it."""
         from downslope.lab.engines.jax_engine import JaxEngine  # JAX takes a second to import

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 
-from downslope.lab.engines.protocol import Description, Engine, Entry, Progress, Run, Snapshot
+from downslope.lab.engines.protocol import Description, Engine, Entry, Progress, Run, Snapshot, priced
 from downslope.lab.workers.order import Answer, Order, packed, work
 from downslope.lab.workers.pool import end, new_pool, size_of, without_main
 
@@ -197,7 +197,7 @@ class SpreadEngine:
             self._accurate |= run.valid_accuracy is not None
             self.seconds[run.rule] += seconds / self.threads
             seen = of_run.get(run.entry, [])
-            yield Progress(run.rule, epochs, 0, (run,), seconds, tuple(seen))
+            yield Progress(run.rule, epochs, 0, (run,), seconds, tuple(seen), setting=priced(run.setting))
 
     def _failed(self, entry: Entry, cause: str) -> Run:
         """A run that failed before its first loss."""
