@@ -91,7 +91,7 @@ def _race(experiment: Raced, problem: Problem, folder: Path | None) -> Race:
     settings = {name: dict(given) for name, given in experiment.entrants.items() if given}
     found = downslope.lab.race(
         problem,
-        {name: rule_of(name) for name in experiment.entrants},
+        rules={name: rule_of(name) for name in experiment.entrants},
         hyperparameters=settings,
         folder=folder,
         **experiment.given,
