@@ -275,7 +275,8 @@ def race(
         allowance = None
         if allowed is not None:
             before = None if kept is None else decisions_kept(kept, allowed, plan, why=why)
-            allowance = Allowance(allowed, trains, plan, shorten=course.shorten, why=why, decisions=before)
+            measured = trains if trains.description is not None else engine  # whole runs are kept: they are not lost
+            allowance = Allowance(allowed, measured, plan, shorten=course.shorten, why=why, decisions=before)
         tuning = Tuning(engine, plan, allowance=allowance)  # an engine is handed to a race here and nowhere else
         if spread is not None:
             spread.here = tuning.looks_around

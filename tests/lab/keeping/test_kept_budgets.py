@@ -79,6 +79,17 @@ def test_a_race_goes_on_with_the_time_that_was_left_and_ends_where_it_would_have
     assert train.runs == runs
 
 
+def test_runs_by_which_a_grid_was_measured_are_not_made_again(tmp_path):
+    grid = {"cautious": [False, True]}  # of which each is measured by itself
+    train = Training(math.inf)
+    whole, took = raced(train, 100, tmp_path / "whole", grid=grid), train.now - 100
+    train = Training(math.inf)
+    for moment in (2, 30):
+        assert raced(train, 100, tmp_path / "race", grid=grid, watch=stop_after(moment)).interrupted
+    assert told(raced(train, 100, tmp_path / "race", grid=grid)) == told(whole)
+    assert train.now - 100 == took
+
+
 def test_another_budget_decides_anew_with_the_runs_that_are_there(tmp_path):
     train = Training(math.inf)
     raced(train, 48, tmp_path / "race")

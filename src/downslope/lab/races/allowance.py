@@ -164,7 +164,7 @@ class Allowance:
             with stoppable(self.engine.train(entries)) as reports:
                 for progress in reports:
                     self.watch(progress)
-                    seen[progress.rule, progress.setting] += progress.epochs > 0
+                    seen[progress.rule, progress.setting] += progress.epochs > 0 or progress.kept
                     if self.left < half or min(seen.values()) > enough:
                         break
             if self.left < half:
