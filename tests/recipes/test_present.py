@@ -65,7 +65,10 @@ def test_the_weights_are_left_alone():
         (optax.adam(1e-3), r"functools.partial\(optax.adam, learning_rate=1e-3\)"),
         (functools.partial(optax.sgd, lambda step: 0.1), "give the schedule's value"),
         (optax.adam, "no default for lr"),
-        (torch.optim.LBFGS(weights()), "'LBFGS' is not an optimizer of PyTorch"),
+        (
+            torch.optim.LBFGS(weights()),
+            "downslope has no rule for LBFGS of PyTorch; write its formula as a rule, with @downslope.rule",
+        ),
         (
             torch.optim.SGD([{"params": weights()}, {"params": weights(), "lr": 0.2}], lr=0.1),
             r"differ in lr \(0.1 and 0.2\)",

@@ -148,8 +148,9 @@ def race(
             runs are the same.
         now: What you use now, at its own learning rate: an optimizer of PyTorch or Keras, whose settings are read and
             whose weights are left alone; a class of theirs or a function of Optax, with its settings as in
-            `functools.partial(optax.adam, learning_rate=1e-3)`; or a `downslope.Recipe`. It is raced untuned under
-            the name `now`, and the verdict begins with what the best rule saves against it.
+            `functools.partial(optax.adam, learning_rate=1e-3)`; or a `downslope.Recipe`, of a rule of your own too: an
+            optimizer that downslope has no rule for is raced by its formula. It is raced untuned under the name `now`,
+            and the verdict begins with what the best rule saves against it.
         schedule: How the learning rate changes in a run, in which those of the grid are factors: `"constant"`,
             `"linear"` or `"cosine"` down to 0, `"one-cycle"` with the shape of PyTorch's `OneCycleLR` (its phases are
             shares of the steps, and momentum stays as it is), or a function that gives the factor for the share of the

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from downslope.dialects import DIALECTS
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import read_recipe
 from downslope.rule import Rule
 
 HOW = ("params", "param_names", "foreach", "fused", "capturable", "differentiable", "initial_lr")
 """What stands in PyTorch's parameter groups and changes no number."""
+
+OF_YOUR_OWN = "write its formula as a rule, with @downslope.rule, and give downslope.Recipe(my_rule, lr=...)"
 
 UNUSED = ("maximize", "initial_accumulator_value", "decoupled_weight_decay")
 """What changes nothing where it is 0 or false, and then need not have a counterpart."""
@@ -71,17 +74,30 @@ def recipe_of(optimizer: Any) -> Recipe:
     if _is(optimizer, "optax", "GradientTransformation"):
         raise TypeError(
             f"{optimizer!r} does not say what it computes; give its function and settings, as in "
-            "functools.partial(optax.adam, learning_rate=1e-3)"
+            f"functools.partial(optax.adam, learning_rate=1e-3); {OF_YOUR_OWN}"
         )
     function, settings = _call(optimizer)
     module = getattr(function, "__module__", "") or ""
     for dialect, modules in _MODULES.items():
         if any(f"{module}.".startswith(f"{name}.") for name in modules):
-            return read_recipe(dialect, function.__name__, settings)
+            return _read(dialect, function.__name__, settings)
     raise TypeError(
         f"{optimizer!r} is no optimizer that downslope can read; give one of PyTorch or Keras, the class or function "
         "of one with its settings as functools.partial(optax.adam, learning_rate=1e-3), or a downslope.Recipe"
     )
+
+
+def _read(dialect: str, name: str, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe of a class or function of a framework.
+
+    Raises:
+        ValueError: There is no rule for it, or as `read_recipe` does.
+        TypeError: As there.
+    """
+    known = DIALECTS[dialect]
+    if not known.named(name):
+        raise ValueError(f"downslope has no rule for {name} of {known.framework}; {OF_YOUR_OWN}")
+    return read_recipe(dialect, name, settings)
 
 
 def _call(optimizer: Any) -> tuple[Any, dict[str, Any]]:
@@ -99,7 +115,7 @@ def _of_torch(optimizer: Any) -> Recipe:
     groups = [{k: v for k, v in group.items() if k not in HOW} for group in optimizer.param_groups]
     _refuse_differing(groups)
     settings = {name: _plain(value) for name, value in groups[0].items() if value or name not in UNUSED}
-    return read_recipe("torch", type(optimizer).__name__, settings)
+    return _read("torch", type(optimizer).__name__, settings)
 
 
 def _refuse_differing(groups: Sequence[Mapping[str, Any]]) -> None:
@@ -126,7 +142,7 @@ def _of_keras(optimizer: Any) -> Recipe:
     settings = {**config, "learning_rate": float(str(np.float32(rate)))}  # as it was written
     if decay is not None:
         settings["weight_decay"] = decay
-    return read_recipe("keras", type(optimizer).__name__, settings)
+    return _read("keras", type(optimizer).__name__, settings)
 
 
 def _plain(value: Any) -> Any:

@@ -69,6 +69,25 @@ def test_now_trains_as_plain_torch_does(plain):
     assert run.lr == plain.keywords["lr"]
 
 
+@downslope.rule
+def resilient(x, dx, last=0, size="lr", *, lr=0.01, grow=1.2, shrink=0.5):
+    """Rprop as PyTorch has it: each weight has a step of its own, which grows while the sign of its slope stays."""
+    same = dx * last
+    factor = downslope.where(same > 0, grow, downslope.where(same < 0, shrink, 1))
+    size = downslope.minimum(downslope.maximum(size * factor, 1e-6), 50)
+    dx = downslope.where(same < 0, 0, dx)
+    return x - downslope.sign(dx) * size, dx, size
+
+
+def test_an_optimizer_that_downslope_has_no_rule_for_is_raced_by_its_formula():
+    plain = functools.partial(torch.optim.Rprop, lr=0.01)
+    with pytest.raises(ValueError, match="downslope has no rule for Rprop of PyTorch; write its formula as a rule"):
+        entrant_now(plain([nn.Parameter(torch.ones(1))]))
+    run, alone = now_and_alone(with_torch, downslope.Recipe(resilient, lr=0.01), plain)
+    assert run.valid_loss == pytest.approx(alone, rel=1e-6)
+    assert alone[-1] < alone[0]
+
+
 def test_now_trains_as_plain_optax_does():
     plain = functools.partial(optax.adamw, learning_rate=0.01, weight_decay=0.1)
     with jax.enable_x64(True):  # in single precision Optax works out 1 - beta**t to some hundred roundings
