@@ -5,6 +5,7 @@ import shown
 from shown import table, use
 
 import downslope
+from downslope.language.options import compose
 from downslope.language.spaces import COLUMN, ROW
 
 
@@ -68,18 +69,19 @@ def layers(rule, say):
 """
 
 
-def narrow(rule, say):
+def narrow(program, say):
     """What is remembered of rows and columns."""
     told = {
         ROW: say(", and 4 for each row of a matrix ({name})"),
         COLUMN: say(", and 4 for each column of a matrix ({name})"),
     }
-    return "".join(told[space].format(name=f"`{name}`") for name, space in rule.spaces.items())
+    return "".join(told[program.spaces[name]].format(name=f"`{name}`") for name in program.narrow)
 
 
 def page(rule, prose, say):
     """The whole page of such a rule."""
-    kept = say.comma.join(f"`{name}`" for name in rule.states)
+    program = compose(rule)
+    kept = say.comma.join(f"`{name}`" for name in program.states)
     rows = [[f"`{name}`", f"{value:.6g}"] for name, value in rule.hyperparameters.items()]
     rows += [[f"`{name}`", value] for name, value in rule.flags.items()]
     symbols = say(
@@ -90,8 +92,8 @@ def page(rule, prose, say):
         "{states}: {size} bytes per weight in float32{narrow}. It is computed array by array, without a kernel of its"
         " own.",
         states=kept,
-        size=4 * (len(rule.states) - len(rule.spaces)),
-        narrow=narrow(rule, say),
+        size=4 * (len(program.states) - len(program.narrow)),
+        narrow=narrow(program, say),
     )
     others = say(
         "With other rules for other layers in one network:"

@@ -276,6 +276,19 @@ def test_what_only_kernels_can_do_is_refused(settings, words):
         downslope.torch.Optimizer([p], downslope.lamb, **settings)
 
 
+@pytest.mark.parametrize("rule", [downslope.adam_mini, downslope.normuon])
+def test_by_columns_a_rule_does_what_it_does_by_rows_to_the_matrix_that_lies_the_other_way_round(rule):
+    weights, targets = beginning({"tall": (9, 4)})
+    ways = [weights["tall"].copy(), weights["tall"].T.copy()]
+    optimizers = [Optimizer(x, rule, lr=0.01, by_columns=by) for x, by in zip(ways, (False, True), strict=True)]
+    for t in range(1, 6):
+        dx = slope(ways[0], targets["tall"], t)
+        optimizers[0].step(dx)
+        optimizers[1].step(dx.T.copy())
+    np.testing.assert_allclose(*(ways[0], ways[1].T), rtol=1e-12)
+    assert [{*each.state} for each in optimizers] == [{"m", "v"}, {"m", "w"}]
+
+
 def test_without_a_gradient_normuon_stays_where_it_is():
     x = np.ones((3, 2), np.float32)
     assert (downslope.normuon(x, np.zeros_like(x))[0] == x).all()

@@ -43,34 +43,68 @@ def adafactor(x, dx, r=rows(0), c=columns(0), *, t, lr=1e-2, decay=0.8, eps1=1e-
 
 
 @rule
-def adam_mini(x, dx, m=0, v=rows(0), *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
+def adam_mini(
+    x,
+    dx,
+    m=0,
+    v=rows(0),
+    w=columns(0),
+    *,
+    t,
+    lr=1e-3,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+    by_columns=False,
+):
     """AdamW, whose shoes are one pair for each row: for all weights of one neuron, or of a whole vector.
 
     Source: Zhang et al., "Adam-mini: use fewer learning rates to gain more", 2024, Algorithm 1, with the rows of every
     matrix as its blocks, which is the paper's division of all but queries and keys.
 
-    Rows are a layer's outputs in PyTorch. The queries and keys of each head are a block in the paper, here again each
-    row. In Keras and JAX rows are inputs.
+    Rows are a layer's outputs in PyTorch; in Keras and JAX columns are, and `by_columns` is for them. Of a vector every
+    weight has its own then. The queries and keys of each head are a block in the paper, here again each row.
     """
     m = beta1 * m + (1 - beta1) * dx
-    v = beta2 * v + (1 - beta2) * mean(dx**2, axis=1)
+    if by_columns:
+        w = beta2 * w + (1 - beta2) * mean(dx**2, axis=0)
+    else:
+        v = beta2 * v + (1 - beta2) * mean(dx**2, axis=1)
     m_hat = m / (1 - beta1**t)
-    v_hat = v / (1 - beta2**t)
-    return x - lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * x), m, v
+    v_hat = (w if by_columns else v) / (1 - beta2**t)
+    return x - lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * x), m, v, w
 
 
 @rule
-def normuon(x, dx, m=0, v=rows(0), *, lr=3e-4, beta1=0.95, beta2=0.95, eps=1e-8, weight_decay=0.0):
+def normuon(
+    x,
+    dx,
+    m=0,
+    v=rows(0),
+    w=columns(0),
+    *,
+    lr=3e-4,
+    beta1=0.95,
+    beta2=0.95,
+    eps=1e-8,
+    weight_decay=0.0,
+    by_columns=False,
+):
     """Muon, after which each row is brought to the stride that rows have in the long run, as Adam does with weights.
 
     Source: Li et al., "NorMuon: making Muon more efficient and scalable", 2025, Algorithm 1; its momentum is plain.
 
     Its step is as long as AdamW's, 0.2 of `lr` a weight, so that AdamW's learning rate and weight decay will do. It is
-    for the same matrices as Muon; rows are a layer's outputs in PyTorch, and its inputs in Keras and JAX.
+    for the same matrices as Muon. Rows are a layer's outputs in PyTorch; in Keras and JAX columns are, and `by_columns`
+    is for them.
     """
     m = beta1 * m + (1 - beta1) * dx
     o = orthogonal(m / (norm(m) + 1e-7), QUINTIC)
-    v = beta2 * v + (1 - beta2) * mean(o**2, axis=1)
-    even = o / (sqrt(v) + eps)
+    if by_columns:
+        w = beta2 * w + (1 - beta2) * mean(o**2, axis=0)
+    else:
+        v = beta2 * v + (1 - beta2) * mean(o**2, axis=1)
+    even = o / (sqrt(w if by_columns else v) + eps)
     step = 0.2 * sqrt(size(x)) * even / maximum(norm(even), eps)  # where there has been no gradient yet, it is 0
-    return x - lr * (step + weight_decay * x), m, v
+    return x - lr * (step + weight_decay * x), m, v, w
