@@ -114,3 +114,5 @@ def test_an_address_is_the_same_in_both_languages():
 def test_any_short_piece_of_chinese_is_found():
     found = languages.Search({}).split("偏差校正 of Adam")
     assert {"偏差校正", "校正", "Adam"} <= {*found}
+    stemmer = languages.Search.js_stemmer_rawcode  # the file in which a page finds it by the name of the language
+    assert stemmer == f"{languages.Search.language_name.lower()}-stemmer.js"

@@ -141,6 +141,8 @@ def theme(text):
 class Search(SearchChinese):
     """Finds any two to four letters that stand beside each other: there are no blanks between Chinese words."""
 
+    language_name = "English"  # of the stemmer; Sphinx 9.0 has the page ask for a Chinese one, which is not there
+
     def split(self, input):
         """The words of Latin letters, and every short piece of what is Chinese."""
         runs = re.findall(r"[\u4e00-\u9fff]+", input)
