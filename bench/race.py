@@ -48,8 +48,9 @@ def train_all() -> dict[str, Any]:
     """Train the 402 runs twice in this process: once from nothing, once with everything compiled."""
     start = time.perf_counter()
     import downslope
+    from downslope.lab.engines.entrant import Entrant
     from downslope.lab.engines.jax_engine import JaxEngine
-    from downslope.lab.engines.protocol import Entrant, Entry
+    from downslope.lab.engines.protocol import Entry
     from downslope.lab.problems.builtin import load_problem
 
     imported = time.perf_counter()
@@ -152,9 +153,10 @@ def stacked(rounds: int, lanes: int = 32, steps: int = 17) -> dict[str, Any]:
     from torch import nn
 
     import downslope
+    from downslope.lab.engines.entrant import Entrant
     from downslope.lab.engines.model_engine import ModelEngine
     from downslope.lab.engines.order import batch_order
-    from downslope.lab.engines.protocol import Entrant, Entry
+    from downslope.lab.engines.protocol import Entry
     from downslope.lab.engines.torch_stack import TorchStack
     from downslope.lab.problems.builtin import load_problem
 

@@ -32,8 +32,9 @@ LANES = (32, 128, 512)
 def overhead(problem: str, *, race_first: bool) -> dict[str, float]:
     """Seconds of a race and of its runs alone, in this process."""
     from downslope.lab import race
+    from downslope.lab.engines.entrant import Entrant
     from downslope.lab.engines.jax_engine import JaxEngine
-    from downslope.lab.engines.protocol import Entrant, Entry
+    from downslope.lab.engines.protocol import Entry
     from downslope.lab.problems.builtin import load_problem
     from downslope.lab.races.stage import Stage
     from downslope.rules import TEXTBOOK
@@ -75,8 +76,9 @@ def overhead(problem: str, *, race_first: bool) -> dict[str, float]:
 def memory(problem: str, runs: int, lanes: int) -> float:
     """Mebibytes that training so many runs took at most, beyond what there was before."""
     import downslope
+    from downslope.lab.engines.entrant import Entrant
     from downslope.lab.engines.jax_engine import JaxEngine
-    from downslope.lab.engines.protocol import Entrant, Entry
+    from downslope.lab.engines.protocol import Entry
     from downslope.lab.problems.builtin import load_problem
 
     entrants = {"adam": Entrant.of("adam", downslope.adam, {})}

@@ -28,9 +28,10 @@ BELOW = {
     "claims": {"walks", "lab", "rule", "rules", "recipes", "claims", "pages", "files", "extras", "version"}
     | {f"lab.{name}" for name in ("engines", "problems", "races")},
     "lab.problems": {"lab.problems", "files", "extras", "printable"},
-    "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "training", "backends"}
-    | {"numpy", "torch", "keras", "optax"},
-    "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "dialects", "recipes"} | {"version"},
+    "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "rules", "training", "backends"}
+    | {"splitting", "numpy", "torch", "keras", "optax"},
+    "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "rules", "dialects", "recipes"}
+    | {"version"},
     "lab.keeping": {"lab.engines", "lab.races", "lab.keeping", "language", "backends", "files", "version"},
     "lab.subjects": {"lab.problems", "lab.engines", "lab.races", "lab.keeping", "lab.subjects"},
     "lab.workers": {"backends", "lab.engines", "lab.races", "lab.keeping", "lab.subjects", "lab.workers", "extras"},
@@ -83,7 +84,7 @@ def test_a_race_knows_of_its_engine_what_the_protocol_says():
         for other in imports(name, everything=True)
         if room(other) == "lab.engines"
     }
-    assert taken == {"downslope.lab.engines.protocol"}
+    assert taken == {"downslope.lab.engines.protocol", "downslope.lab.engines.entrant"}
 
 
 def test_no_circle():

@@ -6,9 +6,11 @@ import pytest
 from each_backend import on
 
 import downslope
+import muon_by_hand
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.order import batch_order
-from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.protocol import Entry
 from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.columns import DataError
 from downslope.lab.problems.examples import examples_of
@@ -16,6 +18,7 @@ from downslope.lab.problems.examples import examples_of
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 4)).astype(np.float32)
 CLASSES = (X[:, 0] > 0).astype(int)
+LAYERS = ((6, "tanh"), (5, "tanh"), (2, None))
 
 
 def make_net(seed):
@@ -134,3 +137,22 @@ def test_a_tensorflow_dataset_of_unknown_length(monkeypatch):
     monkeypatch.setattr("downslope.lab.problems.readers.MOST_BYTES", 10_000)
     with pytest.raises(DataError, match=r"gave 1.*e-05 GB of rows and has not ended"):
         examples_of(rows.filter(lambda x, y: True).repeat().filter(lambda x, y: True))
+
+
+def test_muon_trains_the_inner_matrix_and_adamw_the_rest():
+    def make(seed):
+        return keras.Sequential([keras.layers.Dense(n, activation=how, use_bias=False) for n, how in LAYERS])
+
+    def begun(seed):
+        model = make(seed)
+        model.build((None, 4))
+        model.set_weights(muon_by_hand.weights_of(seed))
+        return model
+
+    muon = Entrant.of("muon+adamw", downslope.muon, {})
+    engine = ModelEngine(begun, muon_by_hand.examples(), {"muon+adamw": muon})
+    assert "adamw the rest at the same learning rate" in engine.cautions[-1]
+    for lr, seed in ((0.05, 7), (0.2, 3), (0.05, 7)):  # by one compiled model
+        run = engine.run(Entry("muon+adamw", lr, seed))
+        by_hand = muon_by_hand.losses_by_hand(seed, lr, outputs_first=False)
+        assert run.valid_loss == pytest.approx(by_hand, rel=2e-4), run.cause

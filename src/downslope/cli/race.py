@@ -20,7 +20,7 @@ from downslope.cli.keeping import GOES_ON, beside, continued, go_on, only_joins,
 from downslope.cli.names import names_a_file, own_function, recipe_typed, rules_named
 from downslope.cli.outputs import check_outputs, is_output, say, write_outputs
 from downslope.cli.raced import raced_on
-from downslope.cli.tuned import grid_typed, hyperparameters_typed, numbers_typed
+from downslope.cli.tuned import grid_typed, hyperparameters_typed, numbers_typed, rules_of_a_race
 from downslope.cli.wording import as_typed
 from downslope.extras import require
 
@@ -229,7 +229,7 @@ def race(
                 "keep_index": keep_index,
                 "batch_size": batch_size,
             }
-            entrants = rules_named(rules, "--rules")
+            entrants = rules_of_a_race(rules_named(rules, "--rules"))
             given: dict[str, Any] = {"learning_rates": numbers_typed(lrs, "--lrs")} if lrs else {}
             varied = grid_typed(grid or [])
             hyperparameters = hyperparameters_typed(settings or [], entrants, varied)

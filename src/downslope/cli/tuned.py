@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from downslope.rule import Rule
+
+
+def rules_of_a_race(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """The rules by what they are called in a race: one for matrices by what trains the rest beside it too."""
+    from downslope.lab.races.entrants import name_in_a_race
+
+    return {name_in_a_race(name, rule): rule for name, rule in rules.items()}
 
 
 def grid_typed(texts: list[str]) -> dict[str, list[float | bool]]:
@@ -29,6 +36,7 @@ def hyperparameters_typed(
     texts: list[str], rules: dict[str, Rule], varied: Collection[str] = ()
 ) -> dict[str, dict[str, float | bool]]:
     """The hyperparameters given as `RULE.NAME=VALUE`; refuses a race in which one without default is not given."""
+    from downslope.lab.engines.entrant import REST_RATIO, for_matrices
     from downslope.lab.races.entrants import called
 
     chosen: dict[str, dict[str, float | bool]] = {name: {} for name in rules}
@@ -45,7 +53,9 @@ def hyperparameters_typed(
         if key == "lr":
             raise ValueError(f"--set {text}: lr is what the race tunes; give --lrs")
         try:
-            chosen[meant[0]][key] = rules[meant[0]].checked(key, _value(value.strip()))
+            rule, typed = rules[meant[0]], _value(value.strip())
+            own = not (key == REST_RATIO and for_matrices(rule))  # else the plan checks it
+            chosen[meant[0]][key] = rule.checked(key, typed) if own else typed
         except (TypeError, ValueError) as error:
             raise ValueError(f"--set {text}: {error}") from None
     for name, rule in rules.items():

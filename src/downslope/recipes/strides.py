@@ -13,7 +13,7 @@ import numpy as np
 from downslope.recipes.recipe import Recipe, literal
 from downslope.rules import muon
 from downslope.targets.arrays import interpret
-from downslope.targets.shapes import Shape, held_shape
+from downslope.targets.shapes import Shape, held_shape, multiplies
 
 Layer = tuple[int, int]
 """The inputs and outputs of a layer."""
@@ -27,7 +27,7 @@ OUTPUTS_FIRST = (None, "note", "torch")
 
 def has_strides(recipe: Recipe) -> bool:
     """Whether a recipe's steps have a length of their own: those of rules that multiply matrices."""
-    return "lr" in recipe.numbers and any(e.op == "product" for e in recipe.program.over_tensors)
+    return "lr" in recipe.numbers and multiplies(recipe.program)
 
 
 def rate_as_long(own: Recipe, other: Recipe, layer: Layer) -> float:

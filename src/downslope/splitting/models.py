@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from downslope.splitting.judge import Seen, judged
-from downslope.splitting.split import Split, below, corrected
+from downslope.splitting.split import NAMES_ONLY, Split, below, corrected
 
 _LAYERS = ("Linear", "Conv1d", "Conv2d", "Conv3d", "Conv1D", "MultiheadAttention", "Dense", "EinsumDense")
 
@@ -59,7 +59,7 @@ def split(model: Any, *, matrices: Iterable[str] = (), rest: Iterable[str] = ())
         entries = judged(_of_keras(model), in_order=True)
     elif isinstance(model, (Mapping, list, tuple)):
         entries = judged([*_of_tree(model, "")], in_order=False)
-        tree, unknown = model, "first and last layer are known by names only; rest=[...] says which they are"
+        tree, unknown = model, f"{NAMES_ONLY}; rest=[...] says which they are"
     else:
         raise TypeError(
             f"model={model!r:.60}: give a torch.nn.Module, a Keras model, or a tree of arrays (dicts and lists)"

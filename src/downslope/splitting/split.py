@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+NAMES_ONLY = "first and last layer are known by names only"
+"""What could not be known of a tree of arrays."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -42,10 +45,13 @@ class Split:
         entries: All parameters.
         unknown: What could not be known of the model, as a sentence; empty if all was.
         tree: The tree of arrays that the model is, if it is one.
+
+    Attributes:
+        entries, unknown, tree: As given.
     """
 
     def __init__(self, entries: Sequence[Entry], unknown: str = "", tree: Any = None):
-        self.entries, self.unknown, self._tree = tuple(entries), unknown, tree
+        self.entries, self.unknown, self.tree = tuple(entries), unknown, tree
 
     @property
     def matrices(self) -> list[tuple[str, Any]]:
@@ -56,6 +62,10 @@ class Split:
     def rest(self) -> list[tuple[str, Any]]:
         """Everything else: names and parameters."""
         return [(entry.name, entry.value) for entry in self.entries if not entry.matrix]
+
+    def with_values(self, values: Mapping[str, Any]) -> Split:
+        """The same for other parameters of the same names and shapes."""
+        return Split([replace(entry, value=values[entry.name]) for entry in self.entries], self.unknown)
 
     def groups(self, matrices: Mapping[str, Any], rest: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Parameter groups for an optimizer: matrices, fused ones with the number of their pieces, and the rest.
@@ -86,7 +96,7 @@ class Split:
         Such a tree is what `optax.partition` wants.
         """
         by_name = {entry.name: matrices if entry.matrix else rest for entry in self.entries}
-        return by_name if self._tree is None else _labelled(self._tree, "", by_name)
+        return by_name if self.tree is None else _labelled(self.tree, "", by_name)
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -21,6 +21,11 @@ class ShapeError(ValueError):
     """A rule cannot work on a tensor of this shape."""
 
 
+def multiplies(program: Program) -> bool:
+    """Whether a program multiplies matrices, so that it is for nothing else."""
+    return any(e.op == "product" for e in program.over_tensors)
+
+
 def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
     """As what a tensor is taken: as it is or, by rules that go by rows and columns, as a matrix.
 
@@ -35,11 +40,11 @@ def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
         )
     if not program.of_matrices:
         return shape
-    if len(shape) < 2 and any(e.op == "product" for e in program.over_tensors):
+    if len(shape) < 2 and multiplies(program):
         what = f"a tensor of shape {shape}" if shape else "a single number"
         raise ShapeError(
-            f"{program.name} multiplies matrices, and {what} is none; give it to a second optimizer, with a rule that "
-            "treats each weight by itself, such as downslope.adamw"
+            f"{program.name} multiplies matrices, and {what} is none; put it into a group with its own rule, such as "
+            "downslope.adamw; downslope.split(model) proposes both groups"
         )
     return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
 

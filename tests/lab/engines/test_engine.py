@@ -8,9 +8,10 @@ import pytest
 
 import downslope
 from downslope.lab.engines.data import batch_order
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.jax_engine import JaxEngine
 from downslope.lab.engines.network import Network
-from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entrant, Entry
+from downslope.lab.engines.protocol import DIVERGENCE_FACTOR, Entry
 from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.columns import Columns
 from downslope.lab.problems.problem import Problem

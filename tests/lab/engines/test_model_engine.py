@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 import downslope
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.learner import Stacking
 from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.order import batch_order
-from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.protocol import Entry
 from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.builtin import load_problem
 from heard import heard_rightly

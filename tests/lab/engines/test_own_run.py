@@ -13,9 +13,10 @@ import downslope
 import downslope.optax
 import downslope.torch
 from downslope.lab.engines import own_engine
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.own_run import OwnRun
-from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.protocol import Entry
 from downslope.training.settings import Settings
 
 SGD = Entrant.of("sgd", downslope.sgd, {})

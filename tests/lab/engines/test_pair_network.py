@@ -8,9 +8,10 @@ import pytest
 
 import downslope
 from downslope.lab import race
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.model_engine import ModelEngine, examples_for
 from downslope.lab.engines.order import batch_order
-from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.protocol import Entry
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 4)).astype(np.float32)

@@ -12,9 +12,10 @@ from torch.optim import lr_scheduler
 
 import downslope
 from downslope.lab import race
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.own_engine import OwnEngine
 from downslope.lab.engines.own_run import OwnRun
-from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.protocol import Entry
 from downslope.lab.engines.schedule import SCHEDULES, Schedule
 
 STEPS = 20

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 
 import downslope
 from downslope.lab import load_problem, race
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.jax_engine import JaxEngine
 from downslope.lab.engines.own_engine import OwnEngine
-from downslope.lab.engines.protocol import Entrant, Entry, Progress
+from downslope.lab.engines.protocol import Entry, Progress
 from downslope.lab.keeping.claims import STALE, Claims
 from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import Identity

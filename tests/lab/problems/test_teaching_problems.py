@@ -9,8 +9,9 @@ import pytest
 import downslope
 from downslope.cli.race import race as race_command
 from downslope.lab import PROBLEMS, DataError, load_problem, race, write_report
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.jax_engine import JaxEngine
-from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.protocol import Entry
 from downslope.lab.problems import linear
 
 RULES = [downslope.sgd, downslope.momentum, downslope.nesterov, downslope.adagrad, downslope.rmsprop, downslope.adam]

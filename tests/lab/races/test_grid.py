@@ -8,11 +8,12 @@ import pytest
 
 import downslope
 from downslope.lab import Race, foresee, race
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.jax_engine import JaxEngine
 from downslope.lab.engines.learner import Stacking
 from downslope.lab.engines.model_engine import ModelEngine
 from downslope.lab.engines.own_engine import OwnEngine
-from downslope.lab.engines.protocol import Entrant, Entry, said
+from downslope.lab.engines.protocol import Entry, said
 from downslope.lab.engines.schedule import Schedule
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.races.budget import Budget

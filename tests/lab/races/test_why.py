@@ -9,7 +9,8 @@ import downslope
 import downslope.dialects
 import downslope.lab
 from downslope import rule
-from downslope.lab.engines.protocol import Entrant, Surroundings
+from downslope.lab.engines.entrant import Entrant
+from downslope.lab.engines.protocol import Surroundings
 from downslope.lab.races.reasons import STOPPED, _beyond_its_own, growth
 from downslope.lab.races.results import Race
 from downslope.lab.races.why import Cliff, RuleWhy

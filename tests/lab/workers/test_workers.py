@@ -15,8 +15,9 @@ import pytest
 
 import downslope
 from downslope.lab import race
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.own_engine import OwnEngine
-from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.protocol import Entry
 from downslope.lab.engines.schedule import SCHEDULES, Schedule
 from downslope.lab.keeping.told import kept_runs
 from downslope.lab.races.plan import Plan

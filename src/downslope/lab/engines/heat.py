@@ -24,20 +24,20 @@ from jax import lax
 from numpy.typing import NDArray
 
 from downslope.lab.engines.data import Scales, taken
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.evaluator import ONE_CORE, Evaluator
-from downslope.lab.engines.protocol import Entrant, Entry, Progress, Run, Setting, Snapshot, batch_size_of
+from downslope.lab.engines.parts import parts_of
+from downslope.lab.engines.protocol import Entry, Progress, Run, Setting, Snapshot, batch_size_of
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.model import Weights, mean_loss
-from downslope.targets.arrays import interpret
-from downslope.targets.shapes import held_shape
 
 
 class Lanes(NamedTuple):
     """The runs of a heat, stacked: every array has the lane as its first axis."""
 
     weights: Weights
-    states: dict[str, Weights]
+    states: dict[str, tuple[Any, ...]]  # for each of the weights; None where its rule has no state of that name
     scalars: dict[str, Any]  # the scalar states
     t: Any  # steps taken
 
@@ -186,7 +186,7 @@ class Trainer:
     ):
         self.evaluator, self.name, self.schedule, self.varied = evaluator, name, schedule, varied
         self.setting = setting
-        self.program, self.scalars = entrant.settings.program, entrant.numbers
+        self.parts = parts_of(entrant, evaluator.model)
         self.batch_size, self.steps = evaluator.data.in_batches(batch_size_of(setting))
         self.lock = threading.Lock()
         self._compiled: Any = None
@@ -194,16 +194,12 @@ class Trainer:
     def lane(self, entry: Entry) -> Lanes:
         """A single lane before the first step."""
         weights = self.evaluator.model.initial(entry.seed)
-        settings = {**self.scalars, **dict(entry.setting), "lr": entry.lr}  # from which a state may start too
-        starts = {name: self.program.initial(name, settings) for name in self.program.states}
-        states = {
-            name: tuple(
-                w.copy() if start is None else np.full(held_shape(self.program, name, w.shape), start, w.dtype)
-                for w in weights
-            )
-            for name, start in starts.items()
-        }
-        scalars = {name: np.float32(start) for name, start in self.program.scalar_states.items()}
+        parts = self.parts[: len(weights)]
+        varied = {name: value for name, value in entry.setting if name in self.varied}
+        begun = [part.begin(w, part.numbers(entry.lr, varied)) for part, w in zip(parts, weights, strict=True)]
+        names = dict.fromkeys(name for states in begun for name in states)
+        scalars = {name: np.float32(start) for part in parts for name, start in part.program.scalar_states.items()}
+        states = {name: tuple(one.get(name) for one in begun) for name in names}
         return Lanes(weights, states, scalars, np.float32(0))
 
     def epoch(
@@ -247,21 +243,22 @@ class Trainer:
         self, lane: Lanes, rows: Any, lr: Any, numbers: dict[str, Any], scales: Scales, x: Any, y: Any
     ) -> tuple[Lanes, Any]:
         t = lane.t + 1
-        scalars = {**self.scalars, **numbers, "lr": lr, "t": t, **lane.scalars}
-        states = [{name: arrays[k] for name, arrays in lane.states.items()} for k in range(len(lane.weights))]
-        point = lane.weights
-        if self.program.lookahead is not None:
-            ahead = [{"x": w, **s} for w, s in zip(point, states, strict=True)]
-            point = tuple(interpret(self.program.lookahead, arrays, scalars, jnp)["x"] for arrays in ahead)
+        scalars = {"t": t, **lane.scalars}
+        here = [
+            {"x": w, **{name: arrays[k] for name, arrays in lane.states.items() if arrays[k] is not None}}
+            for k, w in enumerate(lane.weights)
+        ]
+        of = [(part, {**part.numbers(lr, numbers), **scalars}) for part in self.parts]
+        point = tuple(part.ahead(arrays, its) for (part, its), arrays in zip(of, here, strict=True))
         batch = taken(rows, scales, x, y)
         loss, gradient = jax.value_and_grad(partial(mean_loss, self.evaluator.model))(point, *batch)
-        new = [
-            interpret(self.program, {"x": w, "dx": dx, **s}, scalars, jnp)
-            for w, dx, s in zip(lane.weights, gradient, states, strict=True)
-        ]
+        new = [part.step({**arrays, "dx": dx}, its) for (part, its), arrays, dx in zip(of, here, gradient, strict=True)]
         return Lanes(
             weights=tuple(result["x"] for result in new),
-            states={name: tuple(result[name] for result in new) for name in lane.states},
-            scalars={name: jnp.asarray(new[0][name], jnp.float32) for name in lane.scalars},
+            states={name: tuple(result.get(name) for result in new) for name in lane.states},
+            scalars={
+                name: jnp.asarray(next(result[name] for result in new if name in result), jnp.float32)
+                for name in lane.scalars
+            },
             t=t,
         ), loss

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from downslope.backends.threads import available
 from downslope.lab.engines.data import Data
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.evaluator import Evaluator
 from downslope.lab.engines.heat import Heat, Trainer
 from downslope.lab.engines.lookout import Lookout
 from downslope.lab.engines.network import model_of
+from downslope.lab.engines.parts import parts_of, who_trains_what
 from downslope.lab.engines.protocol import (
     Description,
-    Entrant,
     Entry,
     Progress,
     Snapshot,
@@ -58,9 +59,10 @@ class JaxEngine:
     Attributes:
         seconds: Per name of a rule, the wall-clock seconds its runs took so far, compilation included. While n heats
             run beside each other, each counts for an n-th.
+        cautions: Of rules for matrices, what trains the rest, in sentences.
 
     Raises:
-        ValueError: There is no thread.
+        ValueError: There is no thread, or a rule is for matrices and the model has none in between.
 
     Example:
         >>> import downslope
@@ -92,6 +94,15 @@ class JaxEngine:
         self._data = Data(problem, split_seed, varied)
         evaluator = Evaluator(self._data, model or model_of(problem), lanes)
         self._evaluator = evaluator
+        self.cautions: tuple[str, ...] = ()
+        for name, entrant in entrants.items():
+            try:
+                parts = parts_of(entrant, evaluator.model)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            if entrant.rest is not None:
+                sizes = [array.size for array in evaluator.model.initial(0)]
+                self.cautions += (who_trains_what(name, entrant, [not part.is_rest for part in parts], sizes),)
         self._entrants, self._schedule = entrants, schedule
         self._table = functools.lru_cache(schedule.table)
         self._lookout = Lookout(evaluator, entrants, self.rates)

@@ -6,13 +6,15 @@ trained by one model that has been compiled once: it is given all variables of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.learner import (
     AT_A_TIME,
     Loss,
@@ -23,7 +25,8 @@ from downslope.lab.engines.learner import (
     class_axis,
 )
 from downslope.lab.engines.optimizers import optimizer_for
-from downslope.lab.engines.protocol import Entrant
+from downslope.splitting.models import split
+from downslope.splitting.split import Split
 
 
 class KerasModels:
@@ -63,20 +66,21 @@ class KerasModels:
         begins_at_weights = any(program.initial(name, {**entrant.numbers, "lr": lr}) is None for name in program.states)
         known = None if begins_at_weights else self._compiled.get(id(entrant))
         if known is None:
-            optimizer = optimizer_for(None, entrant, lr, lookahead="stored")
+            optimizer = optimizer_for(model if entrant.rest else None, entrant, lr, lookahead="stored")
             whole = sight.y.dtype.kind == "i"
             model.compile(optimizer=optimizer, loss=_Minimised(self, whole))
             optimizer.build(model.trainable_variables)
             starts = [np.array(variable) for variable in optimizer.variables]
             self._compiled[id(entrant)] = (entrant, model, starts)
-            return KerasLearner(self, model, lr, sight)
+            return KerasLearner(self, model, entrant, lr, sight)
         _, compiled, starts = known
         for mine, new in zip(compiled.variables, model.variables, strict=True):
             mine.assign(new)
         for variable, start in zip(compiled.optimizer.variables, starts, strict=True):
             variable.assign(start)
-        compiled.optimizer.learning_rate = lr
-        return KerasLearner(self, compiled, lr, sight)
+        learner = KerasLearner(self, compiled, entrant, lr, sight)
+        learner.set_rate(1.0)
+        return learner
 
     def arrays(self, model: Any) -> Mapping[str, NDArray[Any]]:
         """All variables, the states of generators too; Keras counts the names of layers on, so they are numbered."""
@@ -114,8 +118,23 @@ class KerasModels:
 class KerasLearner:
     """A model that is being trained: a `Learner`."""
 
-    def __init__(self, models: KerasModels, model: Any, lr: float, sight: Sight):
-        self.models, self.model, self.lr, self.sight = models, model, lr, sight
+    def __init__(self, models: KerasModels, model: Any, entrant: Entrant, lr: float, sight: Sight):
+        self.models, self.model, self.sight = models, model, sight
+        beside = entrant.rest_at(lr)
+        self._rates = [lr] if beside is None else [lr, beside[1]]
+        self._optimizers = getattr(model.optimizer, "optimizers", [model.optimizer])
+
+    def set_rate(self, factor: float) -> None:
+        """Set the learning rate of the run, and of what trains the rest beside its rule, times a factor."""
+        for optimizer, lr in zip(self._optimizers, self._rates, strict=True):
+            optimizer.learning_rate = lr * factor
+
+    @contextlib.contextmanager
+    def _at_weights(self) -> Iterator[None]:
+        with contextlib.ExitStack() as around:
+            for optimizer in self._optimizers:
+                around.enter_context(optimizer.at_weights())
+            yield
 
     def epoch(self, batches: NDArray[np.int32], factors: NDArray[np.float64] | None = None) -> float:
         """Train on some batches; see `Learner`. Keras tells the mean over all since its metrics were reset."""
@@ -123,14 +142,14 @@ class KerasLearner:
         mean = 0.0
         for step, rows in enumerate(batches):
             if factors is not None:
-                self.model.optimizer.learning_rate = self.lr * float(factors[step])
+                self.set_rate(float(factors[step]))
             mean = float(self.model.train_on_batch(self.sight.x[rows], self.sight.y[rows]))
         return mean
 
     def evaluate(self, rows: NDArray[np.int32]) -> tuple[float, float]:
         """Mean loss and accuracy; see `Learner`."""
         loss, hits = 0.0, 0.0
-        with self.model.optimizer.at_weights():
+        with self._at_weights():
             for first in range(0, len(rows), AT_A_TIME):
                 some = rows[first : first + AT_A_TIME]
                 outputs, targets = self.model.predict_on_batch(self.sight.x[some]), self.sight.y[some]
@@ -143,13 +162,17 @@ class KerasLearner:
 
     def outputs(self, rows: NDArray[np.int32]) -> Any:
         """What the model says; see `Learner`."""
-        with self.model.optimizer.at_weights():
+        with self._at_weights():
             return self.model.predict_on_batch(self.sight.x[rows])
 
     def weights(self) -> tuple[NDArray[np.float32], ...]:
         """A copy of the weights; see `Learner`."""
-        with self.model.optimizer.at_weights():
+        with self._at_weights():
             return tuple(np.array(one, np.float32) for one in self.model.trainable_variables)
+
+    def split(self) -> Split:
+        """Which variables are inner matrices; see `Learner`."""
+        return split(self.model)
 
 
 class _Minimised(keras.losses.Loss):  # type: ignore[misc]

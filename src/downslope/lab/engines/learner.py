@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.engines.protocol import Entrant
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.problems.tables import Task
+from downslope.splitting.split import Split
 
 LossName = Literal["mse", "cross-entropy"]
 
@@ -71,6 +72,9 @@ class Learner(Protocol):
 
     def weights(self) -> tuple[NDArray[np.float32], ...]:
         """A copy of the weights that are trained."""
+
+    def split(self) -> Split:
+        """Which of them are matrices between the first layer and the last."""
 
 
 class Models(Protocol):

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.evaluator import Evaluator
-from downslope.lab.engines.protocol import Entrant, Entry, Setting, Snapshot, Surroundings, batch_size_of
+from downslope.lab.engines.protocol import Entry, Setting, Snapshot, Surroundings, batch_size_of
 from downslope.lab.engines.terrain import Terrain
 from downslope.lab.problems.model import Weights
 from downslope.targets.arrays import interpret

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.engines.apart import Apart, RunError, check_limit
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.factory import Make, look_at, try_out
 from downslope.lab.engines.learner import TASKS, Learner, Loss, Stacking, check_loss
 from downslope.lab.engines.model_rows import KEPT, ModelRows
+from downslope.lab.engines.parts import who_trains_what
 from downslope.lab.engines.protocol import (
     Description,
-    Entrant,
     Entry,
     Progress,
     Run,
@@ -34,6 +35,7 @@ from downslope.lab.engines.protocol import (
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.lab.problems.examples import Examples, examples_of
+from downslope.lab.problems.model import NO_MATRIX
 from downslope.lab.problems.problem import Problem
 
 if TYPE_CHECKING:
@@ -142,6 +144,13 @@ class ModelEngine:
             lambda: self._learner(entry, entrant), rows[: self._rows.batch_size], self.loss, quiet=quiet, seed=seeds[0]
         )
         self._weights = sum(array.size for array in first.weights())
+        for one, its in entrants.items():
+            if its.rest is not None:
+                split = first.split()
+                if not split.matrices:
+                    raise ValueError(f"{one}: the {self._network} {NO_MATRIX}; print(downslope.split(model)) says why")
+                inner, sizes = [part.matrix for part in split], [math.prod(part.shape) for part in split]
+                self.cautions += (who_trains_what(one, its, inner, sizes, split.unknown),)
         self.stacking = self._whether_to_stack(entry, seeds)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,12 @@ class Network:
     def size(self) -> int:
         """The number of weights, biases included."""
         return sum((fan_in + 1) * fan_out for fan_in, fan_out in self._layers())
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """Of each array, 1 if it is the matrix of a layer between the first and the last, else 0."""
+        hidden = [(int(min(layer) > 1), 0) for layer in self._layers()[1:-1]]
+        return (0, 0, *itertools.chain(*hidden), 0, 0)
 
     @property
     def width(self) -> int:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.engines.protocol import Entrant
+from downslope.lab.engines.entrant import REST_RATIO, Entrant
+from downslope.lab.problems.model import NO_MATRIX
 from downslope.language.options import CHOICES
+from downslope.rule import Rule
+from downslope.splitting.models import split
+from downslope.splitting.split import Split
 
 KERAS, TORCH, JAX, NUMPY = "keras", "torch", "jax", "numpy"
 
@@ -21,28 +26,26 @@ def optimizer_for(
     """An optimizer that runs a rule with its hyperparameters.
 
     Args:
-        params: PyTorch's parameters, groups of them or a module: an optimizer of PyTorch. Keras's variables, or None:
-            one of Keras, for `model.compile`. A tree of JAX arrays: a gradient transformation of Optax. NumPy arrays: a
-            `downslope.Optimizer`.
+        params: PyTorch's parameters, groups of them or a module: an optimizer of PyTorch. Keras's variables, a model of
+            it, or None: one of Keras, for `model.compile`. A tree of JAX arrays: a gradient transformation of Optax.
+            NumPy arrays: a `downslope.Optimizer`. Or what `downslope.split` made of a module, model or tree.
         entrant: The rule and its hyperparameters.
         lr: The learning rate.
         factors: What it is multiplied by at each step, the last number from there on; None: nothing.
         **more: What an optimizer of that framework takes besides.
 
     Raises:
-        TypeError: The parameters are of no framework that downslope has a front end for, or of several.
-        ValueError: Keras cannot run the rule with its options.
+        TypeError: The parameters are of no framework that downslope has a front end for, or of several; or the rule is
+            for matrices, and which are inner ones cannot be told from them.
+        ValueError: Keras cannot run the rule with its options; or the rule is for matrices, and there are none.
     """
+    if entrant.rest is not None:
+        return _beside(_split(params, entrant), entrant, lr, factors, more)
     params = _kept(params)
     framework = KERAS if params is None else framework_of(params)
     rule, given = entrant.settings.rule, {**arguments(entrant, lr), **more}
     if framework == TORCH:
-        import downslope.torch
-
-        optimizer = downslope.torch.Optimizer(params, rule, **given)
-        if factors is not None:
-            _follow(optimizer, factors)
-        return optimizer
+        return _of_torch(params, rule, given, factors)
     if framework == JAX:
         import downslope.optax
 
@@ -58,6 +61,110 @@ def optimizer_for(
     if factors is not None:
         given["lr"] = lambda t: lr * factor_at(factors, t - 1)
     return Optimizer(params, rule, **given)
+
+
+def groups_in_parts(split: Split, entrant: Entrant, lr: float) -> list[dict[str, Any]]:
+    """PyTorch's groups of parameters for a rule for matrices and what trains the rest beside it.
+
+    Raises:
+        ValueError: There are no matrices, or nothing else.
+    """
+    _refuse_without(split)
+    beside = entrant.rest_at(lr)
+    assert beside is not None
+    settings = [
+        {"rule": one.settings.rule} | {k: v for k, v in arguments(one, its).items() if k not in _around(one)}
+        for one, its in ((entrant, lr), beside)
+    ]
+    return split.groups(*settings)
+
+
+def optimizer_of_parts(
+    groups: list[dict[str, Any]], entrant: Entrant, factors: NDArray[np.float64] | None = None, **more: Any
+) -> Any:
+    """An optimizer of PyTorch for groups as `groups_in_parts` makes them."""
+    return _of_torch(groups, None, {**_around(entrant), **more}, factors)
+
+
+def _of_torch(params: Any, rule: Rule | None, given: Mapping[str, Any], factors: NDArray[np.float64] | None) -> Any:
+    import downslope.torch
+
+    optimizer = downslope.torch.Optimizer(params, rule, **given)
+    if factors is not None:
+        _follow(optimizer, factors)
+    return optimizer
+
+
+def _beside(
+    split: Split, entrant: Entrant, lr: float, factors: NDArray[np.float64] | None, more: Mapping[str, Any]
+) -> Any:
+    """An optimizer that runs a rule for matrices on those between first and last layer, and another on the rest."""
+    framework = framework_of([value for _, value in (*split.matrices, *split.rest)])
+    if framework == TORCH:
+        return optimizer_of_parts(groups_in_parts(split, entrant, lr), entrant, factors, **more)
+    beside = entrant.rest_at(lr)
+    assert beside is not None
+    _refuse_without(split)
+    if framework == JAX:
+        import optax
+
+        matrices, rest = (
+            optimizer_for(split.tree, replace(one, rest=None), its, factors, **more)
+            for one, its in ((entrant, lr), beside)
+        )
+        return optax.partition({"matrices": matrices, "rest": rest}, split.labels())
+    if framework == KERAS:
+        import keras
+
+        first, second = (
+            optimizer_for(None, replace(one, rest=None), its, factors, **more) for one, its in ((entrant, lr), beside)
+        )
+        return keras.optimizers.MultiOptimizer(_Choice({id(one) for _, one in split.matrices}, first, second))
+    raise TypeError(
+        f"{entrant.settings.rule.name} is for matrices, and an optimizer for NumPy arrays has one rule; make two of "
+        "run.rule and downslope.adamw, for what downslope.split(...) says"
+    )
+
+
+class _Choice(dict[str, Any]):
+    """Which of two optimizers of Keras a variable has, as its `MultiOptimizer` asks, and both of them in order."""
+
+    def __init__(self, matrices: Collection[int], first: Any, second: Any):
+        super().__init__(matrices=first, rest=second)
+        self._matrices = matrices
+
+    def __call__(self, variable: Any) -> Any:
+        return self["matrices" if id(variable) in self._matrices else "rest"]
+
+
+def _split(params: Any, entrant: Entrant) -> Split:
+    """Which parameters are inner matrices.
+
+    Raises:
+        TypeError: Only the model could tell.
+    """
+    if isinstance(params, Split):
+        return params
+    model = _is(params, "torch.nn", "Module") or _is(params, "keras", "Model")
+    if model or (isinstance(params, (Mapping, list, tuple)) and params and framework_of(params) in (JAX, NUMPY)):
+        return split(params)
+    raise TypeError(
+        f"{entrant.settings.rule.name} is for the matrices between the first layer and the last, and which these are "
+        "only the model tells: give the optimizer the model itself, or downslope.split(model) with your corrections"
+    )
+
+
+def _refuse_without(split: Split) -> None:
+    """Refuse parameters of which none, or all, are inner matrices."""
+    if not split.matrices:
+        raise ValueError(f"the model {NO_MATRIX}; print(downslope.split(model)) says why of each parameter")
+    if not split.rest:
+        raise ValueError("the model has inner matrices only, and what is to train the rest has nothing to train")
+
+
+def _around(entrant: Entrant) -> dict[str, bool]:
+    """The options around a rule that are a choice, and on."""
+    return {name: True for name in CHOICES if name in entrant.settings.options}
 
 
 def factor_at(factors: NDArray[np.float64], step: int) -> float:
@@ -121,9 +228,9 @@ def weights_of(made: Sequence[Any], params: Any, state: Any) -> Any:
 
 def arguments(entrant: Entrant, lr: float) -> dict[str, Any]:
     """Everything that an optimizer of downslope is given besides the rule: numbers, flags, and options that are on."""
-    settings = entrant.settings
-    on = {name: True for name in CHOICES if name in settings.options}
-    return {**entrant.numbers, **settings.choices, **on, "lr": lr}
+    settings, on = entrant.settings, _around(entrant)
+    numbers = {name: value for name, value in entrant.numbers.items() if name != REST_RATIO}
+    return {**numbers, **settings.choices, **on, "lr": lr}
 
 
 def framework_of(params: Any) -> str:
@@ -140,6 +247,10 @@ def framework_of(params: Any) -> str:
 
 def _kept(params: Any) -> Any:
     """The parameters, of a module its own, and what can be read once only as a list."""
+    if isinstance(params, Split):
+        return [entry.value for entry in params] if params.tree is None else params.tree
+    if _is(params, "keras", "Model"):
+        return None
     if _is(params, "torch.nn", "Module"):
         return list(params.parameters())
     if isinstance(params, list) and params and all(isinstance(one, dict) for one in params):

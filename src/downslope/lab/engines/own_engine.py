@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from downslope.lab.engines.apart import Apart, RunError, check_limit
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.own_run import OwnRun
-from downslope.lab.engines.protocol import Description, Entrant, Entry, Progress, Run, priced
+from downslope.lab.engines.protocol import Description, Entry, Progress, Run, priced
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 
 HEARD = 0.25

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from downslope.lab.engines.apart import told
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.optimizers import arguments, factor_at, optimizer_for, weights_of
-from downslope.lab.engines.protocol import BATCH_SIZE, DIVERGENCE_FACTOR, Entrant, Entry, Run, batch_size_of
+from downslope.lab.engines.protocol import BATCH_SIZE, DIVERGENCE_FACTOR, Entry, Run, batch_size_of
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 from downslope.rule import Rule
 
@@ -116,12 +117,14 @@ class OwnRun:
 
         Args:
             params: PyTorch's parameters, groups of them or a module: gives an optimizer of PyTorch. A tree of JAX
-                arrays: a gradient transformation of Optax. Keras's variables or nothing: an optimizer of Keras, for
-                `model.compile`. NumPy arrays: a `downslope.Optimizer`.
+                arrays: a gradient transformation of Optax. Keras's variables, a model or nothing: an optimizer of
+                Keras, for `model.compile`. NumPy arrays: a `downslope.Optimizer`. A race with rules for matrices, such
+                as Muon, needs the module, model or tree itself, or what `downslope.split` made of it.
 
         Raises:
-            TypeError: The parameters are of no framework that downslope has a front end for, or of several.
-            ValueError: Keras cannot run the rule with its options.
+            TypeError: The parameters are of no framework that downslope has a front end for, or of several; or the
+                rule is for matrices, and which of them are between the first layer and the last cannot be told.
+            ValueError: Keras cannot run the rule with its options; or the rule is for matrices, and there are none.
         """
         self.used = self._followed = True
         self.asked.add("settings")

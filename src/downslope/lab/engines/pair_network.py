@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.learner import (
     Loss,
     Sight,
@@ -24,8 +25,9 @@ from downslope.lab.engines.learner import (
     check_value,
     class_axis,
 )
-from downslope.lab.engines.protocol import Entrant
 from downslope.lab.problems.model import Weights, mean_loss
+from downslope.splitting.judge import Seen, judged
+from downslope.splitting.split import NAMES_ONLY, Split
 
 
 class Pair(NamedTuple):
@@ -117,6 +119,7 @@ class PairNetwork:
         first = begun(seed)
         self._apply = first.apply
         self._leaves, self._tree = jax.tree.flatten(first.weights)
+        self.split = _split(first.weights)
 
     @property
     def accurate(self) -> bool:
@@ -127,6 +130,11 @@ class PairNetwork:
     def size(self) -> int:
         """The number of weights."""
         return sum(int(leaf.size) for leaf in self._leaves)
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """Of how many inner matrices each of the weights is made, as far as names and shapes tell; 0: it is none."""
+        return tuple(entry.pieces if entry.matrix else 0 for entry in self.split)
 
     @property
     def width(self) -> int:
@@ -233,6 +241,10 @@ class _Trial:
         """A copy of the weights; see `Learner`."""
         return tuple(np.array(one) for one in self._weights)
 
+    def split(self) -> Split:
+        """Which weights are inner matrices; see `Learner`."""
+        return self.network.split
+
 
 def _check_mean(whole: float, mean: float, rows: int) -> None:
     """Refuse a loss that cannot be taken row by row.
@@ -269,6 +281,12 @@ def _floats(weights: Any) -> Any:
                 "hold the rest"
             )
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), weights)
+
+
+def _split(weights: Any) -> Split:
+    """Which of the weights are inner matrices, in their order."""
+    named = [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in _with_path(weights)]
+    return Split(judged([Seen(name, leaf, leaf.shape) for name, leaf in named], in_order=False), NAMES_ONLY)
 
 
 def _with_path(weights: Any) -> list[tuple[Any, Any]]:

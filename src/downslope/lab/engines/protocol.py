@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from downslope.language.formula import check_number
-from downslope.language.operations import FormulaError
-from downslope.language.options import NUMBERS, option_range
-from downslope.rule import Rule
-from downslope.training.settings import Settings
 
 SEEDS_PER_RACE = 1_000_000
 """Race number n has the seeds from n million on; the last six digits of a seed are the number of its split."""
@@ -119,112 +113,6 @@ def how_lost(runs: Iterable[Run]) -> str:
     """
     failed = {bool(run.cause) for run in runs if run.diverged_at is not None}
     return "diverged" if True not in failed else "failed" if False not in failed else "diverged or failed"
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A rule that runs are trained with, and all of its hyperparameters but the learning rate.
-
-    Attributes:
-        settings: The rule, its flags and what is around it.
-        numbers: The other hyperparameters, in the order of the formula.
-        lr: The learning rate that it has and keeps; None: it is to be tuned.
-        title: What people call it, where that is more than its name in the race.
-    """
-
-    settings: Settings
-    numbers: Mapping[str, float]
-    lr: float | None = None
-    title: str = ""
-
-    @property
-    def default_lr(self) -> float | None:
-        """The learning rate that people have who set none; None if the rule demands one, or it has its own."""
-        return self.settings.rule.hyperparameters["lr"] if self.lr is None else None
-
-    def has(self, name: str) -> bool:
-        """Whether a setting can give the rule something of this name."""
-        rule = self.settings.rule
-        if name == BATCH_SIZE or name in (*rule.hyperparameters, *rule.flags):
-            return True
-        if name not in OPTIONS:
-            return False
-        needed = {name, "weight_decay"} if name == "decoupled" else {name}
-        try:
-            Settings.of(rule, self.settings.choices, self.settings.options | needed)
-        except FormulaError:
-            return False
-        return True
-
-    def check(self, name: str, value: float | bool) -> None:
-        """Refuse a value that the rule cannot have in a setting.
-
-        Raises:
-            ValueError: It cannot.
-        """
-        rule = self.settings.rule
-        try:
-            if name == BATCH_SIZE:
-                if isinstance(value, bool) or value < 1 or value != int(value):
-                    raise ValueError(f"{name} {value:g}: give whole numbers of at least 1")
-            elif name in (*rule.hyperparameters, *rule.flags):
-                rule.checked(name, value)
-            elif name in NUMBERS:
-                check_number(name, value, option_range(name))
-            elif not isinstance(value, bool):
-                raise ValueError(f"{name}={value!r}: give True or False")
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-
-    def at(self, setting: Setting) -> Entrant:
-        """The same rule in a setting.
-
-        Args:
-            setting: Values that the rule can have. What is no hyperparameter or flag of it is an option around it.
-
-        Raises:
-            FormulaError: An option does not fit the rule.
-        """
-        if not setting:
-            return self
-        given = {name: value for name, value in setting if name != BATCH_SIZE}
-        rule = self.settings.rule
-        flags = {name: value for name, value in given.items() if name in rule.flags}
-        options = {name: value for name, value in given.items() if name not in (*rule.flags, *rule.hyperparameters)}
-        wanted = {name for name, value in options.items() if name in NUMBERS or value}
-        settings = Settings.of(
-            rule, {**self.settings.choices, **flags}, self.settings.options.difference(options) | wanted
-        )
-        numbers = {name: float(value) for name, value in given.items() if name in settings.program.hyperparameters}
-        return replace(self, settings=settings, numbers={**self.numbers, **numbers})
-
-    @classmethod
-    def of(cls, name: str, rule: Rule, given: Mapping[str, Any]) -> Entrant:
-        """A rule with some hyperparameters, checked, and the defaults of the others.
-
-        Args:
-            name: What the rule is called in the race, for errors.
-            rule: A rule with a hyperparameter `lr`.
-            given: Values other than the defaults, flags included.
-
-        Raises:
-            ValueError: The rule has no `lr`, or a hyperparameter is unknown, out of range, without value or `lr`.
-        """
-        if "lr" not in rule.hyperparameters:
-            raise ValueError(f"{name} has no hyperparameter named lr; a race compares learning rates")
-        if "lr" in given:
-            raise ValueError(f"hyperparameters of {name}: lr is what the race tunes; give learning_rates instead")
-        try:
-            checked = {key: rule.checked(key, value) for key, value in given.items()}
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"hyperparameters of {name}: {error}") from None
-        flags = {key: value for key, value in checked.items() if key in rule.flags}
-        numbers = {**rule.hyperparameters, **{key: value for key, value in checked.items() if key not in flags}}
-        del numbers["lr"]
-        if missing := [key for key, value in numbers.items() if value is None]:
-            raise ValueError(f"{name} needs a value for {missing}; give hyperparameters={{{name!r}: ...}}")
-        known = {key: float(value) for key, value in numbers.items() if value is not None}
-        return cls(Settings.of(rule, flags), known)
 
 
 @dataclass(frozen=True)

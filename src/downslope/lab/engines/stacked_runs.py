@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from downslope.lab.engines.apart import Apart
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.model_rows import ModelRows
-from downslope.lab.engines.protocol import Entrant, Entry, Progress, Snapshot, batch_size_of, priced
+from downslope.lab.engines.protocol import Entry, Progress, Snapshot, batch_size_of, priced
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.torch_learner import TorchLearner, TorchModels
 from downslope.lab.engines.torch_stack import TorchStack

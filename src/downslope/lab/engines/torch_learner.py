@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.learner import (
     AT_A_TIME,
     Loss,
@@ -20,7 +21,8 @@ from downslope.lab.engines.learner import (
     class_axis,
 )
 from downslope.lab.engines.optimizers import optimizer_for
-from downslope.lab.engines.protocol import Entrant
+from downslope.splitting.models import split
+from downslope.splitting.split import Split
 
 KEPT = 4
 """So many splits of the rows are kept as tensors."""
@@ -62,7 +64,7 @@ class TorchModels:
         trained = [one for one in model.parameters() if one.requires_grad]
         if not trained:
             raise ValueError(f"the {type(model).__name__} has no parameter to train")
-        return TorchLearner(self, model, trained, optimizer_for(trained, entrant, lr), x, y)
+        return TorchLearner(self, model, trained, optimizer_for(model if entrant.rest else trained, entrant, lr), x, y)
 
     def _on(self, device: torch.device, sight: Sight) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows as tensors on a device; those of the last few splits are kept."""
@@ -207,6 +209,10 @@ class TorchLearner:
         """A copy of the weights; see `Learner`."""
         with self.optimizer.at_weights():
             return tuple(one.detach().to("cpu", torch.float32, copy=True).numpy() for one in self.trained)
+
+    def split(self) -> Split:
+        """Which parameters are inner matrices; see `Learner`."""
+        return split(self.model)
 
 
 def _is_lazy(one: Any) -> bool:

@@ -21,10 +21,11 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.learner import Stacking, adds_up, class_axis
-from downslope.lab.engines.optimizers import optimizer_for
-from downslope.lab.engines.protocol import Entrant
+from downslope.lab.engines.optimizers import groups_in_parts, optimizer_for, optimizer_of_parts
 from downslope.lab.engines.torch_learner import Rates, TorchLearner, TorchModels
+from downslope.splitting.models import split
 
 LANES = 32
 """So many runs are stacked, or fewer of large models."""
@@ -74,8 +75,18 @@ class TorchStack:
         }
         self._stack([torch.stack([one[name].detach() for one in held]) for name in self.names])
         self._lanes = [[nn.Parameter(w[lane]) for w in self.weights] for lane in range(len(rates))]
-        groups = [{"params": those, "lr": rate} for those, rate in zip(self._lanes, rates, strict=True)]
-        self.optimizer = optimizer_for(groups, entrant, rates[0])
+        parts = split(self.module) if entrant.rest else None
+        groups: list[dict[str, Any]] = []
+        for those, rate in zip(self._lanes, rates, strict=True):
+            if parts is None:
+                groups.append({"params": those, "lr": rate})
+            else:
+                lane = parts.with_values(dict(zip(self.names, those, strict=True)))
+                groups += groups_in_parts(lane, entrant, rate)
+        self._groups = len(groups) // len(rates)  # of each lane
+        self.optimizer = (
+            optimizer_for(groups, entrant, rates[0]) if parts is None else optimizer_of_parts(groups, entrant)
+        )
         self._rates = Rates(self.optimizer)
         self._point()
 
@@ -96,7 +107,8 @@ class TorchStack:
         self._stack([w[at] for w in self.weights])
         self.fixed = {name: one[at] for name, one in self.fixed.items()}
         self._lanes = [self._lanes[lane] for lane in lanes]
-        self.optimizer.param_groups[:] = [self.optimizer.param_groups[lane] for lane in lanes]
+        n, groups = self._groups, self.optimizer.param_groups
+        groups[:] = [group for lane in lanes for group in groups[lane * n : lane * n + n]]
         self.x, self.y = [self.x[lane] for lane in lanes], [self.y[lane] for lane in lanes]
         self._point()
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from downslope.backends.threads import available
-from downslope.lab.engines.protocol import Entrant, Entry
+from downslope.lab.engines.entrant import Entrant
+from downslope.lab.engines.protocol import Entry
 from downslope.lab.races.store import encode
 from downslope.language.program import fingerprint
 from downslope.version import __version__
@@ -86,6 +87,7 @@ def rule_of(entrant: Entrant) -> dict[str, Any]:
         "flags": dict(sorted(settings.flags)),
         "options": sorted(settings.options),
         "numbers": dict(entrant.numbers),
+        **({} if entrant.rest is None else {"rest": rule_of(entrant.rest)}),
     }
 
 

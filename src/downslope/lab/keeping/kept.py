@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from downslope.lab.engines.protocol import Description, Engine, Entrant, Entry, Progress, Run, Snapshot, priced
+from downslope.lab.engines.entrant import Entrant
+from downslope.lab.engines.protocol import Description, Engine, Entry, Progress, Run, Snapshot, priced
 from downslope.lab.keeping.claims import Claims
 from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import Identity, rule_of

@@ -58,6 +58,11 @@ class Transformer:
         return sum(math.prod(shape) for shape, _ in self._shapes())
 
     @property
+    def inner(self) -> tuple[int, ...]:
+        """The matrices of the blocks; queries, keys and values are three in one."""
+        return (0, 0, *(3, 1, 1, 1) * self.blocks, 0)
+
+    @property
     def width(self) -> int:
         """What a row takes at every letter, forward and backward: features, and the attention to each letter."""
         block = 3 * (14 * self.features + 2 * self.heads * self.length)

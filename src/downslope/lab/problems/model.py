@@ -47,6 +47,26 @@ class Model(Protocol):
         """How much of every row is right, from 0 to 1, shape `(rows,)`; all 0 where there is no right or wrong."""
 
 
+NO_MATRIX = (
+    "has no matrix between a first and a last layer, and a rule that multiplies matrices is for nothing else; give it "
+    "more layers, or leave that rule out"
+)
+
+
+def inner_of(model: Model) -> tuple[int, ...]:
+    """Of how many matrices between its first and last layer each of a model's weights is made; 0: it is none.
+
+    A model says it by its attribute `inner`. Several in one stand one above another.
+
+    Raises:
+        ValueError: It does not, or has none.
+    """
+    found: tuple[int, ...] = getattr(model, "inner", ())
+    if not any(found):
+        raise ValueError(f"the {model.name} {NO_MATRIX}")
+    return found
+
+
 def mean_loss(model: Model, weights: Weights, x: Any, y: Any) -> Any:
     """The mean loss of a model over some rows."""
     return model.losses(model.outputs(weights, x), y).mean()

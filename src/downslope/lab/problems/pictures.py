@@ -54,6 +54,11 @@ class Convolutional:
         return sum(out * (fan_in + 1) for out, fan_in in self._layers())
 
     @property
+    def inner(self) -> tuple[int, ...]:
+        """The second convolution is the matrix between the first layer and the last."""
+        return (0, 0, 1, 0, 0, 0)
+
+    @property
     def width(self) -> int:
         """What the kernels see of a picture and what they say of it, forward and backward."""
         layers = zip(self._layers(), self._sides(), strict=False)

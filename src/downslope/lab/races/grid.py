@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from downslope.lab.engines.protocol import BATCH_SIZE, OPTIONS, Entrant, Setting
+from downslope.lab.engines.entrant import REST_RATIO, Entrant
+from downslope.lab.engines.protocol import BATCH_SIZE, OPTIONS, Setting
 
 Grid = Mapping[str, Sequence[float | bool]]
 
@@ -101,9 +102,11 @@ def settings_of(grid: Grid, entrants: Mapping[str, Entrant]) -> dict[str, tuple[
 
 def _known(entrants: Iterable[Entrant]) -> list[str]:
     """What a grid may vary of some rules."""
+    entrants = list(entrants)
     rules = [entrant.settings.rule for entrant in entrants]
     theirs = dict.fromkeys(name for rule in rules for name in (*rule.hyperparameters, *rule.flags) if name != "lr")
-    return list(dict.fromkeys((*theirs, *OPTIONS, BATCH_SIZE)))
+    beside = [REST_RATIO] if any(entrant.rest for entrant in entrants) else []
+    return list(dict.fromkeys((*theirs, *beside, *OPTIONS, BATCH_SIZE)))
 
 
 def filled(rates: Sequence[float], count: int, beside: float | None = None) -> tuple[float, ...]:

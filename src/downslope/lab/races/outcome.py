@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from downslope.lab.engines.protocol import BATCH_SIZE, Entrant, Run, Setting, how_lost
+from downslope.lab.engines.entrant import Entrant
+from downslope.lab.engines.protocol import BATCH_SIZE, Run, Setting, how_lost
 from downslope.lab.races.comparison import Comparison, Interval
 from downslope.lab.races.effects import effects, first_at
 from downslope.lab.races.effects import sentence as effect

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from downslope.lab.engines.protocol import BATCH_SIZE, SEEDS_PER_RACE, Entrant, Setting, priced
+from downslope.lab.engines.entrant import Entrant
+from downslope.lab.engines.protocol import BATCH_SIZE, SEEDS_PER_RACE, Setting, priced
 from downslope.lab.races.grid import PER_DECADE, Grid, Point, checked, filled, settings_of
 from downslope.lab.races.statistics import MARGIN
 from downslope.rule import Rule

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.protocol import (
     DIVERGENCE_FACTOR,
-    Entrant,
     Entry,
     OpenEngine,
     Phase,

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from downslope.dialects import DIALECTS, full_name
+from downslope.lab.engines.entrant import REST_RATIO
 from downslope.lab.engines.protocol import LATER, Run, Setting, batch_size_of
 from downslope.lab.races import comparison, store
 from downslope.lab.races.budget import Spent
 from downslope.lab.races.comparison import Comparison, Interval
+from downslope.lab.races.entrants import BESIDE
 from downslope.lab.races.notebook import medians, shown
 from downslope.lab.races.plane import Walks
 from downslope.lab.races.statistics import standing
 from downslope.lab.races.why import Why
 from downslope.recipes.recipe import Recipe
+from downslope.rules import adamw
 
 if TYPE_CHECKING:
     import polars as pl
@@ -80,18 +84,36 @@ class RuleResult:
 
     @property
     def recipe(self) -> Recipe | None:
-        """The rule at its best learning rate, as a recipe; None of a rule that is not downslope's, or without one."""
+        """The rule at its best learning rate, as a recipe; None of a rule that is not downslope's, or without one.
+
+        None too of a rule for matrices with another one beside it: these are two, `parts`.
+        """
+        return None if REST_RATIO in self.hyperparameters else self._recipe(self.rule, self.hyperparameters)
+
+    @property
+    def parts(self) -> tuple[Recipe, Recipe] | None:
+        """Of a rule for matrices that is downslope's: its recipe, and that of what trains the rest beside it."""
+        settings = dict(self.hyperparameters)
+        ratio = settings.pop(REST_RATIO, None)
+        recipe = None if ratio is None else self._recipe(self.rule.removesuffix(BESIDE), settings)
+        if recipe is None or ratio is None or self.best_lr is None:
+            return None
+        both = {name: value for name, value in self.setting if name == "weight_decay"}  # is meant for both
+        return recipe, Recipe(adamw, lr=self.best_lr * ratio, **both)
+
+    def _recipe(self, name: str, hyperparameters: Mapping[str, float | bool]) -> Recipe | None:
+        """A form of downslope's with these settings, if its formula is that of this rule."""
         forms = (rule for dialect in DIALECTS.values() for rule in dialect.rules.values())
-        rule = next((form for form in forms if full_name(form) == self.rule), None)
+        rule = next((form for form in forms if full_name(form) == name), None)
         if rule is None or self.best_lr is None:
             return None
-        flags = {name: value for name, value in self.hyperparameters.items() if isinstance(value, bool)}
-        around = {name: True for name in self.hyperparameters if name not in {*rule.hyperparameters, *rule.flags}}
+        flags = {name: value for name, value in hyperparameters.items() if isinstance(value, bool)}
+        around = {name: True for name in hyperparameters if name not in {*rule.hyperparameters, *rule.flags}}
         if rule.latex(**flags, **around) != self.formula:
             return None
-        none = {name for name in around if not self.hyperparameters[name]}  # a decay of 0 is none, however applied
+        none = {name for name in around if not hyperparameters[name]}  # a decay of 0 is none, however applied
         none |= {"decoupled"} & around.keys() if "weight_decay" in none else set()
-        settings: dict[str, Any] = {name: one for name, one in self.hyperparameters.items() if name not in none}
+        settings: dict[str, Any] = {name: one for name, one in hyperparameters.items() if name not in none}
         return Recipe(rule, lr=self.best_lr, **settings)
 
 
@@ -252,6 +274,12 @@ class Race:
         recipe = result.recipe
         if recipe is None and not result.tuned:
             raise ValueError(f"{result.kept} No rule is shown to save steps against it.")
+        if recipe is None and result.parts is not None:
+            first, second = (one.rule.name for one in result.parts)
+            raise ValueError(
+                f"{result.rule} at lr {result.best_lr:g} is recommended, which is two recipes: {first} for the inner "
+                f"matrices and {second} for the rest. The report has the code that runs both."
+            )
         if recipe is None:
             raise ValueError(
                 f"{result.rule} at lr {result.best_lr:g} is recommended, but that is no rule of downslope's."

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from downslope.lab.engines.protocol import BATCH_SIZE, Entrant, Setting, said
+from downslope.lab.engines.entrant import Entrant
+from downslope.lab.engines.protocol import BATCH_SIZE, Setting, said
 from downslope.lab.races.grid import Grid, Point, lowest
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.tries import on_the_grid

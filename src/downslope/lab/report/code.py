@@ -26,9 +26,11 @@ def lines(result: RuleResult, frameworks: Iterable[str]) -> list[str]:
     """A line for each framework that makes an optimizer of a rule at its learning rate: its own, where that is exact.
 
     The line has `model` (PyTorch) or `params` (NumPy) from its surroundings. There is none of a rule that is not
-    downslope's.
+    downslope's, and for a rule for matrices with another one beside it only PyTorch's, whose optimizers have both.
     """
     recipe = result.recipe
+    if result.parts is not None and "torch" in frameworks:
+        return [f"optimizer = {_in_parts(*result.parts)}"]
     if recipe is None:
         return []
     return [f"optimizer = {_line(recipe, framework)}" for framework in frameworks]
@@ -58,7 +60,20 @@ def _line(recipe: Recipe, framework: str) -> str:
     return with_downslope(recipe, framework)[1]
 
 
+def _in_parts(matrices: Recipe, rest: Recipe) -> str:
+    """What makes an optimizer of PyTorch that runs one recipe on the inner matrices and another on the rest."""
+    parts = []
+    for recipe in (matrices, rest):
+        _, call = with_downslope(recipe, "torch")
+        parts.append(f"dict(rule={call.partition('(')[2].partition(', ')[2]}")
+    return f"downslope.torch.Optimizer(downslope.split(model).groups({', '.join(parts)}))"
+
+
 def snippets(result: RuleResult) -> dict[str, str]:
     """Code by framework for a rule of downslope; none for others, which cannot be imported from anywhere."""
     recipe = result.recipe
+    if result.parts is not None:
+        imports = "import downslope\nimport downslope.torch"
+        imports += "\nfrom downslope import dialects" if result.parts[0].dialect not in (None, "note") else ""
+        return {"PyTorch": f"{imports}\n\noptimizer = {_in_parts(*result.parts)}"}
     return {} if recipe is None else {name: convert(recipe, to).snippet() for to, name in FRAMEWORKS.items()}

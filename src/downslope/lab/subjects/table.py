@@ -59,6 +59,12 @@ class OnProblem:
         def raced(plan: Plan) -> Raced:
             return Raced.table(problem, plan, [engine.split_number(seed) for seed in plan.verdict_seeds])
 
+        matrices = [name for name, entrant in plan.entrants.items() if entrant.rest is not None]
+        if self.why and matrices:
+            raise ValueError(
+                f"why=True explains rules that treat each weight by itself, and not {', '.join(matrices)}; leave one "
+                "of the two out"
+            )
         explanation = Explanation(problem, engine) if self.why else None
         beside = {"runs side by side": engine.lanes}
         return Course(
@@ -66,6 +72,7 @@ class OnProblem:
             raced,
             engine.shorten,
             measured=True,
+            cautions=engine.cautions,
             explanation=explanation,
             identity=lambda: Identity.of(self._what(plan, engine), beside, ["jax", "jaxlib"]),
         )
