@@ -257,7 +257,7 @@ def test_for_numpy_arrays_a_rule_of_a_group_is_refused_with_what_to_do():
 
 
 def test_a_vector_given_to_muon_is_named_where_it_is_given():
-    with pytest.raises(ShapeError, match=r"the parameter bias: muon multiplies matrices.*\(5,\) is none; give it to"):
+    with pytest.raises(ShapeError, match=r"the parameter bias: muon multiplies matrices.*\(5,\) is none; put it into"):
         downslope.torch.Optimizer([("bias", torch.zeros(5, requires_grad=True))], downslope.muon)
     with pytest.raises(ShapeError, match="muon multiplies matrices"):
         Optimizer({"bias": np.zeros(5)}, downslope.muon)

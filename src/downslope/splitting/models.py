@@ -53,10 +53,10 @@ def split(model: Any, *, matrices: Iterable[str] = (), rest: Iterable[str] = ())
     """
     torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
     unknown, tree = "", None
-    if torch is not None and isinstance(model, torch.nn.Module):
-        entries = judged(_of_torch(model), in_order=True)
-    elif keras is not None and isinstance(model, keras.Model):
+    if keras is not None and isinstance(model, keras.Model):  # on its backend of PyTorch it is one of its modules too
         entries = judged(_of_keras(model), in_order=True)
+    elif torch is not None and isinstance(model, torch.nn.Module):
+        entries = judged(_of_torch(model), in_order=True)
     elif isinstance(model, (Mapping, list, tuple)):
         entries = judged([*_of_tree(model, "")], in_order=False)
         tree, unknown = model, f"{NAMES_ONLY}; rest=[...] says which they are"

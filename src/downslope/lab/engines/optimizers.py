@@ -249,7 +249,7 @@ def _kept(params: Any) -> Any:
     """The parameters, of a module its own, and what can be read once only as a list."""
     if isinstance(params, Split):
         return [entry.value for entry in params] if params.tree is None else params.tree
-    if _is(params, "keras", "Model"):
+    if _is(params, "keras", "Model"):  # on its backend of PyTorch it is one of its modules too
         return None
     if _is(params, "torch.nn", "Module"):
         return list(params.parameters())

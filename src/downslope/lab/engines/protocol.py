@@ -144,7 +144,7 @@ class Snapshot:
         weights: The weights `x` that the rule updates, float32, layer by layer as in `Network.initial`: the point
             whose losses the curves of a `Run` are. A rule that looks ahead takes its gradient at another one, which is
             made of this and the states.
-        states: The rule's states by name, each with an array of the same shape for each of the weights.
+        states: The states by name, each with an array for each of the weights; None where its rule has no such state.
         scalars: The rule's scalar states by name.
         steps: How many steps have been taken: the `t` of the last one.
         brief: Where a run was answered from a folder, which keeps no more: what `Trails` makes of the weights, of which
