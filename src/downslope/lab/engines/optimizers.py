@@ -126,15 +126,18 @@ def _beside(
     )
 
 
-class _Choice(dict[str, Any]):
-    """Which of two optimizers of Keras a variable has, as its `MultiOptimizer` asks, and both of them in order."""
+class _Choice:
+    """Which of two optimizers of Keras a variable has, as its `MultiOptimizer` asks; it wraps what is a dict."""
 
     def __init__(self, matrices: Collection[int], first: Any, second: Any):
-        super().__init__(matrices=first, rest=second)
-        self._matrices = matrices
+        self._matrices, self._both = matrices, (first, second)
+
+    def values(self) -> tuple[Any, Any]:
+        """Both of them, that for matrices first."""
+        return self._both
 
     def __call__(self, variable: Any) -> Any:
-        return self["matrices" if id(variable) in self._matrices else "rest"]
+        return self._both[id(variable) not in self._matrices]
 
 
 def _split(params: Any, entrant: Entrant) -> Split:
