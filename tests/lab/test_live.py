@@ -147,3 +147,8 @@ def test_of_runs_that_go_on_each_rule_tells_the_lowest():
     assert "lr 1, mu=0.9" in under_way.lines()[0]  # the other was begun anew
     under_way.watch(Stage("verdict", {}))
     assert under_way.lines() == []
+    losses = tuple(1.0 / (1 + step) for step in range(1001))
+    under_way.watch(Progress("sgd", 0, 0, (Run("sgd", 0.1, 0, "tuning", (), losses, None),)))
+    (curve,) = under_way.curves()
+    assert (curve.points[0], curve.points[-1]) == ((0, 1.0), (1000, 1 / 1001))
+    assert len(curve.points) <= 400

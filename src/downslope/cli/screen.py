@@ -83,7 +83,7 @@ class Screen:
             "dim",
         )
         if race.interrupted:
-            self.say("\nInterrupted: only what had finished is shown.", "yellow")
+            self.say(f"\n{race.stopped}", "yellow")
         self.say(f"\n{printable(race.verdict)}", "bold")
         for caution in race.cautions:
             self.say(printable(caution), "yellow")

@@ -56,7 +56,8 @@ def _show_one(folder: Path, console: Console) -> None:
     planned, kept, race = _read(folder)
     for line in _about(planned, kept):
         say(console, line)
-    if race is None or race.interrupted:
+    out_of_time = race is not None and race.budget is not None and race.budget.over and bool(kept)
+    if race is None or (race.interrupted and not out_of_time):
         _so_far(kept, console)
         if planned.typed is not None:
             say(console, f"It has not ended; go on with: {go_on(folder)}")

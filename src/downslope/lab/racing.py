@@ -21,7 +21,7 @@ from downslope.lab.engines.protocol import Engine, Progress
 from downslope.lab.engines.schedule import Factor, Schedule
 from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.kept import KeptEngine
-from downslope.lab.keeping.spending import decisions_kept
+from downslope.lab.keeping.spending import decisions_kept, spent_by_others
 from downslope.lab.now import entrant_now
 from downslope.lab.problems.problem import Problem
 from downslope.lab.races.allowance import Allowance
@@ -273,6 +273,8 @@ def race(
         trains = engine
         if folder is not None:
             engine = kept = KeptEngine(engine, plan.entrants, place, identity)
+            if allowed is None:
+                spent_by_others(place)
         allowance = None
         if allowed is not None:
             before = None if kept is None else decisions_kept(kept, allowed, plan, why=why)
@@ -324,7 +326,7 @@ def _raced(
                 if explanation is not None:
                     explanation.conclude(tuning)
             if tuning.allowance is not None:
-                tuning.allowance.end()
+                tuning.allowance.end(raced=kept is None or kept.folder.trained + kept.folder.answered > 0)
     except KeyboardInterrupt:
         interrupted = True
     tuning.cautions += [] if kept is None else kept.cautions

@@ -59,8 +59,7 @@ class UnderWay:
     def curves(self) -> list[Curve]:
         """Of every rule the finished run that ended lowest, and the lowest of those that go on."""
         ended = [
-            Curve(run.rule, list(zip(run.times, run.valid_loss, strict=True))[:: 1 + len(run.times) // MOST_POINTS])
-            for run in self._lowest.values()
+            Curve(run.rule, thinned(list(zip(run.times, run.valid_loss, strict=True)))) for run in self._lowest.values()
         ]
         return [*ended, *(Curve(rule, list(self._going[one]), True) for rule, one in self._of_rules().items())]
 
@@ -73,6 +72,18 @@ class UnderWay:
             run = printable(f"{rule}, lr {entry.lr:.3g}{setting}")
             found.append(f"{drawn(self._going[entry])} {loss:.3g} after {time:,} {self.unit}  {run}")
         return found
+
+
+def thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Evenly, so many points of a curve that there are no more than `MOST_POINTS`, the last always among them.
+
+    Example:
+        >>> some = thinned([(step, 1.0) for step in range(1000)])
+        >>> len(some), some[0][0], some[1][0], some[-1][0]
+        (334, 0, 3, 999)
+    """
+    every = -(-(len(points) - 1) // (MOST_POINTS - 1)) or 1
+    return points[:-1:every] + points[-1:]
 
 
 def drawn(points: Sequence[tuple[float, float]]) -> str:

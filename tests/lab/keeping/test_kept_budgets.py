@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -88,6 +89,41 @@ def test_runs_by_which_a_grid_was_measured_are_not_made_again(tmp_path):
         assert raced(train, 100, tmp_path / "race", grid=grid, watch=stop_after(moment)).interrupted
     assert told(raced(train, 100, tmp_path / "race", grid=grid)) == told(whole)
     assert train.now - 100 == took
+
+
+def test_a_race_does_not_pay_for_the_runs_of_another_in_its_folder(tmp_path, monkeypatch):
+    train = Training(math.inf)
+    whole = raced(train, 60, tmp_path / "whole")
+    train = Training(math.inf)
+    assert raced(train, 60, tmp_path / "race", watch=stop_after(20)).interrupted
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "perf_counter", train.clock)  # what times runs without a budget
+        race(train, [downslope.adagrad], steps=3, tuning_seeds=1, folder=tmp_path / "race", version="1")
+    assert raced(train, 60, tmp_path / "race", watch=stop_after(5)).interrupted
+    assert told(raced(train, 60, tmp_path / "race")) == told(whole)
+
+
+def test_a_race_that_had_no_time_for_any_run_begins_anew(tmp_path):
+    class Clock:
+        def __init__(self, tick):
+            self.now, self.tick = 0.0, tick
+
+        def __call__(self):
+            self.now += self.tick
+            return self.now
+
+    def raced(tick):
+        small = {"learning_rates": [0.1], "tuning_seeds": 1, "confirming_seeds": 0, "epochs": 1, "threads": 1}
+        budget = Budget(100.0, clock=Clock(tick))
+        return race("parabola", [downslope.sgd], **small, verdict_seeds=3, budget=budget, folder=tmp_path / "race")
+
+    none = raced(60.0)
+    assert none.interrupted
+    assert none.stopped == "Time was over before there was anything to show."
+    assert "give it more time, fewer rules or shorter runs" in " ".join(none.cautions)
+    again = raced(1e-4)
+    assert not again.interrupted
+    assert (again.stopped, len(again.rules[0].verdict)) == ("", 3)
 
 
 def test_another_budget_decides_anew_with_the_runs_that_are_there(tmp_path):

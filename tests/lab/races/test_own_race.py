@@ -164,7 +164,7 @@ def test_a_race_that_is_stopped_keeps_what_it_has():
     assert found.interrupted
     assert sum(len(one.tuning) for one in found.rules) == 10  # two were the repetitions
     assert "stopped" in found.verdict or "no verdict" in found.verdict
-    assert "stopped early" in report_page(found)
+    assert "Interrupted: only what had finished is shown." in report_page(found)
 
 
 @pytest.mark.parametrize(

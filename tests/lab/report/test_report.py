@@ -197,7 +197,7 @@ def test_names_of_rules_stay_text():
 def test_the_verdict_comes_first(pages):
     assert Page(pages["finished"]).text(**{"class": "verdict"}) == [RACES["finished"].verdict]
     assert Page(pages["interrupted"]).text(**{"class": "verdict"}) == ["The race was stopped before a verdict."]
-    assert "stopped early" in Page(pages["interrupted"]).text(**{"class": "stopped"})[0]
+    assert "Interrupted" in Page(pages["interrupted"]).text(**{"class": "stopped"})[0]
     assert Page(pages["diverged"]).text(**{"class": "verdict"})[0].startswith("Every run diverged")
     assert not Page(pages["finished"]).text(**{"class": "stopped"})
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 
+from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import canonical, rule_of
 from downslope.lab.keeping.kept import KeptEngine
 from downslope.lab.races.budget import Budget
@@ -46,3 +47,22 @@ def decisions_kept(engine: KeptEngine, budget: Budget, plan: Plan, *, why: bool)
             folder.write_plan(dataclasses.replace(folder.planned, spent=spent))
 
     return Decisions(known, lambda: engine.trained, keep)
+
+
+def spent_by_others(folder: Folder) -> None:
+    """Have a race with a budget, if the folder has one, not pay for the runs of the race that now begins there.
+
+    Args:
+        folder: That of both; it is open.
+    """
+    assert folder.planned is not None
+    spent = folder.planned.spent
+    if spent is None or not spent["notes"]:
+        return
+    last = Note(*spent["notes"][-1])
+    if last.trained is None:
+        return
+    settled = dataclasses.replace(last, elapsed=last.spent(folder.seconds), trained=None)
+    notes = [*spent["notes"][:-1], list(dataclasses.astuple(settled))]
+    with contextlib.suppress(OSError):  # then it pays for them
+        folder.write_plan(dataclasses.replace(folder.planned, spent={**spent, "notes": notes}))

@@ -44,6 +44,8 @@ TELLING = 0.03
 REPORT = 2_070_000
 """The bytes of a report beside its numbers, above all the library that draws its pictures."""
 
+REMEDY = "give it more time, fewer rules or shorter runs"
+
 SAFE = 1.5
 """How many times what the least verdict is expected to take is kept for it, where it is trained all at once."""
 
@@ -131,9 +133,16 @@ class Allowance:
         """Take note of on how many of its seeds a part of the race was run by all rules."""
         self._decide(stage, lambda: seeds)
 
-    def end(self) -> None:
-        """Take note that the race came to its end."""
-        self._decide("end", lambda: None)
+    def end(self, *, raced: bool) -> None:
+        """Take note that the race came to its end.
+
+        Args:
+            raced: Whether it has any run; where all time went into measuring, it is not over but begins anew next time.
+        """
+        if raced:
+            self._decide("end", lambda: None)
+        else:
+            self.decisions.forget()
 
     def measure(self, watch: Callable[[Stage], None]) -> None:
         """Train a few epochs of each rule, to know what they cost; where runs are reported one by one, a run.
@@ -204,7 +213,7 @@ class Allowance:
             self.dropped.append(
                 f"Of {duration(self.budget.seconds)}, {duration(max(0.0, left))} were left when the rules had been "
                 f"measured, and the smallest race, of {self._sentence()}, takes about "
-                f"{duration(seconds)}: give it more time, fewer rules or shorter runs."
+                f"{duration(seconds)}: {REMEDY}."
             )
         stages = _stages(plan)
         runs = sum(sum(stage.values()) for stage in stages.values())
@@ -291,6 +300,7 @@ class Allowance:
         kept = f"only {done} of {of} seeds were run by all rules, and nothing else counts"
         if not done:
             kept = f"none of {of} seeds was run by all rules, and nothing of it counts"
+            kept += "" if stage == "confirming" else f"; {REMEDY}"
         if stage == "verdict":
             self.over = done == 0
             self.proves = proves(done or of, varied=self._varied, spread=self._spread)
@@ -325,7 +335,7 @@ class Allowance:
         fitting = (n for n in range(most, 0, -1) if self.forecast.takes(self._judging(n, wanted, judged)) <= room)
         seeds = int(self._decide("fresh seeds", lambda: next(fitting, 0)))
         if seeds < wanted:
-            self.dropped.append(f"There was time for {seeds} of {wanted} fresh seeds.")
+            self.dropped.append(f"There was time for {seeds} of {wanted} fresh seeds{'' if seeds else f': {REMEDY}'}.")
         self.over = not seeds
         logs = [[math.log(max(loss, 1e-12)) for loss in of_rule] for of_rule in losses]
         self._spread = spread_of(logs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -15,13 +15,17 @@ class Note:
         what: What it was about.
         value: What was decided, as JSON can hold it.
         elapsed: The seconds of the budget that were over.
-        trained: The seconds of all runs that were kept by then.
+        trained: The seconds of all runs that were kept by then; None: what was trained since is another race's.
     """
 
     what: str
     value: Any
     elapsed: float
-    trained: float
+    trained: float | None
+
+    def spent(self, trained: float) -> float:
+        """The seconds of the budget that are over, now that all runs that are kept took so many."""
+        return self.elapsed + (0.0 if self.trained is None else max(0.0, trained - self.trained))
 
 
 class Decisions:
@@ -52,7 +56,12 @@ class Decisions:
     ):
         self._trained, self._keep, self._next = trained, keep, 0
         self.notes = list(known)
-        self.spent = self.notes[-1].elapsed + max(0.0, trained() - self.notes[-1].trained) if known else 0.0
+        self.spent = 0.0
+        if self.notes:
+            self.spent = self.notes[-1].spent(now := trained())
+            self.notes[-1] = replace(self.notes[-1], elapsed=self.spent, trained=now)
+            if self.notes[-1] != known[-1]:
+                keep(self.notes)
         self.decide("begin", lambda: None, elapsed=0.0)
 
     def known(self, what: str) -> Note | None:
@@ -84,6 +93,12 @@ class Decisions:
         found = find()
         self.note(what, found, elapsed=elapsed)
         return found
+
+    def forget(self) -> None:
+        """Have none of these decisions made when the race goes on: it begins anew."""
+        self.notes.clear()
+        self._next = 0
+        self._keep(self.notes)
 
     @property
     def ended(self) -> bool:

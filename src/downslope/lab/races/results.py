@@ -230,6 +230,17 @@ class Race:
         saves = others and others[0].against_now is not None and others[0].against_now.outcome == "first"
         return others[0] if saves else now
 
+    @property
+    def stopped(self) -> str:
+        """Of a race that was stopped before its end: by what, and what is shown of it. Of any other: nothing."""
+        if not self.interrupted:
+            return ""
+        if self.budget is None or not self.budget.over:
+            return "Interrupted: only what had finished is shown."
+        if any(one.tuning for one in self.rules):
+            return "Time was over before a verdict: only what had finished is shown."
+        return "Time was over before there was anything to show."
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict, what is to be borne in mind, the canyon, and the rules."""
         rows = []

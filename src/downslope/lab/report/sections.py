@@ -68,7 +68,7 @@ def _header(race: Race) -> str:
         rows = sum(race.sizes.values())
         about = f"{race.task.capitalize()} of {rows:,} rows with a {race.network}, {race.weights:,} weights"
     sentence = race.verdict or "The race was stopped before a verdict."
-    stopped = '<p class="stopped">This race was stopped early. The page shows what was known by then.</p>\n'
+    stopped = f'<p class="stopped">{html.escape(race.stopped)}</p>\n'
     shows = f'<p class="about">A right implementation: {html.escape(race.shows)}</p>\n' if race.shows else ""
     cautions = "".join(f'<p class="caution">{html.escape(caution)}</p>\n' for caution in race.cautions)
     scope = "".join(f'<p class="scope">{html.escape(said)}</p>\n' for said in (holds_for(race), earlier(race)) if said)
