@@ -16,6 +16,9 @@ def test_a_verdict_names_steps_batch_width_schedule_and_decay():
         f"This holds for {steps} with batches of {found.batch_size}, on a {found.network}, of {found.weights:,} "
         "weights, a constant learning rate and weight decay 0.01 in adamw."
     )
+    beside = dataclasses.replace(found.rules[0], rule="muon+adamw", hyperparameters={"rest_ratio": 1.0})
+    both = dataclasses.replace(found, rules=(beside, found.rules[1]))
+    assert "weight decay 0.01 in the adamw of muon+adamw, 0.01 in adamw." in holds_for(both)
     assert "the schedule cosine and no weight decay" in holds_for(
         dataclasses.replace(make_race(("sgd", "adam")), schedule="cosine")
     )

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from downslope.lab.engines.entrant import REST_RATIO
 from downslope.lab.engines.protocol import BATCH_SIZE, Run
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import geometric_mean
 from downslope.lab.races.tries import on_the_grid, tried
+from downslope.rules import adamw
 
 SHARE = 0.25
 """How much of a run the shorter one is."""
@@ -65,8 +67,13 @@ def holds_for(race: Race) -> str:
 
 
 def _decay(race: Race) -> str:
-    """The weight decay of the rules; empty where none has any."""
-    decays = {result.rule: result.hyperparameters.get("weight_decay", 0.0) for result in race.rules}
+    """The weight decay of the rules, and of AdamW beside one for matrices; empty where none has any."""
+    decays: dict[str, float] = {}
+    for result in race.rules:
+        decays[result.rule] = own = result.hyperparameters.get("weight_decay", 0.0)
+        rest = float(dict(result.setting).get("weight_decay", adamw.hyperparameters["weight_decay"]) or 0.0)
+        if REST_RATIO in result.hyperparameters and rest != own:
+            decays[f"the {adamw.name} of {result.rule}"] = rest
     if not any(decays.values()):
         return ""
     if len(set(decays.values())) == 1:
