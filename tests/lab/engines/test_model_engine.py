@@ -39,6 +39,14 @@ def restless(seed):
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
 
 
+def half_silent(seed):
+    """Half of its ReLUs are given nothing but zeros: by their slope there the weights below stay as they are."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        model[0].weight[4:], model[0].bias[4:] = 0, 0
+    return model
+
+
 def engine_of(make, data=(X, CLASSES), loss=None, epochs=3, batch_size=16, **options):
     examples = examples_for(data, loss, epochs=epochs, batch_size=batch_size)
     return ModelEngine(make, examples, ENTRANTS, loss=loss, **options)
@@ -82,6 +90,7 @@ def loop(make, data, criterion, kind, seed, epochs=3, batch_size=16, cosine=Fals
     [
         (mlp, "sgd", torch.optim.SGD, "cosine"),
         (restless, "sgd", torch.optim.SGD, "constant"),
+        (half_silent, "sgd", torch.optim.SGD, "constant"),
         (mlp, "adam", torch.optim.Adam, "constant"),
     ],
 )
@@ -192,6 +201,14 @@ def test_what_a_run_raises_is_its_cause_and_the_others_go_on(capsys):
     assert (lost.diverged_at, lost.final_loss, lost.test_loss) == (1, math.inf, math.inf)
     assert (kept.cause, kept.diverged_at) == ("", None)
     assert capsys.readouterr().out == ""
+
+
+def test_a_model_of_other_shapes_than_the_first_is_the_cause_of_its_run():
+    engine = engine_of(lambda seed: nn.Linear(4, 2, bias=seed != 5))
+    kept, lost, last = finished(engine, *(Entry("sgd", 0.1, seed, "verdict") for seed in (4, 5, 6)))
+    assert re.search(r"of different shapes, bias of \(2,\) and then of none for the seed 5; all runs", lost.cause)
+    assert (lost.final_loss, lost.test_loss) == (math.inf, math.inf)
+    assert (kept.cause, last.cause) == ("", "")
 
 
 def test_a_run_that_takes_too_long_is_stopped():

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+import torch
 
 from downslope.lab.engines.network import Network
 
@@ -69,6 +70,20 @@ def test_gradient_agrees_with_central_differences_in_double_precision(network):
         )
         slope = sum(float(np.sum(g * d)) for g, d in zip(gradient, direction, strict=True))
         assert slope == pytest.approx((ahead - behind) / (2 * h), rel=1e-4, abs=1e-5)
+
+
+def test_the_slope_of_a_relu_at_zero_is_that_of_pytorch():
+    network = Network((5, 7, 3), "relu", "classification")
+    x, y = data(network)
+    weights = [np.zeros_like(w) if place < 2 else w for place, w in enumerate(network.initial(seed=1))]
+    found = jax.grad(network.loss)(weights, x, y)
+    theirs = [torch.from_numpy(w.copy()).requires_grad_() for w in weights]
+    hidden = torch.relu(torch.from_numpy(x) @ theirs[0].T + theirs[1])
+    torch.nn.functional.cross_entropy(hidden @ theirs[2].T + theirs[3], torch.from_numpy(y).long()).backward()
+    for ours, its in zip(found, theirs, strict=True):
+        np.testing.assert_allclose(ours, its.grad, rtol=0, atol=1e-6)
+    assert not np.any(found[0])
+    assert np.any(found[3])
 
 
 def test_initial_weights_have_the_variance_of_he_in_front_of_relu_and_zero_biases():

@@ -20,6 +20,8 @@ T = TypeVar("T")
 Make = Callable[[int], Any]
 """A factory: it is given a seed and gives a new model."""
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class Made:
@@ -28,11 +30,13 @@ class Made:
     Attributes:
         models: The framework of its models.
         network: What its models are, for people.
+        shapes: Those of their weights, by name.
         cautions: What is to be borne in mind, in sentences.
     """
 
     models: Models
     network: str
+    shapes: Shapes
     cautions: tuple[str, ...]
 
 
@@ -80,8 +84,9 @@ def look_at(
             "begin with"
         )
     arrays, repeated, elsewhere = (models.arrays(one) for one in (first, again, other))
+    shapes = {name: one.shape for name, one in arrays.items()}
     for those, seed in ((repeated, here), (elsewhere, there)):
-        _refuse_other_shapes(make, arrays, those, seed)
+        refuse_other_shapes(make, shapes, those, seed)
     if names := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
         raise ValueError(f"model: {_name(make)} gives weights that are not finite, {names[0]}; begin with finite ones")
     if (name := _differing(arrays, repeated)) is not None:
@@ -95,7 +100,7 @@ def look_at(
             "The model begins with the same weights on every seed: what was varied are "
             "the split of the data and the order of batches, and the verdict is about this beginning.",
         )
-    return Made(models, title, cautions)
+    return Made(models, title, shapes, cautions)
 
 
 def try_out(begin: Callable[[], Learner], rows: NDArray[np.int32], loss: Loss, *, quiet: bool, seed: int) -> Learner:
@@ -161,6 +166,27 @@ def refuse_instance(make: Any) -> None:
         return  # it has no signature that could be read
 
 
+def refuse_other_shapes(make: Make, shapes: Shapes, arrays: Mapping[str, NDArray[Any]], seed: int) -> None:
+    """Refuse a model whose weights do not have the shapes of the first.
+
+    Args:
+        make: What made it.
+        shapes: Those of the first.
+        arrays: Its weights.
+        seed: What it was made with.
+
+    Raises:
+        ValueError: It has other ones.
+    """
+    found = {name: one.shape for name, one in arrays.items()}
+    if shapes != found:
+        name = next(name for name in {**shapes, **found} if shapes.get(name) != found.get(name))
+        raise ValueError(
+            f"model: {_name(make)} gives models of different shapes, {name} of {shapes.get(name, 'none')} and then of "
+            f"{found.get(name, 'none')} for the seed {seed}; all runs of a race are of one network"
+        )
+
+
 def models_of(model: Any, loss: Loss, classes: int | None, sample: NDArray[Any]) -> Models | None:
     """The framework that a model is of; None if it is none."""
     keras: Any = sys.modules.get("keras")
@@ -185,18 +211,6 @@ def _told(code: Callable[[], T], what: str) -> T:
         return code()
     except RunError as error:
         raise ValueError(f"model: {what} failed: {error}") from error.__cause__
-
-
-def _refuse_other_shapes(
-    make: Make, arrays: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]], seed: int
-) -> None:
-    shapes, found = ({name: one.shape for name, one in those.items()} for those in (arrays, others))
-    if shapes != found:
-        name = next(name for name in {**shapes, **found} if shapes.get(name) != found.get(name))
-        raise ValueError(
-            f"model: {_name(make)} gives models of different shapes, {name} of {shapes.get(name, 'none')} and then of "
-            f"{found.get(name, 'none')} for the seed {seed}; all runs of a race are of one network"
-        )
 
 
 def _differing(arrays: Mapping[str, NDArray[Any]], others: Mapping[str, NDArray[Any]]) -> str | None:

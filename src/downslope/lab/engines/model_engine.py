@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.apart import Apart, RunError, check_limit
 from downslope.lab.engines.entrant import Entrant
-from downslope.lab.engines.factory import Make, look_at, try_out
+from downslope.lab.engines.factory import Make, look_at, refuse_other_shapes, try_out
 from downslope.lab.engines.learner import TASKS, Learner, Loss, Stacking, check_loss
 from downslope.lab.engines.model_rows import KEPT, ModelRows
 from downslope.lab.engines.parts import who_trains_what
@@ -137,6 +137,7 @@ class ModelEngine:
         sample = self._rows.sight(seeds[0]).x[:2]
         made = look_at(make, self.loss, classes, sample, seeds, quiet=quiet)
         self.cautions, self._models, self._network = made.cautions, made.models, made.network
+        self._shapes = made.shapes
         rows = self._rows.parts(seeds[0]).train
         name, entrant = next(iter(entrants.items()))
         entry = Entry(name, entrant.default_lr or entrant.lr or 1e-3, seeds[0])
@@ -348,8 +349,10 @@ class ModelEngine:
         return self._models.learner(self._begun(entry.seed), entrant, entry.lr, self._rows.sight(entry.seed))
 
     def _begun(self, seed: int) -> Any:
-        """A model with its weights."""
-        return self._models.begun(self._make(seed), seed)
+        """A model with its weights, which are as many as those of the others."""
+        model = self._models.begun(self._make(seed), seed)
+        refuse_other_shapes(self._make, self._shapes, self._models.arrays(model), seed)
+        return model
 
     def _begin(self, learner: Learner, seed: int) -> Losses:
         parts = self._rows.parts(seed)
