@@ -26,19 +26,21 @@ BELOW = {
     "walks": {"language", "targets", "rule", "rules", "recipes", "walks", "pages", "files", "extras", "version"},
     "play": {"language", "targets", "rule", "dialects", "recipes", "walks", "pages", "play", "version"},
     "claims": {"walks", "lab", "rule", "rules", "recipes", "claims", "pages", "files", "extras", "version"}
-    | {f"lab.{name}" for name in ("engines", "problems", "races")},
+    | {"language", "printable", "sealed"}
+    | {f"lab.{name}" for name in ("engines", "problems", "races", "report")},
     "lab.problems": {"lab.problems", "files", "extras", "printable"},
     "lab.engines": {"lab.problems", "lab.engines", "language", "targets", "rule", "rules", "training", "backends"}
     | {"splitting", "numpy", "torch", "keras", "optax"},
     "lab.races": {"lab.problems", "lab.engines", "lab.races", "targets", "rule", "rules", "dialects", "recipes"}
     | {"version"},
-    "lab.keeping": {"lab.engines", "lab.races", "lab.keeping", "language", "backends", "files", "version"},
+    "lab.keeping": {"lab.engines", "lab.races", "lab.keeping", "language", "backends", "files", "sealed", "version"},
     "lab.subjects": {"lab.problems", "lab.engines", "lab.races", "lab.keeping", "lab.subjects"},
     "lab.workers": {"backends", "lab.engines", "lab.races", "lab.keeping", "lab.subjects", "lab.workers", "extras"},
     "lab.report": {"lab.problems", "lab.engines", "lab.races", "lab.report", "dialects", "recipes", "pages", "files"}
     | {"version"},
     "lab.exports": {"lab.engines", "lab.races", "lab.exports", "extras"},
     "files": set(),
+    "sealed": set(),
     "printable": set(),
     "extras": set(),
     "version": set(),

@@ -1,7 +1,7 @@
 """The page `claims.md`, from the claims and what was measured of them: `python docs/_ext/claims_page.py FOLDER`.
 
 FOLDER is that of `downslope claims`. What was measured is kept beside the page, in `claims/measured.json`, so that a
-test can hold the page to the entries.
+test can hold the page to the entries, to their experiments, and to the formulas in them.
 """
 
 import json
@@ -11,7 +11,8 @@ from pathlib import Path
 from downslope.claims import CLAIMS, Claim
 from downslope.claims.claim import Found, Part, kind, verdict
 from downslope.claims.drawing import standalone
-from downslope.claims.measuring import Measured, Shelf, read, written
+from downslope.claims.measuring import Measured
+from downslope.claims.shelf import Shelf, asked, read, written
 from downslope.claims.words import ABOUT, SHOWN, expected, summary, surprises
 
 DOCS = Path(__file__).parent.parent
@@ -80,10 +81,15 @@ def pictures(claim: Claim, measured: Measured):
     return [(f"{claim.name}-{k}", each) for k, each in enumerate(measured.pictures[:PICTURES], 1) if each.svg]
 
 
+def told() -> list[dict]:
+    """What was measured as it is kept beside the page, with a hash of what each question was."""
+    return json.loads((DOCS / "claims" / "measured.json").read_text(encoding="utf-8"))
+
+
 def kept() -> dict[str, Measured]:
-    """What was measured, as it is kept beside the page."""
-    told = json.loads((DOCS / "claims" / "measured.json").read_text(encoding="utf-8"))
-    return {one["name"]: read(one) for one in told}
+    """What was measured."""
+    claims = {claim.name: claim for claim in CLAIMS}
+    return {one["name"]: read(one, claims[one["name"]]) for one in told()}
 
 
 def main(folder: str) -> None:
@@ -99,8 +105,10 @@ def main(folder: str) -> None:
     for claim in CLAIMS:
         for name, each in pictures(claim, found[claim.name]):
             (DOCS / "claims" / f"{name}.svg").write_text(standalone(each.svg), encoding="utf-8")
-        told = written(found[claim.name])
-        plain.append({**told, "pictures": [{**each, "svg": "…"} for each in told["pictures"]]})
+        one = written(found[claim.name])
+        questions = [{"asked": asked(part), **each} for part, each in zip(claim.parts, one["found"], strict=True)]
+        drawn = [{**each, "svg": "…"} for each in one["pictures"]]
+        plain.append({**one, "found": questions, "pictures": drawn})
     text = json.dumps(plain, indent=1, ensure_ascii=False)
     (DOCS / "claims" / "measured.json").write_text(f"{text}\n", encoding="utf-8")
     (DOCS / "claims.md").write_text(page(kept()), encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_claims import SMALL
 
-from downslope.claims import CLAIMS, Walked, measuring
+from downslope.claims import CLAIMS, Walked, measuring, shelf
 from downslope.claims.page import claims_page
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -29,6 +29,8 @@ def test_the_documentation_says_what_was_measured_of_these_entries(written):
     for claim in CLAIMS:
         for part, one in zip(claim.parts, kept[claim.name].found, strict=True):
             assert part.holds.outcome(one.quantity) == one.outcome, part.when
+    hashes = [[one["asked"] for one in told["found"]] for told in written.told()]
+    assert hashes == [[shelf.asked(part) for part in claim.parts] for claim in CLAIMS]
     text = (DOCS / "claims.md").read_text()
     assert text == written.page(kept)
     for name in re.findall(r"\]\((claims/[^)]+)\)", text):
@@ -44,12 +46,13 @@ def test_what_the_documentation_says_of_walks_is_found_again(written):
             if (
                 isinstance(experiment, Walked)
                 and "lr" in experiment.given
+                and "noise" not in experiment.given
                 and experiment.given.get("steps", 200) <= 200
             ):
                 found = part.measure.of(bench.of(experiment))
                 assert found.estimate == pytest.approx(one.quantity.estimate, rel=1e-6), part.when
                 again += 1
-    assert again >= 20
+    assert again >= 15
 
 
 @pytest.mark.parametrize("width", [1440, 390])

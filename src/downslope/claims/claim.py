@@ -190,8 +190,15 @@ def verdict(claim: Claim, found: Sequence[Found]) -> list[tuple[str, list[tuple[
 
 
 def kind(found: Sequence[Found]) -> str:
-    """A verdict in a word or two: `holds`, `holds when`, `does not hold`, `not shown`, `not measured`."""
+    """A verdict in a word or two.
+
+    Returns:
+        `holds` or `does not hold` where all parts say so; `holds when` where some part holds, `fails when` where none
+        does and some do not, `not shown` where nothing can be told, `not measured`.
+    """
     outcomes = {one.outcome for one in found}
     if "yes" in outcomes:
-        return "holds when" if outcomes & {"no", "open"} else "holds"
-    return "does not hold" if "no" in outcomes else "not shown" if "open" in outcomes else "not measured"
+        return "holds" if len(outcomes) == 1 else "holds when"
+    if "no" in outcomes:
+        return "does not hold" if len(outcomes) == 1 else "fails when"
+    return "not shown" if "open" in outcomes else "not measured"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import html
 import math
+import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -118,6 +120,34 @@ def standalone(svg: str) -> str:
     """A picture as a file, light or dark as whoever looks at it has it."""
     head, _, rest = svg.partition(">")
     return f"{head}><style>{theme()}</style>{rest}\n"
+
+
+ELEMENTS = {"svg", "rect", "path", "g", "text"}
+ATTRIBUTES = {
+    *("class", "viewBox", "role", "aria-label", "fill", "font-family", "font-size", "width", "height", "rx", "x", "y"),
+    *("d", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "transform", "text-anchor"),
+}
+_SPACE = "{http://www.w3.org/2000/svg}"
+
+
+def is_drawing(svg: str) -> bool:
+    """Whether a text can be a picture from here: one SVG with shapes and words alone, that loads and runs nothing.
+
+    Example:
+        >>> is_drawing(picture("a", [], Axis("x", 0, 1), Axis("y", 0, 1)))
+        True
+        >>> is_drawing('<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>')
+        False
+    """
+    if not svg.startswith("<svg ") or re.search(r"<[!?]|url\(", svg):
+        return False
+    try:
+        root = ElementTree.fromstring(svg)
+    except ElementTree.ParseError:
+        return False
+    return all(
+        str(each.tag).removeprefix(_SPACE) in ELEMENTS and ATTRIBUTES.issuperset(each.attrib) for each in root.iter()
+    )
 
 
 def at(x: Axis, y: Axis, point: Point) -> Point:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 
+from downslope.language.program import fingerprint
 from downslope.recipes import catalogue
 from downslope.recipes.recipe import Recipe
 from downslope.rule import Rule
 from downslope.walks.paths import Path, Walk
+from downslope.walks.surfaces import surface_of
 from downslope.walks.walking import walk
 
 if TYPE_CHECKING:
@@ -24,12 +26,17 @@ begins with the name of its rule, up to the first comma."""
 Shown = Literal["way", "loss", "step"]
 
 
+SEEDS = 10
+"""With how many seeds a noisy walk is walked."""
+
+
 @dataclass(frozen=True)
 class Walks:
-    """A walk, its paths by what the experiment calls them."""
+    """A walk, its paths by what the experiment calls them, and with noise the same walk with other seeds of it."""
 
     walk: Walk
     paths: Mapping[str, Path]
+    others: tuple[Walks, ...] = ()
 
     def path(self, name: str) -> Path:
         """The path of this name; of a rule in several forms, that of the form which is soonest at the goal."""
@@ -67,15 +74,26 @@ class Walked:
         rates = {"best": "each at its best learning rate", "own": "each at its own learning rate"}
         several = len(_names(self.rules)) > 2 * len({*map(_rule_name, _names(self.rules))})
         forms = ", the soonest of several forms" if several else ""
-        noise = f", noise {self.given['noise']:g}" if self.given.get("noise") else ""
+        noise = f", noise {self.given['noise']:g}, the first of {SEEDS} seeds" if self.given.get("noise") else ""
         return f"{self.surface.replace('_', ' ')}: {rates.get(rate, f'all at learning rate {rate}')}{forms}{noise}"
 
     def run(self, folder: FilePath | None = None) -> Walks:
-        """Let them walk."""
-        entrants = _entrants(self.rules)
-        recipes = [Recipe(rule_of(name), **_numbers(rule_of(name), given)) for name, given in entrants.items()]
-        found = walk(self.surface, recipes, **self.given)
-        return Walks(found, dict(zip(entrants, found.paths, strict=True)))
+        """Let them walk, with noise once for each seed."""
+        first = self._walk(self.given)
+        if not self.given.get("noise"):
+            return first
+        seed = self.given.get("seed", 0)
+        others = tuple(self._walk({**self.given, "seed": seed + k}) for k in range(1, SEEDS))
+        return replace(first, others=others)
+
+    def _walk(self, given: Mapping[str, Any]) -> Walks:
+        found = walk(self.surface, self.recipes, **given)
+        return Walks(found, dict(zip(self.entrants, found.paths, strict=True)))
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Who walks, with all settings."""
+        return _recipes(self.entrants)
 
     def picture(self, found: Walks) -> str:
         """Draw what it shows, as SVG."""
@@ -142,6 +160,22 @@ def rule_of(label: str) -> Rule:
     """The rule of an entrant."""
     found = catalogue.find(_rule_name(label))
     return next(iter(catalogue.families()[found].values())) if isinstance(found, str) else found
+
+
+def made_of(experiment: Walked | Raced) -> list[str]:
+    """All that decides what an experiment finds, but for the code that runs it: its own words, and every formula."""
+    formulas = [
+        f"{name} {fingerprint(each.chosen.program)} {sorted(each.numbers.items())}"
+        for name, each in zip(experiment.entrants, _recipes(experiment.entrants), strict=True)
+    ]
+    if isinstance(experiment, Walked):
+        ground = surface_of(experiment.surface)
+        formulas.append(f"{fingerprint(ground.program)} {dict(ground.parameters)} {dict(ground.ranges)} {ground.start}")
+    return [repr(experiment), *formulas]
+
+
+def _recipes(entrants: Mapping[str, Mapping[str, Any]]) -> list[Recipe]:
+    return [Recipe(rule_of(name), **_numbers(rule_of(name), given)) for name, given in entrants.items()]
 
 
 def _numbers(rule: Rule, given: Mapping[str, Any]) -> dict[str, Any]:

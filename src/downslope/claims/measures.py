@@ -1,12 +1,14 @@
 """What can be measured in a walk or in a race, for the parts of a claim.
 
-Of one rule, or of one over that of another. Where a race is concerned the number is a ratio over its reporting seeds
+Of one rule, or of one over that of another. Of a walk with noise it is the median of all seeds, with the interval from
+the least of them to the most. Where a race is concerned the number is a ratio over its reporting seeds
 with the interval of the lab's own comparison of two rules, and a run that diverged is infinitely bad.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +99,23 @@ def limit(rule: str, over: str) -> Measure:
 
 def _walked(what: str, of: Callable[[Path], float], rule: str, over: str = "") -> Measure:
     def read(found: Walks) -> Quantity:
-        values = {name: float(of(found.path(name))) for name in (rule, over) if name}
-        said = ", ".join(f"{name} {'never' if math.isinf(one) else number(one)}" for name, one in values.items())
-        if not over:
-            return Quantity.exact(values[rule])
-        return Quantity.exact(_ratio(values[rule], values[over]), said)
+        each = [{name: float(of(walks.path(name))) for name in (rule, over) if name} for walks in _seeds(found)]
+        numbers = [_ratio(one[rule], one[over]) if over else one[rule] for one in each]
+        said = ", ".join(f"{name} {_usual([one[name] for one in each])}" for name in each[0]) if over else ""
+        if any(map(math.isnan, numbers)):
+            return Quantity.exact(math.nan, said)
+        return Quantity(statistics.median(numbers), min(numbers), max(numbers), said)
 
     return Measure(_called(what, rule, over), read)
+
+
+def _seeds(found: Walks) -> tuple[Walks, ...]:
+    return (found, *found.others)
+
+
+def _usual(values: Sequence[float]) -> str:
+    middle = statistics.median(values)
+    return "never" if math.isinf(middle) else number(middle)
 
 
 def _ratio(a: float, b: float) -> float:
@@ -126,12 +138,13 @@ def loss(rule: str, over: str = "") -> Measure:
 
 
 def loss_at(rule: str, lr: float, over: str, over_lr: float) -> Measure:
-    """The final validation loss at a learning rate over that of another rule at another one."""
+    """The final validation loss at a learning rate over that of another rule at another one, on the tuning seeds."""
 
     def read(found: Races) -> Quantity:
         return found.compared(rule, over, {rule: found.tried(rule, lr), over: found.tried(over, over_lr)})
 
-    return Measure(_called("final loss", f"{rule} at {lr:g}", f"{over} at {over_lr:g}"), read)
+    what = "final loss on the tuning seeds"
+    return Measure(_called(what, f"{rule} at {lr:g}", f"{over} at {over_lr:g}"), read)
 
 
 def accuracy(rule: str, over: str) -> Measure:
@@ -145,7 +158,10 @@ def epochs(rule: str, over: str, target: float) -> Measure:
 
 
 def seconds(rule: str, over: str, target: float) -> Measure:
-    """Seconds until the validation loss is first at a target, by what an epoch took in the race, with all its runs."""
+    """Seconds until the validation loss is first at a target, by what an epoch took in the race, with all its runs.
+
+    That is one number; the interval is that of the epochs.
+    """
 
     def each(found: Races, name: str) -> Sequence[float]:
         return [each * found.seconds_an_epoch(name) for each in found.epochs_to(name, target)]
@@ -154,12 +170,15 @@ def seconds(rule: str, over: str, target: float) -> Measure:
 
 
 def highest(rule: str, over: str) -> Measure:
-    """The highest learning rate of the safe range: within which the loss stays within 1.5 times the best."""
+    """The highest learning rate of the safe range: within which the loss stays within 1.5 times the best.
+
+    Where the range ends is known to one step of the grid only, which is the interval.
+    """
 
     def read(found: Races) -> Quantity:
-        ends = [found.safe_end(name) for name in (rule, over)]
-        said = ", ".join(f"{name} {number(end)}" for name, end in zip((rule, over), ends, strict=True))
-        return Quantity.exact(_ratio(*ends), said)
+        (end, beyond), (other, other_beyond) = (found.safe_end(name) for name in (rule, over))
+        said = f"{rule} {number(end)}, {over} {number(other)}"
+        return Quantity(end / other, end / other_beyond, beyond / other, said)
 
     return Measure(_called("highest safe learning rate", rule, over), read)
 

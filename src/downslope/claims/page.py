@@ -5,24 +5,28 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from downslope.claims.claim import Claim, Found, Part, kind, verdict
-from downslope.claims.measuring import PLAYGROUND, Measured
-from downslope.claims.words import ABOUT, SHOWN, expected, missing, summary, surprises
+from downslope.claims.measuring import Measured
+from downslope.claims.shelf import PLAYGROUND
+from downslope.claims.words import ABOUT, FOLDER, SHOWN, command, expected, missing, summary, surprises
 from downslope.pages import asset, policy, theme
+from downslope.printable import printable
 from downslope.version import __version__
 
 WIDE, HIGH, REACH = 170.0, 16.0, 30.0
 """A strip's size, and how many times beyond the threshold it reaches on either side."""
 
 
-def claims_page(claims: Sequence[Claim], found: Sequence[Measured], note: str = "") -> str:
+def claims_page(claims: Sequence[Claim], found: Sequence[Measured], note: str = "", folder: Path = FOLDER) -> str:
     """The page, as text.
 
     Args:
         claims: The claims that were measured.
         found: What was found of each.
         note: What is to be said first, such as that the run was stopped.
+        folder: Where they are remembered.
     """
     style = f"{theme()}{asset('downslope.claims', 'page.css')}"
     kinds = [kind(one.found) for one in found]
@@ -30,7 +34,7 @@ def claims_page(claims: Sequence[Claim], found: Sequence[Measured], note: str = 
         f'<li><a href="#{claim.name}">{html.escape(claim.words)}</a><small>{SHOWN[one]}</small></li>'
         for claim, one in zip(claims, kinds, strict=True)
     )
-    sections = "".join(_section(claim, one) for claim, one in zip(claims, found, strict=True))
+    sections = "".join(_section(claim, one, folder) for claim, one in zip(claims, found, strict=True))
     stopped = f'<p class="missing">{html.escape(note)}</p>' if note else ""
     head = summary(kinds) if kinds else "No claim has been measured yet."
     return f"""<!doctype html>
@@ -60,7 +64,7 @@ This page loads nothing from the network, and runs no script.</footer>
 """
 
 
-def _section(claim: Claim, measured: Measured) -> str:
+def _section(claim: Claim, measured: Measured, folder: Path) -> str:
     word = kind(measured.found)
     pictures = "".join(
         f"<figure><figcaption>{html.escape(each.title)}</figcaption>{each.svg or _lacking(each.said)}</figure>"
@@ -86,7 +90,7 @@ def _section(claim: Claim, measured: Measured) -> str:
 <ul class="sources small">{sources}</ul>
 <p class="small"><a href="{PLAYGROUND}#{html.escape(claim.play)}">See it in the playground</a>, or
 <code>downslope play --link "{html.escape(claim.play)}"</code>.
-Again: <code>downslope claims --only {claim.name}</code></p>
+Again: <code>{html.escape(printable(command([claim.name], folder)))}</code></p>
 </section>
 """
 

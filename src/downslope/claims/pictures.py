@@ -108,7 +108,10 @@ def race_picture(experiment: Raced, found: Races) -> str:
             Axis("epochs", 1, last, log=True),
             _log_axis("validation loss, median", lines),
         )
-    lines = [Line(name, list(_canyon(result.tuning))) for name, result in found.results.items()]
+    lines = [
+        Line(name, list(_canyon(result.tuning, found.races[name].tuning_seeds)))
+        for name, result in found.results.items()
+    ]
     first = statistics.median(run.valid_loss[0] for result in found.results.values() for run in result.verdict)
     rates = [point[0] for line in lines for point in line.points]
     across = Axis("learning rate", min(rates), max(rates), log=True)
@@ -124,10 +127,12 @@ def _course(runs: Sequence[Any]) -> list[Point]:
     return [(float(epoch), medians[epoch]) for epoch in kept]
 
 
-def _canyon(runs: Sequence[Any]) -> Iterable[Point]:
+def _canyon(runs: Sequence[Any], seeds: Iterable[int]) -> Iterable[Point]:
     """The median final loss at each learning rate, over the seeds that all of them had."""
     by_rate: dict[float, list[float]] = {}
     for run in runs:
+        if run.seed not in seeds:
+            continue  # what the best ones were confirmed by
         by_rate.setdefault(run.lr, []).append(run.final_loss)
     for lr in sorted(by_rate):
         yield lr, statistics.median(by_rate[lr])

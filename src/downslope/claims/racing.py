@@ -11,10 +11,11 @@ from pathlib import Path
 import downslope.lab
 from downslope.claims.claim import Quantity, number
 from downslope.claims.experiments import Raced, rule_of
-from downslope.lab.engines.protocol import Run
 from downslope.lab.problems.problem import Problem
+from downslope.lab.races.effects import first_at
 from downslope.lab.races.results import Race, RuleResult
 from downslope.lab.races.statistics import compare, geometric_mean, standing
+from downslope.lab.report.curves import pace
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,23 @@ class Races:
 
     def epochs_to(self, name: str, target: float) -> list[float]:
         """The epochs of each reporting run until its validation loss is first at the target; infinite if never."""
-        return [_first(run, target) for run in self.results[name].verdict]
+        return [first_at(run, target) for run in self.results[name].verdict]
 
     def seconds_an_epoch(self, name: str) -> float:
         """What an epoch of a run took, with all the runs of the race beside it."""
-        result = self.results[name]
-        done = sum(
-            run.times[-1] if run.diverged_at is None else run.diverged_at for run in (*result.tuning, *result.verdict)
-        )
-        return result.seconds / done
+        race = self.races[name]
+        return pace(race, self.results[name]) * race.steps_of(())
 
-    def safe_end(self, name: str) -> float:
-        """The highest learning rate of the safe range; nan if there is none."""
+    def safe_end(self, name: str) -> tuple[float, float]:
+        """The highest learning rate of the safe range, and the next one of the grid, infinite if there is none.
+
+        Both are nan if there is no safe range.
+        """
         safe = self.results[name].safe_range
-        return math.nan if safe is None else safe[1]
+        if safe is None:
+            return math.nan, math.nan
+        higher = (run.lr for run in self.results[name].tuning if run.lr > safe[1] * (1 + 1e-9))
+        return safe[1], min(higher, default=math.inf)
 
     def compared(self, rule: str, over: str, values: Mapping[str, Sequence[float]]) -> Quantity:
         """The ratio of two entrants, seed by seed, as the lab compares rules; level and margin are its own."""
@@ -107,10 +111,6 @@ def _problem(experiment: Raced) -> Problem:
     from downslope.lab.problems.linear import heavy_tail
 
     return heavy_tail(experiment.power)
-
-
-def _first(run: Run, target: float) -> float:
-    return next((float(t) for t, loss in zip(run.times, run.valid_loss, strict=True) if loss <= target), math.inf)
 
 
 def _mean(values: Sequence[float]) -> str:

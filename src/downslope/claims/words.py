@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from downslope.claims.claim import SAID, Claim, Found, Part
+from downslope.claims.experiments import SEEDS
 
 SHOWN = {
     "holds": "✓ holds",
     "holds when": "◐ holds under conditions",
+    "fails when": "✗ fails under conditions, nowhere shown to hold",
     "does not hold": "✗ does not hold",
     "not shown": "? not shown",
     "not measured": "– not measured",
@@ -18,15 +22,20 @@ SHOWN = {
 
 ABOUT = (
     "Each claim is put to several questions. What was expected of each, and between which numbers the claim holds, was "
-    "written before it was run. A walk leaves nothing to chance; of a race the ratio over fresh seeds is given with "
-    "the interval of the lab's paired comparison, and only if the whole of it lies on one side of the threshold is "
-    "the question decided."
+    "written before it was run. A question is decided only if the whole interval of what was measured lies on one "
+    "side of the threshold. A walk without noise leaves nothing to chance and has none; with noise it is the median of "
+    f"{SEEDS} seeds, from the least to the most of them. Of a race it is the ratio over seeds that no learning rate "
+    "was chosen by, with the interval of the lab's paired comparison; of two rules at given learning rates, which "
+    "nobody chose, it is that over the seeds for tuning. How high a learning rate may be is known to one step of the "
+    "grid, and that is its interval. Of seconds the interval is that of the epochs: how long an epoch takes was "
+    "measured once, on one machine."
 )
 """How the claims were measured."""
 
 COUNTED = {
     "holds": ("holds", "hold"),
     "holds when": ("holds under conditions", "hold under conditions"),
+    "fails when": ("fails under conditions", "fail under conditions"),
     "does not hold": ("does not hold", "do not hold"),
     "not shown": ("could not be shown", "could not be shown"),
     "not measured": ("was not measured", "were not measured"),
@@ -62,9 +71,24 @@ def surprises(claim: Claim, found: Sequence[Found]) -> str:
     """
     done = [(part, one) for part, one in zip(claim.parts, found, strict=True) if one.outcome != "missing"]
     right = sum(part.expected == one.outcome for part, one in done)
-    return f"{right} of {len(done)} as expected"
+    return f"{right} of {len(done)} as expected" if done else "none was measured"
 
 
 def missing(found: Sequence[Found]) -> list[str]:
     """What is missing, each once."""
     return list(dict.fromkeys(one.said for one in found if one.outcome == "missing"))
+
+
+FOLDER = Path("claims")
+"""Where claims are remembered, if no other folder is named."""
+
+
+def command(names: Sequence[str], folder: Path) -> str:
+    """The command that measures claims, as it is typed into a shell.
+
+    Example:
+        >>> command(["zigzag"], FOLDER), command([], Path("my claims"))
+        ('downslope claims --only zigzag', "downslope claims --folder 'my claims'")
+    """
+    where = [] if folder == FOLDER else ["--folder", str(folder)]
+    return shlex.join(["downslope", "claims", *(word for name in names for word in ("--only", name)), *where])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,8 @@ from downslope.version import __version__
 
 if TYPE_CHECKING:
     from downslope.claims import Claim
-    from downslope.claims.measuring import Measured, Shelf
+    from downslope.claims.measuring import Measured
+    from downslope.claims.shelf import Shelf
 
 
 def claims(
@@ -33,34 +35,36 @@ def claims(
 
     Each claim says what was expected and what was found. Whatever ends it, the same command goes on where it was.
     """
-    from downslope.claims.measuring import PAGE, Shelf, chosen, measured
+    from downslope.claims.shelf import PAGE, Shelf, chosen, measured
+    from downslope.claims.words import command
 
     console = Console(highlight=False)
-    done: list[Measured] = []
     stop = Stoppable()
     try:
         wanted = chosen(only or [])
         if names:
             for claim in wanted:
-                console.print(Text(f"{claim.name:<16} {claim.words}"))
+                _wrapped(console, f"{claim.name:<16} {claim.words}", "", " " * 17)
             return
         shelf = Shelf(folder)
+        known = shelf.taken()
+        done = 0
         try:
             with stop:
                 for claim, one in zip(
                     wanted, measured(wanted, shelf, lambda claim: _begin(claim, console)), strict=True
                 ):
-                    done.append(one)
+                    known[claim.name] = one
+                    done += 1
                     _say(claim, one, console)
         except KeyboardInterrupt:
-            _write(wanted[: len(done)], done, shelf, f"It was stopped after {len(done)} of {len(wanted)} claims.")
-            again = " ".join(["downslope claims", *(f"--only {name}" for name in only or []), f"--folder {folder}"])
+            _write(known, shelf, f"It was stopped after {done} of {len(wanted)} claims.")
             refuse(
                 "claims",
-                f"stopped after {len(done)} of {len(wanted)} claims; go on with: {printable(again)}",
+                f"stopped after {done} of {len(wanted)} claims; go on with: {printable(command(only or [], folder))}",
                 stop.status,
             )
-        _write(wanted, done, shelf)
+        _write(known, shelf)
     except (ValueError, OSError) as error:
         refuse("claims", error)
     console.print(f"Page: {printable(str(folder / PAGE))}", markup=False, soft_wrap=True)
@@ -77,31 +81,39 @@ def _say(claim: Claim, one: Measured, console: Console) -> None:
     from downslope.claims.words import SHOWN, missing, surprises
 
     def line(text: str, indent: int, style: str = "") -> None:
-        wide = textwrap.fill(text, console.width, initial_indent=" " * indent, subsequent_indent=" " * indent)
-        console.print(Text(printable(wide, keep="\n"), style=style))
+        _wrapped(console, text, " " * indent, " " * indent, style)
 
+    ending = SHOWN[kind(one.found)]
     line(f"{claim.name}: {claim.words}", 0, "bold")
-    line(f"{SHOWN[kind(one.found)]}; {surprises(claim, one.found)}", 2)
+    line(ending if kind(one.found) == "not measured" else f"{ending}; {surprises(claim, one.found)}", 2)
     for words, parts in verdict(claim, one.found):
         line(f"{words}", 2)
         for part, found in parts:
             line(part.when, 4)
             if found.quantity is not None:
+                behind = f" ({found.quantity.said})" if found.quantity.said else ""
                 other = "" if found.outcome == part.expected else f"; expected: {SAID[part.expected]}"
-                line(f"{part.measure.what}: {found.quantity}, {part.holds} asked{other}", 6, "dim")
+                line(f"{part.measure.what}: {found.quantity}{behind}, {part.holds} asked{other}", 6, "dim")
     for said in dict.fromkeys([*missing(one.found), *(each.said for each in one.pictures if each.said)]):
         line(said, 2)
     console.print()
 
 
-def _write(wanted: tuple[Claim, ...], done: list[Measured], shelf: Shelf, note: str = "") -> None:
-    """Write the page, and beside it the playground that it links to, unless this version's is there."""
-    from downslope.claims.measuring import PAGE, PLAYGROUND
+def _wrapped(console: Console, text: str, first: str, later: str, style: str = "") -> None:
+    wide = textwrap.fill(text, console.width, initial_indent=first, subsequent_indent=later)
+    console.print(Text(printable(wide, keep="\n"), style=style))
+
+
+def _write(known: Mapping[str, Measured], shelf: Shelf, note: str = "") -> None:
+    """Write the page of all that is known, and beside it the playground, unless this version's is there."""
     from downslope.claims.page import claims_page
+    from downslope.claims.shelf import PAGE, PLAYGROUND, chosen
 
     playground, version = shelf.path / PLAYGROUND, f'"version":"{__version__}"'
     if not playground.is_file() or version not in playground.read_text(encoding="utf-8", errors="replace"):
         from downslope.play.page import page
 
         files.write(playground, page())
-    files.write(shelf.path / PAGE, claims_page(wanted, done, note))
+    claims = [claim for claim in chosen([]) if claim.name in known]
+    found = [known[claim.name] for claim in claims]
+    files.write(shelf.path / PAGE, claims_page(claims, found, note, shelf.path))

@@ -30,8 +30,8 @@ from downslope.lab.keeping.claims import STALE, Claims
 from downslope.lab.keeping.folder import Folder
 from downslope.lab.keeping.identity import Identity
 from downslope.lab.keeping.kept import KeptEngine
+from downslope.lab.keeping.refusing import FolderError
 from downslope.lab.keeping.rows import read_all, read_runs
-from downslope.lab.keeping.sealed import FolderError
 from downslope.lab.keeping.told import kept_runs, read_race
 from downslope.lab.races.plane import Trails
 

@@ -25,9 +25,10 @@ from downslope import files
 from downslope.lab.keeping.claims import CLAIMS
 from downslope.lab.keeping.identity import Identity, but_for_rounding
 from downslope.lab.keeping.planned import PLAN, Planned, read_plan
+from downslope.lab.keeping.refusing import FolderError, told
 from downslope.lab.keeping.rows import Kept, Trail, read_runs, written
-from downslope.lab.keeping.sealed import FolderError, sealed, told
 from downslope.lab.races.store import encode
+from downslope.sealed import sealed
 
 RUNS, RACE = "runs", "race.json"
 

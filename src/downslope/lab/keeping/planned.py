@@ -9,8 +9,9 @@ from typing import Any
 
 from downslope.lab.engines.protocol import LATER
 from downslope.lab.keeping.identity import Identity
-from downslope.lab.keeping.sealed import FolderError, told, unsealed
+from downslope.lab.keeping.refusing import FolderError, told
 from downslope.lab.races.store import decode
+from downslope.sealed import unsealed
 
 PLAN = "plan.json"
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from downslope.lab.engines.protocol import Run
 from downslope.lab.keeping.identity import canonical
-from downslope.lab.keeping.sealed import FolderError, told
+from downslope.lab.keeping.refusing import FolderError, told
 from downslope.lab.races.store import decode, encode
 
 CURVES = ("train_loss", "valid_loss", "valid_accuracy", "steps")

@@ -13,9 +13,10 @@ from downslope.lab.engines.protocol import Run
 from downslope.lab.keeping.folder import RACE, RUNS
 from downslope.lab.keeping.identity import name_of
 from downslope.lab.keeping.planned import read_plan
+from downslope.lab.keeping.refusing import FolderError
 from downslope.lab.keeping.rows import Kept, read_all
-from downslope.lab.keeping.sealed import FolderError, sealed, unsealed
 from downslope.lab.races.results import Race, RuleResult
+from downslope.sealed import sealed, unsealed
 
 AGAIN = "delete that file, and go on with the race: it is written anew"
 

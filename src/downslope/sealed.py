@@ -37,7 +37,7 @@ def unsealed(text: str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError(AGAIN) from None
     if not isinstance(document, dict) or "format" not in document:
-        raise ValueError("it is no document of a race")
+        raise ValueError("it is no document of downslope's")
     if document["format"] != FORMAT:
         raise ValueError(f"it is in format {document['format']!r}, and this version reads {FORMAT}")
     if document.pop("hash", None) != _hash(document):
@@ -49,12 +49,3 @@ def unsealed(text: str) -> dict[str, Any]:
 def _hash(document: Mapping[str, Any]) -> str:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-class FolderError(ValueError):
-    """A folder cannot be used for a race; the message says why, and what to do."""
-
-
-def told(error: OSError) -> str:
-    """What the system says is wrong."""
-    return error.strerror or str(error)
