@@ -14,6 +14,7 @@ from downslope.language.options import compose
 from downslope.recipes.training import MATRICES, START, Training, gradient, rate
 from downslope.targets.arrays import interpret
 from downslope.targets.decimals import compute, forty_digits
+from downslope.targets.shapes import held_shape
 
 FORMS = [(name, form) for name, dialect in DIALECTS.items() for form in dialect.rules.values()]
 
@@ -116,6 +117,15 @@ def test_another_path(a, b, settings, first_step):
     assert str(found).startswith("Not the same path: they part at step")
 
 
+def test_a_bound_that_is_reached_long_after_the_last_step():
+    """Optax's Adafactor has no `min(lr, 1 / sqrt(t))`, which decides at `lr=0.01` from step 10,000 on."""
+    found = equivalent(rules.adafactor, optax.adafactor, lr=0.01)
+    assert (found.same, found.first_step, found.with_lr) == ("never", 12, 0.3)
+    assert str(found).startswith("Not the same path: with lr=0.3 they part at step 12. After 100 steps")
+    assert (found.a.numbers["lr"], found.b.numbers["lr"]) == (0.01, 0.01)
+    assert equivalent(rules.adafactor, keras.adafactor, lr=0.01, steps=25)
+
+
 def test_the_difference_is_that_of_the_formulas():
     """Of Adam's first step `lr * g / (|g| + eps)`, where Keras has `eps / sqrt(1 - beta2)` in place of eps."""
     found = equivalent(keras.adam, torch.adam, eps=1e-7, steps=1)
@@ -197,11 +207,14 @@ def in_double_precision(program, arrays, known):
     """A step; of the two matrices that the weights are to a rule that goes by rows and columns."""
     if not program.of_matrices:
         return interpret(program, arrays, known)
-    ends = np.cumsum([0, *map(math.prod, MATRICES)])
-    parts = [
-        interpret(program, {key: array[a:b].reshape(shape) for key, array in arrays.items()}, known)
-        for shape, a, b in zip(MATRICES, ends, ends[1:], strict=False)
-    ]
+    parts, begun = [], dict.fromkeys(arrays, 0)
+    for shape in MATRICES:
+        its = {}
+        for key, array in arrays.items():
+            held = held_shape(program, key, shape)
+            its[key] = array[begun[key] : begun[key] + math.prod(held)].reshape(held)
+            begun[key] += its[key].size
+        parts.append(interpret(program, its, known))
     return {key: np.concatenate([np.ravel(part[key]) for part in parts]) for key in program.outputs}
 
 

@@ -73,6 +73,24 @@ def test_names_and_axes_change_and_the_training_goes_on(file, tmp_path):
     both_go_on(before, after, lambda t: t % 3)
 
 
+@pytest.mark.parametrize(("known", "columns"), [(True, 1), (True, 2), (False, 2)])
+def test_a_state_of_rows_is_not_turned_into_one_of_columns(file, known, columns):
+    @downslope.rule
+    def by_rows(x, dx, v=downslope.rows(0), *, lr=0.1):
+        return x - lr * v * dx, downslope.mean(abs(dx), axis=1)
+
+    rule = rules.normuon if known else by_rows
+    optimizer = downslope.Optimizer({"W": np.ones((3, columns))}, rule, lr=0.1)
+    optimizer.step({"W": np.ones((3, columns))})
+    optimizer.save(file)
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=rf"axes\['W'\]=\(1, 0\): v of {rule.name} has one value for each row or col"):
+        convert_file(file, file, axes={"W": (1, 0)})
+    assert file.read_bytes() == before
+    convert_file(file, file, axes={"W": (0, 1)}, names={"W": "V"})
+    downslope.Optimizer({"V": np.ones((3, columns))}, rule, lr=0.1).load(file)
+
+
 @pytest.mark.parametrize(
     ("source", "settings", "to", "target", "own"),
     [

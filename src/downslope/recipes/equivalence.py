@@ -6,7 +6,7 @@ import functools
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -21,6 +21,9 @@ STEPS = 100
 
 NONE = 1e-20
 """Differences below this share of the distance that a weight has moved are due to rounding; see `equivalent`."""
+
+BEYOND = 0.3
+"""A learning rate that `1 / sqrt(t)` falls below at step 12, for rules that bound theirs by the number of the step."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Comparison:
         steps: The number of steps that were compared.
         at_points: The points where gradients are taken were compared, as only one of the two has a look-ahead.
         one_formula: The two are one formula, but for names.
+        with_lr: The learning rate that shows the difference, where their own would only after more steps.
     """
 
     a: Recipe
@@ -50,6 +54,7 @@ class Comparison:
     steps: int
     at_points: bool
     one_formula: bool
+    with_lr: float | None = None
 
     def __bool__(self) -> bool:
         return self.same == "always"
@@ -78,8 +83,9 @@ class Comparison:
             return f"When it changes they part at once, by {share(self.at_last_step)} after {self.steps} steps."
         usual, worst = self.by_size[1.0], max(self.by_size, key=lambda size: self.by_size[size])
         early = f" by up to {share(self.at_step_1)}" if self.at_step_1 > NONE else ""
-        text = f"they part at step {self.first_step}{early}. After {self.steps} steps they are apart by {share(usual)}"
-        text += " where gradients are near 1"
+        where = "" if self.with_lr is None else f"with lr={literal(self.with_lr)} "
+        text = f"{where}they part at step {self.first_step}{early}. After {self.steps} steps they are apart by "
+        text += f"{share(usual)} where gradients are near 1"
         if self.by_size[worst] > 2 * usual:
             text += f", by {share(self.by_size[worst])} where they are near {literal(worst)}"
         return f"{text}."
@@ -119,6 +125,9 @@ def equivalent(a: Rule | Recipe, b: Rule | Recipe, *, steps: int = STEPS, **sett
     by at most `100 * 100 * 1e-39 = 1e-35` in 100 steps, times the growth by cancellation and feedback, which may be a
     factor of 1e15. An epsilon of 1e-8, on the other hand, makes a difference of at least 1e-11 where gradients are
     1e3. In double precision, with its 16 digits, there would be no such gap.
+
+    Where one of the two bounds its learning rate by the number of the step, as Adafactor's `min(lr, 1 / sqrt(t))` does,
+    which may be long after the last of these steps, both run once more with a learning rate of 0.3.
 
     What the rules do elsewhere than on this training, after its end, or while other hyperparameters change is not seen.
 
@@ -281,13 +290,15 @@ def path_of(recipe: Recipe, switch: int, at_points: bool) -> Path:
 
 
 def compared(a: Path, b: Path, steps: int) -> Comparison:
-    """Compare two paths, step by step; the changing learning rate only where the constant one shows no difference."""
+    """Compare two paths, step by step; other learning rates only where the constant one shows no difference."""
     constant, first = _differences(a, b, range(1, steps + 1), changing=False)
     same: Literal["always", "constant lr", "never"] = "never"
     last = constant
     if first is None:
         last, first = _differences(a, b, range(a.switch + 1, steps + 1), changing=True)
         same = "always" if first is None else "constant lr"
+    if first is None and (beyond := _beyond(a, b, steps)) is not None:
+        return beyond
     apart = last[-1] if last else [0.0] * len(WEIGHTS)
     by_size = {
         float(size): max(d for d, (s, _) in zip(apart, WEIGHTS, strict=True) if s == size) if first else 0.0
@@ -297,6 +308,28 @@ def compared(a: Path, b: Path, steps: int) -> Comparison:
     return Comparison(
         a.recipe, b.recipe, same, first, begin, max(by_size.values()), by_size, steps, a.at_points, one_formula=False
     )
+
+
+def _bounds_rate(recipe: Recipe) -> bool:
+    """Whether the number of the step decides if the learning rate counts."""
+    bounds = [e for e in recipe.program.expressions if e.op in ("minimum", "maximum") and not e.from_arrays]
+    return recipe.numbers.get("lr") not in (None, BEYOND) and any(
+        {"lr", "t"} <= {inner.value for inner in in_order([e]) if inner.op == "input"} for e in bounds
+    )
+
+
+def _with_rate(path: Path, lr: float) -> Path:
+    """The path from the same start with another learning rate."""
+    start = path.after(0, changing=False).training
+    return Path(replace(start, recipe=path.recipe.with_settings(lr=lr)), path.switch, path.at_points)
+
+
+def _beyond(a: Path, b: Path, steps: int) -> Comparison | None:
+    """The comparison with a learning rate beyond the bound of one of the two; None if it shows no difference."""
+    if not (_bounds_rate(a.recipe) or _bounds_rate(b.recipe)):
+        return None
+    found = compared(_with_rate(a, BEYOND), _with_rate(b, BEYOND), steps)
+    return None if found else replace(found, a=a.recipe, b=b.recipe, with_lr=BEYOND)
 
 
 def parted(a: Path, b: Path, steps: int, *, changing: bool) -> int | None:

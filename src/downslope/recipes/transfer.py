@@ -48,7 +48,8 @@ def convert_file(
         to: The dialect to convert to.
         names: New names of parameters, by those in the file; the rest keep theirs.
         axes: New orders of axes, as for `numpy.transpose`, by the names in the file: `(1, 0)` for the kernel of a dense
-            layer between Keras and PyTorch; None reverses them. Weights and states are turned alike.
+            layer between Keras and PyTorch; None reverses them. Weights and states are turned alike, so axis 0 stays
+            where it is for a rule that has a state of one value for each row or column.
         closest: Convert also where the training would not go on along the same path.
         rule: The rule of the file, if it is your own.
         **settings: Hyperparameters to take instead of those in the file, such as the value of a schedule.
@@ -60,8 +61,9 @@ def convert_file(
         FileNotFoundError: There is no such file.
         CheckpointError: It is damaged, not downslope's, or of a rule that is not known here.
         TypeError: A setting is of the wrong kind, or given without `to`.
-        ValueError: A name is unknown or would be there twice, axes do not fit, there is no such dialect, or the
-            conversion is not exact and `closest` was not given. In every case nothing is written.
+        ValueError: A name is unknown or would be there twice, axes do not fit or would turn states of rows into some
+            of columns, there is no such dialect, or the conversion is not exact and `closest` was not given. In every
+            case nothing is written.
         OSError: The file cannot be written.
 
     Example:
@@ -118,7 +120,7 @@ def _check_groups(source: str | Path, record: Mapping[str, Any], known: Collecti
 
 def _turn(tensors: Tensors, record: Mapping[str, Any], axes: Mapping[str, Sequence[int] | None]) -> None:
     pairs = {name for group in record["groups"] for name in group.get("complex", [])}
-    for by_name in tensors.values():
+    for what, by_name in tensors.items():
         for name in by_name.keys() & axes.keys():
             raw, order = by_name[name], axes[name]
             rank = len(raw.shape) - (name in pairs)
@@ -128,9 +130,29 @@ def _turn(tensors: Tensors, record: Mapping[str, Any], axes: Mapping[str, Sequen
                     f"axes[{name!r}]={order}: the shape is {raw.shape[:rank]}, so give the numbers "
                     f"{', '.join(map(str, range(rank)))} in their new order"
                 )
+            if what != "x" and order[:1] not in ((), (0,)) and _is_narrow(what, name, tensors, record):
+                raise ValueError(
+                    f"axes[{name!r}]={order}: {what} of {_group_of(name, record)['rule']} has one value for each row "
+                    f"or column of {name!r}, and turned it would be one of the other, which the rule does not go on "
+                    "from; keep axis 0 first, or begin anew where the weights are turned"
+                )
             array = raw.data.view(f"u{_WIDTHS[raw.dtype]}").reshape(raw.shape)
             turned = np.ascontiguousarray(array.transpose(*order, *range(rank, len(raw.shape))))
             by_name[name] = Raw(raw.dtype, turned.shape, turned.reshape(-1).view(np.uint8))
+
+
+def _group_of(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is computed for a parameter."""
+    group = next(group for group in record["groups"] if name in group["names"])
+    return {key: group.get(key, record.get(key)) for key in COMPUTED}
+
+
+def _is_narrow(state: str, name: str, tensors: Tensors, record: Mapping[str, Any]) -> bool:
+    """Whether a state has one value for each row or column; its shape says so where the rule is not known."""
+    computed = _group_of(name, record)
+    if not (fitting := _fitting(computed)):
+        return tensors[state][name].shape != tensors["x"][name].shape
+    return state in Settings.of(fitting[0], computed["flags"]).program.spaces
 
 
 def _rename(tensors: Tensors, record: dict[str, Any], names: Mapping[str, str]) -> None:
@@ -189,10 +211,7 @@ def _recipe(
 ) -> Recipe:
     """The recipe of a group, its rule found by the fingerprint of the formula."""
     options, flags = computed["options"], computed["flags"]
-    known = [own] if own else [rule for dialect in DIALECTS.values() for rule in dialect.rules.values()]
-    named = [rule for rule in known if own or rule.name == computed["rule"]]
-    fitting = [rule for rule in named if _fingerprint(rule, options, flags) == computed["formula"]]
-    if not fitting:
+    if not (fitting := _fitting(computed, own)):
         raise CheckpointError(
             f"no rule of downslope has the formula of the file's {computed['rule']!r} with flags {flags} and options "
             f"{options}; give your own as rule=..."
@@ -207,6 +226,14 @@ def _recipe(
         if value is None:
             raise ValueError(f"{name} followed a schedule, and the file has no value of it; give it, as in {name}=0.01")
     return Recipe(fitting[0], **numbers, **flags, **{name: options[name] for name in CHOICES})
+
+
+def _fitting(computed: Mapping[str, Any], own: Rule | None = None) -> list[Rule]:
+    """The rules with the formula of a group: of those that are known here, or a rule of one's own."""
+    known = [own] if own else [rule for dialect in DIALECTS.values() for rule in dialect.rules.values()]
+    named = [rule for rule in known if own or rule.name == computed["rule"]]
+    options, flags = computed["options"], computed["flags"]
+    return [rule for rule in named if _fingerprint(rule, options, flags) == computed["formula"]]
 
 
 def _fingerprint(rule: Rule, options: Mapping[str, bool], flags: Mapping[str, bool]) -> str | None:
