@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.optim import optimizer as torch_optimizer
 
+from downslope.dialects import DIALECTS
 from downslope.language.options import NUMBERS
 from downslope.rule import Rule
 from downslope.torch.settings import CARRIED, Group
@@ -74,4 +75,16 @@ def refuse_another(k: int, saved: Mapping[str, Any], group: Group, usual: Rule |
             f"group {k} of the state_dict was trained by {theirs}, that of this optimizer is by {own.name}, which "
             "would take its states for something else; give it that rule, or load another state_dict"
         )
-    return {name: value for name, value in saved.items() if name != "rule"}
+    return _in_parts({name: value for name, value in saved.items() if name != "rule"}, group, own)
+
+
+def _in_parts(saved: Group, group: Group, rule: Rule) -> Group:
+    """A saved group of `torch.optim`, its pairs under the names that the group here has for their parts."""
+    for pair, names in DIALECTS["torch"].pairs.items():
+        here = all(name in group and name in rule.hyperparameters for name in names)
+        if here and pair in saved and not any(name in saved for name in names):
+            numbers = zip(names, saved[pair], strict=True)
+            saved |= {name: rule.hyperparameters[name] if value is None else value for name, value in numbers}
+            if pair not in group:
+                del saved[pair]
+    return saved

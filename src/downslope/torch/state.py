@@ -342,6 +342,10 @@ def _loaded_state(
         for name, value in saved.items()
         if value is not None
     }
+    if "variance" in own and {"row_var", "col_var"} <= settings.program.spaces.keys() - own.keys():
+        variance = torch.as_tensor(own.pop("variance"))  # of a vector in torch.optim.Adafactor
+        own["col_var"] = variance.reshape(_shape(p, "col_var", settings))
+        own["row_var"] = variance.mean().reshape(_shape(p, "row_var", settings))
     own = coding.recoded(own, settings.program.states, coded(settings, storage))
     arrays = [name for name in settings.program.states if name in own or name + CODED in own]
     for name, value in own.items():
