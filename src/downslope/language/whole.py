@@ -52,6 +52,8 @@ def reduced(op: str, a: Any, axis: int | None, xp: ModuleType) -> Any:
 
 def _added(op: str, a: Any, along: int | None, xp: ModuleType) -> Any:
     """A norm, sum or mean."""
+    if op == "norm" and along in (None, len(a.shape) - 1) and _in_double(a, xp):  # along columns it is the slower one
+        return xp.linalg.vector_norm(a, dim=along, keepdim=along is not None, dtype=xp.float64).float()
     wide, back = _widened(a, xp)
     kept = {} if along is None else {"axis": along, "keepdims": True}
     if op == "norm":
@@ -69,9 +71,14 @@ def _widened(a: Any, xp: ModuleType) -> tuple[Any, Callable[[Any], Any]]:
     """The array in double precision, if it is of single precision in a library that computes so, and the way back."""
     if xp is np and isinstance(a, (np.ndarray, np.generic)) and a.dtype == np.float32:
         return a.astype(np.float64), lambda found: np.float32(found) if not np.ndim(found) else found.astype(np.float32)
-    if xp.__name__ == "torch" and a.dtype == xp.float32 and a.device.type in ("cpu", "cuda"):
+    if _in_double(a, xp):
         return a.double(), lambda found: found.float()
     return a, lambda found: found
+
+
+def _in_double(a: Any, xp: ModuleType) -> bool:
+    """Whether it is a tensor of PyTorch in single precision, on a device that knows double."""
+    return xp.__name__ == "torch" and a.dtype == xp.float32 and a.device.type in ("cpu", "cuda")
 
 
 def _word(op: str, what: str) -> Callable[..., Any]:

@@ -150,7 +150,11 @@ def _over_tensor(
         value = values[e]
         if e.op == "constant" or not e.from_arrays:
             value = _cast(value, e, x, xp)
-        return xp.reshape(value + xp.zeros_like(arrays[name]), tuple(given[name].shape))
+        like = arrays[name]
+        new = e.args and e.op not in OVER_TENSORS  # not what was given, nor a view of it
+        if not new or tuple(getattr(value, "shape", ())) != tuple(like.shape):
+            value = value + xp.zeros_like(like)
+        return xp.reshape(value, tuple(given[name].shape))
 
     with np.errstate(all="ignore"):
         values = evaluate_in_order(program.per_weight, leaf, apply, coefficients)
