@@ -14,6 +14,7 @@ from reader import pytest_collect_file, reader  # noqa: F401 - pages of README a
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401 - PyTorch's optimizers load it, and after TensorFlow that ends the process
 
+collect_ignore = ["docs/conf.py"]  # which Sphinx runs, with names of its own
 _KERNELS = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
