@@ -74,6 +74,19 @@ def test_a_wrong_target_is_caught(spoil):
     assert not check_target(wrong, program, settings).passed
 
 
+@pytest.mark.parametrize("which", ["x", "r", "c"])
+def test_a_wrong_target_is_caught_beside_states_by_rows_and_columns(which):
+    program = compose(downslope.adafactor)
+
+    def step(*given):
+        new = interpret(*given)
+        return {**new, which: new[which] + np.where(np.arange(new[which].size) > 0, 1, 0).reshape(new[which].shape)}
+
+    check = check_target(Target("wrong", np.float32, step), program, downslope.adafactor.complete({}))
+    assert not check.passed
+    assert f"the new {which} are off" in check.seen
+
+
 def test_bounds_are_tight():
     """The interval of a product is two units in the last place wide, not more."""
     program = compose(downslope.sgd)

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -309,6 +309,12 @@ def _bounded(
     return found
 
 
+def _at(array: Array, place: Sequence[Any]) -> Any:
+    """What stands in an array there, or for that row or column; the first of it beside a single number."""
+    wanted = [*place] if len(place) == array.ndim else [0] * array.ndim
+    return array[tuple(min(k, n - 1) for k, n in zip(wanted, array.shape, strict=True))]
+
+
 def check_target(target: Target, program: Program, settings: Mapping[str, float]) -> Check:
     """Hold what a target computes to the bounds of the formula, in situations that break careless code.
 
@@ -325,13 +331,15 @@ def check_target(target: Target, program: Program, settings: Mapping[str, float]
     for arrays, scalars, inside in bounded:
         computed = target.step(program, arrays, scalars)
         for name, interval in inside.items():
-            values = np.asarray(computed[name], np.float64).ravel()
+            values = np.asarray(computed[name], np.float64)
+            shape, values = values.shape, values.ravel()
             interval = Interval(interval.low.ravel(), interval.high.ravel())
             wrong = np.flatnonzero(~interval.holds(values))
             count += values.size
             if wrong.size:
                 i = wrong[0]
-                inputs = ", ".join(f"{key}={array.flat[i]!r}" for key, array in arrays.items())
+                place = np.unravel_index(i, shape)
+                inputs = ", ".join(f"{key}={_at(array, place)!r}" for key, array in arrays.items())
                 return Check(
                     target.name,
                     False,

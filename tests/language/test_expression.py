@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import downslope
@@ -24,6 +24,7 @@ def symbol(name="x"):
 
 
 @pytest.mark.parametrize("word", ONE_ARGUMENT)
+@settings(deadline=None)
 @given(value=NUMBERS)
 def test_a_word_with_a_number_is_numpys(word, value):
     with np.errstate(all="ignore"):
@@ -31,6 +32,7 @@ def test_a_word_with_a_number_is_numpys(word, value):
 
 
 @pytest.mark.parametrize("word", TWO_ARGUMENTS)
+@settings(deadline=None)
 @given(a=NUMBERS, b=NUMBERS)
 def test_a_word_with_two_numbers_is_numpys(word, a, b):
     assert getattr(downslope, word)(a, b) == getattr(np, word)(a, b)

@@ -187,3 +187,34 @@ def test_a_rule_says_how_many_dimensions_it_knows():
         Optimizer({"kernel": np.ones((3, 2, 2))}, flat)
     with pytest.raises(ValueError, match=f"the parameter kernel: {words}"):
         downslope.torch.Optimizer([("kernel", torch.ones(3, 2, 2, requires_grad=True))], flat)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_beside_halves_it_is_kept_in_single_precision(dtype):
+    """Where a square of 300 is finite, and a moving average moves."""
+    x = torch.ones(4, 3, dtype=getattr(torch, dtype), requires_grad=True)
+    first, second = (downslope.torch.Optimizer([x], downslope.adafactor, state_dtype=x.dtype) for _ in range(2))
+    x.grad = torch.full_like(x, 300)
+    first.step()
+    second.load_state_dict(first.state_dict())
+    for optimizer in (first, second):
+        assert optimizer.state[x]["r"].dtype == torch.float32
+        assert optimizer.state[x]["r"].unique().tolist() == [90000]
+    assert x.isfinite().all()
+
+    transformation = downslope.optax.optimizer(downslope.adafactor)
+    p = jnp.ones((4, 3), dtype)
+    updates, state = transformation.update(300 * p, transformation.init(p), p)
+    assert (updates.dtype, state.states["r"].dtype) == (p.dtype, jnp.float32)
+    np.testing.assert_array_equal(state.states["r"], np.full((4, 1), 90000))
+
+
+def test_an_update_without_weights_is_as_precise_as_its_gradient():
+    @rule
+    def by_rows(x, dx, r=rows(0), *, lr=0.1):
+        r = r + mean(dx, axis=1)
+        return x - lr * r, r
+
+    transformation = downslope.optax.optimizer(by_rows)
+    dx = jnp.ones((4, 3), jnp.bfloat16)
+    assert transformation.update(dx, transformation.init(dx))[0].dtype == jnp.bfloat16

@@ -91,7 +91,8 @@ class States:
         if name in self.settings.program.spaces:
             shape = held_shape(self.settings.program, name, tuple(variable.shape))
             own = f"{variable.path.replace('/', '_')}_{name}"
-            return self.optimizer.add_variable(shape, initializer, variable.dtype, name=own)
+            dtype = {"bfloat16": "float32", "float16": "float32"}.get(variable.dtype, variable.dtype)
+            return self.optimizer.add_variable(shape, initializer, dtype, name=own)  # next to no memory
         return self.optimizer.add_variable_from_reference(variable, name=name, initializer=initializer)
 
     def _new_scalar(self, name: str, start: float, dtype: str) -> Any:

@@ -215,9 +215,11 @@ def _beside(params: Tree, numbers: Tree) -> Tree:
 
 
 def _narrow(program: Program, state: str, p: Any, start: Number | None, dtype: Any) -> jax.Array:
-    """A new state that is one for each row or column of these weights."""
+    """A new state that is one for each row or column of these weights: in single precision where they are halves."""
     assert start is not None
-    return jnp.full(held_shape(program, state, jnp.shape(p)), start, jnp.asarray(p).dtype if dtype is None else dtype)
+    if dtype is None:
+        dtype = jnp.promote_types(jnp.asarray(p).dtype, jnp.float32)
+    return jnp.full(held_shape(program, state, jnp.shape(p)), start, dtype)
 
 
 def _filled(p: Any, start: Number | None, dtype: Any) -> jax.Array:
@@ -295,7 +297,8 @@ def _change(
     if wrong:
         said = ", ".join(f"{'the weights' if name == 'x' else name}: {shapes[name]}" for name in wrong)
         raise ValueError(f"a gradient of shape {jnp.shape(dx)} does not fit its weights or states: {said}")
-    given = {"dx": dx, **states} if x is None else {"x": x, "dx": dx}
+    alike = {name: state for name, state in states.items() if name not in program.spaces}
+    given = {"dx": dx, **alike} if x is None else {"x": x, "dx": dx}
     dtype = jnp.result_type(*(jnp.asarray(value).dtype for value in given.values()))
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"a gradient has dtype {jnp.result_type(dx)}; expected real floating point numbers")

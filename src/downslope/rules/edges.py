@@ -36,7 +36,7 @@ def adafactor(x, dx, r=rows(0), c=columns(0), *, t, lr=1e-2, decay=0.8, eps1=1e-
     beta2 = 1 - t**-decay
     r = beta2 * r + (1 - beta2) * mean(dx**2 + eps1, axis=1)
     c = beta2 * c + (1 - beta2) * mean(dx**2 + eps1, axis=0)
-    u = dx / (sqrt(r / mean(r)) * sqrt(c))  # two roots: the product of two numbers like eps1 is 0 in single precision
+    u = dx / (sqrt(r) / sqrt(mean(r))) / sqrt(c)  # of r / mean(r) or r * c, a dead row or column makes 0
     u_hat = u / maximum(1, rms(u) / clip)
     share = minimum(lr, 1 / sqrt(t))
     return x - maximum(eps2, rms(x)) * share * u_hat, r, c

@@ -183,17 +183,21 @@ def kept(p: Tensor, settings: GroupSettings, storage: Storage) -> dict[str, tupl
         if name in codes:
             found[name + CODED] = getattr(torch, codes[name]), shape
         else:
-            found[name] = state_dtype(p, name, storage), tuple(_shape(p, name, settings))
+            found[name] = state_dtype(p, name, settings, storage), tuple(_shape(p, name, settings))
     if storage.rounding == "compensated":
         found[COMPENSATION] = p.dtype, shape
     return found | {name + SCALES: (torch.float32, (blocks(p.numel()),)) for name in codes}
 
 
-def state_dtype(p: Tensor, name: str, storage: Storage) -> torch.dtype:
-    """The dtype of a new state: a moving average of halves is kept in single precision, where it can move."""
+def state_dtype(p: Tensor, name: str, settings: GroupSettings, storage: Storage) -> torch.dtype:
+    """The dtype of a new state.
+
+    A moving average of halves is kept in single precision, where it can move, and so is what is one for each row or
+    column, which takes next to no memory.
+    """
     if name == COMPENSATION:
         return p.dtype
-    if name == "average":
+    if name == "average" or name in settings.program.spaces:
         return {torch.bfloat16: torch.float32, torch.float16: torch.float32}.get(p.dtype, p.dtype)
     wanted = storage.state_dtype or p.dtype
     if wanted is torch.uint8:  # one that must be exact
@@ -213,8 +217,9 @@ def _begun(p: Tensor, name: str, settings: GroupSettings, storage: Storage) -> T
     start = 0.0 if name == COMPENSATION else settings.program.initial(name, settings.numbers)
     if name in settings.program.spaces:
         assert start is not None
-        return p.new_full(_shape(p, name, settings), start, dtype=state_dtype(p, name, storage))
-    new = torch.empty_like(p.detach(), dtype=state_dtype(p, name, storage), memory_format=torch.preserve_format)
+        return p.new_full(_shape(p, name, settings), start, dtype=state_dtype(p, name, settings, storage))
+    dtype = state_dtype(p, name, settings, storage)
+    new = torch.empty_like(p.detach(), dtype=dtype, memory_format=torch.preserve_format)
     if start is None:
         return new.copy_(p.detach())
     return new.fill_(complex(start, start) if p.is_complex() else start)
@@ -363,7 +368,7 @@ def _as_kept(p: Tensor, name: str, value: Any, settings: GroupSettings, storage:
     """A state in the dtype and on the device it is kept in here; counts of steps and scalar states as they are."""
     if not isinstance(value, Tensor) or name in ("step", *settings.program.scalar_states):
         return value
-    dtype = state_dtype(p, name, storage)
+    dtype = state_dtype(p, name, settings, storage)
     return value.to(dtype=dtype) if is_distributed(value) else value.to(device=p.device, dtype=dtype)
 
 
