@@ -124,7 +124,6 @@ def test_a_table_of_ones_own_whose_names_have_brackets_and_a_rule_of_ones_own(tm
         (["digits", "--grid", "beta1=0.8", "--grid", "beta1=0.9"], "give all of its values at once"),
         (["digits", "--grid", "lr=0.1"], "--grid: lr is what the race tunes anyway; give --lrs"),
         (["digits", "--grid", "batch_size=0"], "--grid of sgd: batch_size 0: give whole numbers"),
-        (["digits", "--grid", "batch_size=32", "--budget", "1min"], "leave the one or the other out"),
         (["digits", "--seed", "-1"], "--seed -1"),
         (["digits", "--split-seed", "-1"], "--split-seed -1"),
         (["digits", "--splits", "none"], "--splits none"),
