@@ -731,7 +731,7 @@ def opened(page, tmp_path):
         write_report(race, tmp_path / "race.html")
         page.emulate_media(color_scheme=scheme)
         page.goto((tmp_path / "race.html").as_uri())
-        some = canyon(race), training_curves(race), plane_picture(race), after_tries(race)
+        some = canyon(race), training_curves(race), plane_picture(race), after_tries(race), time_to_target(race)
         drawn = sum(bool(picture.views) for picture in some) + 1
         expect(page.locator(".plot-container.plotly")).to_have_count(drawn, timeout=300_000)
         return page
