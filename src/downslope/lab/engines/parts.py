@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,10 +64,15 @@ class Part:
         """Where the gradient is taken."""
         if self.program.lookahead is None:
             return arrays["x"]
+        import jax.numpy as jnp
+
         return interpret(self.program.lookahead, arrays, scalars, jnp)["x"]
 
     def step(self, arrays: Mapping[str, Any], scalars: Mapping[str, Any]) -> dict[str, Any]:
         """New weights and states, and the new scalar states."""
+        import jax
+        import jax.numpy as jnp
+
         if self.pieces == 1:
             return interpret(self.program, arrays, scalars, jnp)
         apart = {name: one.reshape(self.pieces, -1, *one.shape[1:]) for name, one in arrays.items()}
