@@ -107,6 +107,7 @@ def how_lost(runs: Iterable[Run]) -> str:
     """In a word how those of some runs that were lost were it: by diverging, unless another cause is known.
 
     Example:
+        >>> from dataclasses import replace
         >>> diverged = Run("sgd", 10.0, 0, "tuning", (1.0,), (1.0,), None, diverged_at=1)
         >>> how_lost([diverged]), how_lost([diverged, replace(diverged, cause="raised ValueError")])
         ('diverged', 'diverged or failed')
