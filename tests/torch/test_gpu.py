@@ -17,7 +17,8 @@ import downslope
 import downslope.torch
 from downslope.torch import device as devices
 from downslope.torch import gradients, launch, layout
-from downslope.torch.launch import Compiled, Interpreted
+from downslope.torch.interpreted import Interpreted
+from downslope.torch.launch import Compiled
 from downslope.training.groups import NonFiniteGradientError
 
 pytestmark = [

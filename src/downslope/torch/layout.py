@@ -16,11 +16,11 @@ from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.launch import Launch
 from downslope.backends.table import OTHER_CLOCKS
 from downslope.torch.device import has_addresses, has_kernels, refuse
+from downslope.torch.interpreted import Interpreted
 from downslope.torch.launch import (
     CODED,
     STORAGES,
     Compiled,
-    Interpreted,
     Kind,
     Members,
     NoKernelError,
@@ -383,7 +383,7 @@ def _kind_of(own: Tensor) -> Kind:
 
 
 def _together(
-    kind: type[Compiled | Interpreted],
+    kind: Kind,
     p: Any,
     own: Tensor,
     tensors: list[Any],
