@@ -94,6 +94,7 @@ def test_json_says_everything():
     }
     assert done["counterpart"]["settings"] == {"lr": 0.1, "momentum": 0.9, "nesterov": False}
     assert (done["to"], done["exact"], done["same"], done["first_step"]) == ("keras", False, "constant lr", 21)
+    assert done["with_lr"] is None
     assert done["states"] == {"momentums": "-lr * momentum_buffer"}
     assert 0.1 < done["at_last_step"] < 1
     assert "downslope.keras.Optimizer(\n    dialects.torch.sgd_momentum, learning_rate=0.1" in done["snippet"]

@@ -35,6 +35,26 @@ def test_the_list_has_a_line_for_every_rule():
     assert rows["nesterov"] == ["yes"] + ["(yes)"] * 4 + ["1", "12", "8"]
 
 
+def test_states_by_rows_and_columns_are_no_states_of_a_weight():
+    """Adafactor keeps nothing for each weight, Adam-mini one state and one for each row."""
+    screen = run()
+    counts = {line.split()[0]: line.split()[-3] for line in screen.stdout.splitlines() if line.count(" ") > 20}
+    assert (counts["adafactor"], counts["adam_mini"], counts["adam"]) == ("0", "1", "2")
+    assert "States by rows or columns are next to nothing" in " ".join(screen.stdout.split())
+    one = run("adafactor", width=120).stdout
+    assert "at first r = 0 (one for each row), c = 0 (one for each column)" in one
+    assert "at first v_row = 0 (one for each row), v_col = 0 (one for each column)" in one
+    rows = {line.split()[0]: line.split()[-4:] for line in one.splitlines() if line}
+    assert rows["states"] == ["0"] * 4
+    assert rows["by"] == ["2"] * 4
+    assert "by rows or columns" not in run("adam").stdout
+    assert catalogue.differences("adafactor")["elsewhere"]["optax"]["with_lr"] == 0.3  # as the screen says
+    assert "with lr=0.3 they part at step 12" in one
+    facts = catalogue.facts(downslope.adam_mini)
+    assert facts["spaces"] == {"v": "one for each row"}
+    assert facts["states"] == {"m": 0.0, "v": 0.0}
+
+
 def test_a_narrow_list_leaves_out_what_does_not_fit():
     done = run(width=60)
     assert "…" not in done.stdout

@@ -38,6 +38,7 @@ KEYS = {
     "hyperparameters",
     "flags",
     "states",
+    "spaces",
     "optional_states",
     "optional_scalar_states",
     "scalar_states",

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch as real_torch
 
 import downslope
 from downslope import Recipe, convert, rules
@@ -62,6 +63,26 @@ INEXACT = [
     (Recipe(torch.adam, amsgrad=True), "optax", Recipe(optax.amsgrad, lr=1e-3)),
     (Recipe(torch.adagrad), "tf1", Recipe(tf1.adagrad, lr=0.01, initial_accumulator_value=1e-10)),
 ]
+
+ADAFACTOR = [
+    (Recipe(rules.adafactor), "torch", Recipe(torch.adafactor)),  # whose eps1 is squared in float32
+    (
+        Recipe(keras.adafactor, beta_2_decay=-0.7, epsilon_1=1e-20, weight_decay=0.01, decoupled=True),
+        "optax",
+        Recipe(optax.adafactor, lr=1e-3, decay_rate=0.7, eps=1e-20, weight_decay_rate=1e-5),
+    ),
+    (
+        Recipe(optax.adafactor, lr=1e-3, clipping_threshold=2.0, weight_decay_rate=1e-5),
+        "keras",
+        Recipe(keras.adafactor, clip_threshold=2.0, weight_decay=0.01, decoupled=True),
+    ),
+    (
+        Recipe(rules.adafactor, weight_decay=0.1),
+        "optax",
+        Recipe(optax.adafactor, lr=0.01, weight_decay=0.1),  # in the gradient, where both have it
+    ),
+]
+"""What Adafactor comes closest to: numbers under other names, and a decay with or without the learning rate."""
 
 named = {"ids": lambda v: getattr(v, "label", v) if isinstance(v, (Recipe, str)) else None}
 
@@ -150,6 +171,29 @@ def test_what_is_not_exact_says_by_how_much(recipe, to, expected):
     }
     assert f"optimizer = {front[to]}" in found.snippet()
     assert f"dialects.{recipe.dialect}.{recipe.rule.name}" in found.snippet()
+
+
+@pytest.mark.parametrize(("recipe", "to", "expected"), ADAFACTOR, **named)
+def test_numbers_that_another_dialect_has_under_another_name(recipe, to, expected):
+    found = convert(recipe, to)
+    assert found.recipe == expected
+    assert found.comparison.same == "never"
+
+
+def test_an_eps_whose_square_is_nothing_is_refused_for_pytorch():
+    """With it a row without gradients is nan in PyTorch, as this one is."""
+    weights = real_torch.nn.Parameter(real_torch.ones(2, 3))
+    weights.grad = real_torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
+    real_torch.optim.Adafactor([weights], eps=(1e-30, 1e-3)).step()
+    assert weights[0].isnan().all()
+    with pytest.raises(ValueError, match=r"eps1=1e-30 is out of range; expected a number from 1.0842e-19"):
+        Recipe(torch.adafactor, eps1=1e-30)
+    least = torch.adafactor.ranges["eps1"].low
+    x, dx = np.ones((2, 3), np.float32), np.array([[0, 0, 0], [1, 2, 3]], np.float32)
+    optimizer = downslope.Optimizer(x, torch.adafactor, eps1=least)
+    optimizer.step(dx)
+    np.testing.assert_array_equal(x[0], 1)
+    assert (x[1] < 1).all()
 
 
 def test_states_may_go_on_exactly_where_the_start_is_another():

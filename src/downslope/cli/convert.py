@@ -158,6 +158,7 @@ def _data(conversion: Conversion) -> dict[str, Any]:
         "exact": conversion.exact,
         "same": "never" if comparison is None else comparison.same,
         "first_step": None if comparison is None else comparison.first_step,
+        "with_lr": None if comparison is None else comparison.with_lr,
         "steps": None if comparison is None else comparison.steps,
         "at_step_1": None if comparison is None else _finite(comparison.at_step_1),
         "at_last_step": None if comparison is None else _finite(comparison.at_last_step),

@@ -101,7 +101,7 @@ def _overview(data: Facts) -> RenderableType:
     for entry in data["rules"]:
         forms = entry["forms"].values()
         costs = [
-            _spread(len(form["states"]) for form in forms),
+            _spread(_per_weight(form) for form in forms),
             _spread(form["cost"]["bytes_read"] for form in forms),
             _spread(form["cost"]["bytes_written"] for form in forms),
         ]
@@ -112,6 +112,8 @@ def _overview(data: Facts) -> RenderableType:
             *([Text(entry["intuition"])] if wide else []),
         )
     explained = "" if narrow else " Per weight: states; bytes that a step reads and writes in float32."
+    if not narrow and any(form["spaces"] for entry in data["rules"] for form in entry["forms"].values()):
+        explained += " States by rows or columns are next to nothing, and are not counted."
     return Group(
         table,
         Text(f"\n(yes): under another name.{explained}"),
@@ -121,6 +123,11 @@ def _overview(data: Facts) -> RenderableType:
 
 def _mark(entry: Facts, dialect: str) -> str:
     return "yes" if dialect in entry["forms"] else "(yes)" if dialect in entry["stand_ins"] else ""
+
+
+def _per_weight(form: Facts) -> int:
+    """How many states a rule has for each weight."""
+    return len(form["states"]) - len(form["spaces"])
 
 
 def _spread(numbers: Iterable[int]) -> str:
@@ -182,10 +189,10 @@ def _formulas(entry: Facts) -> Iterator[RenderableType]:
         names = " = ".join(_counterpart(entry, dialect) for dialect in group)
         yield Text(f"\n{names}" if index else names, style="bold")
         if reference["dialect"] in group:
-            yield _formula(form["formula"], {**form["states"], **form["scalar_states"]})
+            yield _formula(form)
         else:
             found = elsewhere[group[0]]
-            yield _formula(found["formula"], found["states"])
+            yield _formula(found)
             yield _indented(Text(f"Compared with {reference['dialect']}: {found['sentence']}"))
     notes = []
     if any(len(group) > 1 for group in entry["differences"]["groups"]):
@@ -212,7 +219,7 @@ def _form(form: Facts) -> RenderableType:
     parts: list[RenderableType] = [_title(name)]
     if form["intuition"]:
         parts.append(Text(form["intuition"]))
-    parts += [_heading("Formula"), _formula(form["formula"], {**form["states"], **form["scalar_states"]})]
+    parts += [_heading("Formula"), _formula(form)]
     forms = {form["dialect"] or "default": form}
     parts += [_heading("Defaults"), _defaults(forms, ranges=True), _heading("Cost of a step, per weight"), _cost(forms)]
     if form["source"]:
@@ -220,15 +227,18 @@ def _form(form: Facts) -> RenderableType:
     return Group(*parts, _heading("Use"), _use(form))
 
 
-def _formula(formula: Iterable[str], starts: Mapping[str, float | str]) -> RenderableType:
+def _formula(form: Facts) -> RenderableType:
+    """The lines of a form, and how its states begin."""
     lines = Table.grid(padding=(0, 1, 0, 0))
-    parts = [line.partition(" = ") for line in formula]
+    parts = [line.partition(" = ") for line in form["formula"]]
     lines.add_column(no_wrap=_short(name for name, _, _ in parts), overflow="fold")
     lines.add_column(no_wrap=True)
     lines.add_column(ratio=1, overflow="fold")
     for name, _, value in parts:
         lines.add_row(Text(name), "=", Text(value))
-    first = ", ".join(_setting(name, start, " = ") for name, start in starts.items())
+    starts = {**form["states"], **form.get("scalar_states", {})}
+    spaces = {name: f" ({space})" for name, space in form["spaces"].items()}
+    first = ", ".join(f"{_setting(name, start, ' = ')}{spaces.get(name, '')}" for name, start in starts.items())
     return _indented(Group(lines, *([Text(f"at first {first}")] if first else [])))
 
 
@@ -285,11 +295,14 @@ def _allowed(setting: Facts) -> str:
 def _cost(forms: Mapping[str, Facts]) -> RenderableType:
     table = _table("", *forms)
     rows: dict[str, Callable[[Facts], int]] = {
-        "states": lambda form: len(form["states"]),
+        "states": _per_weight,
+        "by rows or columns": lambda form: len(form["spaces"]),
         "bytes read": lambda form: form["cost"]["bytes_read"],
         "bytes written": lambda form: form["cost"]["bytes_written"],
         "operations": lambda form: sum(form["cost"]["operations"].values()),
     }
+    if not any(form["spaces"] for form in forms.values()):
+        del rows["by rows or columns"]
     for name, count in rows.items():
         table.add_row(name, *(str(count(form)) for form in forms.values()))
     return _indented(table)

@@ -28,6 +28,13 @@ ALSO_CALLED = (
 )
 """Rules that one dialect has under several names and another under one name with a choice."""
 
+SAME_NUMBER = (
+    {"eps", "eps1", "epsilon_1"},
+    {"eps2", "epsilon_2"},
+    {"clip", "clip_threshold", "clipping_threshold", "d"},
+)
+"""Hyperparameters that are the same one in the rules of one name, and called otherwise."""
+
 
 def dialect_of(rule: Rule) -> str | None:
     """The dialect that a rule is of; None for a rule of your own."""
@@ -49,6 +56,7 @@ def full_name(rule: Rule) -> str:
 __all__ = [
     "ALSO_CALLED",
     "DIALECTS",
+    "SAME_NUMBER",
     "Dialect",
     "Spelling",
     "dialect_of",

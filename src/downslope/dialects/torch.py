@@ -19,6 +19,7 @@ from downslope.rule import rule
 from downslope.rules.tensors import QUINTIC, orthogonal
 
 _NOT_NEGATIVE = (0.0, 1e308)
+_SQUARE_IN_FLOAT32 = (2.0**-63, 1e308)
 _ANY_MOMENTUM = {"momentum": (0.0, 1e308)}
 
 
@@ -270,7 +271,7 @@ def muon(
 
 
 @rule(
-    ranges={"beta2_decay": (-1e308, 0.0), "eps1": _NOT_NEGATIVE, "eps2": _NOT_NEGATIVE, "d": (1.0, 1e308)},
+    ranges={"beta2_decay": (-1e308, 0.0), "eps1": _SQUARE_IN_FLOAT32, "eps2": _NOT_NEGATIVE, "d": (1.0, 1e308)},
     most_dimensions=2,
 )
 def adafactor(
@@ -291,6 +292,8 @@ def adafactor(
 
     Source: `torch.optim.Adafactor`, where `eps1` is `None`: what it is for float32 is the default here.
 
+    Its square is the least second moment. That of the paper's 1e-30 is 0 in float32, by which PyTorch divides where a
+    row or a column has no gradient, as that of a word that no batch has had yet: such an `eps1` is refused.
     A tensor of more than two dimensions is refused, of which PyTorch takes the last two. A matrix of one row is a
     vector here: to PyTorch it differs from one only where the mean of its squared gradients is below `eps1`.
     """

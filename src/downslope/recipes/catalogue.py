@@ -193,7 +193,8 @@ def facts(rule: Rule, *, stability: bool = True) -> dict[str, Any]:
         to `high` (null: no limit), which belongs to them if `high_included`.
         `flags`: the default of each choice.
         `states`: for each state the start of every weight: a number, `x` for a copy of the weights, or the name of a
-        hyperparameter; `optional_states`: the same for those that only a flag brings into play; `scalar_states`: the
+        hyperparameter; `spaces`: how many numbers those of them are that are not one a weight, such as `one for each
+        row`; `optional_states`: the same for those that only a flag brings into play; `scalar_states`: the
         starts of those that are one number per parameter group; `optional_scalar_states`: of those, what only a flag
         brings into play.
         `uses_t`: whether the number of the step is needed; `lookahead`: where the gradient is taken, null if at `x`.
@@ -237,6 +238,7 @@ def facts(rule: Rule, *, stability: bool = True) -> dict[str, Any]:
         },
         "flags": dict(rule.flags),
         "states": {name: _plain(start) for name, start in program.states.items()},
+        "spaces": _spaces(program),
         "optional_states": {name: _plain(start) for name, start in rule.states.items() if name not in program.states},
         "scalar_states": {name: _plain(start) for name, start in program.scalar_states.items()},
         "optional_scalar_states": {
@@ -277,6 +279,11 @@ def _calls(rule: Rule, dialect: str | None) -> list[dict[str, Any]]:
         for spelling in DIALECTS[dialect].spellings
         if spelling.rule is rule
     ]
+
+
+def _spaces(program: Program) -> dict[str, str]:
+    """Where the states live that are not one per weight, in words."""
+    return {name: str(program.spaces[name]) for name in program.narrow}
 
 
 def _plain(value: float | str | None) -> float | str | None:
@@ -394,8 +401,9 @@ def differences(name: str) -> dict[str, Any]:
     Returns:
         `reference`: the `dialect`, `rule` and `settings` that are compared with.
         `elsewhere`: for every other dialect null if it has no counterpart, else its `rule` and `settings` (those that
-        are not its defaults), and its `formula` and `states` with these. Then the outcome: `same` is `always`,
-        `constant lr` or `never`; `first_step` is the first step after which the paths are apart; `at_step_1` and
+        are not its defaults), and its `formula`, `states` and their `spaces` with these. Then the outcome: `same` is
+        `always`, `constant lr` or `never`; `first_step` is the first step after which the paths are apart, and
+        `with_lr` the learning rate with which they are, if it is not that of the settings; `at_step_1` and
         `at_last_step` say how far (null: beyond all measure) after the first and the last of the `steps` compared, and
         `sentence` says it in words.
         `groups`: lists of dialects; those in one list always give the same path.
@@ -453,8 +461,10 @@ def _comparison(found: Comparison) -> dict[str, Any]:
         "settings": dict(found.b.changed),
         "formula": _lines(found.b.program),
         "states": {**found.b.program.states, **found.b.program.scalar_states},
+        "spaces": _spaces(found.b.program),
         "same": found.same,
         "first_step": found.first_step,
+        "with_lr": found.with_lr,
         "at_step_1": found.at_step_1 if math.isfinite(found.at_step_1) else None,
         "at_last_step": found.at_last_step if math.isfinite(found.at_last_step) else None,
         "steps": found.steps,

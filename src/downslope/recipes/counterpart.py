@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from downslope.dialects import ALSO_CALLED, DIALECTS
+from downslope.dialects import ALSO_CALLED, DIALECTS, SAME_NUMBER
 from downslope.language.expression import Expression
 from downslope.language.formula import usual_range
 from downslope.recipes.equivalence import STEPS, Comparison, Path, apart, compared, one_formula, parted, path_of
@@ -22,13 +22,17 @@ SWITCH = STEPS // 5
 GLANCE = 8
 """How many steps it takes to see which of several recipes that are not the same comes closest."""
 
+DECAY_BY_ITSELF = "weight_decay_rate"
+"""What the share is called by which weights fade in a step, where the learning rate has no part in it."""
+
 
 @functools.lru_cache(maxsize=64)
 def counterpart(recipe: Recipe, to: str) -> Comparison | None:
     """The recipe of another dialect whose path is that of this one, else the closest, and how the two compare.
 
     The framework itself must have a call for it: a weight decay that it does not have makes no counterpart. Every rule
-    of the dialect with a fitting name is tried. Hyperparameters and flags of the same name keep their values. For each
+    of the dialect with a fitting name is tried. Hyperparameters and flags of the same name, or of names that mean the
+    same, keep their values; a decay that the learning rate has no part in is one that it has, times it. For each
     of the others its default is tried, the values of the recipe's hyperparameters that the rule does not have, the
     initial values of the recipe's states if it is the initial value of one, 0, 1, and the numbers in the recipe's
     formula; for each flag both values. Of all with the same path the one that changes the fewest defaults is taken. If
@@ -75,15 +79,20 @@ def candidates(recipe: Recipe, to: str, *, every: bool) -> Iterator[Recipe]:
 def _recipes(recipe: Recipe, rule: Rule, every: bool) -> Iterator[Recipe]:
     """A rule with all settings that are worth trying."""
     source = {**recipe.numbers, **recipe.flags}
-    decay = recipe.numbers.get("weight_decay", 0.0)
+    decay, lr = recipe.numbers.get("weight_decay", 0.0), recipe.numbers.get("lr", 1.0)
+    if by_itself := recipe.numbers.get(DECAY_BY_ITSELF):
+        decay = float(f"{by_itself / lr:.15g}")
+    around = decay and "weight_decay" not in rule.hyperparameters
+    if around and DECAY_BY_ITSELF in rule.hyperparameters and (recipe.options["decoupled"] or not recipe.decayed):
+        source[DECAY_BY_ITSELF], around = float(f"{lr * decay:.15g}"), False
     tried: dict[str, list[float | bool]] = {}
     for name in rule.hyperparameters:
-        own = decay if name == "weight_decay" else source.get(name)
+        own = decay if name == "weight_decay" else _of_this_name(source, name)
         fits = own is not None and own in rule.ranges[name]
         tried[name] = [own] if fits and own is not None else _worth_trying(recipe, rule, name, every)
     for name, choice in rule.flags.items():
         tried[name] = [source[name]] if name in source else [choice, not choice]
-    if decay and "weight_decay" not in rule.hyperparameters:
+    if around:
         tried |= {"weight_decay": [decay], "decoupled": [recipe.options["decoupled"], not recipe.options["decoupled"]]}
     tried |= {name: [value] for name, value in recipe.besides.items()}
     for values in sorted(itertools.product(*tried.values()), key=lambda values: _changes(values, tried)):
@@ -94,6 +103,12 @@ def _recipes(recipe: Recipe, rule: Rule, every: bool) -> Iterator[Recipe]:
             continue
         if can_be_said(found):
             yield found
+
+
+def _of_this_name(source: Mapping[str, float | bool], name: str) -> float | bool | None:
+    """The value of a setting, under this name or another that means the same."""
+    names = [name, *(other for group in SAME_NUMBER if name in group for other in sorted(group))]
+    return next((source[other] for other in names if other in source), None)
 
 
 def _changes(values: Sequence[float | bool], tried: Mapping[str, Sequence[float | bool]]) -> int:
@@ -113,8 +128,10 @@ def _worth_trying(recipe: Recipe, rule: Rule, name: str, every: bool) -> list[fl
             return [others[alike[0]]]
     if name in rule.states.values():  # where a state starts
         left += [recipe.program.initial(state, recipe.numbers) for state in recipe.program.states]
+    allowed = rule.ranges[name]
+    left = [value if value is None or value in allowed else -value for value in left]  # an exponent, perhaps
     found = [rule.hyperparameters[name], *left, *((0.0, 1.0, *_constants(recipe)) if every else ())]
-    return list(dict.fromkeys(float(value) for value in found if value is not None and value in rule.ranges[name]))
+    return list(dict.fromkeys(float(value) for value in found if value is not None and value in allowed))
 
 
 def _is_share(rule: Rule, name: str) -> bool:
