@@ -22,7 +22,7 @@ AXES = (None, 0, 1)
 """What may be summed up: all of a tensor, its columns, its rows."""
 
 
-def reduced(op: str, a: Any, axis: int | None, xp: ModuleType) -> Any:
+def reduced(op: str, a: Any, axis: int | None, xp: ModuleType, stacked: bool = False) -> Any:
     """One of the words, of an array of a library that is a matrix, a vector or a number.
 
     Sums of squares and of single precision are added up in double precision where the library has it, so that they
@@ -33,8 +33,13 @@ def reduced(op: str, a: Any, axis: int | None, xp: ModuleType) -> Any:
         a: The array.
         axis: What it is summed up along; None for all of it.
         xp: The library, such as `numpy`, `torch`, `jax.numpy`, `keras.ops`.
+        stacked: Whether it is several of them, one behind the other along a dimension before theirs; all dimensions
+            are kept then.
     """
     shape = tuple(a.shape)
+    if stacked:
+        along: Any = tuple(range(1, len(shape))) if axis is None else axis + 1
+        return xp.amax(a, along, keepdims=True) if op == "max" else _added(op, a, along, xp)
     if axis is not None and len(shape) > 2:
         raise ValueError(
             f"{op}(axis={axis}) is of a matrix; this array has shape {shape}: reshape it to two dimensions"
@@ -50,9 +55,10 @@ def reduced(op: str, a: Any, axis: int | None, xp: ModuleType) -> Any:
     return _added(op, a, along, xp)
 
 
-def _added(op: str, a: Any, along: int | None, xp: ModuleType) -> Any:
+def _added(op: str, a: Any, along: int | tuple[int, ...] | None, xp: ModuleType) -> Any:
     """A norm, sum or mean."""
-    if op == "norm" and along in (None, len(a.shape) - 1) and _in_double(a, xp):  # along columns it is the slower one
+    by_columns = isinstance(along, int) and along < len(a.shape) - 1  # where it is the slower one
+    if op == "norm" and not by_columns and _in_double(a, xp):
         return xp.linalg.vector_norm(a, dim=along, keepdim=along is not None, dtype=xp.float64).float()
     wide, back = _widened(a, xp)
     kept = {} if along is None else {"axis": along, "keepdims": True}
@@ -60,7 +66,8 @@ def _added(op: str, a: Any, along: int | None, xp: ModuleType) -> Any:
         return back(xp.sqrt(xp.sum(wide * wide, **kept)))
     found = xp.sum(wide, **kept)
     if op == "mean":
-        count = math.prod(a.shape) if along is None else a.shape[along]
+        whole = range(len(a.shape)) if along is None else along if isinstance(along, tuple) else (along,)
+        count = math.prod(a.shape[k] for k in whole)
         if not count:
             raise ValueError(f"there is no mean of an array of shape {tuple(a.shape)}, which is empty")
         found = found / count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,21 @@ import torch
 from downslope.backends.launch import Numbered
 from downslope.backends.table import ALL, SOME
 from downslope.backends.triton_kernel import scale_column
-from downslope.targets.arrays import interpret
+from downslope.language.expression import Expression
+from downslope.targets.arrays import interpret_scalars
+from downslope.targets.shapes import held_shape, matrix_shape
 from downslope.torch.device import runs_behind
 from downslope.torch.launch import Members, Storage, Together
+from downslope.torch.tape import Shape, Tape, tape_of
+
+Tensor = torch.Tensor
+Row = tuple[float, ...]
+"""The number of a group, then the clocks of its tensors if a step goes by them."""
+
+_STACKED = {"cpu": 2**17}
+"""How many weights may stand in one stack, by the kind of device; larger tensors stay where they are."""
+_STACKED_ELSEWHERE = 2**24
+"""The same on devices where a call costs more beside its work: 64 MiB of single precision for each array."""
 
 
 class Interpreted:
@@ -25,8 +37,11 @@ class Interpreted:
         """Note the tensors; the arguments are those of `Compiled`."""
         self.program, self.device, self.mesh = together.program, together.device, together.mesh
         self.which, self.held, self._groups = members.which, members.held, members.groups
+        self._names = ("x", *self.program.states)
+        self._clocked = bool(self.program.scalar_states) or "t" in self.program.scalars
         self._settings: Sequence[Numbered] = ()
         self._pieces, self._scale = together.pieces, 1.0
+        self._forget()
         self._gradients: Sequence[Any] = ()
         self._looked_at_there = runs_behind(self.device) and together.storages[1] != "float64"
         self.scaled_there = runs_behind(self.device) and scale_column(self.program) >= 0
@@ -34,9 +49,12 @@ class Interpreted:
     def settle(self, settings: Sequence[Numbered], scale: float) -> None:
         """Take over the settings of all groups."""
         self._settings, self._scale = settings, scale
+        self._forget()
 
     def scale(self, factor: Any) -> None:
         """Set what gradients are multiplied by from now on."""
+        if isinstance(factor, Tensor) or factor != self._scale:
+            self._forget()
         self._scale = factor
 
     def leave_out(self, flag: Any) -> None:
@@ -65,32 +83,80 @@ class Interpreted:
         code = self.take(gradients)
         if code != ALL:
             return code
-        program, by = self.program, self._scale if isinstance(self._scale, torch.Tensor) else None
-        names = ("x", *program.states)
-        for group, gradient, tensors in zip(self._groups, self._gradients, self.held, strict=True):
-            if gradient is None:
-                continue
-            clocks = dict(zip(("t", *program.scalar_states), tensors[len(names) :], strict=True))
-            scalars = {**self._settings[group].numbers, "grad_scale": self._scale if by is None else 1.0}
-            scalars |= {name: clock.item() + (name == "t") for name, clock in clocks.items()}
-            scalars |= {name: scalars[name.removesuffix(" next")] for name in program.scalars if name.endswith(" next")}
-            arrays = dict(zip(names, tensors, strict=False))
-            real = {
-                name: torch.view_as_real(a) if a.is_complex() else a for name, a in (*arrays.items(), ("dx", gradient))
-            }
-            body = torch.float64 if real["x"].dtype == torch.float64 else torch.float32
+        present = [s for s, gradient in enumerate(gradients) if gradient is not None]
+        rows = {s: self._row(s) for s in present}
+        alike: dict[tuple[Row, Shape], list[Mapping[str, Tensor]]] = {}
+        for s in present:
+            arrays = {"dx": gradients[s], **dict(zip(self._names, self.held[s], strict=False))}
+            real = {name: torch.view_as_real(a) if a.is_complex() else a for name, a in arrays.items()}
             for piece in self._pieces.over(real):
-                arrays = {name: array.to(body) for name, array in piece.items()}
-                if by is not None:
-                    arrays["dx"] = arrays["dx"] * by
-                new = interpret(program, arrays, scalars, torch)
-                for name in names:
-                    if name in new:
-                        piece[name].copy_(new[name])
-            clocks["t"] += 1
-            for name in program.scalar_states:
-                clocks[name].fill_(float(new[name]))
-        return ALL if all(gradient is not None for gradient in gradients) else SOME
+                alike.setdefault((rows[s], tuple(piece["x"].shape)), []).append(piece)
+        for (row, shape), pieces in alike.items():
+            if 0 not in shape:
+                self._update(row, shape, pieces)
+        count = len(self._names)
+        if present:
+            torch._foreach_add_([self.held[s][count] for s in present], 1)
+        for s, row in rows.items():
+            for name, clock in zip(self.program.scalar_states, self.held[s][count + 1 :], strict=True):
+                clock.fill_(float(self._coefficients(row)[self.program.scalar_outputs[name]]))
+        if self._clocked:
+            self._forget()
+        return ALL if len(present) == len(gradients) else SOME
+
+    def _row(self, s: int) -> Row:
+        """What tells numbers of one slot from those of another: its group, and its clocks if they are asked for."""
+        clocks = self.held[s][len(self._names) :] if self._clocked else ()
+        return (self._groups[s], *(clock.item() for clock in clocks))
+
+    def _coefficients(self, row: Row) -> Mapping[Expression, Any]:
+        """What depends on no array."""
+        if row not in self._known:
+            program, clocks = self.program, dict(zip(("t", *self.program.scalar_states), row[1:], strict=False))
+            by = 1.0 if isinstance(self._scale, Tensor) else self._scale
+            scalars = {**self._settings[int(row[0])].numbers, "grad_scale": by}
+            scalars |= {name: clock + (name == "t") for name, clock in clocks.items()}
+            scalars |= {name: scalars[name.removesuffix(" next")] for name in program.scalars if name.endswith(" next")}
+            self._known[row] = interpret_scalars(program, scalars)
+        return self._known[row]
+
+    def _update(self, row: Row, shape: Shape, pieces: Sequence[Mapping[str, Tensor]]) -> None:
+        """Update tensors of one shape and with the same numbers, stacked as far as they are small."""
+        taken = matrix_shape(self.program, shape) or (1,)
+        tape = tape_of(self.program, taken)
+        if (row, taken) not in self._numbers:
+            self._numbers[row, taken] = tape.numbers(self._coefficients(row))
+        room = _STACKED.get(self.device.type, _STACKED_ELSEWHERE) if tape.stacked else 0
+        together = max(1, room // math.prod(taken))
+        for first in range(0, len(pieces), together):
+            some = pieces[first : first + together]
+            body = torch.float64 if some[0]["x"].dtype == torch.float64 else torch.float32
+            arrays = {name: [piece[name].to(body) for piece in some] for name in some[0]}
+            stacks = {name: self._stack(name, tensors, taken, tape) for name, tensors in arrays.items()}
+            if isinstance(self._scale, Tensor):
+                stacks["dx"] = stacks["dx"] * self._scale
+            for name, new in tape.run(stacks, self._numbers[row, taken]).items():
+                old = [piece[name] for piece in some]
+                if not isinstance(new, Tensor):
+                    new = torch.full_like(stacks[name], new)
+                elif new.shape != stacks[name].shape:
+                    new = new.expand(stacks[name].shape)
+                if len(old) == 1:
+                    old[0].copy_(new.reshape(old[0].shape))
+                else:
+                    torch._foreach_copy_(old, [*new.reshape(len(old), *old[0].shape).unbind()])
+
+    def _stack(self, name: str, tensors: Sequence[Tensor], shape: Shape, tape: Tape) -> Tensor:
+        if not tape.stacked:
+            return tensors[0]
+        shape = held_shape(self.program, name, shape)
+        if len(tensors) == 1:
+            return tensors[0].reshape(1, *shape)
+        return torch.stack([*tensors]).reshape(len(tensors), *shape)
+
+    def _forget(self) -> None:
+        self._known: dict[Row, Mapping[Expression, Any]] = {}
+        self._numbers: dict[tuple[Row, Shape], list[tuple[int, Any]]] = {}
 
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients, a scale of 1, and how many of their elements are not finite."""
