@@ -5,6 +5,7 @@ import shown
 from shown import table, use
 
 import downslope
+from downslope.backends.passes import compiles, planned
 from downslope.language.options import compose
 from downslope.language.spaces import COLUMN, ROW
 
@@ -88,13 +89,20 @@ def page(rule, prose, say):
         "`x` are the weights of one layer, as a matrix, `dx` the gradient of the loss at them; `norm` is the root of"
         " the sum of all squares, `@` the product of matrices."
     )
-    remembered = say(
-        "{states}: {size} bytes per weight in float32{narrow}. It is computed array by array, without a kernel of its"
-        " own.",
-        states=kept,
-        size=4 * (len(program.states) - len(program.narrow)),
-        narrow=narrow(program, say),
-    )
+    told = {"states": kept, "size": 4 * (len(program.states) - len(program.narrow)), "narrow": narrow(program, say)}
+    if compiles(program):
+        remembered = say(
+            "{states}: {size} bytes per weight in float32{narrow}. In NumPy and PyTorch it has a kernel of its own on"
+            " the CPU, which goes through memory {passes} times.",
+            passes=len(planned(program, program.arrays).passes),
+            **told,
+        )
+    else:
+        remembered = say(
+            "{states}: {size} bytes per weight in float32{narrow}. It is computed array by array, without a kernel of"
+            " its own.",
+            **told,
+        )
     others = say(
         "With other rules for other layers in one network:"
         " [PyTorch](../../torch.md#rules-over-whole-tensors-lars-lamb-muon)."

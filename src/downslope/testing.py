@@ -146,16 +146,24 @@ def targets() -> Iterator[Target]:
 def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
     from downslope.backends.array_steps import ArrayStepper
     from downslope.backends.describe import of_arrays
+    from downslope.backends.passes import compiles
     from downslope.backends.stepping import Stepper
     from downslope.backends.table import ALL, SlotTable
 
     copies = {name: arrays[name].copy() for name in program.arrays}
-    held = [array for name, array in copies.items() if name != "dx" and name not in program.spaces]
-    states = program.scalar_states
-    table = SlotTable(of_arrays(), [held], [held[0].dtype.name] * (1 + len(held)), scalars=len(states))
-    narrow = [[copies[name] for name in program.narrow]]
-    over_tensors = bool(program.over_tensors)
-    stepper = ArrayStepper(program, table, narrow) if over_tensors else Stepper(program, "nearest", table)
+    compiled, states = not program.over_tensors or compiles(program), program.scalar_states
+    narrow = program.narrow
+    held = [array for name, array in copies.items() if name != "dx" and (compiled or name not in narrow)]
+    table = SlotTable(
+        of_arrays(),
+        [held],
+        [held[0].dtype.name] * (1 + len(held)),
+        narrow=len(narrow) if compiled else 0,
+        matrices=compiled and program.of_matrices,
+        scalars=len(states),
+    )
+    apart = [[copies[name] for name in narrow]]
+    stepper = Stepper(program, "nearest", table) if compiled else ArrayStepper(program, table, apart)
     stepper.group_rows([0], [[scalars.get("t", 1.0) - 1, *(scalars[name] for name in states)]])
     stepper.settle(0, [scalars[name] for name in program.scalars])
     assert stepper.step(copies["dx"], workers=1) == ALL

@@ -246,7 +246,7 @@ def _numbers(scope: dict[str, Any]) -> list[tuple[str, int | float]]:
 def _basis() -> bytes:
     """The text of what is compiled with, and of what is compiled into kernels."""
     here = Path(__file__)
-    names = "codes", "compiler", "instructions", "machine", "memory"
+    names = "codes", "compiler", "instructions", "machine", "memory", "sums"
     files = [*(here.with_name(f"{name}.py") for name in names), here.parents[1] / "targets" / "codes.py"]
     return b"".join(file.read_bytes() for file in files)
 

@@ -16,6 +16,10 @@ START, LENGTH, ROW, KEY, SIZE, ACTIVE, FIRST = 0, 1, 2, 3, 4, 5, 6
 coefficients, the key of its random numbers, its number of weights, whether it takes part in this launch; from `FIRST`
 on, the addresses of its arrays: weights, gradient, states; then what `table.take` needs to know."""
 
+SCRATCH, COLUMNS, ROWS = -4, -3, -2
+"""Columns counted from the end: where a kernel for whole tensors has room for what it adds up, and how many columns and
+rows there are; one row where rows do not matter."""
+
 _SCOPES = 32
 
 

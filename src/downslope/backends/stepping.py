@@ -18,6 +18,7 @@ from downslope.backends.cpu import THREADED_FROM, Kernel, share_out, whereabouts
 from downslope.backends.device import OnDevice
 from downslope.backends.memory import address
 from downslope.backends.sending import Memory
+from downslope.backends.staged import StagedKernel
 from downslope.backends.table import SlotTable
 from downslope.language.program import Program
 
@@ -79,7 +80,13 @@ class OnHost:
 
     def __init__(self, program: Program, rounding: str, table: SlotTable):
         """Compile the program; the arguments are those of `Stepper`."""
-        self._table, self._kernel = table, Kernel(program, table.storages[: len(program.arrays)], rounding)
+        self._table, storages = table, table.storages[: len(program.arrays)]
+        self._kernel: Kernel | StagedKernel
+        if program.over_tensors:
+            self._kernel = StagedKernel(program, storages)
+            self._scratch = self._kernel.prepare(table)
+        else:
+            self._kernel = Kernel(program, storages, rounding)
         self.dtype, self.width = self._kernel.dtype, self._kernel.width
         self.work_out_at, self.update_at = self._kernel.work_out_at, self._kernel.update_at
         self.alone = table.total < THREADED_FROM
@@ -91,6 +98,8 @@ class OnHost:
         slots, coefficients, at = whereabouts(table.slots), address(rows), ctypes.addressof(done)
         if workers == 1 or table.shared:
             self._kernel.update(*slots, coefficients, 0, table.total, at)
+        elif isinstance(self._kernel, StagedKernel):
+            self._kernel.share_out(table.slots, coefficients, workers, at)
         else:
             share_out(self._kernel, slots, coefficients, table.total, workers, at)
 

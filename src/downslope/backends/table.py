@@ -30,9 +30,9 @@ from downslope.backends.describe import (
     kind_word,
 )
 from downslope.backends.machine import Library
-from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH, ROW, SIZE, START, address, joined
+from downslope.backends.memory import ACTIVE, COLUMNS, FIRST, KEY, LENGTH, ROW, ROWS, SIZE, START, address, joined
 from downslope.backends.survey import survey
-from downslope.targets.codes import BLOCK
+from downslope.targets.codes import blocks
 
 ALL, SOME, OTHER_CLOCKS = 0, -1, -2
 """What `take` returns when all is well: every slot takes part, or only some have a gradient; or when a slot's count of
@@ -64,7 +64,9 @@ class Head:
     count = _Word()  # how many slots there are
     width = _Word()  # the columns of a slot: as in `memory`, and those below
     arrays = _Word()  # a slot's arrays: weights, gradient, states
-    scales = _Word()  # how many of these, the last, are the scales of states that are kept as codes
+    apart = _Word()  # how many of these, the last, are not like the weights: scales of codes, what is one for a row
+    lengths = _Word()  # the column from which on the numbers of their elements are
+    matrices = _Word()  # whether weights have to be in order, row by row
     own = _Word()  # a slot's own clocks, behind its arrays: its count of steps, its scalar states; or none
     objects = _Word()  # the column from which on the identities of arrays and clocks are, 0 for the gradient
     number = _Word()  # the column with the number of the slot's tensor among all of the optimizer's
@@ -159,6 +161,25 @@ def _alike(at: words, other: words) -> boolean:
 
 
 @_library.function()
+def _by_rows(at: words, rows: int64) -> boolean:
+    """Whether elements are in order, and their first dimension has so many; a vector has one row."""
+    axes = at[KIND] & 0xFFFFFFFF
+    shape, strides = words(at[SHAPE]), words(at[STRIDES])
+    if axes > 1:
+        if shape[0] != rows:
+            return False
+    elif rows != 1:
+        return False
+    filled = 1
+    for back in range(axes):
+        axis = axes - 1 - back
+        if at[STRIDES] != 0 and shape[axis] > 1 and strides[axis] != filled:
+            return False
+        filled *= shape[axis]
+    return True
+
+
+@_library.function()
 def _key(seed: int64, number: int64, t: int64) -> int64:
     """A key of the random numbers of one tensor at one step, all bits of it mixed."""
     key = seed * OF_SEED + (number + 1) * OF_NUMBER + t * OF_STEP
@@ -197,7 +218,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
     """
     count, width, arrays, own = book[Head.count], book[Head.width], book[Head.arrays], book[Head.own]
     kinds, intervals, active = book + book[Head.kinds], book + book[Head.spans], words(book[Head.active_at])
-    device, scales = book[Head.device], arrays - book[Head.scales]
+    device, apart = book[Head.device], arrays - book[Head.apart]
     counted, describe = book[Head.counted], book[Head.describe]
     x = book + book[Head.scratch]
     other = x + DESCRIPTION
@@ -223,15 +244,18 @@ def take(book: words, gradients: words, given: int64) -> int64:
             return s + 1
         if _elements(x) * pair != size or not _fills(x) or (slot[FIRST] <= 0 and size > 0):
             return s + 1
+        if book[Head.matrices] != 0 and size > 0 and not _by_rows(x, slot[width + ROWS]):
+            return s + 1
+        lengths = slot + book[Head.lengths]
         for k in range(2, arrays):
             at = _look(book, describe, objects[k], other, 1, device)
             if at != slot[FIRST + k] or (at <= 0 and size > 0):
                 return s + 1
             if other[KIND] >> 32 != kinds[k]:
                 return s + 1
-            if k < scales and not _alike(x, other):
+            if k < apart and not _alike(x, other):
                 return s + 1
-            if k >= scales and (_elements(other) != (size + BLOCK - 1) // BLOCK or not _fills(other)):
+            if k >= apart and (_elements(other) != lengths[k - apart] or not _fills(other)):
                 return s + 1
         clocks = doubles(book[Head.clocks_at]) + slot[ROW] * book[Head.clocks]
         for j in range(own):
@@ -356,6 +380,8 @@ class SlotTable:
         *,
         pairs: bool = False,
         scales: int = 0,
+        narrow: int = 0,
+        matrices: bool = False,
         scalars: int = 0,
         own_clocks: bool = False,
         numbers: Sequence[int] = (),
@@ -372,6 +398,8 @@ class SlotTable:
             storages: What weights, gradients and states are stored as.
             pairs: Whether the tensors are complex.
             scales: How many of the last arrays are the scales of those that are kept as codes.
+            narrow: How many of the last arrays are one for each row or column.
+            matrices: Whether the weights are matrices, of rows in the order of memory.
             scalars: How many scalar states there are.
             own_clocks: Whether slots have clocks.
             numbers: The number of each slot's tensor among all of the optimizer's; by default, that of the slot.
@@ -387,13 +415,14 @@ class SlotTable:
         self.held, self.storages = [list(things) for things in held], list(storages)
         kinds = [kind_word(storage, pairs=pairs) for storage in storages]
         kinds += [kind_word("float32"), *[kind_word("float64")] * scalars][:own]
-        width = FIRST + 2 * (arrays + own) + 1
+        apart = scales + narrow
+        width = FIRST + 2 * (arrays + own) + apart + 4
         lengths = [count * width, len(kinds), 2 * sum(map(len, self.held)), 2 * DESCRIPTION]
         at = [Head.length + sum(lengths[:k]) for k in range(5)]
         self._book = np.zeros(at[-1], np.int64)
         head = self.head = Head(self._book)
         head.slots, head.kinds, head.spans, head.scratch = at[:4]
-        head.scales = scales
+        head.apart, head.lengths, head.matrices = apart, FIRST + 2 * (arrays + own), matrices
         head.count, head.width, head.arrays, head.own, head.clocks = count, width, arrays, own, 1 + scalars
         head.objects, head.number = FIRST + arrays + own, width - 1
         head.describe, head.type, head.absent = describer.function, describer.type, describer.absent
@@ -407,6 +436,13 @@ class SlotTable:
         self._look, self.take = look.bound(self.address), take.bound(self.address)
         self._pairs, self.counted = pairs, counted
         self.locate()
+        for slot, things in zip(self.slots, self.held, strict=True):
+            shape = tuple(things[0].shape) if things else ()
+            slot[ROWS] = shape[0] if matrices and len(shape) > 1 else 1
+            slot[COLUMNS] = slot[SIZE] // max(1, slot[ROWS])
+            known = [blocks(int(slot[SIZE]))] * scales
+            known += [math.prod(thing.shape) for thing in things[arrays - 1 - narrow : arrays - 1]] if narrow else []
+            slot[head.lengths : head.lengths + len(known)] = known
         self.group_rows([0] * count, np.zeros((1, 1 + scalars)))
 
     def locate(self) -> None:

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, starmap
 from queue import SimpleQueue
@@ -120,18 +120,37 @@ def share_out(
         threads: How many threads share the work.
         last: The arguments of calls that this thread makes when all others have ended.
     """
-    calls = starmap(work, pieces)  # advancing it is indivisible
+    share_rounds(work, [((), pieces)], threads, last)
+
+
+def share_rounds(
+    work: Callable[..., object],
+    rounds: Sequence[tuple[Sequence[tuple[float, ...]], Sequence[tuple[float, ...]]]],
+    threads: int,
+    last: Sequence[tuple[float, ...]] = (),
+) -> None:
+    """Do the same in several rounds, each of which begins when the one before has ended.
+
+    Args:
+        work: As for `share_out`.
+        rounds: The arguments of the calls that this thread makes when a round begins, and of those that are shared.
+        threads: How many threads share the work.
+        last: The arguments of calls that this thread makes at the end.
+    """
     environment = ctypes.create_string_buffer(_ENVIRONMENT_BYTES)
     at = ctypes.addressof(environment)
     _read_environment(at)
-    locks = [_Lock() for _ in range(_helpers.gather(min(threads, len(pieces)) - 1))]
     errors: list[BaseException] = []
-    launch = chain(
-        map(_helpers.calls.put, [partial(_help, lock, at, calls, errors) for lock in locks]),
-        calls,
-        starmap(_Lock.wait, [(lock.at, 1) for lock in locks]),  # until those that came have gone; no other comes
-        starmap(work, last),
-    )
+    parts: list[Iterable[object]] = []
+    kept = []  # a lock must be there as long as somebody may wait for it
+    for alone, pieces in rounds:
+        calls = starmap(work, pieces)  # advancing it is indivisible
+        locks = [_Lock() for _ in range(_helpers.gather(min(threads, len(pieces)) - 1))]
+        helped = [partial(_help, lock, at, calls, errors) for lock in locks]
+        waits = [(lock.at, 1) for lock in locks]  # until those that came have gone; no other comes
+        parts += [starmap(work, alone), map(_helpers.calls.put, helped), calls, starmap(_Lock.wait, waits)]
+        kept.append(locks)
+    launch = chain(*parts, starmap(work, last))
     while True:
         try:
             deque(launch, maxlen=0)

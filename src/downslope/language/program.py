@@ -91,8 +91,8 @@ class Program:
 
     @functools.cached_property
     def arrays(self) -> tuple[str, ...]:
-        """The inputs that are arrays, in the order every backend uses: `x`, `dx`, states."""
-        return ("x", "dx", *self.states)
+        """The inputs that are arrays, in the order every backend uses: `x`, `dx`, states; the narrow ones are last."""
+        return ("x", "dx", *(name for name in self.states if name not in self.spaces), *self.narrow)
 
     @functools.cached_property
     def expressions(self) -> tuple[Expression, ...]:
@@ -188,7 +188,7 @@ class Program:
             words = ", ".join(word for word in dict.fromkeys(found) if word != "called")
             raise FormulaError(
                 f"{self.name} goes by whole tensors ({words}), and {target} treats each weight by itself; the "
-                "optimizers compute such a rule array by array"
+                "optimizers can do such a rule"
             )
 
 

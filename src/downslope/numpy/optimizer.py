@@ -129,6 +129,7 @@ class Optimizer:
         from downslope.backends import threads as pool
         from downslope.backends.array_steps import ArrayStepper
         from downslope.backends.describe import of_arrays
+        from downslope.backends.passes import compiles
         from downslope.backends.stepping import Stepper
         from downslope.backends.table import SlotTable
 
@@ -141,26 +142,29 @@ class Optimizer:
         self.state: Mapping[str, Mapping[str, Array]] = MappingProxyType(
             {what: MappingProxyType(by_name) for what, by_name in new.items()}
         )
-        alike = [state for state in program.states if state not in program.spaces]
-        held = [[np.asarray(array), *remembered(self.state, alike, name)] for name, array in self.params.items()]
-        narrow = [remembered(self.state, program.narrow, name) for name in self.params]
+        states = program.arrays[2:]
+        self._held = [[np.asarray(array), *remembered(self.state, states, n)] for n, array in self.params.items()]
         self._dtype, self._remembers = dtype, bool(program.scalar_states)
-        self._held = [[*arrays, *more] for arrays, more in zip(held, narrow, strict=True)]
         self._kinds = [[(array.shape, array.dtype) for array in arrays] for arrays in self._held]
-        storages = [dtype.name, dtype.name, *(codes.get(state, dtype.name) for state in alike)]
+        compiled = not program.over_tensors or compiles(program)
+        narrow = len(program.narrow)
+        alike = len(states) - narrow
         self._table = SlotTable(
             of_arrays(),
-            held,
-            [*storages, *("float32" for _ in codes)],
+            self._held if compiled else [arrays[: 1 + alike] for arrays in self._held],
+            [*[dtype.name] * 2, *(codes.get(name, dtype.name) for name in states[: None if compiled else alike])]
+            + ["float32"] * len(codes),
             scales=len(codes),
+            narrow=narrow if compiled else 0,
+            matrices=compiled and program.of_matrices,
             scalars=len(program.scalar_states),
             seed=self._seed or 0,
         )
         self._stepper: ArrayStepper | Stepper
-        if program.over_tensors:
-            self._stepper = ArrayStepper(program, self._table, narrow)
-        else:
+        if compiled:
             self._stepper = Stepper(program, "nearest", self._table)
+        else:
+            self._stepper = ArrayStepper(program, self._table, [arrays[1 + alike :] for arrays in self._held])
         self._launch = self._stepper.quick_step() or functools.partial(self._stepper.step, workers=self._workers)
         self._names = list(self.params)
         self._restart(0)

@@ -91,6 +91,8 @@ class Target:
             return Text(known[e])
         if e.op == "constant":
             return self.constant(e.number)
+        if e.op == "called" and "called" not in self.forms:
+            return self.write(e.args[0], known, top=False)
         if e.op == "called":
             return self.join("called", [Text(str(e.value)), self.write(e.args[1], known, top=False)])
         op = e.op if e.value is None else f"{e.op} {float(e.value):.0f}"  # along an axis
@@ -135,7 +137,7 @@ def _own_lines(roots: Iterable[Expression], target: Target) -> Iterator[Expressi
     uses: dict[Expression, int] = {}
     for e in ordered:
         for arg in e.args:
-            uses[arg] = uses.get(arg, 0) + (2 if target.forms[e.op].repeated else 1)
+            uses[arg] = uses.get(arg, 0) + (2 if e.op in target.forms and target.forms[e.op].repeated else 1)
     depth: dict[Expression, int] = {}
     for e in ordered:
         depth[e] = 1 + max((depth[arg] for arg in e.args), default=-1)

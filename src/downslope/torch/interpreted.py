@@ -37,7 +37,7 @@ class Interpreted:
         """Note the tensors; the arguments are those of `Compiled`."""
         self.program, self.device, self.mesh = together.program, together.device, together.mesh
         self.which, self.held, self._groups = members.which, members.held, members.groups
-        self._names = ("x", *self.program.states)
+        self._names = ("x", *self.program.arrays[2:])
         self._clocked = bool(self.program.scalar_states) or "t" in self.program.scalars
         self._settings: Sequence[Numbered] = ()
         self._pieces, self._scale = together.pieces, 1.0

@@ -127,6 +127,8 @@ class Compiled:
             kept,
             pairs=together.pairs,
             scales=len(scales),
+            narrow=len(program.narrow),
+            matrices=program.of_matrices,
             scalars=len(program.scalar_states),
             own_clocks=True,
             numbers=[first + i for i in members.which],

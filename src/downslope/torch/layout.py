@@ -14,6 +14,7 @@ import torch
 
 from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.launch import Launch
+from downslope.backends.passes import compiles
 from downslope.backends.table import OTHER_CLOCKS
 from downslope.torch.device import has_addresses, has_kernels, refuse
 from downslope.torch.interpreted import Interpreted
@@ -29,6 +30,7 @@ from downslope.torch.launch import (
     keep_while_recording,
     refuse_while_recording,
 )
+from downslope.torch.pieces import WHOLE
 from downslope.torch.settings import GroupSettings, Reader, outside
 from downslope.torch.state import (
     all_local,
@@ -314,8 +316,8 @@ def lay_out(
         settings = settled[k]
         check_whole(settings.program, [p], storage, [f"number {i}"], settings.pieces)
         own, tensors = local(p), []
-        kind = Interpreted if settings.program.over_tensors else _kind_of(own)
-        if kind is Interpreted and settled[k].capturable:
+        kind = _kind_of(own, settings)
+        if settings.capturable and (kind is Interpreted or settings.program.over_tensors):
             raise ValueError(
                 f"capturable=True is not possible for parameter {i} on {p.device}, which no kernel updates by "
                 f"{settings.program.name}; leave it out"
@@ -374,8 +376,17 @@ def _check_apart(layout: Layout) -> None:
             )
 
 
-def _kind_of(own: Tensor) -> Kind:
-    """What updates a tensor by a rule for each weight; nowhere else does its device decide how a step is done."""
+def _kind_of(own: Tensor, settings: GroupSettings) -> Kind:
+    """What updates a tensor; nowhere else does its device decide how a step is done.
+
+    By a rule over whole tensors a kernel does so only on the CPU, and only where a tensor is one matrix in the order of
+    its memory.
+    """
+    program = settings.program
+    if program.over_tensors:
+        here = own.device.type == "cpu" and not is_wrapper(own) and settings.pieces == WHOLE and not own.is_complex()
+        ordered = not program.of_matrices or own.is_contiguous()
+        return Compiled if here and ordered and compiles(program) else Interpreted
     if is_wrapper(own):
         _say_slow(type(own))
         return Interpreted

@@ -179,7 +179,7 @@ def kept(p: Tensor, settings: GroupSettings, storage: Storage) -> dict[str, tupl
     """The tensors that a parameter's state has besides its clocks, in the order of a launch: dtypes and shapes."""
     codes, shape = coded(settings, storage), tuple(p.shape)
     found: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
-    for name in settings.program.states:
+    for name in settings.program.arrays[2:]:
         if name in codes:
             found[name + CODED] = getattr(torch, codes[name]), shape
         else:

@@ -1,0 +1,238 @@
+"""Kernels of rules over whole tensors against the same program, computed array by array in double precision."""
+
+import numpy as np
+import pytest
+import torch
+
+import downslope
+import downslope.torch
+from downslope import Optimizer, columns, mean, norm, part, rows, rule, size, sqrt, where
+from downslope import max as largest
+from downslope import sum as total
+from downslope.backends import passes
+from downslope.backends.passes import compiles, planned
+from downslope.backends.staged_text import pieces_of
+from downslope.dialects import torch as dialect
+from downslope.language.options import compose
+from downslope.targets.arrays import interpret
+from downslope.targets.shapes import held_shape
+from downslope.torch.interpreted import Interpreted
+from downslope.torch.launch import Compiled
+
+SHAPES = {
+    "vector": (13,),
+    "one": (1,),
+    "number": (),
+    "empty": (0, 3),
+    "wide": (3, 10),
+    "tall": (41, 3),
+    "kernel": (4, 2, 3, 3),
+}
+PIECES = {"pieces": (70, 2053)}  # two below each other and three side by side
+
+
+@part
+def centered(a):
+    return a - mean(a)
+
+
+@rule
+def every_word(x, dx, m=0, r=rows(0.5), c=columns(0.25), w=rows(0), *, t, lr=1e-2, decay=0.9):
+    """Everything that passes can do, in one."""
+    r_old = r
+    r = decay * r + (1 - decay) * mean(dx**2, axis=1) + (norm(x, axis=1) + abs(total(x, axis=1))) / size(x, axis=1)
+    c = decay * c + (1 - decay) * largest(abs(dx), axis=0) + norm(dx, axis=0) / (1 + norm(r))
+    m = decay * m + centered(dx / (1 + sqrt(c) + r_old))
+    even = where((size(x, axis=0) > size(x, axis=1)) & (t > 2), r / largest(r), mean(r, axis=1) / (1 + total(c)))
+    w = w + mean(abs(m), axis=1) * norm(mean(c))
+    return x - lr * m * even * where(largest(m) > 1, 0.5, 1) * sqrt(size(x)), m, r, c, w
+
+
+def settings_of(program):
+    numbers = {name: 1e-2 if value is None else value for name, value in program.hyperparameters.items()}
+    return numbers | ({"weight_decay": 1e-2} if "weight_decay" in numbers else {})
+
+
+def walked(program, settings, name, x, steps):
+    """The weights and states of a tensor after so many steps by the interpretation in double precision."""
+    arrays = {"x": x.astype(np.float64)}
+    for state in program.states:
+        arrays[state] = np.full(held_shape(program, state, x.shape), program.initial(state, settings), np.float64)
+    for t in range(1, steps + 1):
+        arrays["dx"] = slopes(name, x.shape, t).astype(np.float64)
+        arrays |= interpret(program, arrays, {**settings, "t": t})
+    return arrays
+
+
+def slopes(name, shape, t):
+    random = np.random.default_rng([t, *name.encode()])
+    return np.asarray(random.standard_normal(shape) * 10.0 ** (t % 3 - 1) + 0.1, np.float32)
+
+
+@pytest.mark.parametrize("chosen", [downslope.lamb, downslope.adafactor, dialect.adafactor, every_word])
+def test_kernels_are_near_double_precision(chosen):
+    """After fifty steps; `tests/rules` has those in double precision of every rule."""
+    program = compose(chosen)
+    assert compiles(program)
+    for shapes, steps in ((SHAPES, 50), (PIECES, 3)):
+        random = np.random.default_rng(7)
+        start = {
+            name: random.standard_normal(shape).astype(np.float32)
+            for name, shape in shapes.items()
+            if len(shape) <= (program.most_dimensions or 9)
+        }
+        settings = settings_of(program)
+        params = {name: x.copy() for name, x in start.items()}
+        optimizer = Optimizer(params, chosen, **settings)
+        for t in range(1, steps + 1):
+            optimizer.step({name: slopes(name, x.shape, t) for name, x in params.items()})
+        for name, x in start.items():
+            due = walked(program, settings, name, x, steps)
+            for what, values in {"x": params, **optimizer.state}.items():
+                near = 2e-4 * max(1.0, np.abs(due[what]).max(initial=0.0))
+                np.testing.assert_allclose(values[name], due[what], 1e-4, near, err_msg=f"{what} of {name}")
+
+
+@pytest.mark.parametrize(
+    "chosen", [downslope.lamb, downslope.adafactor, every_word], ids=["lamb", "adafactor", "words"]
+)
+def test_the_number_of_threads_changes_no_bit(chosen):
+    shapes = {"large": (530, 1031), "long": (300_001,), "small": (7, 5), "tall": (9001, 3)}
+    ends = []
+    for threads in (1, 2, 4):
+        random = np.random.default_rng(3)
+        params = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        optimizer = Optimizer(params, chosen, threads=threads)
+        for t in (1, 2):
+            optimizer.step({name: slopes(name, shape, t) for name, shape in shapes.items()})
+        ends.append({name: array.tobytes() for by in (params, *optimizer.state.values()) for name, array in by.items()})
+    assert ends[0] == ends[1] == ends[2]
+
+
+def test_pieces_cover_a_matrix():
+    assert pieces_of(1, 25_000_000) == (382, 1)
+    assert pieces_of(512, 1024) == (1, 8)
+    assert pieces_of(1_000_000, 3) == (1, 46)
+    assert pieces_of(3, 1_000_000) == (46, 1)
+
+
+def test_as_little_memory_as_possible_is_moved():
+    moved = {}
+    for chosen in (downslope.lamb, downslope.lars, downslope.adafactor, downslope.stable_adamw, downslope.mars):
+        program = compose(chosen)
+        moved[chosen.name] = planned(program, program.arrays).moved
+    assert moved == {"lamb": 10, "lars": 7, "adafactor": 6, "stable_adamw": 9, "mars": 11}
+    assert planned(compose(downslope.lamb), ["x"]).moved == 11  # a state that is rounded is worked out twice
+
+
+def test_a_state_whose_old_value_is_needed_later_is_not_overwritten_before():
+    @rule
+    def lags(x, dx, m=0, *, lr=0.1):
+        new = 0.9 * m + dx
+        return x - lr * (m + new / (1 + norm(new))), new  # the old m, after the pass that makes the new one
+
+    first = planned(compose(lags), ("x", "m")).passes[0]
+    assert not first.stores
+    params = {"W": np.ones(3)}
+    optimizer = Optimizer(params, lags)
+    optimizer.step({"W": np.array([3.0, 0.0, 4.0])})
+    np.testing.assert_allclose(params["W"], 1 - 0.1 * np.array([3.0, 0.0, 4.0]) / 6)
+    optimizer.step({"W": np.zeros(3)})
+    np.testing.assert_allclose(optimizer.state["m"]["W"], [2.7, 0, 3.6])
+
+
+def test_matrix_products_are_no_kernel():
+    assert not compiles(compose(downslope.muon))
+    assert not any(word in passes.REDUCTIONS for word in ("product", "transpose"))
+
+
+def parameters(shapes, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    found = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
+    for p in found:
+        p.grad = torch.randn(p.shape, generator=generator).to(dtype)
+    return found
+
+
+def kinds(optimizer):
+    """What updates the parameters."""
+    return {type(launch) for layout in optimizer._progress.layouts.values() for launch in layout.launches}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "dtype"),
+    [(downslope.lamb, torch.bfloat16), (downslope.lamb, torch.float16), (downslope.adafactor, torch.bfloat16)],
+)
+def test_other_storages_of_pytorch(chosen, dtype, monkeypatch):
+    ends = []
+    for kernel in (True, False):
+        params = parameters([(19, 33), (21,)], dtype)
+        optimizer = downslope.torch.Optimizer(params, chosen)
+        if not kernel:
+            monkeypatch.setattr("downslope.torch.layout.compiles", lambda program: False)
+        for _ in range(3):
+            optimizer.step()
+        assert kinds(optimizer) == {Compiled if kernel else Interpreted}
+        ends.append([*params, *(value for p in params for value in optimizer.state[p].values())])
+    for ours, due in zip(*ends, strict=True):
+        assert ours.dtype == due.dtype
+        least = torch.finfo(ours.dtype).eps  # a sum in another order may round one way or the other
+        torch.testing.assert_close(ours.detach(), due.detach(), rtol=2 * least, atol=least)
+
+
+def test_a_missing_gradient_leaves_weights_states_and_count():
+    params = parameters([(4, 6), (5, 2)])
+    optimizer = downslope.torch.Optimizer(params, downslope.adafactor)
+    optimizer.step()
+    before = [tensor.clone() for tensor in (params[0], *optimizer.state[params[0]].values())]
+    other = params[1].detach().clone()
+    params[0].grad = None
+    optimizer.step()
+    after = [params[0], *optimizer.state[params[0]].values()]
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+    assert not torch.equal(params[1], other)
+    assert [float(optimizer.state[p]["step"]) for p in params] == [1, 2]
+    params[0].grad = torch.ones(4, 6)
+    optimizer.step()
+    assert kinds(optimizer) == {Compiled}
+    assert [float(optimizer.state[p]["step"]) for p in params] == [2, 3]
+
+
+def test_nan_in_one_tensor_touches_no_other():
+    clean, dirty = ({n: np.ones(s, np.float32) for n, s in (("a", (3, 4)), ("b", (5, 7)))} for _ in range(2))
+    slope = {"a": np.full((3, 4), 0.5, np.float32), "b": np.full((5, 7), 0.25, np.float32)}
+    Optimizer(clean, every_word).step(slope)
+    spoiled = slope["a"].copy()
+    spoiled[1, 2] = np.nan
+    Optimizer(dirty, every_word).step(slope | {"a": spoiled})
+    assert np.isnan(dirty["a"]).all()  # by its mean, its largest element and its norm
+    np.testing.assert_array_equal(dirty["b"], clean["b"])
+
+
+def test_a_transposed_matrix_goes_by_its_own_rows():
+    start, slope = np.random.default_rng(1).standard_normal((2, 6, 4)).astype(np.float32)
+    plain = torch.nn.Parameter(torch.tensor(start))
+    turned = torch.nn.Parameter(torch.tensor(np.ascontiguousarray(start.T)).T)
+    for p in (plain, turned):
+        p.grad = torch.tensor(slope)
+    optimizer = downslope.torch.Optimizer([plain, turned], downslope.adafactor)
+    optimizer.step()
+    assert kinds(optimizer) == {Compiled, Interpreted}
+    torch.testing.assert_close(turned, plain)
+
+
+def test_weights_that_take_another_shape_are_noticed():
+    (p,) = parameters([(4, 6)])
+    optimizer = downslope.torch.Optimizer([p], downslope.adafactor)
+    optimizer.step()
+    p.data = p.data.view(6, 4)
+    p.grad = torch.ones(6, 4)
+    with pytest.raises(ValueError, match=r"the state r has shape \(4, 1\), its parameter \(6, 4\) and needs \(6, 1\)"):
+        optimizer.step()
+    (p,) = parameters([(4, 4)])
+    optimizer = downslope.torch.Optimizer([p], downslope.adafactor)
+    optimizer.step()
+    p.data = p.data.T
+    p.grad = torch.ones(4, 4)
+    optimizer.step()
+    assert kinds(optimizer) == {Interpreted}
