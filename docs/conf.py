@@ -23,7 +23,8 @@ release = version = __version__
 is_chinese = tags.has("zh")  # noqa: F821 - Sphinx gives it
 language = "zh_CN" if is_chinese else "en"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml_renderer", "rule_pages", "languages"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions += ["mathml_renderer", "claims_page", "rule_pages", "languages"]  # in docs/_ext
 exclude_patterns = ["_ext", "locale", "learn/prose.md", "learn/migration.md", "**.zh.md"]
 if is_chinese:
     include_patterns = [*(f"{name}.md" for name in languages.PAGES), f"{languages.RULE}*.md"]

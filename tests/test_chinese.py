@@ -1,4 +1,4 @@
-"""README, Start and Learn say the same in Chinese and in English, and what has changed in one language is named."""
+"""README, Start, Learn and claims say the same in Chinese and English; what has changed in one language is named."""
 
 import re
 
@@ -31,8 +31,8 @@ def test_nothing_has_changed_in_one_language_only():
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch):
-    """A catalogue and a README that may be changed."""
-    for name in ("PO", "README"):
+    """A catalogue, and what is written from it, that may be changed."""
+    for name in ("PO", "README", "SPOKEN"):
         there = getattr(chinese, name)
         (tmp_path / there.name).write_bytes(there.read_bytes())
         monkeypatch.setattr(chinese, name, tmp_path / there.name)
@@ -64,6 +64,13 @@ def test_code_links_and_numbers_are_those_of_the_english(shelf):
     chinese.update()
     assert chinese.complaints() == [
         "README.md: other numbers in Chinese: '161 tensors, 25 M weights, on an H200'",
+    ]
+
+
+def test_what_is_said_of_claims_is_that_of_the_catalogue(shelf):
+    chinese.SPOKEN.write_text(chinese.SPOKEN.read_text(encoding="utf-8").replace("至多", "最多"), encoding="utf-8")
+    assert chinese.complaints() == [
+        "src/downslope/claims/zh.json: not what the catalogue says; it is written, not edited"
     ]
 
 

@@ -1,6 +1,6 @@
-"""The Chinese of README, Start and Learn, held to the English paragraph by paragraph: `docs/locale/zh_CN.po`.
+"""The Chinese of README, Start, Learn and claims, held to the English by paragraph: `docs/locale/zh_CN.po`.
 
-    python docs/_ext/chinese.py          # take up what has changed, write README.zh.md, and name what is to be done
+    python docs/_ext/chinese.py          # take up what has changed, write what is written, and name what is to be done
     python docs/_ext/chinese.py --check  # only name it
 
 A paragraph, a heading, a cell of a table is one entry: the English, and below it the Chinese. Code is in no entry, so
@@ -24,7 +24,9 @@ from markdown_it import MarkdownIt
 from mdit_py_plugins.deflist import deflist_plugin
 
 import downslope
+from downslope.claims import CLAIMS, claim, languages, words
 from downslope.rules import OVER_TENSORS, RULES
+from downslope.walks.surfaces import SURFACES
 
 ROOT = Path(__file__).parents[2]
 PO = ROOT / "docs/locale/zh_CN.po"
@@ -33,8 +35,15 @@ PAGES = [
     "README.md",
     *(f"docs/{name}.md" for name in ("index", "learn/index", "learn/lesson", "learn/glossary", "learn/prose")),
 ]
-WRITTEN = ["docs/_ext/rule_pages.py", "docs/_ext/tensor_pages.py"]
-"""What writes the pages of rules; its sentences are arguments of `say`."""
+HOUSE = "src/downslope/claims"
+HOUSES = (HOUSE, "src/downslope/cli/claims.py")
+SPOKEN = ROOT / HOUSE / "zh.json"
+WRITTEN = [
+    *("docs/_ext/rule_pages.py", "docs/_ext/tensor_pages.py", "docs/_ext/claims_page.py"),
+    *(f"{HOUSE}/{name}.py" for name in ("page", "words")),
+    HOUSES[1],
+]
+"""What writes the pages of rules and of claims; its sentences are arguments of `say`."""
 
 THEME = ("Home", "Next", "Previous", "On this page", "Back to top", "Made with")
 """What the theme says that Sphinx's own catalogue does not have in Chinese."""
@@ -57,6 +66,10 @@ def paragraphs(text):
 def said(text):
     """Whether there are words in it beside code, addresses and numbers."""
     return re.search(r"[^\W\d_]{2}", re.sub(r"`[^`]*`|<[^>]*>|\]\([^)]*\)", " ", text))
+
+
+GROUNDS = {surface.name.replace("_", " "): f"surface.{surface.name}.name" for surface in SURFACES}
+"""The names of surfaces, as pictures of claims have them, and what the playground has them under."""
 
 
 def flat(text):
@@ -96,9 +109,10 @@ def sentences(source):
 
 @functools.cache
 def spoken():
-    """What the playground says of each rule, by what the rule says in English."""
+    """What the playground says of each rule, by what the rule says in English, and of each surface by its name."""
     known = json.loads((Path(downslope.__file__).parent / "play/words/zh.json").read_text(encoding="utf-8"))
-    return {flat(rule.intuition): known[f"rule.{rule.name}"] for rule in RULES}
+    grounds = {name: known[key] for name, key in GROUNDS.items()}
+    return grounds | {flat(rule.intuition): known[f"rule.{rule.name}"] for rule in RULES}
 
 
 @functools.cache
@@ -124,7 +138,21 @@ def wanted():
             add(reason, "src/downslope/targets/stability.py")
     for text in THEME:
         add(text, "furo")
+    for path, text in claimed():
+        add(text, f"{HOUSE}/{path}.py")
     return catalog
+
+
+def claimed():
+    """What is said of claims beside the arguments of `say`."""
+    for one in CLAIMS:
+        yield from (("entries", text) for text in (one.words, one.expected, *one.literature))
+        yield from (("entries", part.when) for part in one.parts)
+    yield from (("languages", text) for text in (*languages.PUT_TOGETHER, *languages.PARTS))
+    yield from (("claim", text) for text in (*claim.SAID.values(), *claim.WHEN.values()))
+    yield "words", words.ABOUT
+    yield from (("words", text) for text in words.SHOWN.values())
+    yield from (("words", text) for one in words.COUNTED.values() for text in one)
 
 
 def read():
@@ -184,6 +212,8 @@ def complaints():
         for entry in there
         if entry.id and needed.get(entry.id) is None
     ]
+    if not SPOKEN.exists() or SPOKEN.read_text(encoding="utf-8") != spoken_claims():
+        found.append(f"{HOUSE}/{SPOKEN.name}: not what the catalogue says; it is written, not edited")
     if not README.exists() or README.read_text(encoding="utf-8") != readme():
         found.append("README.zh.md: not what the catalogue says; it is written, not edited")
     return found
@@ -194,6 +224,18 @@ def readme():
     return translated((ROOT / "README.md").read_text(encoding="utf-8"), chinese())
 
 
+def of_claims(*more):
+    """The Chinese of claims alone, with that of more files: a word of them may mean something else elsewhere."""
+    known = chinese()
+    ours = [entry.id for entry in wanted() if any(path.startswith((*HOUSES, *more)) for path, _ in entry.locations)]
+    return {text: known[text] for text in [*ours, *GROUNDS] if text in known}
+
+
+def spoken_claims():
+    """What the page of `downslope claims` says in Chinese, as the package has it."""
+    return f"{json.dumps(of_claims(), indent=1, ensure_ascii=False)}\n"
+
+
 def update():
     """Take up what has changed: the Chinese of a changed paragraph is kept, marked as fuzzy, with the older English."""
     there = read()
@@ -201,7 +243,9 @@ def update():
     there.obsolete.clear()
     for entry in there:
         entry.user_comments = [stamp(entry)] if entry.id and entry.string and not entry.fuzzy else []
-    there.header_comment = "# The Chinese of README, Start and Learn. After a change: python docs/_ext/chinese.py"
+    there.header_comment = (
+        "# The Chinese of README, Start, Learn and claims. After a change: python docs/_ext/chinese.py"
+    )
     there.revision_date = there.creation_date = datetime.datetime(
         2026, 11, 28, tzinfo=datetime.UTC
     )  # no date of its own
@@ -209,6 +253,7 @@ def update():
     write_po(written, there, width=120, include_lineno=False, omit_header=False, include_previous=True)
     PO.write_bytes(written.getvalue())
     README.write_text(readme(), encoding="utf-8")
+    SPOKEN.write_text(spoken_claims(), encoding="utf-8")
 
 
 if __name__ == "__main__":

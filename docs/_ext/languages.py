@@ -16,7 +16,7 @@ from sphinx.search.zh import SearchChinese
 
 import downslope
 
-PAGES = ["index", "learn/index", "learn/lesson", "learn/glossary"]
+PAGES = ["index", "claims", "learn/index", "learn/lesson", "learn/glossary"]
 """What is translated beside the pages of rules."""
 
 RULE = "learn/rules/"

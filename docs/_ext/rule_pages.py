@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import claims_page
 import matplotlib
 import numpy
 import shown
@@ -23,7 +24,7 @@ from downslope.rules import OVER_TENSORS, RULES
 from downslope.walks.pictures import picture as drawn
 
 HERE = Path(__file__).parents[1] / "learn"
-PARTS = ("language", "targets", "rules", "dialects", "recipes", "training", "walks", "pages")
+PARTS = ("language", "targets", "rules", "dialects", "recipes", "training", "walks", "pages", "claims")
 """The folders of the package that a page depends on."""
 
 FRAMEWORKS = {name: dialect.framework for name, dialect in DIALECTS.items()}
@@ -260,6 +261,14 @@ def written(told, say):
     return f"<details><summary>{say('Their formulas')}</summary>\n\n" + "\n".join(blocks) + "\n</details>\n"
 
 
+def claimed(rule, say):
+    """What is said of it everywhere, and how that ended."""
+    lines = claims_page.told_of(rule.name, say.is_english)
+    if not lines:
+        return ""
+    return f"## {say('What everybody says of it, measured')}\n" + "\n".join(lines) + "\n"
+
+
 def settings(found, say):
     """What has to be said for a form of a framework to be this rule."""
     given = ", ".join(f"{name}={number(value)}" for name, value in found["settings"].items())
@@ -286,6 +295,7 @@ def page(rule, prose, folder, say):
         limit(facts, say),
         defaults(entry, say),
         elsewhere(entry, say),
+        claimed(rule, say),
         f"## {say('Use it')}\n{use(rule)}",
         f"## {say('Source')}\n{rule.source}\n",
     ]
@@ -306,7 +316,7 @@ def basis():
     house = Path(downslope.__file__).parent
     files = [house / "rule.py", *(path for part in PARTS for path in sorted((house / part).rglob("*.py")))]
     digest = hashlib.sha256(f"{numpy.__version__} {matplotlib.__version__} {sys.version}".encode())
-    for path in (*files, *sorted(Path(__file__).parent.glob("*.py"))):
+    for path in (*files, claims_page.MEASURED, *sorted(Path(__file__).parent.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

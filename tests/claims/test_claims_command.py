@@ -61,7 +61,7 @@ def test_stopped_it_goes_on_where_it_was(run, tmp_path, monkeypatch):
     assert stopped.exit_code == 130
     assert stopped.stdout.splitlines()[:5] == [
         "walked: A claim.",
-        "  ◐ holds under conditions; 1 of 2 as expected",
+        "  ◐ holds under conditions, in 1 of 2 questions; 1 of 2 as expected",
         "  Holds when",
         "    it is the first step",
         "      length of the first step, adam, plain over adam: 3.16 (adam, plain 0.316, adam 0.1), at least",
@@ -84,6 +84,14 @@ def test_stopped_it_goes_on_where_it_was(run, tmp_path, monkeypatch):
     assert 'href="playground.html#surface=bowl"' in page
     assert (tmp_path / "my claims/playground.html").read_text() == PLAYGROUND
     assert "script-src &#x27;none&#x27;" in page
+
+    with monkeypatch.context() as patch:  # nor for a page in the other language
+        patch.setattr(measuring.Bench, "measure", lambda *given: pytest.fail("what is finished is measured again"))
+        assert run("--folder", "my claims", "--language", "zh").exit_code == 0
+    chinese = (tmp_path / "my claims/claims.html").read_text()
+    assert "2 个说法中，1 个有条件地成立" in chinese
+    assert 'href="playground.html#lang=zh&amp;surface=bowl"' in chinese
+    assert "--folder &#x27;my claims&#x27; --language zh</code>" in chinese
 
     # The race's number is that of the lab's own comparison, and its runs are kept.
     from downslope.lab.keeping.told import kept_runs, read_race
@@ -191,3 +199,11 @@ app(["claims"])
     assert "– not measured" in page
     assert "needs jax" in page
     assert [each.name for each in (tmp_path / "claims/results").iterdir()] == ["walked.json"]
+
+
+def test_languages(run):
+    told = run("--list", "--language", "zh", "--only", "walked")
+    assert told.stdout.split() == ["walked", "A", "claim."]  # of what nobody translated, the English
+    refused = run("--language", "fr")
+    assert refused.exit_code == 2
+    assert refused.stderr == "downslope claims: --language fr: there is no such language; choose from en, zh\n"

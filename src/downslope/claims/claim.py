@@ -114,10 +114,12 @@ class Measure:
     Attributes:
         what: What it is, for people.
         of: Reads it off.
+        entrants: Of whom it is measured, as the experiment calls them.
     """
 
     what: str
     of: Callable[[Any], Quantity]
+    entrants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

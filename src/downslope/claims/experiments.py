@@ -162,6 +162,12 @@ def rule_of(label: str) -> Rule:
     return next(iter(catalogue.families()[found].values())) if isinstance(found, str) else found
 
 
+def rules_of(experiment: Walked | Raced, entrants: Iterable[str]) -> list[str]:
+    """The names of the rules that these entrants have; of all, where none of these takes part by its name."""
+    names = {_rule_name(name) for name in entrants} & {*map(_rule_name, experiment.entrants)}
+    return [rule_of(name).name for name in experiment.entrants if not names or _rule_name(name) in names]
+
+
 def made_of(experiment: Walked | Raced) -> list[str]:
     """All that decides what an experiment finds, but for the code that runs it: its own words, and every formula."""
     formulas = [

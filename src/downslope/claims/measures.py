@@ -106,7 +106,7 @@ def _walked(what: str, of: Callable[[Path], float], rule: str, over: str = "") -
             return Quantity.exact(math.nan, said)
         return Quantity(statistics.median(numbers), min(numbers), max(numbers), said)
 
-    return Measure(_called(what, rule, over), read)
+    return Measure(_called(what, rule, over), read, (rule, over))
 
 
 def _seeds(found: Walks) -> tuple[Walks, ...]:
@@ -134,7 +134,7 @@ def loss(rule: str, over: str = "") -> Measure:
         other = over or next(name for name in found.ranked if name != rule)
         return found.compared(rule, other, {name: found.final(name) for name in found.results})
 
-    return Measure(_called("final loss", rule, over or "the lowest other"), read)
+    return Measure(_called("final loss", rule, over or "the lowest other"), read, (rule, over))
 
 
 def loss_at(rule: str, lr: float, over: str, over_lr: float) -> Measure:
@@ -144,7 +144,7 @@ def loss_at(rule: str, lr: float, over: str, over_lr: float) -> Measure:
         return found.compared(rule, over, {rule: found.tried(rule, lr), over: found.tried(over, over_lr)})
 
     what = "final loss on the tuning seeds"
-    return Measure(_called(what, f"{rule} at {lr:g}", f"{over} at {over_lr:g}"), read)
+    return Measure(_called(what, f"{rule} at {lr:g}", f"{over} at {over_lr:g}"), read, (rule, over))
 
 
 def accuracy(rule: str, over: str) -> Measure:
@@ -180,14 +180,14 @@ def highest(rule: str, over: str) -> Measure:
         said = f"{rule} {number(end)}, {over} {number(other)}"
         return Quantity(end / other, end / other_beyond, beyond / other, said)
 
-    return Measure(_called("highest safe learning rate", rule, over), read)
+    return Measure(_called("highest safe learning rate", rule, over), read, (rule, over))
 
 
 def _raced(what: str, of: Callable[[Any, str], Sequence[float]], rule: str, over: str) -> Measure:
     def read(found: Races) -> Quantity:
         return found.compared(rule, over, {name: of(found, name) for name in (rule, over)})
 
-    return Measure(_called(what, rule, over), read)
+    return Measure(_called(what, rule, over), read, (rule, over))
 
 
 def _called(what: str, rule: str, over: str) -> str:

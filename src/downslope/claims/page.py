@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from downslope.claims.claim import Claim, Found, Part, kind, verdict
+from downslope.claims.languages import ENGLISH, Language
 from downslope.claims.measuring import Measured
 from downslope.claims.shelf import PLAYGROUND
-from downslope.claims.words import ABOUT, FOLDER, SHOWN, command, expected, missing, summary, surprises
+from downslope.claims.words import ABOUT, FOLDER, command, ending, expected, missing, question, summary, surprises
 from downslope.pages import asset, policy, theme
 from downslope.printable import printable
 from downslope.version import __version__
@@ -19,7 +20,13 @@ WIDE, HIGH, REACH = 170.0, 16.0, 30.0
 """A strip's size, and how many times beyond the threshold it reaches on either side."""
 
 
-def claims_page(claims: Sequence[Claim], found: Sequence[Measured], note: str = "", folder: Path = FOLDER) -> str:
+def claims_page(
+    claims: Sequence[Claim],
+    found: Sequence[Measured],
+    note: str = "",
+    folder: Path = FOLDER,
+    say: Language = ENGLISH,
+) -> str:
     """The page, as text.
 
     Args:
@@ -27,85 +34,106 @@ def claims_page(claims: Sequence[Claim], found: Sequence[Measured], note: str = 
         found: What was found of each.
         note: What is to be said first, such as that the run was stopped.
         folder: Where they are remembered.
+        say: The language of the page.
     """
     style = f"{theme()}{asset('downslope.claims', 'page.css')}"
     kinds = [kind(one.found) for one in found]
     contents = "".join(
-        f'<li><a href="#{claim.name}">{html.escape(claim.words)}</a><small>{SHOWN[one]}</small></li>'
-        for claim, one in zip(claims, kinds, strict=True)
+        f'<li><a href="#{claim.name}">{html.escape(say(claim.words))}</a><small>{ending(one.found, say)}</small></li>'
+        for claim, one in zip(claims, found, strict=True)
     )
-    sections = "".join(_section(claim, one, folder) for claim, one in zip(claims, found, strict=True))
+    sections = "".join(_section(claim, one, folder, say) for claim, one in zip(claims, found, strict=True))
     stopped = f'<p class="missing">{html.escape(note)}</p>' if note else ""
-    head = summary(kinds) if kinds else "No claim has been measured yet."
+    head = summary(kinds, say) if kinds else say("No claim has been measured yet.")
+    made = say("Made by downslope {version} with {command}.", version=__version__, command="downslope claims")
+    title = html.escape(say("What everybody says about update rules, measured"))
     return f"""<!doctype html>
-<html lang="en">
+<html lang="{say.mark}">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{html.escape(policy(style))}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>What everybody says about update rules, measured</title>
+<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
 <main>
 <header>
 <p class="brand">downslope claims</p>
-<h1>What everybody says about update rules, measured</h1>
+<h1>{title}</h1>
 <p class="found">{html.escape(head)}</p>
-<p class="lead">{ABOUT}</p>
+<p class="lead">{say(ABOUT)}</p>
 {stopped}<ul class="contents">{contents}</ul>
 </header>
-{sections}<footer class="small">Made by downslope {html.escape(__version__)} with <code>downslope claims</code>.
-This page loads nothing from the network, and runs no script.</footer>
+{sections}<footer class="small">{html.escape(made)}
+{say("This page loads nothing from the network, and runs no script.")}</footer>
 </main>
 </body>
 </html>
 """
 
 
-def _section(claim: Claim, measured: Measured, folder: Path) -> str:
+def _section(claim: Claim, measured: Measured, folder: Path, say: Language) -> str:
     word = kind(measured.found)
     pictures = "".join(
-        f"<figure><figcaption>{html.escape(each.title)}</figcaption>{each.svg or _lacking(each.said)}</figure>"
+        f"<figure><figcaption>{html.escape(say(each.title))}</figcaption>"
+        f"{say.picture(each.svg) or _lacking(each.said)}</figure>"
         for each in measured.pictures
     )
     lacking = "".join(map(_lacking, missing(measured.found)))
-    sources = "".join(f"<li>{html.escape(source)}</li>" for source in claim.literature)
+    sources = "".join(f"<li>{html.escape(say(source))}</li>" for source in claim.literature)
     groups = "".join(
-        f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{words} …</th></tr>'
-        f"{''.join(_row(part, one) for part, one in parts)}</tbody>"
+        f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{say(words)} …</th></tr>'
+        f"{''.join(_row(part, one, say) for part, one in parts)}</tbody>"
         for words, parts in verdict(claim, measured.found)
     )
+    came = say("Of its questions, {surprises}.", surprises=surprises(claim, measured.found, say))
+    about = html.escape(say("What was measured of {claim}", claim=claim.name))
+    played = f'<a href="{PLAYGROUND}#{html.escape(_state(claim, say))}">{say("See it in the playground")}</a>'
+    ways = say(
+        "{played}, or {command}. Again: {again}",
+        played=played,
+        command=_code(f'downslope play --link "{claim.play}"'),
+        again=_code(printable(command([claim.name], folder, say.name))),
+    )
     return f"""<section id="{claim.name}">
-<h2>{html.escape(claim.words)}</h2>
-<p class="verdict"><b class="{word.split()[0]}">{SHOWN[word]}</b></p>
-<p class="lead"><b>Expected:</b> {html.escape(claim.expected)} Of its questions, {surprises(claim, measured.found)}.</p>
-{lacking}<div class="scroll" tabindex="0" role="region" aria-label="What was measured of {claim.name}"><table>
-<thead><tr><td></td><th scope="col">it holds if</th><th scope="col">measured</th>
-<th scope="col">expected</th></tr></thead>
+<h2>{html.escape(say(claim.words))}</h2>
+<p class="verdict"><b class="{word.split()[0]}">{ending(measured.found, say)}</b></p>
+<p class="lead"><b>{say("Expected:")}</b> {html.escape(say(claim.expected))}{say.blank}{html.escape(came)}</p>
+{lacking}<div class="scroll" tabindex="0" role="region" aria-label="{about}"><table>
+<thead><tr><td></td><th scope="col">{say("it holds if")}</th><th scope="col">{say("measured")}</th>
+<th scope="col">{say("expected")}</th></tr></thead>
 {groups}</table></div>
 <div class="pictures">{pictures}</div>
-<h3>Where it is said</h3>
+<h3>{say("Where it is said")}</h3>
 <ul class="sources small">{sources}</ul>
-<p class="small"><a href="{PLAYGROUND}#{html.escape(claim.play)}">See it in the playground</a>, or
-<code>downslope play --link "{html.escape(claim.play)}"</code>.
-Again: <code>{html.escape(printable(command([claim.name], folder)))}</code></p>
+<p class="small">{ways}</p>
 </section>
 """
 
 
-def _row(part: Part, one: Found) -> str:
+def _code(text: str) -> str:
+    return f"<code>{html.escape(text)}</code>"
+
+
+def _state(claim: Claim, say: Language) -> str:
+    """The playground's state, in the language of the page."""
+    return claim.play if say.name == "en" else f"lang={say.name}&{claim.play}"
+
+
+def _row(part: Part, one: Found, say: Language) -> str:
     measured = "–"
     if one.quantity is not None:
-        said = f"<small>{html.escape(one.quantity.said)}</small>" if one.quantity.said else ""
+        said = f"<small>{html.escape(say(one.quantity.said))}</small>" if one.quantity.said else ""
         measured = f"{one.quantity}{said}{_strip(part, one)}"
-    other = "" if one.outcome in (part.expected, "missing") else '<small class="other">but found otherwise</small>'
+    otherwise = f'<small class="other">{say("but found otherwise")}</small>'
+    other = "" if one.outcome in (part.expected, "missing") else otherwise
     return (
-        f'<tr><th scope="row">{html.escape(part.when)}</th>'
-        f'<td data-label="it holds if">{html.escape(part.measure.what)}: {part.holds}</td>'
-        f'<td class="number" data-label="measured">{measured}</td>'
-        f'<td data-label="expected">{expected(part)}{other}</td></tr>'
+        f'<tr><th scope="row">{html.escape(say(part.when))}</th>'
+        f'<td data-label="{say("it holds if")}">{html.escape(question(part, say))}</td>'
+        f'<td class="number" data-label="{say("measured")}">{measured}</td>'
+        f'<td data-label="{say("expected")}">{expected(part, say)}{other}</td></tr>'
     )
 
 

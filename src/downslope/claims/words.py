@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from downslope.claims.claim import SAID, Claim, Found, Part
+from downslope.claims.claim import SAID, Claim, Found, Part, kind
 from downslope.claims.experiments import SEEDS
+from downslope.claims.languages import ENGLISH, Language
 
 SHOWN = {
     "holds": "✓ holds",
@@ -33,17 +34,17 @@ ABOUT = (
 """How the claims were measured."""
 
 COUNTED = {
-    "holds": ("holds", "hold"),
-    "holds when": ("holds under conditions", "hold under conditions"),
-    "fails when": ("fails under conditions", "fail under conditions"),
-    "does not hold": ("does not hold", "do not hold"),
-    "not shown": ("could not be shown", "could not be shown"),
-    "not measured": ("was not measured", "were not measured"),
+    "holds": ("{count} holds", "{count} hold"),
+    "holds when": ("{count} holds under conditions", "{count} hold under conditions"),
+    "fails when": ("{count} fails under conditions", "{count} fail under conditions"),
+    "does not hold": ("{count} does not hold", "{count} do not hold"),
+    "not shown": ("{count} could not be shown", "{count} could not be shown"),
+    "not measured": ("{count} was not measured", "{count} were not measured"),
 }
 """The same of one claim, and of several."""
 
 
-def summary(kinds: Sequence[str]) -> str:
+def summary(kinds: Sequence[str], say: Language = ENGLISH) -> str:
     """How many claims ended how.
 
     Example:
@@ -51,17 +52,41 @@ def summary(kinds: Sequence[str]) -> str:
         'Of 3 claims 1 holds and 2 hold under conditions.'
     """
     counts = Counter(kinds)
-    told = [f"{counts[one]} {words[counts[one] > 1]}" for one, words in COUNTED.items() if counts[one]]
-    listed = told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
-    return f"Of {len(kinds)} claim{'s' if len(kinds) > 1 else ''} {listed}."
+    told = [say(words[counts[one] > 1], count=counts[one]) for one, words in COUNTED.items() if counts[one]]
+    listed = told[0]
+    for at, one in enumerate(told[1:], start=2):
+        last = at == len(told)
+        listed = say("{first} and {last}", first=listed, last=one) if last else f"{listed}{say.comma}{one}"
+    if len(kinds) == 1:
+        return say("Of {count} claim {listed}.", count=1, listed=listed)
+    return say("Of {count} claims {listed}.", count=len(kinds), listed=listed)
 
 
-def expected(part: Part) -> str:
+def ending(found: Sequence[Found], say: Language = ENGLISH) -> str:
+    """How a claim ended; where it holds under conditions only, in how many of its questions.
+
+    Example:
+        >>> ending([Found("yes"), Found("no"), Found("open")])
+        '◐ holds under conditions, in 1 of 3 questions'
+    """
+    word = kind(found)
+    if word != "holds when":
+        return say(SHOWN[word])
+    held = sum(one.outcome == "yes" for one in found)
+    return say("{ending}, in {held} of {all} questions", ending=say(SHOWN[word]), held=held, all=len(found))
+
+
+def question(part: Part, say: Language = ENGLISH) -> str:
+    """What is measured for a part, and where it must lie for the claim to hold."""
+    return say("{what}: {holds}", what=say(part.measure.what), holds=say(str(part.holds)))
+
+
+def expected(part: Part, say: Language = ENGLISH) -> str:
     """What was expected of a part."""
-    return SAID[part.expected]
+    return say(SAID[part.expected])
 
 
-def surprises(claim: Claim, found: Sequence[Found]) -> str:
+def surprises(claim: Claim, found: Sequence[Found], say: Language = ENGLISH) -> str:
     """How many of the parts came out as was expected.
 
     Example:
@@ -71,7 +96,7 @@ def surprises(claim: Claim, found: Sequence[Found]) -> str:
     """
     done = [(part, one) for part, one in zip(claim.parts, found, strict=True) if one.outcome != "missing"]
     right = sum(part.expected == one.outcome for part, one in done)
-    return f"{right} of {len(done)} as expected" if done else "none was measured"
+    return say("{right} of {done} as expected", right=right, done=len(done)) if done else say("none was measured")
 
 
 def missing(found: Sequence[Found]) -> list[str]:
@@ -83,7 +108,7 @@ FOLDER = Path("claims")
 """Where claims are remembered, if no other folder is named."""
 
 
-def command(names: Sequence[str], folder: Path) -> str:
+def command(names: Sequence[str], folder: Path, language: str = "en") -> str:
     """The command that measures claims, as it is typed into a shell.
 
     Example:
@@ -91,4 +116,5 @@ def command(names: Sequence[str], folder: Path) -> str:
         ('downslope claims --only zigzag', "downslope claims --folder 'my claims'")
     """
     where = [] if folder == FOLDER else ["--folder", str(folder)]
-    return shlex.join(["downslope", "claims", *(word for name in names for word in ("--only", name)), *where])
+    spoken = [] if language == "en" else ["--language", language]
+    return shlex.join(["downslope", "claims", *(word for name in names for word in ("--only", name)), *where, *spoken])

@@ -18,6 +18,7 @@ from downslope.version import __version__
 
 if TYPE_CHECKING:
     from downslope.claims import Claim
+    from downslope.claims.languages import Language
     from downslope.claims.measuring import Measured
     from downslope.claims.shelf import Shelf
 
@@ -29,22 +30,27 @@ def claims(
     folder: Annotated[Path, typer.Option(help="Where what is found is remembered, and the page is written.")] = Path(
         "claims"
     ),
+    language: Annotated[
+        str, typer.Option(help="The language of the page, and of `--list`: en, or zh for Chinese.")
+    ] = "en",
     names: Annotated[bool, typer.Option("--list", help="List the claims and their names.")] = False,
 ) -> None:
     """Measure what everybody says about update rules, and write a page of what holds.
 
     Each claim says what was expected and what was found. Whatever ends it, the same command goes on where it was.
     """
+    from downslope.claims.languages import language as spoken
     from downslope.claims.shelf import PAGE, Shelf, chosen, measured
     from downslope.claims.words import command
 
     console = Console(highlight=False)
     stop = Stoppable()
     try:
-        wanted = chosen(only or [])
+        say, wanted = spoken(language), chosen(only or [])
         if names:
             for claim in wanted:
-                _wrapped(console, f"{claim.name:<16} {claim.words}", "", " " * 17)
+                for at, line in enumerate(Text(say(claim.words)).wrap(console, console.width - 17)):
+                    console.print(Text.assemble(f"{'' if at else claim.name:<17}", line))
             return
         shelf = Shelf(folder)
         known = shelf.taken()
@@ -58,13 +64,15 @@ def claims(
                     done += 1
                     _say(claim, one, console)
         except KeyboardInterrupt:
-            _write(known, shelf, f"It was stopped after {done} of {len(wanted)} claims.")
+            stopped = say("It was stopped after {done} of {wanted} claims.", done=done, wanted=len(wanted))
+            _write(known, shelf, say, stopped)
+            again = printable(command(only or [], folder, language))
             refuse(
                 "claims",
-                f"stopped after {done} of {len(wanted)} claims; go on with: {printable(command(only or [], folder))}",
+                f"stopped after {done} of {len(wanted)} claims; go on with: {again}",
                 stop.status,
             )
-        _write(known, shelf)
+        _write(known, shelf, say)
     except (ValueError, OSError) as error:
         refuse("claims", error)
     console.print(f"Page: {printable(str(folder / PAGE))}", markup=False, soft_wrap=True)
@@ -78,14 +86,14 @@ def _begin(claim: Claim, console: Console) -> None:
 def _say(claim: Claim, one: Measured, console: Console) -> None:
     """A claim's verdict, with its numbers."""
     from downslope.claims.claim import SAID, kind, verdict
-    from downslope.claims.words import SHOWN, missing, surprises
+    from downslope.claims.words import ending, missing, surprises
 
     def line(text: str, indent: int, style: str = "") -> None:
         _wrapped(console, text, " " * indent, " " * indent, style)
 
-    ending = SHOWN[kind(one.found)]
     line(f"{claim.name}: {claim.words}", 0, "bold")
-    line(ending if kind(one.found) == "not measured" else f"{ending}; {surprises(claim, one.found)}", 2)
+    told = ending(one.found)
+    line(told if kind(one.found) == "not measured" else f"{told}; {surprises(claim, one.found)}", 2)
     for words, parts in verdict(claim, one.found):
         line(f"{words}", 2)
         for part, found in parts:
@@ -104,7 +112,7 @@ def _wrapped(console: Console, text: str, first: str, later: str, style: str = "
     console.print(Text(printable(wide, keep="\n"), style=style))
 
 
-def _write(known: Mapping[str, Measured], shelf: Shelf, note: str = "") -> None:
+def _write(known: Mapping[str, Measured], shelf: Shelf, say: Language, note: str = "") -> None:
     """Write the page of all that is known, and beside it the playground, unless this version's is there."""
     from downslope.claims.page import claims_page
     from downslope.claims.shelf import PAGE, PLAYGROUND, chosen
@@ -116,4 +124,4 @@ def _write(known: Mapping[str, Measured], shelf: Shelf, note: str = "") -> None:
         files.write(playground, page())
     claims = [claim for claim in chosen([]) if claim.name in known]
     found = [known[claim.name] for claim in claims]
-    files.write(shelf.path / PAGE, claims_page(claims, found, note, shelf.path))
+    files.write(shelf.path / PAGE, claims_page(claims, found, note, shelf.path, say))
