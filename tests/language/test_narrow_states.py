@@ -12,6 +12,7 @@ import downslope.torch
 from downslope import FormulaError, Optimizer, check_rule, columns, equivalent, max, mean, norm, rows, rule, sqrt
 from downslope.language.options import compose
 from downslope.language.program import fingerprint
+from downslope.targets.arrays import interpret
 from downslope.targets.javascript import moving
 from downslope.training.checkpoint import CheckpointError
 
@@ -187,6 +188,29 @@ def test_a_rule_says_how_many_dimensions_it_knows():
         Optimizer({"kernel": np.ones((3, 2, 2))}, flat)
     with pytest.raises(ValueError, match=f"the parameter kernel: {words}"):
         downslope.torch.Optimizer([("kernel", torch.ones(3, 2, 2, requires_grad=True))], flat)
+
+
+def test_a_rule_of_single_weights_may_know_few_dimensions_too():
+    @rule(most_dimensions=1)
+    def narrow(x, dx, *, lr=0.1):
+        return x - lr * dx
+
+    words = r"narrow is for tensors of at most 1 dimensions, and one has shape \(2, 3\)"
+    Optimizer({"b": np.ones(3)}, narrow).step({"b": np.ones(3)})
+    with pytest.raises(ValueError, match=f"the parameter W: {words}"):
+        Optimizer({"W": np.ones((2, 3))}, narrow)
+    with pytest.raises(ValueError, match=f"the parameter W: {words}"):
+        downslope.torch.Optimizer([("W", torch.ones(2, 3, requires_grad=True))], narrow)
+    with pytest.raises(ValueError, match=rf"the parameter \['W'\]: {words}"):
+        downslope.optax.optimizer(narrow).init({"W": jnp.ones((2, 3))})
+    with pytest.raises(ValueError, match=words):
+        interpret(compose(narrow), {"x": jnp.ones((2, 3)), "dx": jnp.ones((2, 3))}, {"lr": 0.1}, jnp)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, "2"])
+def test_dimensions_are_counted_in_whole_numbers(value):
+    with pytest.raises(FormulaError, match=f"most_dimensions={value!r}: give a whole number, at least 1"):
+        rule(most_dimensions=value)(lambda x, dx: x - dx)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

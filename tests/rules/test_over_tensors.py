@@ -257,10 +257,20 @@ def test_for_numpy_arrays_a_rule_of_a_group_is_refused_with_what_to_do():
 
 
 def test_a_vector_given_to_muon_is_named_where_it_is_given():
-    with pytest.raises(ShapeError, match=r"the parameter bias: muon multiplies matrices.*\(5,\) is none; put it into"):
+    with pytest.raises(ShapeError, match=r"the parameter bias: muon multiplies.*\(5,\) is none.*; put it into"):
         downslope.torch.Optimizer([("bias", torch.zeros(5, requires_grad=True))], downslope.muon)
-    with pytest.raises(ShapeError, match="muon multiplies matrices"):
-        Optimizer({"bias": np.zeros(5)}, downslope.muon)
+    with pytest.raises(ShapeError, match=r"the parameter bias: muon multiplies.*an optimizer of its own"):
+        Optimizer({"W": np.zeros((2, 2)), "bias": np.zeros(5)}, downslope.muon)
+    with pytest.raises(ShapeError, match=r"the parameter \['bias'\]: muon multiplies.*optax.partition"):
+        downslope.optax.optimizer(downslope.muon).init({"W": jnp.zeros((2, 2)), "bias": jnp.zeros(5)})
+    keras, ours = pytest.importorskip("keras"), pytest.importorskip("downslope.keras")
+    bias = keras.Variable(np.zeros(5), name="bias")
+    with pytest.raises(ShapeError, match=r"the parameter bias: muon multiplies.*MultiOptimizer"):
+        ours.Optimizer(downslope.muon).build([bias])
+    before = bias.numpy().copy()
+    with pytest.raises(ShapeError, match="the parameter bias"):
+        ours.Optimizer(downslope.muon).apply([bias + 1], [bias])
+    np.testing.assert_array_equal(bias.numpy(), before)
 
 
 @pytest.mark.parametrize(

@@ -10,28 +10,23 @@ import numpy as np
 from downslope.backends.table import ALL, SlotTable
 from downslope.language.program import Program
 from downslope.targets.arrays import interpret
-from downslope.targets.shapes import held_shape, matrix_shape
+from downslope.targets.shapes import held_shape
 
 
 class ArrayStepper:
     """A step of a program for the arrays of a table, by NumPy itself: as `stepping.Stepper`, but for its kernel."""
 
     def __init__(self, program: Program, table: SlotTable, narrow: Sequence[Sequence[Any]]):
-        """Look whether the program can do with these arrays.
+        """Lay out the arrays.
 
         Args:
             program: What a step computes.
             table: The arrays of one value a weight that are updated.
             narrow: Per slot the states that are one for each row or column, in the order of the program's `narrow`.
-
-        Raises:
-            ShapeError: The program multiplies matrices, and one of the arrays is none.
         """
         self.program, self.table, self._narrow = program, table, narrow
         alike = (name for name in program.states if name not in program.spaces)
         self._names = ("x", *alike, *program.narrow)
-        for arrays in table.held:
-            matrix_shape(program, arrays[0].shape)
         self.group_rows([0] * len(table.held), np.zeros((1, 1 + len(program.scalar_states))))
 
     def group_rows(self, rows: Sequence[int], clocks: Any) -> None:

@@ -33,9 +33,16 @@ from downslope.language.options import CHOICES, NUMBERS
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars
+from downslope.targets.shapes import check_shapes
 from downslope.training.arguments import every_option, keywords, takes
 
 Schedule = Callable[..., Any]
+
+REMEDY = (
+    "give each part of the model its own rule with keras.optimizers.MultiOptimizer; downslope.split(model) proposes "
+    "both parts"
+)
+"""What to do with a variable of a shape that the rule cannot work on."""
 
 
 @keras.saving.register_keras_serializable(package="downslope")
@@ -237,11 +244,14 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
         Raises:
             TypeError: A variable does not hold floating-point numbers.
+            ValueError: The rule cannot work on a variable of this shape.
         """
         if self.built:
             return
         variables = list(variables)
         check_dtypes(variables)
+        shapes = ((variable.path, tuple(variable.shape)) for variable in variables)
+        check_shapes(self._settings.program, shapes, REMEDY)
         super().build(variables)
         order = self._interleaved(tuple(self._settings.program.states))
         self._states = states = States.begun(self, self._settings, order)

@@ -193,6 +193,8 @@ class Formula:
         for key, ends in ranges.items():
             if len(tuple(ends)) != 2 or not ends[0] <= ends[1]:
                 raise FormulaError(f"ranges[{key!r}]={ends!r}: give the lowest and the highest value")
+        if most_dimensions is not None and not (type(most_dimensions) is int and most_dimensions > 0):
+            raise FormulaError(f"most_dimensions={most_dimensions!r}: give a whole number, at least 1, or leave it out")
         name = function.__name__
         parameters = list(inspect.signature(function).parameters.values())
         if [p.name for p in parameters[:2]] != ["x", "dx"]:

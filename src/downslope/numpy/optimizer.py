@@ -26,11 +26,18 @@ from downslope.numpy.parameters import (
 from downslope.numpy.states import begun, codes_for, remembered
 from downslope.numpy.training import ArrayTraining, points
 from downslope.rule import Rule
+from downslope.targets.shapes import check_shapes
 from downslope.training import saving
 from downslope.training.arguments import every_option, keywords, takes
 from downslope.training.groups import POLICIES, Array, Group, NonFiniteGradientError
 from downslope.training.record import is_seed
 from downslope.training.settings import Schedule, settle
+
+REMEDY = (
+    "give it to an optimizer of its own, such as downslope.Optimizer(rest, downslope.adamw), stepped after this one; "
+    "downslope.split(params) proposes both parts"
+)
+"""What to do with an array of a shape that the rule cannot work on."""
 
 
 class Arguments(Options[float | Schedule], total=False):
@@ -113,6 +120,7 @@ class Optimizer:
         max_norm = settings["max_norm"]
         self._max_norm = None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, np.inf))
         start = self._settings.program.scalar_states
+        check_shapes(self._settings.program, ((name, array.shape) for name, array in arrays.items()), REMEDY)
         self._groups = [Group(self._settings, n, given, start) for n, given in zip(names, numbers, strict=True)]
         self._nonfinite = nonfinite
         self.rule = rule

@@ -18,10 +18,15 @@ from downslope.language.program import Program
 from downslope.optax.computation import Computation, Number, Schedule, precision
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars
-from downslope.targets.shapes import held_shape
+from downslope.targets.shapes import check_shapes, held_shape
 from downslope.training.arguments import every_option, keywords, takes
 
 Tree = Any
+
+REMEDY = (
+    "give each part its own rule with optax.partition; downslope.split(params).labels() proposes the labels of both"
+)
+"""What to do with a parameter of a shape that the rule cannot work on."""
 
 
 class RuleState(NamedTuple):
@@ -191,6 +196,8 @@ def _init(computation: Computation, params: Tree) -> RuleState:
             )
 
     program = computation.program
+    shapes = ((jax.tree_util.keystr(path), jnp.shape(p)) for path, p in jax.tree.leaves_with_path(params))
+    check_shapes(program, shapes, REMEDY)
 
     def tree(state: str) -> Tree:
         start, dtype = computation.start(state), computation.dtypes.get(state)

@@ -97,11 +97,13 @@ def interpret_body(
         xp: The array library.
 
     Raises:
-        ShapeError: The program multiplies matrices, and the weights are none.
+        ShapeError: The program multiplies matrices, and the weights are none, or it knows fewer dimensions.
     """
     if program.over_tensors:
         return _over_tensor(program, arrays, coefficients, xp)
     x = arrays["x"]
+    if program.most_dimensions is not None:
+        matrix_shape(program, x.shape)
 
     def leaf(e: Expression) -> Any:
         return e.value if e.op == "constant" else arrays[str(e.value)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,18 +35,37 @@ def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
     shape = tuple(shape)
     if program.most_dimensions is not None and len(shape) > program.most_dimensions:
         raise ShapeError(
-            f"{program.name} is for tensors of at most {program.most_dimensions} dimensions, and one has shape "
-            f"{shape}; give it to a second optimizer, with a rule that takes it, or reshape it"
+            f"{program.name} is for tensors of at most {program.most_dimensions} dimensions, and one has shape {shape}"
         )
     if not program.of_matrices:
         return shape
     if len(shape) < 2 and multiplies(program):
         what = f"a tensor of shape {shape}" if shape else "a single number"
         raise ShapeError(
-            f"{program.name} multiplies matrices, and {what} is none; put it into a group with its own rule, such as "
-            "downslope.adamw; downslope.split(model) proposes both groups"
+            f"{program.name} multiplies matrices, and {what} is none; it is for a rule that takes any, such as "
+            "downslope.adamw"
         )
     return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
+
+
+def check_shapes(program: Program, shapes: Iterable[tuple[str, Sequence[int]]], remedy: str) -> None:
+    """Refuse parameters of shapes that a rule cannot work on, before any step.
+
+    Args:
+        program: The rule with its options.
+        shapes: The name of each parameter, and its shape.
+        remedy: What to do in this framework, as a sentence goes on after a semicolon.
+
+    Raises:
+        ShapeError: One is none for the rule; the message names it, and what to do.
+    """
+    if not (program.of_matrices or program.most_dimensions is not None):
+        return
+    for name, shape in shapes:
+        try:
+            matrix_shape(program, shape)
+        except ShapeError as error:
+            raise ShapeError(f"the parameter {name}: {error}; {remedy}") from None
 
 
 def held_shape(program: Program, state: str, shape: Sequence[int]) -> Shape:

@@ -1,4 +1,4 @@
-"""What a rule over whole tensors asks of parameters: that they are whole, and of a shape that it can work on."""
+"""What a rule asks of parameters: that they are of a shape that it can work on and, of whole tensors, that they are."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from typing import Any
 import torch
 
 from downslope.language.program import Program
-from downslope.targets.shapes import ShapeError, matrix_shape
+from downslope.targets.shapes import check_shapes
 from downslope.torch.launch import Storage
 from downslope.torch.pieces import WHOLE, Pieces
+
+REMEDY = (
+    'put it into a group of its own, such as {"params": [...], "rule": downslope.adamw}; downslope.split(model) '
+    "proposes such groups"
+)
+"""What to do with a parameter of a shape that a rule cannot work on."""
 
 
 def check_whole(
     program: Program, params: Iterable[Any], storage: Storage, names: Iterable[Any] = (), pieces: Pieces = WHOLE
 ) -> None:
-    """Refuse parameters that a rule cannot work on; any will do for one that treats each weight by itself.
+    """Refuse parameters that a rule cannot work on.
 
     Args:
         program: The rule with its options.
@@ -28,8 +34,21 @@ def check_whole(
     Raises:
         ValueError: One is a shard, has no shape for the rule, or is to be kept in a way that only kernels know.
     """
-    if not program.over_tensors:
+    if program.over_tensors:
+        _check_storage(program, storage)
+    elif program.most_dimensions is None:
         return
+    called = [*names]
+    for k, entry in enumerate(params):
+        name, p = entry if isinstance(entry, tuple) else (called[k] if k < len(called) else f"number {k}", entry)
+        if not isinstance(p, torch.Tensor) or not (p.requires_grad or p.grad is not None):
+            continue
+        if program.over_tensors:
+            _check_tensor(program, name, p)
+        check_shapes(program, [(name, shape) for shape in pieces.check(name, tuple(p.shape))], REMEDY)
+
+
+def _check_storage(program: Program, storage: Storage) -> None:
     if storage.rounding != "nearest":
         raise ValueError(
             f"rounding={storage.rounding!r} is for rules that treat each weight by itself; {program.name} goes by "
@@ -37,23 +56,14 @@ def check_whole(
         )
     if storage.state_dtype is torch.uint8:
         program.refuse_stages("a kernel that keeps states in eight bits")
-    called = [*names]
-    for k, entry in enumerate(params):
-        name, p = entry if isinstance(entry, tuple) else (called[k] if k < len(called) else f"number {k}", entry)
-        if not isinstance(p, torch.Tensor) or not (p.requires_grad or p.grad is not None):
-            continue
-        if any(placement.is_shard() or placement.is_partial() for placement in getattr(p, "placements", ())):
-            raise ValueError(
-                f"the parameter {name} is shared out over processes (a DTensor), of which each would take its shard "
-                f"for the whole; {program.name} goes by whole tensors. Keep it whole, or put it into a group "
-                "of a rule that treats each weight by itself, such as downslope.adamw"
-            )
-        if p.is_complex() and program.of_matrices:
-            raise ValueError(
-                f"the parameter {name} is complex; {program.name} goes by rows and columns of real numbers"
-            )
-        try:
-            for shape in pieces.check(name, tuple(p.shape)):
-                matrix_shape(program, shape)
-        except ShapeError as error:
-            raise ShapeError(f"the parameter {name}: {error}") from None
+
+
+def _check_tensor(program: Program, name: Any, p: torch.Tensor) -> None:
+    if any(placement.is_shard() or placement.is_partial() for placement in getattr(p, "placements", ())):
+        raise ValueError(
+            f"the parameter {name} is shared out over processes (a DTensor), of which each would take its shard "
+            f"for the whole; {program.name} goes by whole tensors. Keep it whole, or put it into a group "
+            "of a rule that treats each weight by itself, such as downslope.adamw"
+        )
+    if p.is_complex() and program.of_matrices:
+        raise ValueError(f"the parameter {name} is complex; {program.name} goes by rows and columns of real numbers")
