@@ -81,6 +81,37 @@ def test_a_network_trains_as_in_one_process(run_on, world, how):
     assert_same(run_on(world, trainings.networks, how, *job), expected, 1e-10)
 
 
+OVER_TENSORS = [
+    ("muon", {}, torch.float32),
+    ("muon", {"averaging": 0.9, "polar_express": True}, torch.bfloat16),
+    ("lamb", {"weight_decay": 0.1}, torch.float64),
+    ("mars", {}, torch.float64),
+    ("muon", {"nonfinite": "skip", **CLIP}, torch.float64),
+]
+
+
+@pytest.mark.parametrize(("world", "how"), [(2, "fsdp"), (4, "fsdp")])
+def test_shares_of_matrices_go_where_the_whole_ones_go(run_on, world, how):
+    """To the bit with Muon; what a kernel sums up, or the norm of all gradients, is rounded in another order."""
+    expected = trainings.over_tensors("single", OVER_TENSORS, 3)
+    results = run_on(world, trainings.over_tensors, how, OVER_TENSORS, 3)
+    assert_same([result[:2] for result in results], expected[:2])
+    assert_same([result[2:] for result in results], expected[2:], 1e-6)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("muon", 0.0), ("stable_adamw", 1e-12)])
+def test_matrices_divided_by_rows_and_columns_go_where_whole_ones_go(run_on, name, tolerance):
+    assert_same(run_on(4, trainings.laid_out, "mesh", name, 3), trainings.laid_out("single", name, 3), tolerance)
+
+
+def test_shares_that_cannot_be_made_whole_are_refused_with_the_reason(run_on):
+    for by_rows, in_pieces in run_on(2, trainings.refused_shards):
+        assert (
+            "number 0 is shared out over processes (a DTensor), and normuon remembers something of each row" in by_rows
+        )
+        assert "it is divided into pieces" in in_pieces
+
+
 AHEAD = [
     ("nesterov", {}),
     ("schedule_free_adamw", {"averaging": 0.9}),

@@ -31,6 +31,8 @@ from downslope.torch import launch, settings
 BATCH = 8
 # Rows that neither 2 nor 4 processes can share evenly, and parameters with fewer rows than processes.
 SHAPES = {"inner": [(5, 6), (5,), (3, 5), (1,)], "outer": [(37, 29), (3,), (1, 4)]}
+# For rules over whole tensors: two of one shape, a kernel, and fewer rows than processes.
+MATRICES = {"inner": [(5, 6), (6, 5), (3, 5)], "outer": [(5, 6), (4, 2, 3), (1, 7)]}
 # Of four processes the last two hold no weight at all.
 FEW = {"inner": [(2, 3)], "outer": [(1,)]}
 
@@ -230,6 +232,51 @@ def changed_between_steps(quickly):
         optimizer.step(*() if quickly else [lambda: None])
         quick.append(before is not None and before is optimizer._progress.quick_step)
     return training.everything(), quick.count(True)
+
+
+def over_tensors(how, cases, steps):
+    """Weights and states after a training by each of the rules over whole tensors, with options and dtype."""
+    results = []
+    for name, options, dtype in cases:
+        given = {"rule": getattr(downslope, name), **options}
+        training = Training(how, Readout(MATRICES, dtype), "Optimizer", given)
+        training.run(range(steps))
+        results.append(training.everything())
+    return results
+
+
+LAYOUTS = [("rows", "columns"), ("", "columns"), ("columns", ""), ("rows", "")]
+
+
+def laid_out(how, name, steps):
+    """Weights after a training of matrices that stand on a mesh of two by two processes in every way."""
+    placements = {"rows": Shard(0), "columns": Shard(1), "": Replicate()}
+    mesh = init_device_mesh("cpu", (2, 2)) if how == "mesh" else None
+
+    def placed(tensor, layout):
+        return tensor if mesh is None else distribute_tensor(tensor, mesh, [placements[way] for way in layout])
+
+    generator = torch.Generator().manual_seed(1)
+    matrices = [torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in LAYOUTS]
+    params = [nn.Parameter(placed(matrix, layout)) for matrix, layout in zip(matrices, LAYOUTS, strict=True)]
+    optimizer = downslope.torch.Optimizer(params, getattr(downslope, name))
+    for _ in range(steps):
+        for p, layout in zip(params, LAYOUTS, strict=True):
+            p.grad = placed(torch.randn(5, 3, generator=generator, dtype=torch.float64), layout)
+        optimizer.step()
+    return [{str(k): whole(p) for k, p in enumerate(params)}]
+
+
+def refused_shards():
+    """What is said where a rule over whole tensors cannot do with shares."""
+    mesh = init_device_mesh("cpu", (2,))
+    p = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)]))
+    said = []
+    for group in ({"rule": downslope.normuon}, {"rule": downslope.muon, "pieces": 2}):
+        with pytest.raises(ValueError, match="shared out over processes") as error:
+            downslope.torch.Optimizer([{"params": [p], **group}], downslope.muon)
+        said.append(str(error.value))
+    return said
 
 
 def networks(how, cases, steps):

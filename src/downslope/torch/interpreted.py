@@ -12,11 +12,12 @@ from downslope.backends.launch import Numbered
 from downslope.backends.table import ALL, SOME
 from downslope.backends.triton_kernel import scale_column
 from downslope.language.expression import Expression
-from downslope.targets.arrays import interpret_scalars
+from downslope.targets.arrays import interpret_body, interpret_scalars
 from downslope.targets.shapes import held_shape, matrix_shape
 from downslope.torch.device import runs_behind
 from downslope.torch.launch import Members, Storage, Together
-from downslope.torch.tape import Shape, Tape, tape_of
+from downslope.torch.sharing import Sharing
+from downslope.torch.tape import Processes, Shape, Tape, can_tape, tape_of
 
 Tensor = torch.Tensor
 Row = tuple[float, ...]
@@ -37,7 +38,7 @@ class Interpreted:
         """Note the tensors; the arguments are those of `Compiled`."""
         self.program, self.device, self.mesh = together.program, together.device, together.mesh
         self.which, self.held, self._groups = members.which, members.held, members.groups
-        self._names = ("x", *self.program.arrays[2:])
+        self._names, self._shared = ("x", *self.program.arrays[2:]), members.shared
         self._clocked = bool(self.program.scalar_states) or "t" in self.program.scalars
         self._settings: Sequence[Numbered] = ()
         self._pieces, self._scale = together.pieces, 1.0
@@ -85,15 +86,21 @@ class Interpreted:
             return code
         present = [s for s, gradient in enumerate(gradients) if gradient is not None]
         rows = {s: self._row(s) for s in present}
-        alike: dict[tuple[Row, Shape], list[Mapping[str, Tensor]]] = {}
+        alike: dict[tuple[Row, Shape, Sharing | None], list[Mapping[str, Tensor]]] = {}
         for s in present:
             arrays = {"dx": gradients[s], **dict(zip(self._names, self.held[s], strict=False))}
             real = {name: torch.view_as_real(a) if a.is_complex() else a for name, a in arrays.items()}
             for piece in self._pieces.over(real):
-                alike.setdefault((rows[s], tuple(piece["x"].shape)), []).append(piece)
-        for (row, shape), pieces in alike.items():
-            if 0 not in shape:
-                self._update(row, shape, pieces)
+                shared = self._shared[s]
+                shape = tuple(piece["x"].shape) if shared is None else shared.shape
+                alike.setdefault((rows[s], shape, shared), []).append(piece)
+        for (row, shape, shared), pieces in alike.items():
+            if 0 in shape:
+                continue
+            if can_tape(self.program):
+                self._update(row, shape, pieces, shared)
+            else:
+                self._one_by_one(row, pieces)
         count = len(self._names)
         if present:
             torch._foreach_add_([self.held[s][count] for s in present], 1)
@@ -120,22 +127,26 @@ class Interpreted:
             self._known[row] = interpret_scalars(program, scalars)
         return self._known[row]
 
-    def _update(self, row: Row, shape: Shape, pieces: Sequence[Mapping[str, Tensor]]) -> None:
+    def _update(
+        self, row: Row, shape: Shape, pieces: Sequence[Mapping[str, Tensor]], shared: Sharing | None = None
+    ) -> None:
         """Update tensors of one shape and with the same numbers, stacked as far as they are small."""
-        taken = matrix_shape(self.program, shape) or (1,)
-        tape = tape_of(self.program, taken)
-        if (row, taken) not in self._numbers:
-            self._numbers[row, taken] = tape.numbers(self._coefficients(row))
+        taken = self._taken(shape)
+        tape = tape_of(self.program, taken, shared is not None)
+        if (row, tape) not in self._numbers:
+            self._numbers[row, tape] = tape.numbers(self._coefficients(row))
         room = _STACKED.get(self.device.type, _STACKED_ELSEWHERE) if tape.stacked else 0
         together = max(1, room // math.prod(taken))
+        processes = None
+        if shared is not None:
+            local = tuple(pieces[0]["x"].shape)
+            processes = Processes(shared, local, taken := self._taken(local))
         for first in range(0, len(pieces), together):
             some = pieces[first : first + together]
-            body = torch.float64 if some[0]["x"].dtype == torch.float64 else torch.float32
-            arrays = {name: [piece[name].to(body) for piece in some] for name in some[0]}
-            stacks = {name: self._stack(name, tensors, taken, tape) for name, tensors in arrays.items()}
+            stacks = {name: self._stack(name, [piece[name] for piece in some], taken, tape) for name in some[0]}
             if isinstance(self._scale, Tensor):
                 stacks["dx"] = stacks["dx"] * self._scale
-            for name, new in tape.run(stacks, self._numbers[row, taken]).items():
+            for name, new in tape.run(stacks, self._numbers[row, tape], processes).items():
                 old = [piece[name] for piece in some]
                 if not isinstance(new, Tensor):
                     new = torch.full_like(stacks[name], new)
@@ -146,17 +157,33 @@ class Interpreted:
                 else:
                     torch._foreach_copy_(old, [*new.reshape(len(old), *old[0].shape).unbind()])
 
+    def _one_by_one(self, row: Row, pieces: Sequence[Mapping[str, Tensor]]) -> None:
+        """Update tensors by operations that no tape knows."""
+        for piece in pieces:
+            body = _body(piece["x"])
+            arrays = {name: array.to(body) for name, array in piece.items()}
+            if isinstance(self._scale, Tensor):
+                arrays["dx"] = arrays["dx"] * self._scale
+            for name, new in interpret_body(self.program, arrays, self._coefficients(row), torch).items():
+                piece[name].copy_(new)
+
+    def _taken(self, shape: Shape) -> Shape:
+        """As what a tensor is taken."""
+        return matrix_shape(self.program, shape) or (1,)
+
     def _stack(self, name: str, tensors: Sequence[Tensor], shape: Shape, tape: Tape) -> Tensor:
+        """Tensors in the precision of the step, stacked if the tape wants them so."""
+        given = [tensor.to(_body(tensor)) for tensor in tensors]
         if not tape.stacked:
-            return tensors[0]
+            return given[0]
         shape = held_shape(self.program, name, shape)
-        if len(tensors) == 1:
-            return tensors[0].reshape(1, *shape)
-        return torch.stack([*tensors]).reshape(len(tensors), *shape)
+        if len(given) == 1:
+            return given[0].reshape(1, *shape)
+        return torch.stack(given).reshape(len(given), *shape)
 
     def _forget(self) -> None:
         self._known: dict[Row, Mapping[Expression, Any]] = {}
-        self._numbers: dict[tuple[Row, Shape], list[tuple[int, Any]]] = {}
+        self._numbers: dict[tuple[Row, Tape], list[tuple[int, Any]]] = {}
 
     def survey(self, workers: int) -> tuple[float, float, int]:
         """The norm of all gradients, a scale of 1, and how many of their elements are not finite."""
@@ -179,3 +206,8 @@ class Interpreted:
                 real = torch.view_as_real(gradient) if gradient.is_complex() else gradient
                 found += torch.linalg.vector_norm(real, dtype=torch.float64).square()
         return found
+
+
+def _body(tensor: Tensor) -> torch.dtype:
+    """The precision in which a step is worked out."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -94,11 +94,13 @@ class Members:
         which: The number of each slot's tensor among those that are laid out.
         groups: The number of its group.
         held: Its tensors; see `backends.launch.Launch`.
+        shared: How its tensor is shared out over processes, if a rule over whole tensors has to know; or None.
     """
 
     which: list[int] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     held: list[list[Any]] = field(default_factory=list)
+    shared: list[Any] = field(default_factory=list)
 
 
 class Compiled:

@@ -32,6 +32,7 @@ from downslope.torch.launch import (
 )
 from downslope.torch.pieces import WHOLE
 from downslope.torch.settings import GroupSettings, Reader, outside
+from downslope.torch.sharing import Sharing
 from downslope.torch.state import (
     all_local,
     check_storage,
@@ -316,7 +317,8 @@ def lay_out(
         settings = settled[k]
         check_whole(settings.program, [p], storage, [f"number {i}"], settings.pieces)
         own, tensors = local(p), []
-        kind = _kind_of(own, settings)
+        shared = Sharing.of(p) if settings.program.over_tensors else None
+        kind = Interpreted if shared is not None else _kind_of(own, settings)
         if settings.capturable and (kind is Interpreted or settings.program.over_tensors):
             raise ValueError(
                 f"capturable=True is not possible for parameter {i} on {p.device}, which no kernel updates by "
@@ -341,6 +343,7 @@ def lay_out(
         members.which.append(i)
         members.groups.append(k)
         members.held.append(tensors)
+        members.shared.append(shared)
     layout.launches = [_launch(together, members, storage, first) for together, members in launches.items()]
     layout.state_ids = identities(state, layout.sharded)
     _check_apart(layout)
@@ -380,7 +383,7 @@ def _kind_of(own: Tensor, settings: GroupSettings) -> Kind:
     """What updates a tensor; nowhere else does its device decide how a step is done.
 
     By a rule over whole tensors a kernel does so only on the CPU, and only where a tensor is one matrix in the order of
-    its memory.
+    its memory, and no share of one.
     """
     program = settings.program
     if program.over_tensors:

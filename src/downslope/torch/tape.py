@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from downslope.language.program import Program
 from downslope.language.whole import reduced
 from downslope.targets.compute import OPERATIONS, compute
 from downslope.targets.shapes import held_shape, settled
+from downslope.torch.sharing import SHARE, WHOLE, Sharing, with_shares
 
 Tensor = torch.Tensor
 Shape = tuple[int, ...]
 
+_VIEWS = ("transpose", WHOLE, SHARE)
+"""What may show the memory of what it is applied to."""
 _IN_PLACE = {op: getattr(torch.Tensor, f"{op}_") for op in ("add", "sub", "mul", "div")}
 _MODEST = (1e-3, 1e3)
 """Between which a coefficient may be multiplied to a product rather than to its first factor: neither overflows."""
@@ -40,15 +44,18 @@ class Tape:
         stacked: Whether tensors have to be stacked, if it is only one.
     """
 
-    def __init__(self, program: Program, shape: Shape):
+    def __init__(self, program: Program, shape: Shape, shared: bool = False):
         """Read a program.
 
         Args:
             program: What is computed.
             shape: That of the weights, as `shapes.matrix_shape` gives it.
+            shared: Whether arrays are shares of tensors of this shape; see `torch.sharing`.
         """
         self.stacked = bool(program.over_tensors)
         self.program = settled(program, shape) if self.stacked else program
+        if shared:
+            self.program = with_shares(self.program)
         self._slots: dict[Expression, int] = {}
         self._shapes: dict[Expression, Shape] = {}  # of what is a tensor, without the dimension of the stack
         self._hosts: list[Expression] = []
@@ -74,6 +81,8 @@ class Tape:
             self._shapes[e] = held_shape(self.program, str(e.value), shape)
         elif not given:
             self._hosts.append(e)
+        elif e.op in (WHOLE, SHARE):
+            self._shapes[e] = shape
         elif e.op == "product":
             self._shapes[e] = given[0][0], given[1][1]
         elif e.op == "transpose":
@@ -102,17 +111,21 @@ class Tape:
             call, args = asked[e]
             done = {slots[arg] for arg in args if last[slots[arg]] == k and slots[arg] not in results}
             if self.stacked and e.op in _IN_PLACE and call is OPERATIONS[e.op]:
-                over = [shapes.get(arg) == shapes[e] and slots[arg] in own & done for arg in args]
+                alike = [shapes.get(arg) == shapes[e] and (arg.space == e.space) for arg in args]
+                over = [same and slots[arg] in own & done for same, arg in zip(alike, args, strict=True)]
                 if over[0] or (over[1] and e.op in ("add", "mul")):
                     call, args = _IN_PLACE[e.op], args if over[0] else args[::-1]
-            if e.op == "transpose":
+            if e.op in _VIEWS:
                 own.discard(slots[args[0]])
             else:
                 own.add(slots[e])
-            self._calls.append((call, tuple(slots[arg] for arg in args), slots[e], tuple(done)))
+            given = [slots[arg] for arg in args]
+            if e.op in (WHOLE, SHARE):
+                given = [-1, *given]
+            self._calls.append((call, (*given,), slots[e], tuple(done)))
         for name, e in program.outputs.items():
             slot, shown = slots[e], e
-            while shown.op in ("called", "transpose"):
+            while shown.op in ("called", *_VIEWS):
                 shown = shown.args[0]
             if shown.op == "input" and shown in shapes:
                 if slots[shown] == slot and shown.value == name:
@@ -120,7 +133,7 @@ class Tape:
                 slot = len(slots) + len(self._outputs)
                 self._calls.append((torch.clone, (slots[e],), slot, ()))
             self._outputs.append((name, slot))
-        self._size = len(slots) + len(self._outputs)
+        self._size = len(slots) + len(self._outputs) + 1
 
     def _asked(self, e: Expression, users: Counter[int]) -> tuple[Callable[..., Any], tuple[Expression, ...]]:
         """The call that works out an operation, and what it is applied to."""
@@ -137,6 +150,8 @@ class Tape:
             return torch.bmm, e.args
         if e.op == "transpose":
             return _transposed, e.args
+        if e.op in (WHOLE, SHARE):
+            return functools.partial(_over_processes, e.op, self._shapes[e]), e.args
         if e.op in TENSOR_WORDS:
             axis = None if e.value is None else int(float(e.value))
             return functools.partial(_reduced, e.op, axis), e.args
@@ -178,14 +193,18 @@ class Tape:
             for e, value in values.items()
         ]
 
-    def run(self, arrays: Mapping[str, Tensor], numbers: Sequence[tuple[int, Any]]) -> dict[str, Any]:
+    def run(
+        self, arrays: Mapping[str, Tensor], numbers: Sequence[tuple[int, Any]], processes: Processes | None = None
+    ) -> dict[str, Any]:
         """The new weights and states, by name: a tensor or a number; what stays as it is is left out.
 
         Args:
             arrays: Stacks of weights, gradients and states, in the precision of the step; they are not changed.
             numbers: As `numbers` gives them.
+            processes: What gathers shares and keeps them, where arrays are shares.
         """
         values: list[Any] = [None] * self._size
+        values[-1] = processes
         for slot, number in numbers:
             values[slot] = number
         for slot, name in self._inputs:
@@ -197,10 +216,33 @@ class Tape:
         return {name: values[slot] for name, slot in self._outputs}
 
 
+@dataclass(frozen=True)
+class Processes:
+    """How the tensors of a stack are shared out, and the shape of this process's share."""
+
+    sharing: Sharing
+    local: Shape
+    held: Shape
+
+
+def _over_processes(op: str, shape: Shape, processes: Processes, stack: Tensor) -> Tensor:
+    """Shares made whole, as matrices of a shape; or the share of whole tensors."""
+    if op == WHOLE:
+        return processes.sharing.whole(stack, processes.local).reshape(len(stack), *shape)
+    whole = stack.expand(len(stack), *shape)
+    return processes.sharing.share(whole).reshape(len(stack), *processes.held)
+
+
+def can_tape(program: Program) -> bool:
+    """Whether a tape knows all operations of a program."""
+    known = (*TENSOR_WORDS, "transpose", "product", "called", "input")
+    return all(e.op in known for e in program.over_tensors)
+
+
 @functools.lru_cache(maxsize=512)
-def tape_of(program: Program, shape: Shape) -> Tape:
+def tape_of(program: Program, shape: Shape, shared: bool = False) -> Tape:
     """The tape of a program for a shape."""
-    return Tape(program, shape)
+    return Tape(program, shape, shared)
 
 
 def _transposed(stack: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a rule asks of parameters: that they are of a shape that it can work on and, of whole tensors, that they are."""
+"""What a rule asks of parameters: a shape that it can work on and, of whole tensors, that they can be made whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from downslope.language.program import Program
 from downslope.targets.shapes import check_shapes
 from downslope.torch.launch import Storage
 from downslope.torch.pieces import WHOLE, Pieces
+from downslope.torch.sharing import sharing_refused
 
 REMEDY = (
     'put it into a group of its own, such as {"params": [...], "rule": downslope.adamw}; downslope.split(model) '
@@ -32,7 +33,8 @@ def check_whole(
         pieces: How they are divided into matrices.
 
     Raises:
-        ValueError: One is a shard, has no shape for the rule, or is to be kept in a way that only kernels know.
+        ValueError: One is a shard that cannot be made whole, has no shape for the rule, or is to be kept in a way that
+            only kernels know.
     """
     if program.over_tensors:
         _check_storage(program, storage)
@@ -44,7 +46,7 @@ def check_whole(
         if not isinstance(p, torch.Tensor) or not (p.requires_grad or p.grad is not None):
             continue
         if program.over_tensors:
-            _check_tensor(program, name, p)
+            _check_tensor(program, name, p, pieces)
         check_shapes(program, [(name, shape) for shape in pieces.check(name, tuple(p.shape))], REMEDY)
 
 
@@ -58,12 +60,8 @@ def _check_storage(program: Program, storage: Storage) -> None:
         program.refuse_stages("a kernel that keeps states in eight bits")
 
 
-def _check_tensor(program: Program, name: Any, p: torch.Tensor) -> None:
-    if any(placement.is_shard() or placement.is_partial() for placement in getattr(p, "placements", ())):
-        raise ValueError(
-            f"the parameter {name} is shared out over processes (a DTensor), of which each would take its shard "
-            f"for the whole; {program.name} goes by whole tensors. Keep it whole, or put it into a group "
-            "of a rule that treats each weight by itself, such as downslope.adamw"
-        )
+def _check_tensor(program: Program, name: Any, p: torch.Tensor, pieces: Pieces) -> None:
+    if refused := sharing_refused(str(name), p, program, pieces != WHOLE):
+        raise ValueError(refused)
     if p.is_complex() and program.of_matrices:
         raise ValueError(f"the parameter {name} is complex; {program.name} goes by rows and columns of real numbers")
