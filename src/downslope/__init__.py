@@ -4,8 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from downslope import rules
-from downslope.language import operations, parts, whole
-from downslope.language.formula import columns, rows, scalar
+from downslope.language import factors, operations, parts, whole
+from downslope.language.factors import *
+from downslope.language.formula import columns, columns_by_columns, rows, rows_by_rows, scalar
 from downslope.language.operations import *
 from downslope.language.operations import FormulaError
 from downslope.language.options import Options
@@ -60,12 +61,14 @@ __all__ = [
     "Walk",
     "check_rule",
     "columns",
+    "columns_by_columns",
     "convert",
     "convert_file",
     "equivalent",
     "read_rule",
     "read_surface",
     "rows",
+    "rows_by_rows",
     "rule",
     "scalar",
     "split",
@@ -74,6 +77,7 @@ __all__ = [
     "walk",
 ]
 __all__ += operations.__all__
+__all__ += factors.__all__
 __all__ += whole.__all__
 __all__ += parts.__all__
 __all__ += rules.__all__

@@ -178,7 +178,10 @@ def rule(function: Callable[..., Any], /) -> Rule: ...
 
 @overload
 def rule(
-    *, ranges: Mapping[str, tuple[float, float]] = ..., most_dimensions: int | None = ...
+    *,
+    ranges: Mapping[str, tuple[float, float]] = ...,
+    most_dimensions: int | None = ...,
+    least_dimensions: int | None = ...,
 ) -> Callable[[Callable[..., Any]], Rule]: ...
 
 
@@ -188,19 +191,23 @@ def rule(
     *,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     most_dimensions: int | None = None,
+    least_dimensions: int | None = None,
 ) -> Any:
     """Make a rule from its formula.
 
     Args:
         function: The formula. Its first two parameters are `x` and `dx`; further positional parameters are states,
             whose defaults are their initial values (a number, `"x"` for a copy of the initial weights, the name of a
-            hyperparameter, or `scalar(number)`, `rows(number)`, `columns(number)`); keyword-only parameters are
-            hyperparameters with their defaults, where a boolean default makes a choice settled before compilation; a
-            keyword-only `t` receives the number of the step. It returns the new weights and states, in signature order.
+            hyperparameter, or `scalar(number)`, `rows(number)`, `columns(number)`, `rows_by_rows(number)`,
+            `columns_by_columns(number)`); keyword-only parameters are hyperparameters with their defaults, where a
+            boolean default makes a choice settled before compilation; a keyword-only `t` receives the number of the
+            step. It returns the new weights and states, in signature order.
         ranges: The lowest and highest value of hyperparameters that are not of the usual kind. Without it `lr`,
             `eps` and the like are at least 0, and `mu`, `beta...`, `decay_rate` are from 0 to below 1.
         most_dimensions: How many dimensions a tensor may have; those with more are refused by name. By default a rule
             that goes by rows and columns takes them as the matrix of their first dimension and all others.
+        least_dimensions: How many it must have. By default a rule that multiplies matrices takes tensors of at least
+            two, and others any; with 1 it takes vectors, as matrices of one row, and with 0 single numbers too.
 
     Raises:
         FormulaError: The signature is not that of a formula.
@@ -214,8 +221,8 @@ def rule(
         1.5
     """
     if function is None:
-        return lambda decorated: Rule.of(decorated, ranges or {}, FIXED, most_dimensions)
-    return Rule.of(function, ranges or {}, FIXED, most_dimensions)
+        return lambda decorated: Rule.of(decorated, ranges or {}, FIXED, most_dimensions, least_dimensions)
+    return Rule.of(function, ranges or {}, FIXED, most_dimensions, least_dimensions)
 
 
 def read_rule(text: str, name: str = "own") -> Rule:

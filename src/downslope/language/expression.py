@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from downslope.language.operations import OPERATIONS, POWERS, TENSOR_WORDS, UFUNCS, WORDS, FormulaError
+from downslope.language.operations import FACTORS, OPERATIONS, POWERS, TENSOR_WORDS, UFUNCS, WORDS, FormulaError
 from downslope.language.spaces import Space, join, product
 
 made: ContextVar[Callable[[], None] | None] = ContextVar("made", default=None)
@@ -20,7 +20,7 @@ made: ContextVar[Callable[[], None] | None] = ContextVar("made", default=None)
 
 
 def _refuse(what: str, instead: str = "") -> NoReturn:
-    words = ", ".join((*WORDS, *TENSOR_WORDS))
+    words = ", ".join((*WORDS, *TENSOR_WORDS, *FACTORS, "sort_by"))
     hint = instead or f"a formula may use + - * / ** @ .T abs() comparisons and {words}"
     raise FormulaError(f"{what} cannot be used in a formula; {hint}")
 
@@ -189,6 +189,10 @@ class Expression:
     def __over_tensor__(self, op: str, axis: int | None) -> Expression:
         return over_tensor(op, self, axis)
 
+    @staticmethod
+    def __of_matrix__(op: str, *args: Any) -> Expression:
+        return of_matrix(op, *args)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # the questions Python and NumPy ask of any object
             raise AttributeError(name)
@@ -268,7 +272,29 @@ def over_tensor(op: str, e: Expression, axis: int | None) -> Expression:
         _refuse(f"the truth value {e!r} in {op}()", "turn it into a number with where(condition, 1, 0)")
     if not e.from_arrays:
         raise FormulaError(f"{op}({e!r}) is of a number, the same for all weights; give it what belongs to a tensor")
-    return _noted(Expression(op, (e,), None if axis is None else float(axis), e.space.without(axis)))
+    space = e.space.without(None if op == "size" else axis)  # a size is the same for all rows and columns
+    return _noted(Expression(op, (e,), None if axis is None else float(axis), space))
+
+
+def of_matrix(op: str, a: Any, by: Any = None) -> Expression:
+    """The expression of a factor of a matrix, or of a matrix in another order.
+
+    Raises:
+        FormulaError: It is no matrix, has no such factor, or is to be sorted by what is not one for each of its rows or
+            columns.
+    """
+    a = expression(a)
+    if by is None:
+        if not a.space.is_square:
+            raise FormulaError(f"{op}({a!r}) is of {a.space}; it is of a square matrix, as a @ a.T is")
+        return _noted(Expression(op, (a,), space=a.space))
+    by = expression(by)
+    if by.space not in (Space(True, a.space.first), Space(True, "", a.space.second)) or by.space == Space(True):
+        raise FormulaError(
+            f"{op}: {a!r} is {a.space} and {by!r} is {by.space}; give what is one for each row of a matrix, or for "
+            "each of its columns"
+        )
+    return _noted(Expression(op, (a, by), space=a.space))
 
 
 def multiplied(a: Any, b: Any) -> Expression:

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from downslope.language.operations import FormulaError
-from downslope.language.spaces import COLUMN, ROW, Space
+from downslope.language.spaces import COLUMN, PAIR_OF_COLUMNS, PAIR_OF_ROWS, ROW, Space
 
 RESERVED = frozenset({"x", "dx", "t", "grad_scale", "average", "lookahead"})
 """Names with a fixed meaning: a state or hyperparameter cannot take them."""
@@ -58,7 +58,7 @@ def scalar(initial: float) -> Scalar:
 
 @dataclass(frozen=True)
 class Narrow:
-    """The initial value of a state that is not one per weight: one for each row of a tensor, or for each column."""
+    """The initial value of a state that is not one per weight: one for each row or column, or for each pair of them."""
 
     initial: float
     space: Space
@@ -94,6 +94,41 @@ def columns(initial: float) -> Narrow:
     Of a vector it is one for each weight, and of a kernel of a convolution one for each weight of an output's.
     """
     return Narrow(float(initial), COLUMN)
+
+
+def rows_by_rows(initial: float) -> Narrow:
+    """Declare a state that is one for each pair of rows of a tensor: a square matrix, as `a @ a.T` is.
+
+    A tensor of more than two dimensions is the matrix of its first dimension and all others; a vector is one row. It is
+    kept as a square matrix; for tensors of a shape for which the formula does nothing with it (behind a choice by
+    `size`, say), it is kept as a single number.
+
+    Example:
+        Gradients are divided by the root of what outputs have had in common:
+
+        >>> from downslope import eigenvectors, rows_by_rows, rule, sqrt, sum
+        >>> @rule
+        ... def whitened(x, dx, left=rows_by_rows(0), *, lr=0.1, eps=1e-8):
+        ...     left = left + dx @ dx.T
+        ...     q = eigenvectors(left)
+        ...     of_each = sum(q * (left @ q), axis=0)
+        ...     return x - lr * q @ ((q.T @ dx) / (sqrt(of_each.T) + eps)), left
+        >>> import numpy as np, downslope
+        >>> W = np.ones((2, 1000))
+        >>> optimizer = downslope.Optimizer({"W": W}, whitened)
+        >>> optimizer.step({"W": W})
+        >>> optimizer.state["left"]["W"].shape
+        (2, 2)
+    """
+    return Narrow(float(initial), PAIR_OF_ROWS)
+
+
+def columns_by_columns(initial: float) -> Narrow:
+    """Declare a state that is one for each pair of columns of a tensor, as `a.T @ a` is; see `rows_by_rows`.
+
+    Of a vector it is one for each pair of weights, and of a kernel of a convolution for each pair of an output's.
+    """
+    return Narrow(float(initial), PAIR_OF_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -145,7 +180,8 @@ class Formula:
             name of a hyperparameter.
         scalar_states: The initial value of each state that is one number per parameter group.
         most_dimensions: How many dimensions a tensor may have; None where those with more are matrices as well.
-        spaces: Where each of the states lives that are not one per weight, but one per row or column.
+        least_dimensions: How many it must have; None for two where matrices are multiplied, and none elsewhere.
+        spaces: Where each of the states lives that are not one per weight, but one per row or column, or pair of them.
         hyperparameters: The default of each hyperparameter, None where it has none and must be given.
         flags: The default of each boolean hyperparameter: a choice that is settled before compilation.
         ranges: The values each hyperparameter may take.
@@ -168,6 +204,7 @@ class Formula:
     ahead: Callable[..., Any] | None = None
     spaces: Mapping[str, Space] = field(default_factory=dict)
     most_dimensions: int | None = None
+    least_dimensions: int | None = None
 
     @classmethod
     def of(
@@ -176,6 +213,7 @@ class Formula:
         ranges: Mapping[str, tuple[float, float]],
         taken: Collection[str] = (),
         most_dimensions: int | None = None,
+        least_dimensions: int | None = None,
     ) -> Self:
         """The formula that a function is.
 
@@ -184,6 +222,7 @@ class Formula:
             ranges: The lowest and highest value of hyperparameters that are not of the usual kind.
             taken: The names of options: a hyperparameter that has one would never be reached.
             most_dimensions: How many dimensions a tensor may have.
+            least_dimensions: How many it must have.
 
         Raises:
             FormulaError: The signature is not that of a formula.
@@ -258,6 +297,7 @@ class Formula:
             source=" ".join(doc.partition("Source:")[2].partition("\n\n")[0].split()),
             spaces=MappingProxyType(spaces),
             most_dimensions=most_dimensions,
+            least_dimensions=least_dimensions,
         )
 
     @functools.cached_property

@@ -85,9 +85,12 @@ OPERATIONS: dict[str, Operation] = {
 }
 """Every operation on elements that a formula may use; only `where`, `and`, `or` and `not` take truth values."""
 
-OVER_TENSORS = (*TENSOR_WORDS, "transpose", "product", "called")
-"""Every operation on whole tensors: what sums them up, what makes of them the matrices that they are, and what a
-function with a name has worked out, which is its first argument; see `language.parts`."""
+FACTORS = ("eigenvectors", "qr")
+"""The words that factorise a matrix; see `language.factors`."""
+
+OVER_TENSORS = (*TENSOR_WORDS, *FACTORS, "sort_by", "transpose", "product", "called")
+"""Every operation on whole tensors: what sums them up, factorises or sorts them, what makes of them the matrices that
+they are, and what a function with a name has worked out, which is its first argument; see `language.parts`."""
 
 POWERS = {2.0: "square", 3.0: "cube", 4.0: "fourth"}
 """The powers that are worked out by repeated multiplication, each an operation of its own."""

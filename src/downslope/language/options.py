@@ -364,6 +364,7 @@ class _Symbols:
             lookahead=lookahead,
             spaces=formula.spaces,
             most_dimensions=formula.most_dimensions,
+            least_dimensions=formula.least_dimensions,
         )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.formula import Range
-from downslope.language.operations import OVER_TENSORS, POWERS, TENSOR_WORDS, FormulaError
+from downslope.language.operations import FACTORS, OVER_TENSORS, POWERS, TENSOR_WORDS, FormulaError
 from downslope.language.spaces import WEIGHT, Space
 
 
@@ -67,8 +68,10 @@ class Program:
         outputs: The new weights and states, per weight.
         scalar_outputs: The new scalar states.
         names: What the author called an expression, where it has a name.
-        spaces: Where each of the rule's states lives that are not one per weight, but one per row or column.
+        spaces: Where each of the rule's states lives that are not one per weight, but one per row or column, or pair of
+            them.
         most_dimensions: How many dimensions a tensor may have; None where those with more are matrices as well.
+        least_dimensions: How many it must have; None for two where matrices are multiplied, and none elsewhere.
         lookahead: The program whose `x` is the point where the gradient is to be taken; None where that is `x` itself.
     """
 
@@ -83,6 +86,7 @@ class Program:
     lookahead: Program | None = None
     spaces: Mapping[str, Space] = field(default_factory=dict)
     most_dimensions: int | None = None
+    least_dimensions: int | None = None
 
     @functools.cached_property
     def narrow(self) -> tuple[str, ...]:
@@ -132,11 +136,13 @@ class Program:
     def cost(self, dtype: Any = np.float32) -> Cost:
         """Bytes read and written and operations done, per weight, with arrays of this dtype.
 
-        What is one for each row or column is not counted: of a large matrix it is next to nothing.
+        What is one for each row or column is not counted: of a large matrix it is next to nothing. What is one for each
+        pair of them counts as one a weight, as it is of a square matrix. All counts as if it were done at every step.
         """
         size = np.dtype(dtype).itemsize
         read = sum(len(stage.inputs) for stage in self.stages)
-        written = [name for name, e in self.outputs.items() if e.value != name and name not in self.spaces]
+        large = [name for name in self.outputs if name not in self.spaces or self.spaces[name].is_square]
+        written = [name for name in large if self.outputs[name].value != name]
         operations: dict[str, int] = {}
         for e in (e for stage in self.stages for e in stage.body):
             operations[e.op] = operations.get(e.op, 0) + 1
@@ -154,9 +160,16 @@ class Program:
     def of_matrices(self) -> bool:
         """Whether it goes by rows and columns, so that a tensor has to be taken as a matrix."""
         return any(
-            e.op in ("transpose", "product") or (e.op in TENSOR_WORDS and e.value is not None) or _is_narrow(e)
+            e.op in ("transpose", "product", *FACTORS)
+            or (e.op in TENSOR_WORDS and e.value is not None)
+            or _is_narrow(e)
             for e in self.over_tensors
         )
+
+    @functools.cached_property
+    def conditions(self) -> tuple[Expression, ...]:
+        """What is known before a step and decides which of two arrays is computed at all, where only one of them is."""
+        return tuple(dict.fromkeys(e.args[0] for e in self.expressions if is_decided(e)))
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -192,8 +205,13 @@ class Program:
             )
 
 
+def is_decided(e: Expression) -> bool:
+    """Whether it is one of two arrays alike, and which of them depends on no array."""
+    return e.op == "where" and not e.args[0].from_arrays and e.args[1].space == e.args[2].space == e.space
+
+
 def _is_narrow(e: Expression) -> bool:
-    """Whether it is a state of less than one value a weight."""
+    """Whether it is a state that is not one per weight."""
     return e.op == "input" and e.from_arrays and e.space != WEIGHT
 
 
@@ -207,22 +225,27 @@ class Stage:
     Attributes:
         results: What it gives: what the next stages need, or the new weights and states.
         body: Its operations, each after what it is applied to.
-        inputs: The arrays of one value a weight that it reads.
+        inputs: The arrays of one value a weight that it reads, or of one for each pair of rows or columns.
     """
 
     def __init__(self, results: Collection[Expression], known: Collection[Expression]):
         self.results = tuple(results)
         made = in_order(results, known)
         self.body = tuple(e for e in made if e.from_arrays and e.op not in ("input", "called"))
-        self.inputs = tuple(str(e.value) for e in made if e.op == "input" and e.space == WEIGHT)
+        self.inputs = tuple(str(e.value) for e in made if e.op == "input" and (e.space == WEIGHT or e.space.is_square))
 
 
-def in_order(roots: Iterable[Expression], known: Collection[Expression] = ()) -> list[Expression]:
+def in_order(
+    roots: Iterable[Expression],
+    known: Collection[Expression] = (),
+    needs: Callable[[Expression], Sequence[Expression]] = operator.attrgetter("args"),
+) -> list[Expression]:
     """Everything the roots are made of, each expression once and after what it is applied to.
 
     Args:
         roots: What is to be computed.
         known: Expressions that are not looked into, nor among what is returned.
+        needs: What has to come before an expression: all that it is applied to.
     """
     done: dict[Expression, None] = dict.fromkeys(known)
     for root in roots:
@@ -232,7 +255,7 @@ def in_order(roots: Iterable[Expression], known: Collection[Expression] = ()) ->
             if e in done:
                 waiting.pop()
                 continue
-            missing = [arg for arg in e.args if arg not in done]
+            missing = [arg for arg in needs(e) if arg not in done]
             if missing:
                 waiting.extend(reversed(missing))
             else:

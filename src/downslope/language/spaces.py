@@ -34,6 +34,11 @@ class Space(NamedTuple):
         return f"a matrix of {self.first or 'one row'} by {self.second or 'one column'}"
 
     @property
+    def is_square(self) -> bool:
+        """Whether it is a square matrix, whatever the shape of the weights: for each pair of rows, or of columns."""
+        return self.first == self.second != ""
+
+    @property
     def transposed(self) -> Space:
         """With the directions exchanged."""
         return Space(self.of_tensor, self.second, self.first)
@@ -52,8 +57,17 @@ TENSOR = Space(True)
 ROW = Space(True, "rows")
 COLUMN = Space(True, "", "columns")
 WEIGHT = Space(True, "rows", "columns")
+PAIR_OF_ROWS = Space(True, "rows", "rows")
+PAIR_OF_COLUMNS = Space(True, "columns", "columns")
 
-_NAMED = {TENSOR: "one for the tensor", ROW: "one for each row", COLUMN: "one for each column", WEIGHT: "one a weight"}
+_NAMED = {
+    TENSOR: "one for the tensor",
+    ROW: "one for each row",
+    COLUMN: "one for each column",
+    WEIGHT: "one a weight",
+    PAIR_OF_ROWS: "one for each pair of rows",
+    PAIR_OF_COLUMNS: "one for each pair of columns",
+}
 
 
 def join(*spaces: Space) -> Space:

@@ -123,6 +123,14 @@ def _turn(tensors: Tensors, record: Mapping[str, Any], axes: Mapping[str, Sequen
     for what, by_name in tensors.items():
         for name in by_name.keys() & axes.keys():
             raw, order = by_name[name], axes[name]
+            if what != "x" and _is_square(what, name, tensors, record):
+                rank = len(tensors["x"][name].shape)
+                if order is None or list(order) != list(range(rank)):
+                    raise ValueError(
+                        f"axes[{name!r}]={order}: {what} of {_group_of(name, record)['rule']} has one value for each "
+                        f"pair of rows or columns of {name!r}, which are other ones when it is turned; begin anew there"
+                    )
+                continue
             rank = len(raw.shape) - (name in pairs)
             order = tuple(range(rank))[::-1] if order is None else tuple(order)
             if sorted(order) != list(range(rank)):
@@ -153,6 +161,15 @@ def _is_narrow(state: str, name: str, tensors: Tensors, record: Mapping[str, Any
     if not (fitting := _fitting(computed)):
         return tensors[state][name].shape != tensors["x"][name].shape
     return state in Settings.of(fitting[0], computed["flags"]).program.spaces
+
+
+def _is_square(state: str, name: str, tensors: Tensors, record: Mapping[str, Any]) -> bool:
+    """Whether a state has one value for each pair of rows or columns; its shape says so where the rule is not known."""
+    computed, shapes = _group_of(name, record), [tensors[what][name].shape for what in (state, "x")]
+    if not (fitting := _fitting(computed)):
+        return len(shapes[0]) != len(shapes[1]) or (shapes[0] != shapes[1] and shapes[0][0] == shapes[0][-1] > 1)
+    spaces = Settings.of(fitting[0], computed["flags"]).program.spaces
+    return state in spaces and spaces[state].is_square
 
 
 def _rename(tensors: Tensors, record: dict[str, Any], names: Mapping[str, str]) -> None:

@@ -5,15 +5,15 @@ For frameworks that compile by themselves, for reference, and as the fallback wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.operations import OVER_TENSORS
-from downslope.language.program import Program
+from downslope.language.operations import FACTORS, OVER_TENSORS
+from downslope.language.program import Program, in_order, is_decided
 from downslope.language.rewrites import accurate_coefficients
 from downslope.targets.compute import OPERATIONS, compute, compute_over_tensor
 from downslope.targets.evaluate import evaluate, evaluate_in_order
@@ -130,9 +130,12 @@ def _over_tensor(
         return {name: arrays[name] for name in program.outputs}
     given = arrays
     if as_matrix != shape:
-        inner = {name: held_shape(program, name, as_matrix) for name in arrays}
-        arrays = {name: xp.reshape(array, inner[name]) for name, array in arrays.items()}
-    x, program = arrays["x"], settled(program, as_matrix)
+        square = {name for name, space in program.spaces.items() if space.is_square}
+        inner = {name: held_shape(program, name, as_matrix) for name in arrays if name not in square}
+        arrays = {**arrays, **{name: xp.reshape(arrays[name], shape) for name, shape in inner.items()}}
+    truths = [coefficients[e] for e in program.conditions]
+    decisions = tuple(bool(truth) if isinstance(truth, (bool, np.bool_)) else None for truth in truths)
+    x, program = arrays["x"], settled(program, as_matrix, decisions)
 
     def leaf(e: Expression) -> Any:
         return e.value if e.op == "constant" else arrays[str(e.value)]
@@ -159,8 +162,54 @@ def _over_tensor(
         return xp.reshape(value, tuple(given[name].shape))
 
     with np.errstate(all="ignore"):
-        values = evaluate_in_order(program.per_weight, leaf, apply, coefficients)
+        values = _evaluated(program, leaf, apply, coefficients, xp)
         return {name: result(name, e) for name, e in program.outputs.items()}
+
+
+def _evaluated(
+    program: Program,
+    leaf: Callable[[Expression], Any],
+    apply: Callable[[Expression, list[Any]], Any],
+    coefficients: Mapping[Expression, Any],
+    xp: ModuleType,
+) -> dict[Expression, Any]:
+    """The values of a program's body; of two arrays of which only one will do, that one, where a matrix is factorised.
+
+    A condition that is traced decides while the compiled step runs, by the library's `cond`.
+    """
+    choose = _cond(xp)
+    late = frozenset(e for e in program.per_weight if choose and is_decided(e) and _factorises(e))
+    if not late:
+        return evaluate_in_order(program.per_weight, leaf, apply, coefficients)
+
+    def values_of(roots: Iterable[Expression], known: Mapping[Expression, Any]) -> dict[Expression, Any]:
+        values = dict(known)
+        for e in in_order(roots, values, lambda e: e.args[:1] if e in late else e.args):
+            if e in late:
+                values[e] = chosen(e, values)
+            else:
+                values[e] = apply(e, [values[arg] for arg in e.args]) if e.args else leaf(e)
+        return values
+
+    def chosen(e: Expression, known: Mapping[Expression, Any]) -> Any:
+        condition, a, b = e.args
+        return choose(known[condition], lambda: values_of([a], known)[a], lambda: values_of([b], known)[b])
+
+    return values_of(program.outputs.values(), coefficients)
+
+
+def _factorises(e: Expression) -> bool:
+    """Whether a matrix is factorised on the way to it."""
+    return any(inner.op in FACTORS for inner in in_order([e]))
+
+
+def _cond(xp: ModuleType) -> Any:
+    """The function of an array library that computes one of two things; None where nothing is traced."""
+    if xp.__name__ == "jax.numpy":
+        import jax
+
+        return jax.lax.cond
+    return xp.cond if xp.__name__ == "keras.ops" else None
 
 
 def interpret_coefficients(program: Program, scalars: Mapping[str, float]) -> tuple[float, ...]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.operations import function_of
+from downslope.language.factors import factored
+from downslope.language.operations import FACTORS, function_of
 from downslope.language.whole import reduced
 
 OPERATIONS: dict[str, Callable[..., Any] | str] = {
@@ -62,4 +63,6 @@ def compute_over_tensor(e: Expression, args: list[Any], xp: ModuleType = np) -> 
         return args[0] @ args[1]
     if e.op == "transpose":
         return args[0].T if hasattr(args[0], "T") else xp.transpose(args[0])
+    if e.op in FACTORS or e.op == "sort_by":
+        return factored(e.op, args, xp)
     return reduced(e.op, args[0], None if e.value is None else int(float(e.value)), xp)

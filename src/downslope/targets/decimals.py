@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.operations import TENSOR_WORDS, FormulaError
-from downslope.language.program import Program
+from downslope.language.operations import FACTORS, TENSOR_WORDS, FormulaError
+from downslope.language.program import Program, in_order
+from downslope.targets.decimal_factors import FACTORIZED, sort_by
 from downslope.targets.evaluate import evaluate_in_order
 from downslope.targets.shapes import Shape, held_shape, settled
 
@@ -73,11 +74,22 @@ def compute(
             own = held_shape(program, name, shape)
             part = slice(begin[name], begin[name] + math.prod(own))
             matrices[name], begin[name] = np.array(values[part], object).reshape(own), part.stop
-        new = _of_matrix(settled(program, shape) if program.over_tensors else program, matrices, scalars)
+        new = _of_matrix(_settled(program, shape, scalars) if program.over_tensors else program, matrices, scalars)
         for name in program.outputs:
             found[name] += np.broadcast_to(new[name], held_shape(program, name, shape)).ravel().tolist()
         found |= {name: new[name] for name in program.scalar_outputs}
     return found
+
+
+def _settled(program: Program, shape: Shape, scalars: Mapping[str, Decimal]) -> Program:
+    """The program for a matrix of one shape and this step."""
+    numbers = in_order(program.conditions)
+    found = evaluate_in_order(
+        numbers,
+        lambda e: Decimal(e.number) if e.op == "constant" else scalars[str(e.value)],
+        lambda e, args: OPERATIONS[e.op](*args),
+    )
+    return settled(program, shape, tuple(bool(found[e]) for e in program.conditions))
 
 
 def _of_matrix(program: Program, matrices: Mapping[str, Any], scalars: Mapping[str, Decimal]) -> dict[str, Any]:
@@ -98,6 +110,10 @@ def _of_matrix(program: Program, matrices: Mapping[str, Any], scalars: Mapping[s
             return args[0] @ args[1]
         if e.op == "transpose":
             return args[0].T
+        if e.op in FACTORS:
+            return FACTORIZED[e.op](args[0])
+        if e.op == "sort_by":
+            return sort_by(*args)
         if not e.from_arrays:
             return OPERATIONS[e.op](*args)
         if e.op not in TENSOR_WORDS:

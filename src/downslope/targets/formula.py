@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from downslope.language.expression import Expression
-from downslope.language.operations import TENSOR_WORDS
+from downslope.language.operations import FACTORS, TENSOR_WORDS
 from downslope.language.program import Program, in_order
 from downslope.targets.python import FORMS, number
 from downslope.targets.write import ATOM, Form, Target, Text, call, identifier, infix
@@ -32,8 +32,9 @@ FORMULA = Target(
         "transpose": Form("{}.T", ATOM, (ATOM,)),
         "product": infix("@", 6),
         "called": Form("{}({})"),
+        "sort_by": Form("sort_by({}, {})"),
     }
-    | {op: call(op) for op in TENSOR_WORDS}
+    | {op: call(op) for op in (*TENSOR_WORDS, *FACTORS)}
     | {f"{op} {axis}": Form(f"{op}({{}}, axis={axis})") for op in TENSOR_WORDS for axis in (0, 1)},
     _short,
 )

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from downslope.language.expression import Expression
+from downslope.language.operations import FACTORS, OVER_TENSORS
 from downslope.language.operations import OPERATIONS as KNOWN
-from downslope.language.operations import OVER_TENSORS
 from downslope.language.program import Program
 from downslope.targets.compute import compute
 from downslope.targets.evaluate import evaluate, evaluate_in_order
@@ -319,6 +319,10 @@ def over_tensor(precision: Precision, e: Expression, args: list[Interval]) -> In
         return Interval(args[0].low.T, args[0].high.T)
     if e.op == "product":
         return _product(precision, *args)
+    if e.op in FACTORS:
+        return _factor(precision, args[0])
+    if e.op == "sort_by":
+        return _sorted(*args)
     (a,) = args
     axis = None if e.value is None else int(float(e.value)) if a.low.ndim == 2 else None
     if e.op == "max":
@@ -360,3 +364,20 @@ def _product(precision: Precision, a: Interval, b: Interval) -> Interval:
     beyond = ~(most + slack <= precision.largest)
     low, high = np.where(beyond, -np.inf, center - slack), np.where(beyond, np.inf, center + slack)
     return precision.widen(low, high)
+
+
+def _factor(precision: Precision, a: Interval) -> Interval:
+    """What is known of an orthogonal matrix, however what it comes from was rounded: how long its columns are.
+
+    Eigenvectors whose eigenvalues are close may turn as far as they like by the rounding of one element.
+    """
+    finite = bool(np.isfinite(a.low).all() and np.isfinite(a.high).all())
+    longest = 1 + 10 * a.low.shape[0] * precision.unit if finite else np.inf
+    return Interval(np.full(a.low.shape, -longest), np.full(a.low.shape, longest))
+
+
+def _sorted(a: Interval, by: Interval) -> Interval:
+    """What may stand anywhere in a row whose elements are put in another order, or in a column."""
+    axis = 0 if by.low.shape[1] == 1 else 1
+    low, high = a.low.min(axis=axis, keepdims=True), a.high.max(axis=axis, keepdims=True)
+    return Interval(*(np.broadcast_to(end, a.low.shape) for end in (low, high)))

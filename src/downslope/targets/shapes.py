@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.program import Program, in_order
+from downslope.language.program import Program, in_order, is_decided
 from downslope.targets.compute import compute
 
 Shape = tuple[int, ...]
@@ -39,8 +39,14 @@ def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
         )
     if not program.of_matrices:
         return shape
-    if len(shape) < 2 and multiplies(program):
+    least = (2 if multiplies(program) else 0) if program.least_dimensions is None else program.least_dimensions
+    if len(shape) < least:
         what = f"a tensor of shape {shape}" if shape else "a single number"
+        if least == 1:
+            raise ShapeError(
+                f"{program.name} is for vectors and matrices, and {what} is neither; put it into a group with its own "
+                "rule, such as downslope.adamw"
+            )
         raise ShapeError(
             f"{program.name} multiplies matrices, and {what} is none; it is for a rule that takes any, such as "
             "downslope.adamw"
@@ -71,6 +77,9 @@ def check_shapes(program: Program, shapes: Iterable[tuple[str, Sequence[int]]], 
 def held_shape(program: Program, state: str, shape: Sequence[int]) -> Shape:
     """The shape in which a state is kept: as many dimensions as the weights, of which those have 1 that it is not for.
 
+    What is one for each pair of rows, or of columns, is a square matrix, of one element where the program for weights
+    of this shape has no use for it.
+
     Args:
         program: The one whose state it is; or `x`, or `dx`.
         state: Its name.
@@ -89,17 +98,31 @@ def held_shape(program: Program, state: str, shape: Sequence[int]) -> Shape:
     if state not in program.spaces:
         return shape
     space, ends = program.spaces[state], len(shape) > 1
+    if space.is_square:
+        matrix = (shape[0] if ends else 1, math.prod(shape[ends:]))
+        side = 1 if _is_idle(program, state, matrix) else matrix[space.first == "columns"]
+        return (side, side)
     first = shape[:ends] if space.first else (1,) * ends
     return (*first, *(shape[ends:] if space.second else (1,) * len(shape[ends:])))
 
 
 @functools.lru_cache(maxsize=512)
-def settled(program: Program, shape: Shape) -> Program:
-    """The program for tensors of one shape.
+def _is_idle(program: Program, state: str, shape: Shape) -> bool:
+    """Whether a program for tensors of one shape neither changes a state nor reads it."""
+    outputs = settled(program, shape).outputs
+    kept = state in outputs and outputs[state].op == "input" and outputs[state].value == state
+    others = in_order(e for name, e in outputs.items() if name != state)
+    return kept and not any(e.op == "input" and e.value == state for e in others)
+
+
+@functools.lru_cache(maxsize=512)
+def settled(program: Program, shape: Shape, decisions: tuple[bool | None, ...] = ()) -> Program:
+    """The program for tensors of one shape, and for steps in which the same is decided.
 
     Args:
         program: One over whole tensors; it works out the same numbers before, whatever shapes there are.
         shape: As `matrix_shape` gives it.
+        decisions: The value of each of the program's `conditions`, None where it is not known; without them none is.
 
     Example:
         >>> from downslope import rule, size
@@ -111,10 +134,12 @@ def settled(program: Program, shape: Shape) -> Program:
         >>> formula(settled(compose(slower_if_tall), (4, 2)))
         (('x', 'x - lr * dx * 2 / 4'),)
     """
-    known: dict[Expression, Any] = {}
+    known: dict[Expression, Any] = {
+        e: value for e, value in zip(program.conditions, decisions, strict=False) if value is not None
+    }
     new: dict[Expression, Expression] = {}
     for e in in_order([*program.outputs.values()]):
-        if e.op == "where" and e.args[0] in known:
+        if e.op == "where" and e.args[0] in known and (e.args[0].from_arrays or is_decided(e)):
             chosen = e.args[1] if known[e.args[0]] else e.args[2]
             new[e] = new[chosen]
             if chosen in known:
@@ -123,7 +148,7 @@ def settled(program: Program, shape: Shape) -> Program:
         if e.op == "constant":
             known[e] = np.float64(e.number)
         elif e.op == "size":
-            known[e] = np.float64(math.prod(shape) if e.value is None else shape[int(float(e.value))])
+            known[e] = np.float64(_size(e, shape))
         elif e.args and e.from_arrays and all(arg in known for arg in e.args):
             known[e] = compute(e.op, [known[arg] for arg in e.args])
         if e in known and e.from_arrays and not e.is_condition:
@@ -134,3 +159,12 @@ def settled(program: Program, shape: Shape) -> Program:
         new[e] = e if same else Expression(e.op, args, e.value, e.space)
     names: Mapping[Expression, str] = {new[e]: name for e, name in program.names.items() if e in new}
     return replace(program, outputs={name: new[e] for name, e in program.outputs.items()}, names=names)
+
+
+def _size(e: Expression, shape: Shape) -> int:
+    """How many elements there are in something, or along one of its directions, with weights of this shape."""
+    if len(shape) != 2:
+        return math.prod(shape) if e.value is None else shape[int(float(e.value))]
+    of = e.args[0].space
+    sides = [{"rows": shape[0], "columns": shape[1]}.get(along, 1) for along in (of.first, of.second)]
+    return math.prod(sides) if e.value is None else sides[int(float(e.value))]

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.operations import OVER_TENSORS
+from downslope.language.operations import FACTORS, OVER_TENSORS
 from downslope.language.program import Program, in_order
 from downslope.targets.evaluate import evaluate_in_order
 from downslope.targets.intervals import OPERATIONS, Interval, Precision
@@ -109,7 +109,8 @@ def _signs(program: Program, known: Collection[str]) -> Mapping[Expression, Inte
 
     def apply(e: Expression, args: list[Interval]) -> Interval:
         if e.op in OVER_TENSORS:
-            found = _between(0 if e.op in ("norm", "size") or (args[0].low >= 0 and e.op != "product") else -_FAR, _FAR)
+            signless = args[0].low >= 0 and e.op not in ("product", *FACTORS)
+            found = _between(0 if e.op in ("norm", "size") or signless else -_FAR, _FAR)
         elif e.op == "div" and args[1].low >= 0:  # by what may become 0, as `1 - beta**t` may; the sign stays
             found = _between(0 if args[0].low >= 0 else -_FAR, 0 if args[0].high <= 0 else _FAR)
         else:

@@ -46,6 +46,12 @@ class Pieces:
             raise ValueError(
                 f"pieces={sizes!r}: {program.name} treats each weight by itself, whatever matrix it is in; leave it out"
             )
+        square = [name for name, space in program.spaces.items() if space.is_square]
+        if square:
+            raise ValueError(
+                f"pieces={sizes!r}: {program.name} keeps {square[0]} for each pair of rows or columns of a whole "
+                "parameter; leave it out, or make a parameter of each piece"
+            )
         return cls(tuple(listed) if isinstance(sizes, (list, tuple)) else int(sizes), axis)
 
     def check(self, name: str, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
