@@ -9,7 +9,20 @@ import torch
 import downslope
 import downslope.optax
 import downslope.torch
-from downslope import FormulaError, Optimizer, check_rule, columns, equivalent, max, mean, norm, rows, rule, sqrt
+from downslope import (
+    FormulaError,
+    Optimizer,
+    check_rule,
+    columns,
+    equivalent,
+    max,
+    mean,
+    norm,
+    rows,
+    rule,
+    scalar,
+    sqrt,
+)
 from downslope.language.options import compose
 from downslope.language.program import fingerprint
 from downslope.targets.arrays import interpret
@@ -213,6 +226,77 @@ def test_dimensions_are_counted_in_whole_numbers(value):
         rule(most_dimensions=value)(lambda x, dx: x - dx)
 
 
+def test_a_file_knows_how_parameters_are_divided(tmp_path):
+    """Divided otherwise, each state of rows and each step would be another one."""
+    model, path = torch.nn.Linear(3, 6, bias=False), tmp_path / "pieces"
+
+    def optimizer(**division):
+        return downslope.torch.Optimizer([{"params": [model.weight], **division}], both)
+
+    model.weight.grad = torch.ones_like(model.weight)
+    first = optimizer(pieces=[2, 4])
+    first.step()
+    first.save(path, model)
+    optimizer(pieces=[2, 4]).load(path, model)
+    for division in ({}, {"pieces": [4, 2]}, {"pieces": [1, 2], "axis": 1}):
+        other, before = optimizer(**division), model.weight.detach().clone()
+        with pytest.raises(CheckpointError, match=r"the pieces of the file's group 0 is \{'sizes': \[2, 4\]"):
+            other.load(path, model)
+        assert not other.state[model.weight]
+        assert (model.weight == before).all()
+    with pytest.raises(CheckpointError, match="pieces"):
+        Optimizer({"weight": np.ones((6, 3), np.float32)}, both).load(path)
+    with pytest.raises(ValueError, match=r"'weight' is divided into pieces along its axis 0"):
+        downslope.convert_file(path, path, axes={"weight": (1, 0)})
+    downslope.convert_file(path, path, names={"weight": "W"})
+
+
+@pytest.mark.parametrize("name", ["adam_mini", "normuon"])
+def test_a_choice_that_exchanges_states_is_refused_in_training(name):
+    W = torch.ones(3, 2, requires_grad=True)
+    W.grad = torch.arange(6.0).reshape(3, 2)
+    optimizer = downslope.torch.Optimizer([W], getattr(downslope, name))
+    optimizer.param_groups[0]["by_columns"] = True  # before the first step anything may be chosen
+    optimizer.step()
+    before = W.detach().clone()
+    optimizer.param_groups[0]["by_columns"] = False
+    with pytest.raises(ValueError, match=rf"{name} needs the state v, and .* done 1 step\(s\) has w .*by_columns"):
+        optimizer.step()
+    assert (before == W).all()
+    assert optimizer.state[W]["step"] == 1
+    optimizer.param_groups[0]["by_columns"] = True
+    optimizer.step()
+    assert optimizer.state[W]["step"] == 2
+
+
+def test_states_of_another_rule_are_told_from_states_of_rows():
+    W = torch.ones(3, 2, requires_grad=True)
+    W.grad = torch.ones_like(W)
+    adam = downslope.torch.Optimizer([W], downslope.adam)
+    adam.step()
+    words = r"the state v has shape \(3, 2\).*needs \(3, 1\): it is one for each row in adam_mini"
+    with pytest.raises(ValueError, match=words):
+        downslope.torch.Optimizer([W], downslope.adam_mini).load_state_dict(adam.state_dict())
+
+
+@pytest.mark.parametrize("value", ["lr", "x", float("nan"), True, None])
+@pytest.mark.parametrize("word", [scalar, rows, columns])
+def test_a_state_begins_with_a_number(word, value):
+    with pytest.raises(
+        FormulaError, match=rf"{word.__name__}\({value!r}\): give the number that the state is at first"
+    ):
+        word(value)
+
+
+@pytest.mark.parametrize("state", [scalar(0), rows(0)])
+def test_a_state_stands_before_the_star(state):
+    def wrong(x, dx, *, kept=state, lr=0.1):
+        return x - lr * dx, kept
+
+    with pytest.raises(FormulaError, match=r"wrong: kept is a state, .*put it before"):
+        rule(wrong)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_beside_halves_it_is_kept_in_single_precision(dtype):
     """Where a square of 300 is finite, and a moving average moves."""
@@ -230,6 +314,16 @@ def test_beside_halves_it_is_kept_in_single_precision(dtype):
     p = jnp.ones((4, 3), dtype)
     updates, state = transformation.update(300 * p, transformation.init(p), p)
     assert (updates.dtype, state.states["r"].dtype) == (p.dtype, jnp.float32)
+
+    keras, ours = pytest.importorskip("keras"), pytest.importorskip("downslope.keras")
+    variable = keras.Variable(np.ones((4, 3)), dtype=dtype)
+    optimizer = ours.Optimizer(downslope.adafactor)
+    optimizer.apply([keras.ops.full((4, 3), 300, dtype)], [variable])
+    kept = next(each for each in optimizer.variables if each.path.endswith("_r"))
+    assert (kept.dtype, kept.shape) == ("float32", (4, 1))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(kept), 90000)
+    moved = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32")))
+    np.testing.assert_array_equal(moved, np.asarray(p + updates, np.float32))
     np.testing.assert_array_equal(state.states["r"], np.full((4, 1), 90000))
 
 

@@ -10,6 +10,7 @@ import downslope
 from downslope import Recipe, convert, rules
 from downslope.dialects import DIALECTS, keras, optax, tf1, torch
 from downslope.language.options import compose
+from downslope.recipes.spelled import read_recipe
 from downslope.targets.arrays import interpret
 
 EXACT = [
@@ -178,6 +179,11 @@ def test_numbers_that_another_dialect_has_under_another_name(recipe, to, expecte
     found = convert(recipe, to)
     assert found.recipe == expected
     assert found.comparison.same == "never"
+
+
+def test_of_a_pair_what_is_none_has_its_default():
+    """As `eps=(None, 1e-3)`, the default of PyTorch's Adafactor."""
+    assert read_recipe("torch", "Adafactor", {"eps": (None, 0.01)}) == Recipe(torch.adafactor, eps2=0.01)
 
 
 def test_an_eps_whose_square_is_nothing_is_refused_for_pytorch():

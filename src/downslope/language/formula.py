@@ -53,7 +53,7 @@ def scalar(initial: float) -> Scalar:
         ...     product = product * mu
         ...     return x - lr * dx / (1 - product), product
     """
-    return Scalar(float(initial))
+    return Scalar(_start("scalar", initial))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def rows(initial: float) -> Narrow:
         >>> optimizer.state["cache"]["W"].shape
         (2, 1)
     """
-    return Narrow(float(initial), ROW)
+    return Narrow(_start("rows", initial), ROW)
 
 
 def columns(initial: float) -> Narrow:
@@ -93,7 +93,14 @@ def columns(initial: float) -> Narrow:
 
     Of a vector it is one for each weight, and of a kernel of a convolution one for each weight of an output's.
     """
-    return Narrow(float(initial), COLUMN)
+    return Narrow(_start("columns", initial), COLUMN)
+
+
+def _start(word: str, initial: Any) -> float:
+    """The initial value of a state that is not one per weight."""
+    if not _is_number(initial) or math.isnan(initial):
+        raise FormulaError(f"{word}({initial!r}): give the number that the state is at first, as in {word}(0)")
+    return float(initial)
 
 
 def rows_by_rows(initial: float) -> Narrow:
@@ -256,6 +263,8 @@ class Formula:
                 raise FormulaError(
                     f"{name}: {key!r} is reserved (t is keyword-only and has no default); choose another name"
                 )
+            elif parameter.kind is parameter.KEYWORD_ONLY and isinstance(default, (Scalar, Narrow)):
+                raise FormulaError(f"{name}: {key} is a state, and what stands after the * is a number; put it before")
             elif parameter.kind is parameter.KEYWORD_ONLY:
                 if key in ARGUMENTS or key in taken:
                     raise FormulaError(f"{name}: {key!r} is an argument of optimizers; choose another name")
@@ -343,7 +352,7 @@ def check_number(name: str, value: Any, allowed: Range) -> float:
     """The value as a float, or an error that names the hyperparameter, shows the value and says what would do."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not _is_number(value):
         raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected {allowed}")
     try:
         number = float(value)
@@ -354,7 +363,11 @@ def check_number(name: str, value: Any, allowed: Range) -> float:
     return number
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def _default(rule_name: str, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not _is_number(value):
         raise FormulaError(f"{rule_name}: the default {key}={value!r} is not a number")
     return float(value)

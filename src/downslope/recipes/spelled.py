@@ -120,7 +120,7 @@ def _ours(dialect: Dialect, spelling: Spelling, arguments: Mapping[str, Any]) ->
             names = dialect.pairs[given]
             if not isinstance(value, (tuple, list)) or len(value) != len(names):
                 raise TypeError(f"{given}={value!r}: give {len(names)} numbers, such as {_usual(spelling, names)}")
-            parts = dict(zip(names, value, strict=True))
+            parts = {name: part for name, part in zip(names, value, strict=True) if part is not None}  # its default
         for name, part in parts.items():
             if name in idle and part in (None, 0):  # without momentum it changes nothing
                 continue

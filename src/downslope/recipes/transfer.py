@@ -138,6 +138,12 @@ def _turn(tensors: Tensors, record: Mapping[str, Any], axes: Mapping[str, Sequen
                     f"axes[{name!r}]={order}: the shape is {raw.shape[:rank]}, so give the numbers "
                     f"{', '.join(map(str, range(rank)))} in their new order"
                 )
+            pieces = next(group for group in record["groups"] if name in group["names"]).get("pieces")
+            if isinstance(pieces, dict) and order[:2] != (0, 1):
+                raise ValueError(
+                    f"axes[{name!r}]={order}: {name!r} is divided into pieces along its axis {pieces.get('axis')}, "
+                    "which would be another one then; keep axes 0 and 1 first"
+                )
             if what != "x" and order[:1] not in ((), (0,)) and _is_narrow(what, name, tensors, record):
                 raise ValueError(
                     f"axes[{name!r}]={order}: {what} of {_group_of(name, record)['rule']} has one value for each row "

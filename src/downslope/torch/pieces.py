@@ -54,6 +54,11 @@ class Pieces:
             )
         return cls(tuple(listed) if isinstance(sizes, (list, tuple)) else int(sizes), axis)
 
+    def said(self) -> dict[str, Any]:
+        """The same as a file says it; nothing where every parameter is one."""
+        sizes = list(self.sizes) if isinstance(self.sizes, tuple) else self.sizes
+        return {} if self == WHOLE else {"sizes": sizes, "axis": self.axis}
+
     def check(self, name: str, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """The shapes of the pieces of a parameter.
 

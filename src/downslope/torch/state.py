@@ -111,6 +111,7 @@ def complete_state(
     remembered = [name for name in settings.rule.states if name in program.states]
     if remembered and not any(new.get(name + end) is not None for name in remembered for end in ("", CODED)):
         new["step"] = 0.0  # as when SGD is given a momentum on the way: for the rule this is the beginning
+    _refuse_exchanged(new, remembered, settings)
     counted_on = p.device if settings.capturable else torch.device("cpu")
     if not _is_clock(new.get("step"), torch.float32, counted_on):
         done = torch.tensor(float(new.pop("step", 0.0)), dtype=torch.float32, device=counted_on)
@@ -133,10 +134,13 @@ def complete_state(
             raise TypeError(f"the state {name} is {value!r:.60}; expected a floating-point tensor")
         shape = _shape(p, name, settings)
         if value.shape != shape:
-            wanted = "" if shape == p.shape else f" and needs {tuple(shape)}"
+            wanted = ""
+            if name in program.spaces:
+                wanted = f" and needs {tuple(shape)}: it is {program.spaces[name]} in {program.name}"
             raise ValueError(
-                f"the state {name} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}{wanted}; "
-                "load the state of a model of the same shape, or delete this parameter's entry of optimizer.state"
+                f"the state {name} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}{wanted}; load the "
+                "state of the same rule and a model of the same shape, or delete this parameter's entry of "
+                "optimizer.state"
             )
         if has_addresses(value.device) and value.layout is torch.strided and not is_backed(local(value)):
             raise ValueError(f"the memory of the state {name}, of shape {tuple(value.shape)}, has been released")
@@ -149,6 +153,25 @@ def complete_state(
             like = p.new_empty(shape, dtype=dtype) if narrow else torch.empty_like(p.detach(), dtype=dtype)
             new[name] = like.copy_(value.detach())
     return new, names
+
+
+def _refuse_exchanged(own: Mapping[str, Any], remembered: Sequence[str], settings: GroupSettings) -> None:
+    """Refuse a choice that was changed in training where another state would have to take the place of one.
+
+    The new one would begin at its initial value, and the rule would take it for what it is after so many steps.
+
+    Raises:
+        ValueError: It was.
+    """
+    rule = settings.rule
+    missing = [name for name in remembered if own.get(name) is None and own.get(name + CODED) is None]
+    idle = [name for name in rule.states if name not in remembered and own.get(name) is not None]
+    if missing and idle and (t := float(own.get("step", 0.0))) > 0:
+        raise ValueError(
+            f"{rule.name} needs the state {missing[0]}, and a parameter that has done {t:.0f} step(s) has {idle[0]} "
+            f"instead: {' or '.join(rule.flags)} was changed in training. Set it back, or delete this parameter's "
+            "entry of optimizer.state to begin anew"
+        )
 
 
 def _is_clock(value: Any, dtype: torch.dtype, device: torch.device) -> bool:

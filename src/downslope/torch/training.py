@@ -156,6 +156,7 @@ class TorchTraining:
                     furthest.scalar_states,
                     group.get(PLACED) or {},
                     [name for name in names if self.members[name][0].is_complex()],
+                    settings.pieces.said(),
                 )
             )
         return found

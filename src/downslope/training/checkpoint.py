@@ -8,7 +8,9 @@ axis of two. The metadata hold the format's version, a checksum and a JSON recor
 The record:
     rule, flags, options, formula, max_norm: What was computed; `formula` is its fingerprint.
     groups: Per parameter group `names`, `hyperparameters` (None for a schedule) and `scalar_states`. What differs from
-        the record's rule, flags, options or formula stands here too, and under `complex` the names of complex weights.
+        the record's rule, flags, options or formula stands here too, and under `complex` the names of complex weights,
+        under `pieces` how each is divided into matrices that the rule takes one by one: `sizes`, a list or how many
+        equal ones there are, along an `axis`.
     t, skipped: The number of steps done, and of those left out.
     clocks: By name, `t` and `scalar_states` of the parameters that have others than their group.
     lookahead: Per group the scalars that stored points ahead depend on; None where they are not known.

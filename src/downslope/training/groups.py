@@ -39,6 +39,8 @@ class Group:
         scalar_states: The rule's scalar states for this group.
         placed_by: The hyperparameters by which stored points ahead were placed, where these have been others.
         complex_names: Those of the names whose arrays are complex.
+        pieces: How its arrays are divided into matrices that the rule takes one by one, where they are: `sizes` and
+            the `axis` along which they stand.
     """
 
     settings: Settings
@@ -47,6 +49,7 @@ class Group:
     scalar_states: Mapping[str, float] = field(default_factory=dict)
     placed_by: Mapping[str, float] = field(default_factory=dict)
     complex_names: Sequence[str] = ()
+    pieces: Mapping[str, Any] = field(default_factory=dict)
     _plan: tuple[Program, list[float], list[tuple[int, str]]] | None = field(default=None, repr=False)
 
     def with_hyperparameters(self, hyperparameters: Mapping[str, float | Schedule]) -> Group:

@@ -78,6 +78,7 @@ def described(groups: Sequence[Group]) -> tuple[dict[str, Any], list[dict[str, A
             "scalar_states": dict(group.scalar_states),
             **{key: own[key] for key in COMPUTED if own[key] != computed[0][key]},
             **({"complex": list(group.complex_names)} if group.complex_names else {}),
+            **({"pieces": dict(group.pieces)} if group.pieces else {}),
         }
         for group, own in zip(groups, computed, strict=True)
     ]
@@ -125,10 +126,13 @@ def check_groups(
         raise CheckpointError(f"the file's groups are {groups!r:.200}; this optimizer has {len(here)}")
     for k, (saved, mine) in enumerate(zip(groups, here, strict=True)):
         _check_names(k, saved.get("names") if isinstance(saved, dict) else saved, mine["names"])
-        for key in (*COMPUTED, "complex"):
+        for key in (*COMPUTED, "complex", "pieces"):
             theirs, ours = saved.get(key, record.get(key)), mine.get(key, shared.get(key))
             if theirs != ours:
-                raise CheckpointError(f"the {key} of the file's group {k} is {theirs!r:.200}, here {ours!r:.200}")
+                raise CheckpointError(
+                    f"the {key} of the file's group {k} is {theirs!r:.200}, here {ours!r:.200}; load it into an "
+                    "optimizer whose groups are made in the same way"
+                )
         for part in ("hyperparameters", "scalar_states"):
             _numbers(saved, part, mine[part], f"group {k}")
     return groups
