@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from downslope.backends.compiler import call, int64, words
 from downslope.backends.machine import Library
-from downslope.backends.threads import available, share_out
+from downslope.backends.threads import available, share_out, share_rounds
 
 
 def test_there_is_at_least_one_processor():
@@ -35,6 +35,20 @@ def test_every_piece_is_done_once(pieces, threads):
 def test_the_work_is_shared():
     together = threading.Barrier(3, timeout=300)  # passes only if three pieces are under way at once
     share_out(together.wait, [()] * 3, 3)
+
+
+def test_a_round_begins_when_the_one_before_has_ended():
+    done, mine = [], threading.current_thread()
+
+    def work(number, piece):
+        if piece < 0:
+            assert threading.current_thread() is mine
+        done.append(number)
+
+    rounds = [([(2 * k, -1)], [(2 * k + 1, piece) for piece in range(7)]) for k in range(3)]
+    share_rounds(work, rounds, 3, [(6, -1)])
+    assert done == sorted(done)
+    assert [done.count(number) for number in range(7)] == [1, 7, 1, 7, 1, 7, 1]
 
 
 def test_one_thread_means_this_one():

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import downslope
 import downslope.torch
 from downslope.torch import device as devices
-from downslope.torch import gradients, launch, layout
+from downslope.torch import gradients, interpreted, launch, layout
 from downslope.torch.interpreted import Interpreted
 from downslope.torch.launch import Compiled
 from downslope.training.groups import NonFiniteGradientError
@@ -452,7 +452,7 @@ def test_a_scale_may_be_on_another_gpu_than_the_gradients():
 
 def test_without_a_kernel_a_device_is_not_waited_for_either(monkeypatch):
     """Operation by operation: a CPU's tensors, taken for those of a device that does its work later."""
-    monkeypatch.setattr(launch, "runs_behind", lambda device: True)
+    monkeypatch.setattr(interpreted, "runs_behind", lambda device: True)
     monkeypatch.setattr(layout, "has_kernels", lambda device: False)
     ours, due = (Training(torch.device("cpu"), downslope.adam, max_norm=0.5, weight_decay=0.1) for _ in range(2))
     for training, kind in ((ours, Interpreted), (due, Compiled)):

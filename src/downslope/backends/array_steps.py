@@ -1,4 +1,4 @@
-"""A step of a rule over whole tensors for NumPy arrays: array by array, in place of a kernel."""
+"""A step of a rule that multiplies matrices for NumPy arrays: array by array, in place of a kernel."""
 
 from __future__ import annotations
 
