@@ -3,8 +3,9 @@
     python bench/tensor_rules.py [muon] [adafactor] [lamb] [lars] [--quick] [--rounds 9] [--threads 1]
 
 - `muon`: `downslope.dialects.torch.muon` against `torch.optim.Muon`, on the matrices of a perceptron with 4 tensors,
-  of ResNet-50 with 3/4 of the channels (161 tensors; kernels as matrices), and of the layers of GPT-2 small (148
-  tensors; no embeddings). PyTorch multiplies in bfloat16, downslope in float32.
+  of a transformer of 8 layers of width 64 (equal shapes repeat), of ResNet-50 with 3/4 of the channels (161 tensors;
+  kernels as matrices), and of the layers of GPT-2 small (148 tensors; no embeddings). PyTorch multiplies in bfloat16,
+  downslope in float32: where the processor has to emulate bfloat16, a step of PyTorch on GPT-2 takes many minutes.
 - `adafactor`: `downslope.dialects.torch.adafactor` against `torch.optim.Adafactor`, on matrices and vectors.
 - `lamb`, `lars`: one tensor of 25 M weights, against copies that move as many bytes as the rule's passes must: a norm
   ends a pass, and what the next one needs is read again.
@@ -118,6 +119,7 @@ def main() -> None:
     quick = arguments.quick
     models = {
         "perceptron": [(32, 64), (32,), (10, 32), (10,)],
+        "transformer of width 64": 8 * [(192, 64), (64, 64), (256, 64), (64, 256)],
         "ResNet-50 x 3/4": resnet50(0.75)[: 33 if quick else None],
         "GPT-2 small": gpt2()[6:7] if quick else gpt2()[2:-2],
     }
