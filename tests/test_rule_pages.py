@@ -2,6 +2,7 @@
 
 import re
 
+import matrix_pictures
 import numpy as np
 import pytest
 import shown
@@ -48,3 +49,20 @@ def test_the_formula_of_a_framework_is_code(name, tmp_path):
     after = run(source, tmp_path / "page.md", words)["x"]
     assert after.shape == (2,)
     assert not np.array_equal(after, before)
+
+
+def test_the_picture_of_a_matrix_is_of_a_valley():
+    generator, start = np.random.default_rng(1), matrix_pictures.valley()[3]
+    for _ in range(3):
+        way = 1e-6 * generator.normal(size=start.shape)
+        rise = matrix_pictures.loss(start + way) - matrix_pictures.loss(start - way)
+        assert rise == pytest.approx(2 * np.sum(way * matrix_pictures.gradient(start)), rel=1e-6)
+    assert matrix_pictures.loss(matrix_pictures.valley()[2]) == 0
+
+
+def test_muon_steps_in_all_directions():
+    muon, sgd = (matrix_pictures.directions(rule) for rule in (downslope.muon, downslope.sgd))
+    assert muon[6] > 0.5
+    assert sgd[2] < 0.05
+    losses, _ = matrix_pictures.descended(downslope.sgd, 1e3, steps=20)
+    assert np.isinf(losses[-1])

@@ -216,7 +216,7 @@ def defaults(entry, say):
             else:
                 row.append(str(form["flags"].get(name, "")))
         rows.append(row)
-    return f"## {say('Defaults')}\n{table(['', *(FRAMEWORKS[d] for d in forms)], rows)}"
+    return f"## {say('Defaults')}\n{table([say('hyperparameter'), *(FRAMEWORKS[d] for d in forms)], rows)}"
 
 
 def elsewhere(entry, say):
@@ -345,7 +345,8 @@ def write(app):
             kept(folder / f"{rule.name}{say.suffix}", about, make, beside)
         for rule in OVER_TENSORS:
             about = f"{made_from} {say.basis} {prose.get(rule.name, '')}"
-            kept(folder / f"{rule.name}{say.suffix}", about, functools.partial(tensor_pages.page, rule, prose, say))
+            make, beside = functools.partial(tensor_pages.page, rule, prose, folder, say), [folder / f"{rule.name}.png"]
+            kept(folder / f"{rule.name}{say.suffix}", about, make, beside)
     kept(HERE / "migration.md", made_from, tables)
 
 
