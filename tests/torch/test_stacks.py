@@ -5,6 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import downslope
@@ -12,6 +14,7 @@ from downslope import maximum, mean, minimum, norm, rule, scalar, sqrt, where
 from downslope.language.options import compose
 from downslope.targets.arrays import interpret
 from downslope.torch import Optimizer
+from random_formulas import evaluate, formulas
 
 RULES = [
     downslope.muon,
@@ -120,6 +123,30 @@ def test_a_tape_computes_what_the_formula_says(shape, cut, on):
         found = {"x": p.detach(), **{name: optimizer.state[p][name] for name in ("m", "w", "n")}}
         for name, tensor in found.items():
             np.testing.assert_allclose(tensor.numpy(), wanted[name], rtol=1e-11, atol=1e-12, err_msg=name)
+
+
+@settings(deadline=None, max_examples=20, phases=[Phase.generate])
+@given(several=st.lists(formulas(), min_size=6, max_size=6))
+@np.errstate(all="ignore")
+def test_a_tape_of_any_formula_computes_it(several):
+    """With products of small numbers, which are exact, so that only a last sum can be rounded in another way."""
+
+    @rule
+    def some(x, dx, p=0.0, q=0.0, r=0.0, s=0.0, u=0.0, *, c=1.5):
+        values = {"a": dx, "b": x @ dx.T @ x, "c": c}
+        return tuple(where(x == x, evaluate(each, values), x) for each in several)
+
+    x, dx = np.array([[1.0, 2, 3], [3, 1, 2]]), np.array([[0.5, 1, 2], [2, 2, 0.5]])
+    params = [torch.tensor(way * x, requires_grad=True) for way in (1, 2)]
+    for p in params:
+        p.grad = torch.tensor(dx)
+    optimizer = Optimizer(params, some)
+    optimizer.step()
+    wanted = [some(way * x, dx) for way in (1, 2)]
+    for p, values in zip(params, wanted, strict=True):
+        found = p.detach(), *(optimizer.state[p][name] for name in "pqrsu")
+        for tensor, value in zip(found, values, strict=True):
+            np.testing.assert_allclose(tensor.numpy(), np.broadcast_to(value, x.shape), rtol=1e-12)
 
 
 def test_a_coefficient_of_0_drops_no_nan():

@@ -249,9 +249,9 @@ LAYOUTS = [("rows", "columns"), ("", "columns"), ("columns", ""), ("rows", "")]
 
 
 def laid_out(how, name, steps):
-    """Weights after a training of matrices that stand on a mesh of two by two processes in every way."""
+    """Weights after a training of matrices that stand on a mesh of two by one or two processes in every way."""
     placements = {"rows": Shard(0), "columns": Shard(1), "": Replicate()}
-    mesh = init_device_mesh("cpu", (2, 2)) if how == "mesh" else None
+    mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2)) if how == "mesh" else None
 
     def placed(tensor, layout):
         return tensor if mesh is None else distribute_tensor(tensor, mesh, [placements[way] for way in layout])

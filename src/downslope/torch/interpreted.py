@@ -141,9 +141,10 @@ class Interpreted:
         if shared is not None:
             local = tuple(pieces[0]["x"].shape)
             processes = Processes(shared, local, taken := self._taken(local))
+        body = _body(pieces[0]["x"])
         for first in range(0, len(pieces), together):
             some = pieces[first : first + together]
-            stacks = {name: self._stack(name, [piece[name] for piece in some], taken, tape) for name in some[0]}
+            stacks = {name: self._stack(name, [piece[name] for piece in some], taken, tape, body) for name in some[0]}
             if isinstance(self._scale, Tensor):
                 stacks["dx"] = stacks["dx"] * self._scale
             for name, new in tape.run(stacks, self._numbers[row, tape], processes).items():
@@ -171,9 +172,9 @@ class Interpreted:
         """As what a tensor is taken."""
         return matrix_shape(self.program, shape) or (1,)
 
-    def _stack(self, name: str, tensors: Sequence[Tensor], shape: Shape, tape: Tape) -> Tensor:
+    def _stack(self, name: str, tensors: Sequence[Tensor], shape: Shape, tape: Tape, body: torch.dtype) -> Tensor:
         """Tensors in the precision of the step, stacked if the tape wants them so."""
-        given = [tensor.to(_body(tensor)) for tensor in tensors]
+        given = [tensor.to(body) for tensor in tensors]
         if not tape.stacked:
             return given[0]
         shape = held_shape(self.program, name, shape)

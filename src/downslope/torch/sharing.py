@@ -126,7 +126,7 @@ class Sharing:
         gathered: Tensor = DTensor.from_local(
             given, self.mesh, self._stacked, run_check=False, shape=shape, stride=stride
         ).full_tensor()
-        return gathered
+        return gathered.to(shares.device)  # where shares are kept on the host, a mesh of GPUs gathers on these
 
     def share(self, stack: Tensor) -> Tensor:
         """This process's shares of a stack of whole tensors."""
@@ -135,7 +135,7 @@ class Sharing:
         given = stack.reshape(len(stack), *self.shape).contiguous()
         everywhere = DTensor.from_local(given, self.mesh, [Replicate()] * self.mesh.ndim, run_check=False)
         found: Tensor = everywhere.redistribute(placements=self._stacked).to_local()
-        return found
+        return found.to(stack.device)
 
 
 def sharing_refused(name: str, p: Any, program: Program, pieces: bool) -> str:
