@@ -6,9 +6,9 @@ import shown
 from shown import table, use
 
 import downslope
-from downslope.backends.passes import compiles, planned
 from downslope.language.options import compose
 from downslope.language.spaces import COLUMN, ROW
+from downslope.targets.passes import compiles, planned
 
 
 def turned(values, seed=0):

@@ -21,6 +21,7 @@ from downslope.language.program import Cost, in_order
 from downslope.targets.compute import compute
 from downslope.targets.evaluate import evaluate
 from downslope.targets.latex import latex
+from downslope.targets.passes import cost
 from downslope.targets.shapes import settled
 from downslope.targets.stability import Stability, stability
 
@@ -122,7 +123,7 @@ class Rule(Formula):
             (16, 12)
         """
         program = compose(self, **flags_and_options)
-        return (settled(program, (1024, 1024)) if program.of_matrices else program).cost(dtype)
+        return cost(settled(program, (1024, 1024)) if program.of_matrices else program, dtype)
 
     def latex(self, **flags_and_options: Any) -> str:
         r"""The formula in LaTeX, one aligned line per value, new states before the new weights.

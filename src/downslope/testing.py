@@ -147,9 +147,9 @@ def targets() -> Iterator[Target]:
 def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[str, float]) -> Mapping[str, Array]:
     from downslope.backends.array_steps import ArrayStepper
     from downslope.backends.describe import of_arrays
-    from downslope.backends.passes import compiles
     from downslope.backends.stepping import Stepper
     from downslope.backends.table import ALL, SlotTable
+    from downslope.targets.passes import compiles
 
     copies = {name: arrays[name].copy() for name in program.arrays}
     compiled, states = not program.over_tensors or compiles(program), program.scalar_states

@@ -9,12 +9,12 @@ import downslope.torch
 from downslope import Optimizer, columns, mean, norm, part, rows, rule, size, sqrt, where
 from downslope import max as largest
 from downslope import sum as total
-from downslope.backends import passes
-from downslope.backends.passes import compiles, planned
 from downslope.backends.staged_text import pieces_of
 from downslope.dialects import torch as dialect
 from downslope.language.options import compose
+from downslope.targets import passes
 from downslope.targets.arrays import interpret
+from downslope.targets.passes import compiles, planned
 from downslope.targets.shapes import held_shape
 from downslope.torch.interpreted import Interpreted
 from downslope.torch.launch import Compiled

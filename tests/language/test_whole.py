@@ -133,7 +133,7 @@ def test_a_sum_of_single_precision_neither_overflows_nor_loses_its_small_terms()
 
 def test_stages_end_at_what_has_to_be_complete():
     cost = downslope.lamb.cost()
-    assert (cost.passes, cost.read, cost.written) == (2, 32, 12)
+    assert (cost.passes, cost.read, cost.written) == (2, 28, 12)  # m and v are written by the first
     assert "in 2 passes" in str(cost)
     assert (downslope.adam.cost().passes, downslope.adam.cost().read) == (1, 16)
     first, last = compose(downslope.lamb).stages

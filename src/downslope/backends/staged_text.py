@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from downslope.backends.cpu import HALVES, body_scalar
 from downslope.backends.memory import COLUMNS, FIRST, ROWS, SCRATCH
-from downslope.backends.passes import REDUCTIONS, Pass, planned
 from downslope.language.expression import Expression
 from downslope.language.program import Program
 from downslope.language.spaces import COLUMN, ROW, TENSOR
+from downslope.targets.passes import REDUCTIONS, Pass, planned, unnamed
 from downslope.targets.python import kernel_target
 from downslope.targets.write import Scope, author_names
 
@@ -74,7 +74,8 @@ class StagedText:
             storages: What each of the program's arrays is stored as.
         """
         self.scalar = body_scalar(storages)
-        self._program, self._storages = program, dict(zip(program.arrays, storages, strict=True))
+        self._coefficients, self._storages = program.coefficients, dict(zip(program.arrays, storages, strict=True))
+        self._program = program = unnamed(program)
         self._target, self._double = kernel_target(self.scalar), kernel_target("float64")
         exact = [name for name, storage in self._storages.items() if storage == self.scalar]
         self.plan = planned(program, exact)
@@ -134,7 +135,7 @@ class StagedText:
         areas = {f"{word}{n}_" for n in self._kept.values() for word in ("load", "store", "at", "k", "sum", "row")}
         self._scope = Scope(self._target, {*_TAKEN, *loads, *areas, *self._target.reserved})
         self._named, self._known = [], {}
-        for index, e in enumerate(self._program.coefficients):
+        for index, e in enumerate(self._coefficients):
             variable = self._scope.claim(f"c{index}" if e.args else str(e.value))
             self._named.append(variable)
             self._known[e] = f"({variable} != 0)" if e.is_condition else variable

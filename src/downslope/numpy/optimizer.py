@@ -137,9 +137,9 @@ class Optimizer:
         from downslope.backends import threads as pool
         from downslope.backends.array_steps import ArrayStepper
         from downslope.backends.describe import of_arrays
-        from downslope.backends.passes import compiles
         from downslope.backends.stepping import Stepper
         from downslope.backends.table import SlotTable
+        from downslope.targets.passes import compiles
 
         whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
         if threads is not None and not (whole and threads >= 1):

@@ -14,8 +14,8 @@ import torch
 
 from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.launch import Launch
-from downslope.backends.passes import compiles
 from downslope.backends.table import OTHER_CLOCKS
+from downslope.targets.passes import compiles
 from downslope.torch.device import has_addresses, has_kernels, refuse
 from downslope.torch.interpreted import Interpreted
 from downslope.torch.launch import (

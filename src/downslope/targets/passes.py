@@ -7,11 +7,16 @@ a row or a column are worked out, which takes next to no time, and the next pass
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.program import Program, in_order
+from downslope.language.program import Cost, Program, in_order
+from downslope.language.rewrites import rewritten
 from downslope.language.spaces import COLUMN, NUMBER, ROW, TENSOR, WEIGHT, Space, join
 from downslope.targets.write import stored
 
@@ -39,12 +44,14 @@ class Pass:
         stores: The arrays that it writes, and their new values.
         reads: The arrays of one value a weight that it reads, by what they hold.
         narrow: What it reads that is one for the tensor, a row or a column.
+        body: What it works out for every weight.
     """
 
     sums: tuple[Expression, ...]
     stores: tuple[tuple[str, Expression], ...]
     reads: Mapping[Expression, str]
     narrow: tuple[Expression, ...]
+    body: tuple[Expression, ...]
 
 
 @dataclass(frozen=True)
@@ -81,16 +88,38 @@ class Plan:
         return e.op in REDUCTIONS and self.spaces[e.args[0]] == WEIGHT
 
 
+@functools.lru_cache(maxsize=256)
+def unnamed(program: Program) -> Program:
+    """The program with what functions with a name have worked out in the place of their calls; see `language.parts`."""
+    made = rewritten(program.outputs.values(), lambda e: e.args[0] if e.op == "called" and e.from_arrays else None)
+    names = {made[e]: name for e, name in program.names.items() if e in made}
+    return replace(program, outputs={name: made[e] for name, e in program.outputs.items()}, names=names)
+
+
 def planned(program: Program, exact: Collection[str]) -> Plan:
     """The plan that moves least memory.
 
     Args:
-        program: One that `compiles`.
+        program: One that `compiles`; the plan is one for it `unnamed`.
         exact: The arrays that keep a new value as it is, so that it can be written as soon as it is complete, and be
             read again by later passes in place of all that it is made of.
     """
+    program = unnamed(program)
     late, early = _Planner(program, ()).plan(), _Planner(program, exact).plan()
     return early if early.moved <= late.moved else late
+
+
+def cost(program: Program, dtype: Any = np.float32) -> Cost:
+    """What a step costs per weight; of a rule over whole tensors, in the passes of its kernel if it has one.
+
+    What is one for a tensor, a row or a column costs next to nothing, and is not counted.
+    """
+    if not program.over_tensors or not compiles(program):
+        return program.cost(dtype)
+    plan, size = planned(program, program.arrays), np.dtype(dtype).itemsize
+    operations = Counter(e.op for one in plan.passes for e in (*one.body, *one.sums))
+    read, written = (sum(map(len, arrays)) for arrays in zip(*((p.reads, p.stores) for p in plan.passes), strict=True))
+    return Cost(size * read, size * written, operations, len(plan.passes))
 
 
 class _Planner:
@@ -140,7 +169,9 @@ class _Planner:
         taken = {*roots, *(arg for e in used for arg in e.args)}
         reads |= {e: name for e, name in self._known.items() if e in taken}
         self._known |= {e: name for name, e in stores}
-        return Pass(sums, tuple(stores), reads, tuple(e for e in used if self._is_narrow(e)))
+        worked_out = {e for e in used if e.args and self._spaces[e] == WEIGHT}
+        body = tuple(e for e in self._program.expressions if e in worked_out)
+        return Pass(sums, tuple(stores), reads, tuple(e for e in used if self._is_narrow(e)), body)
 
     def _complete(self, k: int, summed: Iterable[Expression]) -> list[tuple[str, Expression]]:
         """What can be written in a pass that works it out anyhow, because what was there is not needed any more."""
