@@ -1,6 +1,7 @@
 """The documentation site: `sphinx-build -W -n -b html docs build/site`, without a network.
 
-What there is in Chinese lies in a folder of it: `sphinx-build -W -n -b html -t zh docs build/site/zh`.
+What there is in Chinese lies in a folder of it: `sphinx-build -W -n -b html -t zh docs build/site/zh`, and is built
+first, since the English pages lead to it where it is there.
 """
 
 import os

@@ -118,8 +118,10 @@ def read(app, name, source):
 
 
 def lead(app, page, template, context, doctree):
-    """Put the way into the other language onto a page."""
+    """Put the way into the other language onto a page, into Chinese where the Chinese site has been built."""
     is_english = app.config.language == "en"
+    if is_english and not (Path(app.outdir) / "zh" / "index.html").exists():
+        return
     same = page if is_translated(page) else "index"
     up = "../" * page.count("/")
     to = f"{up}zh/{same}.html" if is_english else f"{up}../{same}.html"

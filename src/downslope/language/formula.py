@@ -7,7 +7,6 @@ of this step from 1, where the formula asks for it.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import math
@@ -343,6 +342,8 @@ class Formula:
 
 def unknown(owner: str, name: str, valid: Sequence[str]) -> TypeError:
     """The error for a hyperparameter that does not exist, naming those that do."""
+    import difflib  # an import of downslope need not wait for what only an error takes
+
     close = difflib.get_close_matches(name, valid, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return TypeError(f"{owner} has no hyperparameter {name!r}; it has {', '.join(valid)}{hint}")

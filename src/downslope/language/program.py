@@ -7,7 +7,6 @@ straight-line and in the author's order of operations.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import operator
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -287,6 +286,8 @@ def fingerprint(program: Program) -> str:
     states = [list(program.states.items()), list(program.scalar_states.items())]
     spaces = [[name, *program.spaces[name]] for name in program.narrow]
     text = json.dumps([lines, outputs, *states, *([spaces] if spaces else [])])
+    import hashlib  # brings OpenSSL
+
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
