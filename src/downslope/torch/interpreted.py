@@ -86,15 +86,15 @@ class Interpreted:
             return code
         present = [s for s, gradient in enumerate(gradients) if gradient is not None]
         rows = {s: self._row(s) for s in present}
-        alike: dict[tuple[Row, Shape, Sharing | None], list[Mapping[str, Tensor]]] = {}
+        alike: dict[tuple[Row, Shape, Sharing | None, torch.dtype], list[Mapping[str, Tensor]]] = {}
         for s in present:
             arrays = {"dx": gradients[s], **dict(zip(self._names, self.held[s], strict=False))}
             real = {name: torch.view_as_real(a) if a.is_complex() else a for name, a in arrays.items()}
             for piece in self._pieces.over(real):
                 shared = self._shared[s]
                 shape = tuple(piece["x"].shape) if shared is None else shared.shape
-                alike.setdefault((rows[s], shape, shared), []).append(piece)
-        for (row, shape, shared), pieces in alike.items():
+                alike.setdefault((rows[s], shape, shared, piece["x"].dtype), []).append(piece)
+        for (row, shape, shared, _), pieces in alike.items():
             if 0 in shape:
                 continue
             if can_tape(self.program):
@@ -140,11 +140,13 @@ class Interpreted:
         processes = None
         if shared is not None:
             local = tuple(pieces[0]["x"].shape)
-            processes = Processes(shared, local, taken := self._taken(local))
+            processes = Processes(shared, local, self._taken(local))
+        shares = taken if processes is None else processes.held
+        shapes = {name: taken if name in self.program.spaces else shares for name in pieces[0]}
         body = _body(pieces[0]["x"])
         for first in range(0, len(pieces), together):
             some = pieces[first : first + together]
-            stacks = {name: self._stack(name, [piece[name] for piece in some], taken, tape, body) for name in some[0]}
+            stacks = {n: self._stack(n, [piece[n] for piece in some], shapes[n], tape, body) for n in shapes}
             if isinstance(self._scale, Tensor):
                 stacks["dx"] = stacks["dx"] * self._scale
             for name, new in tape.run(stacks, self._numbers[row, tape], processes).items():

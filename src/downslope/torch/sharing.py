@@ -29,7 +29,7 @@ def with_shares(program: Program) -> Program:
     """The program in which arrays are shares, and which says where they become whole.
 
     Args:
-        program: One over whole tensors, for tensors of one shape, without states of rows or columns.
+        program: One over whole tensors, for tensors of one shape. States of rows or columns are whole in each process.
     """
     new: dict[Expression, Expression] = {}
     shares: set[Expression] = set()  # which of the new ones
@@ -50,7 +50,7 @@ def with_shares(program: Program) -> Program:
         args = tuple(new.get(arg, arg) for arg in e.args)
         if not e.args:
             new[e] = e
-            if e.op == "input" and e.from_arrays:
+            if e.op == "input" and e.from_arrays and e.value not in program.spaces:
                 shares.add(e)
         elif e.op == "called":
             new[e] = args[0]
@@ -71,14 +71,15 @@ def with_shares(program: Program) -> Program:
                 else of[0].space.without(None if e.value is None else int(float(e.value)))
             )
             new[e] = Expression(e.op, of, e.value, space)
-    outputs = {name: kept(new.get(e, e)) for name, e in program.outputs.items()}
+    outputs = {name: new.get(e, e) for name, e in program.outputs.items()}
+    outputs = {name: e if name in program.spaces else kept(e) for name, e in outputs.items()}
     return replace(program, outputs=outputs, names={})
 
 
 def can_share(program: Program) -> bool:
-    """Whether the program knows what to do with shares: with all states one a weight, and these operations only."""
-    known = (*TENSOR_WORDS, "transpose", "product", "called")
-    return not program.narrow and all(e.op in known for e in program.over_tensors)
+    """Whether it is known what to do with shares in all operations of a program."""
+    known = (*TENSOR_WORDS, "transpose", "product", "called", "input")
+    return all(e.op in known for e in program.over_tensors)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def sharing_refused(name: str, p: Any, program: Program, pieces: bool) -> str:
 
     why = ""
     if not can_share(program):
-        why = f"{program.name} remembers something of each row or column, or factorises, which takes all of a matrix"
+        why = f"{program.name} factorises matrices, which is not done with shares"
     elif pieces:
         why = "it is divided into pieces, which may begin in one share and end in another"
     elif p.is_complex():
