@@ -142,10 +142,10 @@ def test_a_tape_of_any_formula_computes_it(several):
         p.grad = torch.tensor(dx)
     optimizer = Optimizer(params, some)
     optimizer.step()
-    wanted = [some(way * x, dx) for way in (1, 2)]
-    for p, values in zip(params, wanted, strict=True):
-        found = p.detach(), *(optimizer.state[p][name] for name in "pqrsu")
-        for tensor, value in zip(found, values, strict=True):
+    for way, p in enumerate(params, 1):
+        values = {"a": dx, "b": way * x @ dx.T @ (way * x), "c": np.float64(1.5)}  # of Python's own True, ~ makes -2
+        for name, each in zip(("x", *"pqrsu"), several, strict=True):
+            tensor, value = {"x": p.detach(), **optimizer.state[p]}[name], evaluate(each, values)
             np.testing.assert_allclose(tensor.numpy(), np.broadcast_to(value, x.shape), rtol=1e-12)
 
 
