@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -444,6 +445,14 @@ def test_a_fork_after_a_shared_launch_goes_on():
 
 
 # The generated file
+
+
+def test_kernels_of_one_pass_are_what_they_were():
+    """To the byte. Whoever means to change them times them before and after, and writes down the new digest."""
+    programs = [compose(chosen, **flags) for chosen, flags in RULES.values()]
+    texts = [kernel_source(p, [scalar] * len(p.arrays)) for p in programs for scalar in ("float32", "float64")]
+    text = "".join(texts).replace(f"downslope {downslope.__version__}", "downslope")
+    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == "710b3ff8a4dd8b7c"
 
 
 def test_the_source_reads_like_the_rule_and_stands_in_a_file():

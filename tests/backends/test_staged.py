@@ -10,7 +10,6 @@ from downslope import Optimizer, columns, mean, norm, part, rows, rule, size, sq
 from downslope import max as largest
 from downslope import sum as total
 from downslope.backends.staged_text import pieces_of
-from downslope.dialects import torch as dialect
 from downslope.language.options import compose
 from downslope.targets import passes
 from downslope.targets.arrays import interpret
@@ -69,7 +68,7 @@ def slopes(name, shape, t):
     return np.asarray(random.standard_normal(shape) * 10.0 ** (t % 3 - 1) + 0.1, np.float32)
 
 
-@pytest.mark.parametrize("chosen", [downslope.lamb, downslope.adafactor, dialect.adafactor, every_word])
+@pytest.mark.parametrize("chosen", [downslope.lamb, downslope.adafactor, every_word])
 def test_kernels_are_near_double_precision(chosen):
     """After fifty steps; `tests/rules` has those in double precision of every rule."""
     program = compose(chosen)
@@ -141,6 +140,53 @@ def test_a_state_whose_old_value_is_needed_later_is_not_overwritten_before():
     np.testing.assert_allclose(optimizer.state["m"]["W"], [2.7, 0, 3.6])
 
 
+def test_a_state_that_is_only_written_is_one_for_each_row():
+    @rule
+    def noted(x, dx, r=rows(0), c=columns(2), *, lr=0.1):
+        return x - lr * dx, mean(abs(dx)), 3.0
+
+    x, dx = np.ones((3, 4)), np.arange(12.0).reshape(3, 4)
+    optimizer = Optimizer({"W": x}, noted)
+    optimizer.step({"W": dx})
+    np.testing.assert_array_equal(x, 1 - 0.1 * dx)
+    np.testing.assert_array_equal(optimizer.state["r"]["W"], np.full((3, 1), 5.5))
+    np.testing.assert_array_equal(optimizer.state["c"]["W"], np.full((1, 4), 3.0))
+
+    @rule
+    def only_written(x, dx, r=rows(0), *, lr=0.1):
+        return x - lr * dx, 1.0
+
+    assert compose(only_written).of_matrices
+
+
+def test_numbers_chosen_by_shape():
+    @rule
+    def by_shape(x, dx, *, lr=0.1, other=0.2):
+        return x - where(size(x, axis=0) > 2 * size(x, axis=1), lr, other) * dx * norm(dx) / norm(dx)
+
+    params = {"tall": np.zeros((5, 2)), "square": np.zeros((3, 3))}
+    Optimizer(params, by_shape).step({name: np.ones(x.shape) for name, x in params.items()})
+    np.testing.assert_allclose(params["tall"], -0.1)
+    np.testing.assert_allclose(params["square"], -0.2)
+
+
+def test_a_sum_of_rows_or_of_weights_by_shape_is_no_kernel():
+    @rule
+    def either(x, dx, r=rows(0.5), *, lr=0.1):
+        chosen = where(size(x, axis=0) > size(x, axis=1), r, dx)  # five numbers, or all
+        return x - lr * total(chosen), r
+
+    @rule
+    def mean_of_either(x, dx, r=rows(0.5), *, lr=0.1):
+        return x - lr * mean(where(size(x, axis=0) > size(x, axis=1), r, dx)), r
+
+    assert not compiles(compose(either))
+    assert compiles(compose(mean_of_either))
+    x = np.zeros((5, 2))
+    Optimizer({"W": x}, either).step({"W": np.ones((5, 2))})
+    np.testing.assert_allclose(x, -0.25)
+
+
 def test_matrix_products_are_no_kernel():
     assert not compiles(compose(downslope.muon))
     assert not any(word in passes.REDUCTIONS for word in ("product", "transpose"))
@@ -161,7 +207,7 @@ def kinds(optimizer):
 
 @pytest.mark.parametrize(
     ("chosen", "dtype"),
-    [(downslope.lamb, torch.bfloat16), (downslope.lamb, torch.float16), (downslope.adafactor, torch.bfloat16)],
+    [(downslope.lamb, torch.float16), (downslope.adafactor, torch.bfloat16)],
 )
 def test_other_storages_of_pytorch(chosen, dtype, monkeypatch):
     ends = []

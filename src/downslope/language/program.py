@@ -153,7 +153,10 @@ class Program:
 
         It is the operations on whole tensors, and the states that are one for each row or column.
         """
-        return tuple(e for e in self.expressions if e.op in OVER_TENSORS or _is_narrow(e))
+        found = tuple(e for e in self.expressions if e.op in OVER_TENSORS or _is_narrow(e))
+        read = {e.value for e in found if e.op == "input"}
+        unread = [name for name in self.narrow if name not in read]  # only written
+        return (*found, *(Expression("input", value=name, space=self.spaces[name]) for name in unread))
 
     @functools.cached_property
     def of_matrices(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,12 +27,17 @@ REDUCTIONS = ("norm", "mean", "sum", "max")
 def compiles(program: Program) -> bool:
     """Whether passes can do a program over whole tensors: it only sums up, and works out, by rows and columns.
 
-    What multiplies matrices, or takes them apart, is left to array libraries.
+    What multiplies matrices, or takes them apart, is left to array libraries; and so is a sum of what is one for each
+    row of some tensors and one for each weight of others, by their shape.
     """
     words = [e for e in program.over_tensors if e.op != "input"]
     known = all(e.op == "called" or (e.op in (*REDUCTIONS, "size") and e.value in (None, 0.0, 1.0)) for e in words)
     plain = all(e.space in (NUMBER, TENSOR, ROW, COLUMN, WEIGHT) for e in program.expressions)
-    return known and plain and not any(e.from_arrays for e in program.scalar_outputs.values())
+    if not known or not plain or any(e.from_arrays for e in program.scalar_outputs.values()):
+        return False
+    by_shape = _by_shape(program)
+    widest, least = (_spaces(program, by_shape, chosen) for chosen in (join, _shared))
+    return all(widest[e.args[0]] == least[e.args[0]] for e in words if e.op in ("norm", "sum"))
 
 
 @dataclass(frozen=True)
@@ -207,13 +212,23 @@ def _by_shape(program: Program) -> frozenset[Expression]:
     return frozenset(found)
 
 
-def _spaces(program: Program, by_shape: Collection[Expression]) -> dict[Expression, Space]:
+def _shared(a: Space, b: Space) -> Space:
+    """What two values are both different for."""
+    return Space(True, a.first and b.first, a.second and b.second)
+
+
+def _spaces(
+    program: Program, by_shape: Collection[Expression], chosen: Callable[[Space, Space], Space] = join
+) -> dict[Expression, Space]:
+    """Where every value lives; of one chosen by shape it is said what comes of the spaces of both."""
     found: dict[Expression, Space] = {}
     for e in program.expressions:
         if e in by_shape:
             found[e] = TENSOR if e.from_arrays else NUMBER
         elif e.op in REDUCTIONS:
             found[e] = found[e.args[0]].without(None if e.value is None else int(float(e.value)))
+        elif e.op == "where" and e.args[0] in by_shape:
+            found[e] = join(TENSOR, chosen(found[e.args[1]], found[e.args[2]]))
         else:
             found[e] = join(*(found[arg] for arg in e.args)) if e.args else e.space
     return found
