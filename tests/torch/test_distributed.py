@@ -106,6 +106,12 @@ def test_matrices_divided_by_rows_and_columns_go_where_whole_ones_go(run_on, nam
     assert_same(run_on(world, trainings.laid_out, "mesh", name, 3), expected, tolerance)
 
 
+@pytest.mark.parametrize(("name", "times"), [("muon", 1), ("lamb", 2)])
+def test_matrices_of_one_shape_are_gathered_at_once_and_not_again(run_on, name, times):
+    """Muon's before it is divided by its norm, LAMB's weights and step."""
+    assert run_on(2, trainings.gathered, name) == [times, times]
+
+
 def test_shares_that_cannot_be_made_whole_are_refused_with_the_reason(run_on):
     for said in run_on(2, trainings.refused_shards):
         assert "number 0 is shared out over processes" in said

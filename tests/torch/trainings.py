@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
 
 import downslope
@@ -266,6 +267,19 @@ def laid_out(how, name, steps):
         optimizer.step()
     states = {f"{k}: {name}": whole(s) for k, p in enumerate(params) for name, s in optimizer.state[p].items()}
     return [{str(k): whole(p) for k, p in enumerate(params)} | states]
+
+
+def gathered(name):
+    """How often something is gathered in a step of two matrices of one shape."""
+    mesh = init_device_mesh("cpu", (2,))
+    params = [nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)])) for _ in range(2)]
+    optimizer = downslope.torch.Optimizer(params, getattr(downslope, name))
+    for p in params:
+        p.grad = p.detach().clone()
+    optimizer.step()
+    with CommDebugMode() as seen:
+        optimizer.step()
+    return seen.get_total_counts()
 
 
 def refused_shards():

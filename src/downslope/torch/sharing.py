@@ -36,13 +36,28 @@ def with_shares(program: Program) -> Program:
     whole: dict[Expression, Expression] = {}
     shared: dict[Expression, Expression] = {}
 
+    def is_known(e: Expression) -> bool:
+        """Whether all is there of which the whole can be made, element by element."""
+        found: dict[Expression, bool] = {}
+        for each in in_order([e], whole):
+            elements = each.op in OPERATIONS and all(arg in whole or found[arg] for arg in each.args)
+            found[each] = each not in shares or elements
+        return e in whole or found[e]
+
     def gathered(e: Expression) -> Expression:
-        return whole.setdefault(e, Expression(WHOLE, (e,))) if e in shares else e
+        if e not in shares:
+            return e
+        if e not in whole:
+            known = is_known(e)
+            args = tuple(map(gathered, e.args)) if known else (e,)
+            whole[e] = Expression(e.op if known else WHOLE, args, e.value, e.space)
+        return whole[e]
 
     def kept(e: Expression) -> Expression:
         if e in shares or not e.from_arrays or e.space == TENSOR:
             return e
         share = shared.setdefault(e, Expression(SHARE, (e,)))
+        whole[share] = e
         shares.add(share)
         return share
 
