@@ -32,63 +32,86 @@ def with_shares(program: Program) -> Program:
         program: One over whole tensors, for tensors of one shape. States of rows or columns are whole in each process.
     """
     new: dict[Expression, Expression] = {}
-    shares: set[Expression] = set()  # which of the new ones
-    whole: dict[Expression, Expression] = {}
-    shared: dict[Expression, Expression] = {}
-
-    def is_known(e: Expression) -> bool:
-        """Whether all is there of which the whole can be made, element by element."""
-        found: dict[Expression, bool] = {}
-        for each in in_order([e], whole):
-            elements = each.op in OPERATIONS and all(arg in whole or found[arg] for arg in each.args)
-            found[each] = each not in shares or elements
-        return e in whole or found[e]
-
-    def gathered(e: Expression) -> Expression:
-        if e not in shares:
-            return e
-        if e not in whole:
-            known = is_known(e)
-            args = tuple(map(gathered, e.args)) if known else (e,)
-            whole[e] = Expression(e.op if known else WHOLE, args, e.value, e.space)
-        return whole[e]
-
-    def kept(e: Expression) -> Expression:
-        if e in shares or not e.from_arrays or e.space == TENSOR:
-            return e
-        share = shared.setdefault(e, Expression(SHARE, (e,)))
-        whole[share] = e
-        shares.add(share)
-        return share
-
+    shares = _Shares()
     for e in in_order(program.outputs.values(), program.coefficients):
         args = tuple(new.get(arg, arg) for arg in e.args)
         if not e.args:
             new[e] = e
             if e.op == "input" and e.from_arrays and e.value not in program.spaces:
-                shares.add(e)
+                shares.all.add(e)
         elif e.op == "called":
             new[e] = args[0]
         elif e.op in OPERATIONS:
-            one = any(arg in shares for arg in args)
-            args = tuple(map(kept, args)) if one else args
-            space = join(*(arg.space for arg in args))
-            new[e] = Expression(e.op, args, e.value, space if space.of_tensor else TENSOR)  # a number of this shape's
-            if one:
-                shares.add(new[e])
+            new[e] = shares.element_by_element(e, args)
         else:
-            of = tuple(map(gathered, args))
-            space = (
-                product(of[0].space, of[1].space)
-                if e.op == "product"
-                else of[0].space.transposed
-                if e.op == "transpose"
-                else of[0].space.without(None if e.value is None else int(float(e.value)))
-            )
-            new[e] = Expression(e.op, of, e.value, space)
+            new[e] = _of_whole(e, tuple(map(shares.gathered, args)))
     outputs = {name: new.get(e, e) for name, e in program.outputs.items()}
-    outputs = {name: e if name in program.spaces else kept(e) for name, e in outputs.items()}
+    outputs = {name: e if name in program.spaces else shares.kept(e) for name, e in outputs.items()}
     return replace(program, outputs=outputs, names={})
+
+
+class _Shares:
+    """What of a program is worked out in shares, and what there is of it as a whole.
+
+    Attributes:
+        all: The expressions that are shares.
+        whole: The whole of some of them.
+    """
+
+    def __init__(self) -> None:
+        self.all: set[Expression] = set()
+        self.whole: dict[Expression, Expression] = {}
+        self._kept: dict[Expression, Expression] = {}
+
+    def element_by_element(self, e: Expression, args: tuple[Expression, ...]) -> Expression:
+        """An operation on these: of shares, if one of them is one."""
+        shared = any(arg in self.all for arg in args)
+        args = tuple(map(self.kept, args)) if shared else args
+        space = join(*(arg.space for arg in args))
+        new = Expression(e.op, args, e.value, space if space.of_tensor else TENSOR)  # a number that a shape has settled
+        if shared:
+            self.all.add(new)
+        return new
+
+    def kept(self, e: Expression) -> Expression:
+        """The share of something; itself where it is one, or is the same for the whole tensor."""
+        if e in self.all or not e.from_arrays or e.space == TENSOR:
+            return e
+        if e not in self._kept:
+            share = self._kept[e] = Expression(SHARE, (e,))
+            self.whole[share] = e
+            self.all.add(share)
+        return self._kept[e]
+
+    def gathered(self, e: Expression) -> Expression:
+        """The whole of something: made of what is there as a whole, element by element, or else gathered."""
+        if e not in self.all:
+            return e
+        if e not in self.whole:
+            known = self._is_known(e)
+            args = tuple(map(self.gathered, e.args)) if known else (e,)
+            self.whole[e] = Expression(e.op if known else WHOLE, args, e.value, e.space)
+        return self.whole[e]
+
+    def _is_known(self, e: Expression) -> bool:
+        """Whether the whole of everything that a share is made of is there."""
+        found = dict.fromkeys(self.whole, True)
+        for each in in_order([e], self.whole):
+            elements = each.op in OPERATIONS and all(found[arg] for arg in each.args)
+            found[each] = each not in self.all or elements
+        return found[e]
+
+
+def _of_whole(e: Expression, args: tuple[Expression, ...]) -> Expression:
+    """A sum, a product or a transposed matrix of these."""
+    first = args[0].space
+    if e.op == "product":
+        space = product(first, args[1].space)
+    elif e.op == "transpose":
+        space = first.transposed
+    else:
+        space = first.without(None if e.value is None else int(float(e.value)))
+    return Expression(e.op, args, e.value, space)
 
 
 def can_share(program: Program) -> bool:
