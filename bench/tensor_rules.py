@@ -1,14 +1,14 @@
 """Steps of rules over whole tensors on the CPU: beside torch.optim, and beside the traffic of their passes over memory.
 
-    python bench/tensor_rules.py [muon] [adafactor] [lamb] [lars] [--quick] [--rounds 9] [--threads 1]
+    python bench/tensor_rules.py [muon] [adafactor] [lamb] [lars] ... [--quick] [--rounds 9] [--threads 1]
 
 - `muon`: `downslope.dialects.torch.muon` against `torch.optim.Muon`, on the matrices of a perceptron with 4 tensors,
   of a transformer of 8 layers of width 64 (equal shapes repeat), of ResNet-50 with 3/4 of the channels (161 tensors;
   kernels as matrices), and of the layers of GPT-2 small (148 tensors; no embeddings). PyTorch multiplies in bfloat16,
   downslope in float32: where the processor has to emulate bfloat16, a step of PyTorch on GPT-2 takes many minutes.
 - `adafactor`: `downslope.dialects.torch.adafactor` against `torch.optim.Adafactor`, on matrices and vectors.
-- `lamb`, `lars`: one tensor of 25 M weights, against copies that move as many bytes as the rule's passes must: a norm
-  ends a pass, and what the next one needs is read again.
+- `lamb`, `lars`, `adamp`, `stable_adamw`, `mars`, `cautious_adamw`: one tensor of 25 M weights, against copies that
+  move as many bytes as the rule's passes must: a norm ends a pass, and what the next one needs is read again.
 
 Every round times each contender once, in random order, after one untimed step of its own. Reported are the median and
 the quartiles, over the rounds, of the ratio to downslope within a round: above 1, downslope is faster. `--quick` takes
@@ -33,9 +33,10 @@ from downslope.dialects import torch as dialect
 Step = Callable[[], object]
 Contenders = dict[str, Step]
 
-PASSES = {"lamb": 10, "lars": 7}
+PASSES = {"lamb": 10, "lars": 7, "adamp": 10, "stable_adamw": 9, "mars": 11, "cautious_adamw": 9}
 """Arrays read and written: LAMB reads `x`, `dx`, `m`, `v` and writes `m`, `v`, then reads `x`, `m`, `v` and writes `x`;
-LARS reads `x` and `dx` for their norms, then `x`, `dx`, `v` and writes `x`, `v`."""
+LARS reads `x` and `dx` for their norms, then `x`, `dx`, `v` and writes `x`, `v`.
+`downslope.targets.passes.planned` says it of any rule."""
 
 
 def matrices(shapes: Shapes) -> Shapes:
@@ -105,14 +106,19 @@ def report(what: str, seconds: dict[str, list[float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "rules", nargs="*", default=["muon", "adafactor", *PASSES], help="of muon, adafactor, lamb, lars"
+        "rules",
+        nargs="*",
+        default=["muon", "adafactor", *PASSES],
+        help="of muon, adafactor, lamb, lars and other rules of that kind",
     )
     parser.add_argument("--quick", action="store_true", help="smaller models")
     parser.add_argument("--rounds", type=int, default=9, help="how often each contender is timed; at least 2")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
     arguments = parser.parse_args()
     if unknown := {*arguments.rules} - {"muon", "adafactor", *PASSES}:
-        parser.error(f"no such rule here: {', '.join(sorted(unknown))}; give muon, adafactor, lamb or lars")
+        parser.error(
+            f"no such rule here: {', '.join(sorted(unknown))}; give {', '.join(['muon', 'adafactor', *PASSES])}"
+        )
     if arguments.rounds < 2:
         parser.error(f"--rounds {arguments.rounds}: give at least 2, of which there is a spread")
     torch.set_num_threads(arguments.threads)
