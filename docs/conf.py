@@ -26,7 +26,7 @@ language = "zh_CN" if is_chinese else "en"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 extensions += ["mathml_renderer", "claims_page", "rule_pages", "languages"]  # in docs/_ext
-exclude_patterns = ["_ext", "locale", "learn/prose.md", "learn/migration.md", "**.zh.md"]
+exclude_patterns = ["_ext", "_templates", "locale", "learn/prose.md", "learn/migration.md", "**.zh.md"]
 if is_chinese:
     include_patterns = [*(f"{name}.md" for name in languages.PAGES), f"{languages.RULE}*.md"]
 source_suffix = {".md": "markdown"}
@@ -53,6 +53,7 @@ nitpick_ignore_regex = [
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"downslope {release}"
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
