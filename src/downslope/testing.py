@@ -20,7 +20,7 @@ from downslope.language.program import Program
 from downslope.numpy.optimizer import Optimizer
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
-from downslope.targets.intervals import Interval, enclose, enclose_scalars
+from downslope.targets.intervals import Interval, enclose, enclose_scalars, enclose_sums
 from downslope.targets.shapes import held_shape
 from downslope.training.settings import Settings
 
@@ -291,12 +291,13 @@ def _check_reading(rule: Rule, program: Program, settings: Mapping[str, float], 
         with np.errstate(all="ignore"):
             direct = rule(arrays["x"], arrays["dx"], *states, **settings, **flags, **clock)
         values = direct if isinstance(direct, tuple) else (direct,)
-        inside = enclose(program, arrays, scalars, np.float64)
+        rest, known = enclose_sums(program, arrays, scalars, np.float64)
+        inside = enclose(rest, arrays, known, np.float64)
         for output, value in zip(("x", *rule.signature_states), values, strict=True):
             if output in inside and not inside[output].holds(np.asarray(value)).all():
                 return Check(name, False, f"the new {output} differs at t={clock.get('t', 1)}: is the function pure?")
-        numbers = enclose_scalars(program, scalars)
-        for output, e in program.scalar_outputs.items():
+        numbers = enclose_scalars(rest, known)
+        for output, e in rest.scalar_outputs.items():
             called, interval = float(values[("x", *rule.signature_states).index(output)]), numbers[e]
             if not interval.holds(np.asarray(called)):
                 expected = f"{float(interval.low)!r} to {float(interval.high)!r}"

@@ -12,7 +12,7 @@ from downslope.language.difference import difference
 from downslope.language.expression import Expression
 from downslope.language.options import compose
 from downslope.language.program import fingerprint
-from downslope.language.spaces import COLUMN, NUMBER, ROW, TENSOR, WEIGHT
+from downslope.language.spaces import COLUMN, NUMBER, ROW, TENSOR, WEIGHT, Space
 from downslope.targets.arrays import interpret
 from downslope.targets.decimals import compute, forty_digits
 from downslope.targets.formula import formula
@@ -28,8 +28,8 @@ def test_a_value_lives_where_its_parts_live_together():
     assert (norm(X).space, mean(X, axis=1).space, mean(X, axis=0).space) == (TENSOR, ROW, COLUMN)
     assert (mean(X, axis=1) * mean(X, axis=0)).space == WEIGHT
     assert ((LR * norm(X)).space, (LR * 2).space) == (TENSOR, NUMBER)
-    assert (mean(X, axis=0).T).space == (True, "columns", "")
-    assert (X @ X.T).space == (True, "rows", "rows")
+    assert (mean(X, axis=0).T).space == Space(True, "columns")
+    assert (X @ X.T).space == Space(True, "rows", "rows")
     assert (X @ X.T @ X).space == WEIGHT
 
 

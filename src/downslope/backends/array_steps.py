@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from downslope.backends.table import ALL, SlotTable
 from downslope.language.program import Program
-from downslope.targets.arrays import interpret
+from downslope.language.together import divided
+from downslope.targets.arrays import interpret, with_sums
 from downslope.targets.shapes import held_shape
 
 
@@ -30,7 +31,10 @@ class ArrayStepper:
         self.group_rows([0] * len(table.held), np.zeros((1, 1 + len(program.scalar_states))))
 
     def group_rows(self, rows: Sequence[int], clocks: Any) -> None:
-        """Assign every slot to a row of numbers, whose clocks are these; `settle` is then due."""
+        """Assign every slot to a row of numbers, whose clocks are these; `settle` is then due.
+
+        What is summed up over all tensors is summed up over those of one row.
+        """
         self.table.group_rows(rows, clocks)
         self._rows = list(rows)
         self._numbers: list[dict[str, float]] = [{} for _ in self.table.clocks]
@@ -61,15 +65,21 @@ class ArrayStepper:
             for name, array in zip(self.program.narrow, narrow, strict=True):
                 if array.shape != held_shape(self.program, name, held[0].shape) or not array.flags.writeable:
                     return slot
-        program, clocks = self.program, self.table.clocks
+        program, clocks = divided(self.program).rest, self.table.clocks
         numbers = [
             {**row, "t": clock[0] + 1, **dict(zip(program.scalar_states, clock[1:], strict=True))}
             for row, clock in zip(self._numbers, clocks.tolist(), strict=True)
         ]
+        tensors: list[Mapping[str, Any]] = [
+            {"dx": np.asarray(dx), **dict(zip(self._names, [*held, *narrow], strict=True))}
+            for dx, held, narrow in zip(gradients, self.table.held, self._narrow, strict=True)
+        ]
+        for row in {*self._rows}:
+            together = [(self.program, arrays) for k, arrays in zip(self._rows, tensors, strict=True) if k == row]
+            numbers[row] = {**with_sums(lambda given=together: given, numbers[row])}  # type: ignore[misc]
         after: dict[int, list[float]] = {}
         made: list[tuple[Any, Any]] = []
-        for row, dx, held, narrow in zip(self._rows, gradients, self.table.held, self._narrow, strict=True):
-            arrays = {"dx": np.asarray(dx), **dict(zip(self._names, [*held, *narrow], strict=True))}
+        for row, arrays in zip(self._rows, tensors, strict=True):
             new = interpret(program, arrays, numbers[row])
             made += [(arrays[name], new[name]) for name in program.outputs]
             after[row] = [numbers[row]["t"], *(float(new[name]) for name in program.scalar_states)]

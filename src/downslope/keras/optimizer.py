@@ -27,12 +27,11 @@ from downslope.keras.settings import (
     rate_of,
 )
 from downslope.keras.states import States
-from downslope.language.expression import Expression
 from downslope.language.formula import check_number, usual_range
 from downslope.language.options import CHOICES, NUMBERS
-from downslope.language.program import Program
+from downslope.language.together import divided
 from downslope.rule import Rule
-from downslope.targets.arrays import interpret_body, interpret_scalars
+from downslope.targets.arrays import interpret_body, interpret_scalars, with_sums
 from downslope.targets.shapes import check_shapes
 from downslope.training.arguments import every_option, keywords, takes
 
@@ -284,7 +283,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     def _interpreted_step(self, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any) -> None:
         """One step, operation by operation; on TensorFlow and JAX this is what is compiled."""
-        coefficients, scalars = self._coefficients(learning_rate)
+        coefficients, scalars = self._coefficients(learning_rate, grads, trainable_variables)
         # Keras hands what it is given for a learning rate to `update_step`, variable by variable.
         super()._backend_update_step(grads, trainable_variables, coefficients)
         for name, value in scalars.items():
@@ -292,7 +291,9 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         if self._states.ahead is not None:
             self.assign(self._states.ahead, ops.ones((), self._states.ahead.dtype))
 
-    def _coefficients(self, learning_rate: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _coefficients(
+        self, learning_rate: Any, grads: Sequence[Any], variables: Sequence[Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the variables' bodies need of this step, and the new scalar states.
 
         The former are the coefficients, those of the move to the point ahead if there is one, and whether it has been
@@ -302,42 +303,51 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         scalars: dict[str, Any] = {**self._settings.numbers, "lr": tensor(learning_rate, dtype)}
         scalars["t"] = ops.cast(self.iterations, dtype) + 1
         scalars |= {name: tensor(variable, dtype) for name, variable in self._states.scalars.items()}
-        found: list[Any] = []
-        new: dict[str, Any] = {}
-        for program in self._programs:
-            given = {name: scalars[name.removesuffix(" next")] for name in program.scalars}
-            values = interpret_scalars(program, given, ops)
-            found += [plain(values[e]) for e in program.coefficients]
-            new |= {name: values[e] for name, e in program.scalar_outputs.items()}
-        if self._states.ahead is not None:
-            found.append(tensor(self._states.ahead, dtype))
-        return tuple(found), new
+        program, move = self._settings.program, self._settings.move
+        following = [name for each in (program, move) if each for name in each.scalars if name.endswith(" next")]
+        scalars |= {name: scalars[name.removesuffix(" next")] for name in following}
+        ahead: tuple[Any, ...] = ()
+        if move is not None:
+            values = interpret_scalars(move, scalars, ops)
+            ahead = (*(plain(values[e]) for e in move.coefficients), tensor(self._states.ahead, dtype))
+        if program.over_all:
+            pairs = list(zip(grads, variables, strict=True))
+            scalars |= with_sums(lambda: ((program, self._arrays(g, v, ahead)) for g, v in pairs), scalars, ops)
+        rest = divided(program).rest
+        values = interpret_scalars(rest, scalars, ops)
+        new = {name: values[e] for name, e in rest.scalar_outputs.items()}
+        return (*(plain(values[e]) for e in rest.coefficients), *ahead), new
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its states; in the place of the learning rate stand all coefficients of the step."""
         k = self._get_variable_index(variable)
-        dtype = precision([variable])
-        states = {name: variables[k] for name, variables in self._states.by_name.items()}
-        arrays = {"x": tensor(variable, dtype), "dx": tensor(gradient, dtype)}
-        arrays |= {name: tensor(state, dtype) for name, state in states.items()}
-        given = [of_precision(value, dtype) for value in learning_rate]
-        parts: list[dict[Expression, Any]] = []
-        for program in self._programs:
-            count = len(program.coefficients)
-            parts.append(dict(zip(program.coefficients, given[:count], strict=True)))
-            given = given[count:]
-        if self._settings.move is not None:
-            moved = interpret_body(self._settings.move, arrays, parts[1], ops)["x"]
-            arrays["x"] = ops.where(given[0] > 0, arrays["x"], moved)
-        new = interpret_body(self._settings.program, arrays, parts[0], ops)
-        for name, state in states.items():
-            self.assign(state, new[name])
+        rest, dtype = divided(self._settings.program).rest, precision([variable])
+        count = len(rest.coefficients)
+        arrays = self._arrays(gradient, variable, learning_rate[count:])
+        given = (of_precision(value, dtype) for value in learning_rate[:count])
+        new = interpret_body(rest, arrays, dict(zip(rest.coefficients, given, strict=True)), ops)
+        for name, variables in self._states.by_name.items():
+            self.assign(variables[k], new[name])
         self.assign(variable, new["x"])
 
-    @property
-    def _programs(self) -> list[Program]:
-        program, move = self._settings.program, self._settings.move
-        return [program] if move is None else [program, move]
+    def _arrays(self, gradient: Any, variable: Any, ahead: Sequence[Any]) -> dict[str, Any]:
+        """A variable, its gradient and its states in working precision; the variable as the point ahead.
+
+        Args:
+            gradient: The gradient.
+            variable: The variable.
+            ahead: The coefficients of the move to the point ahead, and whether it has been made; empty if there is
+                none to be made.
+        """
+        k, dtype = self._get_variable_index(variable), precision([variable])
+        arrays = {"x": tensor(variable, dtype), "dx": tensor(gradient, dtype)}
+        arrays |= {name: tensor(variables[k], dtype) for name, variables in self._states.by_name.items()}
+        move = self._settings.move
+        if move is not None:
+            *given, made = (of_precision(value, dtype) for value in ahead)
+            moved = interpret_body(move, arrays, dict(zip(move.coefficients, given, strict=True)), ops)["x"]
+            arrays["x"] = ops.where(made > 0, arrays["x"], moved)
+        return arrays
 
     def scale_loss(self, loss: Any) -> Any:
         """What backpropagation starts from; see `keras.optimizers.Optimizer`.

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from downslope.language.operations import FACTORS, OPERATIONS, POWERS, TENSOR_WORDS, UFUNCS, WORDS, FormulaError
-from downslope.language.spaces import Space, join, product
+from downslope.language.spaces import ALL, Space, join, product
 
 made: ContextVar[Callable[[], None] | None] = ContextVar("made", default=None)
 """Called whenever an expression is made of others, for whoever wants to know where that happens."""
@@ -31,7 +31,8 @@ class Expression:
     Attributes:
         op: A name from `operations.OPERATIONS` or `operations.OVER_TENSORS`, or `"constant"` or `"input"`.
         args: The expressions the operation is applied to.
-        value: The number of a constant, the name of an input, the axis along which something is summed.
+        value: The number of a constant, the name of an input, the axis along which something is summed, or "all" where
+            it is summed over all tensors.
         space: Where the value lives: that of the arguments together, unless it is given.
     """
 
@@ -57,7 +58,12 @@ class Expression:
     @property
     def from_arrays(self) -> bool:
         """Whether it depends on an array; if not, it is worked out once per step."""
-        return self.space.of_tensor
+        return self.space.of_tensor or self.space.of_all
+
+    @property
+    def over_all(self) -> bool:
+        """Whether it sums up all tensors that are updated together."""
+        return self.value == "all" and self.op in TENSOR_WORDS
 
     @property
     def number(self) -> float:
@@ -186,8 +192,8 @@ class Expression:
     def __operation__(op: str, *args: Any) -> Expression:
         return apply(op, *args)
 
-    def __over_tensor__(self, op: str, axis: int | None) -> Expression:
-        return over_tensor(op, self, axis)
+    def __over_tensor__(self, op: str, axis: int | None, over: str | None) -> Expression:
+        return over_tensor(op, self, axis, over)
 
     @staticmethod
     def __of_matrix__(op: str, *args: Any) -> Expression:
@@ -262,16 +268,18 @@ def apply(op: str, *args: Any) -> Expression:
     return Expression(op, operands)
 
 
-def over_tensor(op: str, e: Expression, axis: int | None) -> Expression:
-    """The expression that sums up an expression over its tensor, or along an axis of it.
+def over_tensor(op: str, e: Expression, axis: int | None, over: str | None = None) -> Expression:
+    """The expression that sums up an expression over its tensor, along an axis of it, or over "all" tensors.
 
     Raises:
         FormulaError: It is a number or a truth value, of which there is nothing to sum up.
     """
     if e.is_condition:
         _refuse(f"the truth value {e!r} in {op}()", "turn it into a number with where(condition, 1, 0)")
-    if not e.from_arrays:
+    if not e.space.of_tensor:
         raise FormulaError(f"{op}({e!r}) is of a number, the same for all weights; give it what belongs to a tensor")
+    if over == "all":
+        return _noted(Expression(op, (e,), "all", ALL))
     space = e.space.without(None if op == "size" else axis)  # a size is the same for all rows and columns
     return _noted(Expression(op, (e,), None if axis is None else float(axis), space))
 

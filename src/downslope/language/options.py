@@ -344,7 +344,13 @@ class _Symbols:
         known: dict[str, Any] = {**states, **self.hyperparameters, **self.flags}
         if following:
             known |= {name: number(f"{name} next") for name in self.asked if name in self.formula.hyperparameters}
-        return self.formula.ahead(**{name: known[name] for name in self.asked})
+        offset = self.formula.ahead(**{name: known[name] for name in self.asked})
+        if not following and isinstance(offset, Expression) and any(e.over_all for e in in_order([offset])):
+            raise FormulaError(
+                f"the look-ahead of {self.formula.name} sums up all tensors, but each goes to its point ahead by "
+                "itself; keep the sum in a scalar state, and have the look-ahead ask for that"
+            )
+        return offset
 
     def program(
         self, outputs: Mapping[str, Expression], names: Mapping[Expression, str], lookahead: Program | None = None

@@ -163,7 +163,7 @@ class Program:
         """Whether it goes by rows and columns, so that a tensor has to be taken as a matrix."""
         return any(
             e.op in ("transpose", "product", *FACTORS)
-            or (e.op in TENSOR_WORDS and e.value is not None)
+            or (e.op in TENSOR_WORDS and e.value in (0.0, 1.0))
             or _is_narrow(e)
             for e in self.over_tensors
         )
@@ -172,6 +172,11 @@ class Program:
     def conditions(self) -> tuple[Expression, ...]:
         """What is known before a step and decides which of two arrays is computed at all, where only one of them is."""
         return tuple(dict.fromkeys(e.args[0] for e in self.expressions if is_decided(e)))
+
+    @functools.cached_property
+    def over_all(self) -> tuple[Expression, ...]:
+        """What sums up all tensors that are updated together, so that none can be updated by itself."""
+        return tuple(e for e in self.expressions if e.over_all)
 
     @functools.cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -184,7 +189,7 @@ class Program:
         for e in self.expressions:
             before = max((depth[arg] for arg in e.args), default=0)
             depth[e] = before + (e.op in _ENDING)
-        last = max((depth[e] for e in self.outputs.values()), default=0)
+        last = max((depth[e] for e in (*self.outputs.values(), *self.scalar_outputs.values())), default=0)
         found = []
         for k in range(last):
             ends = [e for e in self.expressions if e.op in _ENDING and depth[e] == k + 1]
@@ -287,7 +292,7 @@ def fingerprint(program: Program) -> str:
     if program.lookahead is not None:
         outputs |= _numbered({"point": program.lookahead.outputs["x"]}, lines)
     states = [list(program.states.items()), list(program.scalar_states.items())]
-    spaces = [[name, *program.spaces[name]] for name in program.narrow]
+    spaces = [[name, *program.spaces[name][:3]] for name in program.narrow]
     text = json.dumps([lines, outputs, *states, *([spaces] if spaces else [])])
     import hashlib  # brings OpenSSL
 

@@ -1,9 +1,9 @@
 """Spaces: where a value of a formula lives, and what happens to that when values meet.
 
-A number depends on no array and is worked out once per step. Everything else belongs to a tensor and has, in each of
-its two directions, one value for all of it or one each: for the whole tensor, for each of its rows or columns, or for
-each weight. A tensor of more than two dimensions is the matrix of its first dimension and all others; a vector is the
-matrix of one row.
+A number depends on no array and is worked out once per step. What is summed up over all tensors is a number too, but
+one that depends on arrays. Everything else belongs to a tensor and has, in each of its two directions, one value for
+all of it or one each: for the whole tensor, for each of its rows or columns, or for each weight. A tensor of more than
+two dimensions is the matrix of its first dimension and all others; a vector is the matrix of one row.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ class Space(NamedTuple):
     """Where a value lives.
 
     Attributes:
-        of_tensor: Whether it depends on arrays, and so is another one for each tensor.
+        of_tensor: Whether it is another one for each tensor.
         first: What it is different for along its first direction: "rows" or "columns" of the weights, or nothing.
         second: The same along the second.
+        of_all: Whether it depends on arrays by nothing but sums over all tensors, so that it is one for all of them.
     """
 
     of_tensor: bool
     first: str = ""
     second: str = ""
+    of_all: bool = False
 
     def __str__(self) -> str:
         if not self.of_tensor:
-            return "one number"
+            return "one for all tensors" if self.of_all else "one number"
         if self in _NAMED:
             return _NAMED[self]
         return f"a matrix of {self.first or 'one row'} by {self.second or 'one column'}"
@@ -41,7 +43,7 @@ class Space(NamedTuple):
     @property
     def transposed(self) -> Space:
         """With the directions exchanged."""
-        return Space(self.of_tensor, self.second, self.first)
+        return Space(self.of_tensor, self.second, self.first, self.of_all)
 
     def without(self, axis: int | None) -> Space:
         """What is left when one direction has become a single value, or both."""
@@ -53,6 +55,7 @@ class Space(NamedTuple):
 
 
 NUMBER = Space(False)
+ALL = Space(False, of_all=True)
 TENSOR = Space(True)
 ROW = Space(True, "rows")
 COLUMN = Space(True, "", "columns")
@@ -89,7 +92,8 @@ def join(*spaces: Space) -> Space:
                 f"{found} and {space} do not fit together element by element; with .T one of them is transposed, and "
                 "@ is the product of matrices"
             )
-        found = Space(found.of_tensor or space.of_tensor, found.first or space.first, found.second or space.second)
+        of_tensor, of_all = found.of_tensor or space.of_tensor, found.of_all or space.of_all
+        found = Space(of_tensor, found.first or space.first, found.second or space.second, of_all and not of_tensor)
     return found
 
 

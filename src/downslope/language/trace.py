@@ -63,8 +63,11 @@ def trace(formula: Formula, x: Any, dx: Any, states: Mapping[str, Any], settings
         e = value if isinstance(value, Expression) else Expression("constant", value=float(value))
         if e.is_condition:
             raise FormulaError(f"{name} returns the truth value {e!r} as the new {output}; use where(condition, a, b)")
-        if output in formula.scalar_states and e.from_arrays:
-            raise FormulaError(f"{name}: the new scalar state {output} depends on arrays: {e!r} is {e.space}")
+        if output in formula.scalar_states and e.space.of_tensor:
+            raise FormulaError(
+                f"{name}: the new scalar state {output} depends on arrays: {e!r} is {e.space}; sum it up over all "
+                'tensors, as in norm(dx, over="all")'
+            )
         space = formula.spaces.get(output, WEIGHT)
         if not e.space.stretches_to(space):
             hint = "; sum it up with mean, norm, sum or max" if e.space == WEIGHT else ""

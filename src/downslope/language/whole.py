@@ -3,14 +3,19 @@
 Called with arrays of any library they compute; of expressions they make an expression. With `axis=0` there is one value
 for each column, with `axis=1` one for each row, kept as a column or row so that it fits the matrix. A vector is a
 matrix of one row.
+
+With `over="all"` there is one value for all tensors that are updated together: those of one parameter group that have
+a gradient. Of nothing but empty tensors it is 0. A nan in one of them is in all that depends on the value.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -74,6 +79,48 @@ def _added(op: str, a: Any, along: int | tuple[int, ...] | None, xp: ModuleType)
     return back(found)
 
 
+def summed(op: str, a: Any, xp: ModuleType) -> Any:
+    """What one tensor gives to a word that is over all of them, for `joined`: in double precision where there is one.
+
+    Args:
+        op: The word.
+        a: The array; a tensor is not empty.
+        xp: The library.
+    """
+    if op == "size":
+        return float(math.prod(a.shape))
+    if op == "max":
+        return reduced(op, a, None, xp)
+    if op == "norm" and _in_double(a, xp):
+        return xp.linalg.vector_norm(a, dtype=xp.float64).square()
+    wide, _ = _widened(a, xp)
+    return xp.sum(wide * wide if op == "norm" else wide)
+
+
+def joined(op: str, parts: Sequence[Any], count: int, xp: ModuleType) -> Any:
+    """The value of a word over all tensors: 0 of none.
+
+    Args:
+        op: The word.
+        parts: What `summed` gives of each tensor: all numbers, or values of the library.
+        count: How many elements they have together.
+        xp: The library.
+    """
+    if not parts:
+        return 0.0
+    if op == "max":
+        return functools.reduce(_library(parts, xp).maximum, parts)
+    total = functools.reduce(operator.add, parts)
+    if op == "norm":
+        return _library(parts, xp).sqrt(total)
+    return total / count if op == "mean" else total
+
+
+def _library(values: Sequence[Any], xp: ModuleType) -> Any:
+    """What computes with these: NumPy with numbers, as wide as there are."""
+    return np if all(isinstance(value, (int, float, np.number)) for value in values) else xp
+
+
 def _widened(a: Any, xp: ModuleType) -> tuple[Any, Callable[[Any], Any]]:
     """The array in double precision, if it is of single precision in a library that computes so, and the way back."""
     if xp is np and isinstance(a, (np.ndarray, np.generic)) and a.dtype == np.float32:
@@ -89,25 +136,35 @@ def _in_double(a: Any, xp: ModuleType) -> bool:
 
 
 def _word(op: str, what: str) -> Callable[..., Any]:
-    def word(a: Any, *, axis: int | None = None) -> Any:
+    def word(a: Any, *, axis: int | None = None, over: Literal["all"] | None = None) -> Any:
+        if over not in (None, "all"):
+            raise FormulaError(
+                f'{op}(over={over!r}): give "all" for one value of all tensors, or nothing for one a tensor'
+            )
+        if over is not None and axis is not None:
+            raise FormulaError(f'{op}(axis={axis!r}, over="all"): all tensors have no common axis; give one of the two')
         if isinstance(axis, bool) or axis not in AXES:
             raise FormulaError(
                 f"{op}(axis={axis!r}): give 0 for one value a column, 1 for one a row, or nothing for the whole tensor"
             )
         if hasattr(type(a), "__over_tensor__"):
-            return a.__over_tensor__(op, axis)
+            return a.__over_tensor__(op, axis, over)
         xp = namespace([a])
         return reduced(op, a if hasattr(a, "shape") else np.asarray(a, np.float64), axis, xp)
 
     word.__name__ = word.__qualname__ = op
     word.__doc__ = f"""{what} of a tensor; with `axis=0` of each of its columns, with `axis=1` of each of its rows.
 
+    With `over="all"` it is of all tensors of one parameter group that have a gradient in this step, taken as one. An
+    array is all that there is.
+
     Args:
         a: An array of any library, of at most two dimensions where there is an axis; or an expression of a formula.
         axis: 0, 1 or None.
+        over: "all" or None.
 
     Raises:
-        FormulaError: The axis is none of these, or there is nothing to sum up.
+        FormulaError: `axis` or `over` is none of these, both are given, or there is nothing to sum up.
     """
     return word
 

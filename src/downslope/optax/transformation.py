@@ -12,12 +12,12 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from downslope.language.expression import Expression
 from downslope.language.options import Options
 from downslope.language.program import Program
+from downslope.language.together import divided
 from downslope.optax.computation import Computation, Number, Schedule, precision
 from downslope.rule import Rule
-from downslope.targets.arrays import interpret_body, interpret_scalars
+from downslope.targets.arrays import interpret_body, interpret_scalars, with_sums
 from downslope.targets.shapes import check_shapes, held_shape
 from downslope.training.arguments import every_option, keywords, takes
 
@@ -253,18 +253,27 @@ def _update(computation: Computation, updates: Tree, state: RuleState, params: T
 
     count = jnp.minimum(state.count, 2**31 - 2) + 1
     others = {"t": count.astype(precision()), "grad_scale": _grad_scale(computation, gradients), **state.scalars}
+    given = {
+        k: _working(programs[k], weights[k], dx, {name: by_parameter[k] for name, by_parameter in held.items()})
+        for k, dx in enumerate(gradients)
+        if dx is not None
+    }
+    update = divided(computation.update).rest
+    if computation.update.over_all:
+        known = computation.scalars(computation.update, state.count, others)
+        others |= with_sums(lambda: [(programs[k], arrays) for k, (arrays, _) in given.items()], known, jnp)
+        programs = [divided(program).rest for program in programs]
     settled = {
         program: interpret_scalars(program, computation.scalars(program, state.count, others), jnp)
-        for program in dict.fromkeys((computation.update, *programs))
+        for program in dict.fromkeys((update, *programs))
     }
     changes = list(gradients)
-    for k, dx in enumerate(gradients):
-        if dx is not None:
-            mine = {name: by_parameter[k] for name, by_parameter in held.items()}
-            changes[k], new = _change(programs[k], settled[programs[k]], weights[k], dx, mine)
-            for name, value in new.items():
-                held[name][k] = value
-    new_scalars = {name: settled[computation.update][e] for name, e in computation.update.scalar_outputs.items()}
+    for k, (arrays, dtype) in given.items():
+        new = interpret_body(programs[k], arrays, settled[programs[k]], jnp)
+        changes[k] = new["x"].astype(dtype)
+        for name, by_parameter in held.items():
+            by_parameter[k] = new[name].astype(by_parameter[k].dtype)
+    new_scalars = {name: settled[update][e] for name, e in update.scalar_outputs.items()}
     return tree.unflatten(changes), RuleState(
         count=count,
         scalars={name: jnp.asarray(new_scalars[name], old.dtype) for name, old in state.scalars.items()},
@@ -295,10 +304,8 @@ def _truth(m: Any) -> bool:
     return bool(m)
 
 
-def _change(
-    program: Program, coefficients: Mapping[Expression, Any], x: Any, dx: Any, states: Mapping[str, Any]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What is to be added to one parameter, and its new states, in the precision of single or better."""
+def _working(program: Program, x: Any, dx: Any, states: Mapping[str, Any]) -> tuple[dict[str, jax.Array], Any]:
+    """One parameter, its gradient and its states in the precision of single or better, and the dtype of its change."""
     shapes = {name: jnp.shape(value) for name, value in states.items()} | ({} if x is None else {"x": jnp.shape(x)})
     wrong = [name for name, shape in shapes.items() if shape != held_shape(program, name, jnp.shape(dx))]
     if wrong:
@@ -312,8 +319,7 @@ def _change(
     working = jnp.promote_types(dtype, jnp.float32)
     arrays = {name: jnp.asarray(value, working) for name, value in {"dx": dx, **states}.items()}
     arrays["x"] = arrays["dx"] if x is None else jnp.asarray(x, working)
-    new = interpret_body(program, arrays, coefficients, jnp)
-    return new.pop("x").astype(dtype), {name: new[name].astype(states[name].dtype) for name in states}
+    return arrays, dtype
 
 
 def _grad_scale(computation: Computation, gradients: Sequence[Any]) -> Any:

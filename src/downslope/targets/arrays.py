@@ -5,7 +5,9 @@ For frameworks that compile by themselves, for reference, and as the fallback wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +17,23 @@ from downslope.language.expression import Expression
 from downslope.language.operations import FACTORS, OVER_TENSORS
 from downslope.language.program import Program, in_order, is_decided
 from downslope.language.rewrites import accurate_coefficients
+from downslope.language.spaces import WEIGHT
+from downslope.language.together import divided
+from downslope.language.whole import joined, summed
 from downslope.targets.compute import OPERATIONS, compute, compute_over_tensor
 from downslope.targets.evaluate import evaluate, evaluate_in_order
 from downslope.targets.shapes import held_shape, matrix_shape, settled
 
-__all__ = ["OPERATIONS", "compute", "interpret", "interpret_body", "interpret_coefficients", "interpret_scalars"]
+__all__ = [
+    "OPERATIONS",
+    "compute",
+    "interpret",
+    "interpret_body",
+    "interpret_coefficients",
+    "interpret_scalars",
+    "interpret_together",
+    "with_sums",
+]
 
 _ARRAYS_ONLY = frozenset({"maximum", "minimum", "where", "and", "or"})
 """The operations of which some array libraries accept arrays only."""
@@ -33,7 +47,7 @@ def interpret(
     """Compute one step.
 
     Args:
-        program: What the step computes.
+        program: What the step computes; what it sums up over all tensors is summed up over this one, see `with_sums`.
         arrays: `x`, `dx` and the states, all of one shape (but for states that are one for each row or column, see
             `shapes.held_shape`) and one dtype, which is the precision of the body.
         scalars: The hyperparameters, scalar states, and `t` where the program takes it: numbers, which are worked
@@ -51,9 +65,126 @@ def interpret(
         >>> interpret(compose(downslope.sgd), arrays, {"lr": 0.5})["x"]
         array([0.5, 2.5], dtype=float32)
     """
+    if program.over_all:
+        return interpret_together(program, [arrays], scalars, xp)[0]
     values = interpret_scalars(program, scalars, xp)
     new = interpret_body(program, arrays, values, xp)
     return {**new, **{name: values[e] for name, e in program.scalar_outputs.items()}}
+
+
+def interpret_together(
+    program: Program, tensors: Sequence[Mapping[str, Any]], scalars: Mapping[str, Any], xp: ModuleType = np
+) -> list[dict[str, Any]]:
+    """Compute one step of tensors that are updated together: what `interpret` gives of each.
+
+    Args:
+        program: What the step computes.
+        tensors: Each tensor's arrays, as for `interpret`.
+        scalars: As for `interpret`.
+        xp: The array library.
+
+    Example:
+        >>> import numpy as np
+        >>> from downslope import norm, rule
+        >>> from downslope.language.options import compose
+        >>> @rule
+        ... def normalized(x, dx, *, lr=0.1):
+        ...     return x - lr * dx / norm(dx, over="all")
+        >>> tensors = [{"x": np.zeros(1), "dx": np.array([3.0])}, {"x": np.zeros(1), "dx": np.array([-4.0])}]
+        >>> [new["x"].tolist() for new in interpret_together(compose(normalized), tensors, {"lr": 0.5})]
+        [[-0.3], [0.4]]
+    """
+    if program.over_all:
+        scalars = with_sums(lambda: ((program, arrays) for arrays in tensors), scalars, xp)
+    rest = divided(program).rest
+    return [interpret(rest, arrays, scalars, xp) for arrays in tensors]
+
+
+def with_sums(
+    tensors: Callable[[], Iterable[tuple[Program, Mapping[str, Any]]]],
+    scalars: Mapping[str, Any],
+    xp: ModuleType = np,
+) -> Mapping[str, Any]:
+    """The scalars of a step, with what a program sums up over all tensors: what `together.divided(program).rest` takes.
+
+    Args:
+        tensors: Gives each tensor's program, which is of one rule, and its arrays, as for `interpret`. It is called
+            once for each round of sums.
+        scalars: As for `interpret`.
+        xp: The array library. With NumPy and PyTorch sums are numbers, for which the host waits; they do not depend on
+            where the tensors are.
+    """
+    known = dict(scalars)
+    with np.errstate(all="ignore"):
+        for k in itertools.count():
+            found = _round(k, tensors(), known, xp)
+            if found is None:
+                break
+            known |= found
+    return known
+
+
+def _round(
+    k: int, tensors: Iterable[tuple[Program, Mapping[str, Any]]], known: Mapping[str, Any], xp: ModuleType
+) -> dict[str, Any] | None:
+    """The sums of one round, given those before; None if there is no such round."""
+    words: dict[str, str] = {}
+    parts: dict[str, list[Any]] = {}
+    counts: dict[str, int] = {}
+    coefficients: dict[Program, dict[Expression, Any]] = {}
+    for program, arrays in tensors:
+        rounds = divided(program).rounds
+        if k == len(rounds):
+            return None
+        own, words = rounds[k].program, {**words, **rounds[k].words}
+        if own not in coefficients:
+            coefficients[own] = interpret_scalars(own, known, xp)
+        if 0 in arrays["x"].shape:
+            continue
+        for name, value in _summands(own, arrays, coefficients[own], xp).items():
+            parts.setdefault(name, []).append(summed(words[name], value, xp))
+            counts[name] = counts.get(name, 0) + math.prod(value.shape)
+    found = {
+        name: joined(word, _on_host(parts.get(name, []), xp), counts.get(name, 0), xp) for name, word in words.items()
+    }
+    return found or None
+
+
+def _summands(
+    program: Program, arrays: Mapping[str, Any], coefficients: Mapping[Expression, Any], xp: ModuleType
+) -> dict[str, Any]:
+    """What a tensor has to be summed up, each as many elements as its space says."""
+    arrays = _as_matrix(program, arrays, xp)
+    own = _decided(program, arrays["x"].shape, coefficients)
+    values, x = _worked_out(own, arrays, coefficients, xp), arrays["x"]
+    found = {}
+    for name, e in program.outputs.items():
+        value, space = values[own.outputs[name]], e.space
+        if space == WEIGHT:
+            whole = x
+        elif program.of_matrices and space.stretches_to(WEIGHT) and (space.first or space.second):
+            whole = x[:, :1] if space.first else x[:1]
+        else:
+            whole = xp.reshape(x, (-1,))[0]
+        if not hasattr(value, "shape") or math.prod(value.shape) < math.prod(whole.shape):
+            value = value + xp.zeros_like(whole)  # by its shape it is a number, or has been chosen to be narrower
+        found[name] = value
+    return found
+
+
+def _on_host(parts: list[Any], xp: ModuleType) -> list[Any]:
+    """Values as numbers, where the library computes at once: the host waits for those of each device once."""
+    if xp is np:
+        return [np.float64(part) for part in parts]
+    if xp.__name__ != "torch":
+        return parts
+    found: list[Any] = list(parts)
+    for device in {part.device for part in parts if hasattr(part, "device")}:
+        here = [k for k, part in enumerate(parts) if getattr(part, "device", None) == device]
+        wide = xp.float64 if device.type in ("cpu", "cuda") else xp.float32
+        for k, value in zip(here, xp.stack([parts[k].to(wide) for k in here]).tolist(), strict=True):
+            found[k] = value
+    return [np.float64(part) for part in found]
 
 
 def interpret_scalars(program: Program, scalars: Mapping[str, Any], xp: ModuleType = np) -> dict[Expression, Any]:
@@ -99,6 +230,7 @@ def interpret_body(
     Raises:
         ShapeError: The program multiplies matrices, and the weights are none, or it knows fewer dimensions.
     """
+    assert not program.over_all, "the sums over all tensors come first: with_sums, and what divided leaves"
     if program.over_tensors:
         return _over_tensor(program, arrays, coefficients, xp)
     x = arrays["x"]
@@ -124,18 +256,54 @@ def _over_tensor(
     program: Program, arrays: Mapping[str, Any], coefficients: Mapping[Expression, Any], xp: ModuleType
 ) -> dict[str, Any]:
     """The same for a program over whole tensors: with the weights as a matrix, if it goes by rows and columns."""
+    given, arrays = arrays, _as_matrix(program, arrays, xp)
+    x = arrays["x"]
+    if 0 in x.shape:  # of which there is no mean, and nothing to update
+        return {name: given[name] for name in program.outputs}
+    program = _decided(program, x.shape, coefficients)
+
+    def result(name: str, e: Expression) -> Any:
+        value = values[e]
+        if e.op == "constant" or not e.from_arrays:
+            value = _cast(value, e, x, xp)
+        like = arrays[name]
+        new = e.args and e.op not in OVER_TENSORS  # not what was given, nor a view of it
+        if not new or tuple(getattr(value, "shape", ())) != tuple(like.shape):
+            value = value + xp.zeros_like(like)
+        return xp.reshape(value, tuple(given[name].shape))
+
+    with np.errstate(all="ignore"):
+        values = _worked_out(program, arrays, coefficients, xp)
+        return {name: result(name, e) for name, e in program.outputs.items()}
+
+
+def _as_matrix(program: Program, arrays: Mapping[str, Any], xp: ModuleType) -> Mapping[str, Any]:
+    """The arrays as matrices, if the program goes by rows and columns.
+
+    Raises:
+        ShapeError: The program multiplies matrices, and the weights are none.
+    """
     shape = tuple(arrays["x"].shape)
     as_matrix = matrix_shape(program, shape)
-    if 0 in shape:  # of which there is no mean, and nothing to update
-        return {name: arrays[name] for name in program.outputs}
-    given = arrays
-    if as_matrix != shape:
-        square = {name for name, space in program.spaces.items() if space.is_square}
-        inner = {name: held_shape(program, name, as_matrix) for name in arrays if name not in square}
-        arrays = {**arrays, **{name: xp.reshape(arrays[name], shape) for name, shape in inner.items()}}
+    if as_matrix == shape:
+        return arrays
+    square = {name for name, space in program.spaces.items() if space.is_square}
+    inner = {name: held_shape(program, name, as_matrix) for name in arrays if name not in square}
+    return {**arrays, **{name: xp.reshape(arrays[name], shape) for name, shape in inner.items()}}
+
+
+def _decided(program: Program, shape: Sequence[int], coefficients: Mapping[Expression, Any]) -> Program:
+    """The program for tensors of a shape, as far as it is decided what it computes of them."""
     truths = [coefficients[e] for e in program.conditions]
     decisions = tuple(bool(truth) if isinstance(truth, (bool, np.bool_)) else None for truth in truths)
-    x, program = arrays["x"], settled(program, as_matrix, decisions)
+    return settled(program, tuple(shape), decisions)
+
+
+def _worked_out(
+    program: Program, arrays: Mapping[str, Any], coefficients: Mapping[Expression, Any], xp: ModuleType
+) -> dict[Expression, Any]:
+    """The value of every expression of a program that is settled for these arrays."""
+    x = arrays["x"]
 
     def leaf(e: Expression) -> Any:
         return e.value if e.op == "constant" else arrays[str(e.value)]
@@ -151,19 +319,8 @@ def _over_tensor(
             like = next((arg for arg in args[1:] if not isinstance(arg, _Number)), xp.zeros_like(like, dtype=x.dtype))
         return compute(e.op, [_full(value, like, xp) for value in args] if e.op in _ARRAYS_ONLY else args, xp)
 
-    def result(name: str, e: Expression) -> Any:
-        value = values[e]
-        if e.op == "constant" or not e.from_arrays:
-            value = _cast(value, e, x, xp)
-        like = arrays[name]
-        new = e.args and e.op not in OVER_TENSORS  # not what was given, nor a view of it
-        if not new or tuple(getattr(value, "shape", ())) != tuple(like.shape):
-            value = value + xp.zeros_like(like)
-        return xp.reshape(value, tuple(given[name].shape))
-
     with np.errstate(all="ignore"):
-        values = _evaluated(program, leaf, apply, coefficients, xp)
-        return {name: result(name, e) for name, e in program.outputs.items()}
+        return _evaluated(program, leaf, apply, coefficients, xp)
 
 
 def _evaluated(

@@ -20,6 +20,8 @@ import numpy as np
 from downslope.language.expression import Expression
 from downslope.language.operations import FACTORS, TENSOR_WORDS, FormulaError
 from downslope.language.program import Program, in_order
+from downslope.language.spaces import WEIGHT
+from downslope.language.together import Round, divided
 from downslope.targets.decimal_factors import FACTORIZED, sort_by
 from downslope.targets.evaluate import evaluate_in_order
 from downslope.targets.shapes import Shape, held_shape, settled
@@ -66,7 +68,7 @@ def compute(
     """
     if program.of_matrices and not shapes:
         raise FormulaError(f"{program.name} goes by rows and columns; say of which matrices the lists are")
-    found: dict[str, Any] = {name: [] for name in program.outputs}
+    tensors: list[tuple[Shape, dict[str, Any]]] = []
     begin = dict.fromkeys(arrays, 0)
     for shape in shapes if program.of_matrices else [(1, len(arrays["x"]))]:
         matrices = {}
@@ -74,6 +76,12 @@ def compute(
             own = held_shape(program, name, shape)
             part = slice(begin[name], begin[name] + math.prod(own))
             matrices[name], begin[name] = np.array(values[part], object).reshape(own), part.stop
+        tensors.append((shape, matrices))
+    for each in divided(program).rounds:
+        scalars = {**scalars, **_over_all(each, tensors, scalars)}
+    program = divided(program).rest
+    found: dict[str, Any] = {name: [] for name in program.outputs}
+    for shape, matrices in tensors:
         new = _of_matrix(_settled(program, shape, scalars) if program.over_tensors else program, matrices, scalars)
         for name in program.outputs:
             found[name] += np.broadcast_to(new[name], held_shape(program, name, shape)).ravel().tolist()
@@ -90,6 +98,19 @@ def _settled(program: Program, shape: Shape, scalars: Mapping[str, Decimal]) -> 
         lambda e, args: OPERATIONS[e.op](*args),
     )
     return settled(program, shape, tuple(bool(found[e]) for e in program.conditions))
+
+
+def _over_all(
+    each: Round, tensors: Sequence[tuple[Shape, Mapping[str, Any]]], scalars: Mapping[str, Decimal]
+) -> dict[str, Decimal]:
+    """What is summed up over all matrices."""
+    found: dict[str, list[Decimal]] = {name: [] for name in each.words}
+    for shape, matrices in tensors:
+        new = _of_matrix(_settled(each.program, shape, scalars), matrices, scalars)
+        for name, e in each.program.outputs.items():
+            whole = shape if e.space == WEIGHT else np.shape(new[name])
+            found[name] += np.broadcast_to(new[name], whole).ravel().tolist()
+    return {name: _summed(word, found[name]) for name, word in each.words.items()}
 
 
 def _of_matrix(program: Program, matrices: Mapping[str, Any], scalars: Mapping[str, Decimal]) -> dict[str, Any]:

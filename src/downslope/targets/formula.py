@@ -35,7 +35,8 @@ FORMULA = Target(
         "sort_by": Form("sort_by({}, {})"),
     }
     | {op: call(op) for op in (*TENSOR_WORDS, *FACTORS)}
-    | {f"{op} {axis}": Form(f"{op}({{}}, axis={axis})") for op in TENSOR_WORDS for axis in (0, 1)},
+    | {f"{op} {axis}": Form(f"{op}({{}}, axis={axis})") for op in TENSOR_WORDS for axis in (0, 1)}
+    | {f"{op} all": Form(f'{op}({{}}, over="all")') for op in TENSOR_WORDS},
     _short,
 )
 """The words of a formula, as its author writes them."""

@@ -21,6 +21,8 @@ from downslope.language.expression import Expression
 from downslope.language.operations import FACTORS, OVER_TENSORS
 from downslope.language.operations import OPERATIONS as KNOWN
 from downslope.language.program import Program
+from downslope.language.spaces import WEIGHT
+from downslope.language.together import Round, divided
 from downslope.targets.compute import compute
 from downslope.targets.evaluate import evaluate, evaluate_in_order
 from downslope.targets.shapes import matrix_shape, settled
@@ -91,7 +93,7 @@ class Precision:
 def enclose(
     program: Program,
     arrays: Mapping[str, Array],
-    scalars: Mapping[str, float],
+    scalars: Mapping[str, Any],
     dtype: Any,
     *,
     flush: bool = False,
@@ -120,6 +122,58 @@ def enclose(
         (True, False)
     """
     precision = Precision.of(dtype, flush=flush)
+    if program.over_all:
+        program, scalars = enclose_sums(program, arrays, scalars, dtype, flush=flush, coefficient_ulps=coefficient_ulps)
+    outputs = _inside(program, arrays, scalars, precision, coefficient_ulps)
+    return {name: Interval(*np.broadcast_arrays(i.low, i.high, arrays[name])[:2]) for name, i in outputs.items()}
+
+
+def enclose_sums(
+    program: Program,
+    arrays: Mapping[str, Any],
+    scalars: Mapping[str, Any],
+    dtype: Any,
+    *,
+    flush: bool = False,
+    coefficient_ulps: float = 0.5,
+) -> tuple[Program, dict[str, Any]]:
+    """What is left of a program that sums up all tensors, and its scalars with intervals for the sums over this one.
+
+    The arguments are those of `enclose`. Sums are bounded as wide as a target works them out: in double precision or,
+    where coefficients are off by more than one rounding, in that of the body.
+    """
+    precision, found = Precision.of(dtype, flush=flush), {**scalars}
+    with np.errstate(all="ignore"):
+        for each in divided(program).rounds:
+            found |= _sums(each, arrays, found, precision, coefficient_ulps)
+    return divided(program).rest, found
+
+
+def _sums(
+    each: Round, arrays: Mapping[str, Any], scalars: Mapping[str, Any], precision: Precision, coefficient_ulps: float
+) -> dict[str, Interval]:
+    """The intervals of a round's sums over a tensor that is all there is."""
+    found: dict[str, Interval] = {}
+    wide = Precision.of(np.float64) if coefficient_ulps <= 0.5 else precision
+    inside = _inside(each.program, arrays, scalars, precision, coefficient_ulps)
+    for name, e in each.program.outputs.items():
+        like = arrays["x"] if e.space == WEIGHT else inside[name].low
+        low, high, _ = np.broadcast_arrays(inside[name].low, inside[name].high, like)
+        count = np.asarray(float(low.size))
+        word = Expression(each.words[name], (e,))
+        summed = Interval(count, count) if word.op == "size" else over_tensor(wide, word, [Interval(low, high)])
+        found[name] = Interval(*map(np.asarray, (summed.low, summed.high)))
+    return found
+
+
+def _inside(
+    program: Program,
+    arrays: Mapping[str, Any],
+    scalars: Mapping[str, Any],
+    precision: Precision,
+    coefficient_ulps: float,
+) -> dict[str, Interval]:
+    """The interval of each output, as wide as it was worked out; see `enclose`."""
     if program.over_tensors:
         program = settled(program, matrix_shape(program, arrays["x"].shape))
 
@@ -127,12 +181,14 @@ def enclose(
         if e.op == "constant":
             return Interval(np.asarray(e.value, np.float64), np.asarray(e.value, np.float64))
         given = np.asarray(arrays[str(e.value)], np.float64)
-        return precision.widen(given, given, 0.0) if flush else Interval(given, given)
+        return precision.widen(given, given, 0.0) if precision.flushed else Interval(given, given)
 
     def rounded(e: Expression, exact: Interval) -> Interval:
         return exact if e.is_condition else precision.widen(exact.low, exact.high, coefficient_ulps)
 
-    scalar = {e: rounded(e, exact) for e, exact in enclose_scalars(program, scalars).items()}
+    summed = any(isinstance(value, Interval) for value in scalars.values())
+    known = enclose_scalars(program, scalars, precision if summed and coefficient_ulps > 0.5 else None)
+    scalar = {e: rounded(e, exact) for e, exact in known.items()}
 
     def apply(e: Expression, args: list[Interval]) -> Interval:
         if e.op in OVER_TENSORS:
@@ -141,16 +197,18 @@ def enclose(
 
     with np.errstate(all="ignore"):
         values = evaluate(program.outputs.values(), leaf, apply, known=scalar)
-    outputs = {name: values[e] for name, e in program.outputs.items()}
-    return {name: Interval(*np.broadcast_arrays(i.low, i.high, arrays[name])[:2]) for name, i in outputs.items()}
+    return {name: values[e] for name, e in program.outputs.items()}
 
 
-def enclose_scalars(program: Program, scalars: Mapping[str, float]) -> dict[Expression, Interval]:
+def enclose_scalars(
+    program: Program, scalars: Mapping[str, Any], precision: Precision | None = None
+) -> dict[Expression, Interval]:
     """The intervals in which everything that depends on no array lies, worked out in double precision by any library.
 
     Args:
         program: The one whose scalar expressions are wanted.
-        scalars: Hyperparameters, scalar states, `t`.
+        scalars: Hyperparameters, scalar states, `t`, and intervals for sums over all tensors.
+        precision: That in which they are worked out, if it is not double.
 
     Returns:
         An interval (of arrays without dimensions) for each scalar expression, new scalar states included.
@@ -164,19 +222,20 @@ def enclose_scalars(program: Program, scalars: Mapping[str, float]) -> dict[Expr
         >>> float(total.low), float(total.high)
         (0.3125, 0.3125)
     """
-    precision = Precision.of(np.float64)
+    given_in, precision = precision, precision or Precision.of(np.float64)
 
     def leaf(e: Expression) -> Interval:
+        if e.op == "input" and isinstance(given := scalars[str(e.value)], Interval):
+            return given
         point = np.asarray(e.value if e.op == "constant" else scalars[str(e.value)], np.float64)
-        return Interval(point, point)
+        return _exactly(point) if given_in is None else given_in.widen(point, point)
 
     def apply(e: Expression, args: list[Interval]) -> Interval:
         known = KNOWN[e.op]
         if not known.exact or any(arg.low != arg.high for arg in args):
             return OPERATIONS[e.op](precision, *args)
         points = [arg.low != 0 if kind == "truth" else arg.low for arg, kind in zip(args, known.takes, strict=True)]
-        result = np.asarray(compute(e.op, points), np.float64)
-        return Interval(result, result)
+        return _exactly(np.asarray(compute(e.op, points), np.float64))
 
     with np.errstate(all="ignore"):
         return evaluate_in_order([e for e in program.expressions if not e.from_arrays], leaf, apply)
@@ -273,6 +332,17 @@ def _not(_: Precision, a: Interval) -> Interval:
     return Interval(1 - a.high, 1 - a.low)
 
 
+def _exactly(point: Array) -> Interval:
+    """The interval of one number; where it is nan, anything can come out."""
+    return Interval(np.where(np.isnan(point), -np.inf, point), np.where(np.isnan(point), np.inf, point))
+
+
+def _extreme(which: Callable[..., Array], a: Interval, b: Interval) -> Interval:
+    """The larger or smaller one: nan, if one is, which may be where anything can come out."""
+    anything = a.holds(np.asarray(np.nan)) | b.holds(np.asarray(np.nan))
+    return Interval(np.where(anything, -np.inf, which(a.low, b.low)), np.where(anything, np.inf, which(a.high, b.high)))
+
+
 OPERATIONS: dict[str, Callable[..., Interval]] = {
     "add": _add,
     "sub": _subtract,
@@ -292,8 +362,8 @@ OPERATIONS: dict[str, Callable[..., Interval]] = {
     "tanh": _rising(np.tanh, FUNCTION_ULPS),
     "sin": _wave(np.sin, np.pi / 2),
     "cos": _wave(np.cos, 0),
-    "maximum": lambda _, a, b: Interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high)),
-    "minimum": lambda _, a, b: Interval(np.minimum(a.low, b.low), np.minimum(a.high, b.high)),
+    "maximum": lambda _, a, b: _extreme(np.maximum, a, b),
+    "minimum": lambda _, a, b: _extreme(np.minimum, a, b),
     "where": _choice,
     "lt": _less,
     "le": _at_most,

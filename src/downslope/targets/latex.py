@@ -54,7 +54,7 @@ def _over_tensors() -> dict[str, Form]:
     """What sums up a tensor, or each of its columns or rows."""
     found = {"norm": Form(r"\left\|{}\right\|")}
     found |= {word: Form(rf"\operatorname{{{{{word}}}}}\left({{}}\right)") for word in ("mean", "sum", "max", "size")}
-    each = {"0": r"_{{\mathrm{{columns}}}}", "1": r"_{{\mathrm{{rows}}}}"}
+    each = {"0": r"_{{\mathrm{{columns}}}}", "1": r"_{{\mathrm{{rows}}}}", "all": r"_{{\mathrm{{all}}}}"}
     found |= {f"{op} {axis}": Form(form.template + of) for op, form in found.items() for axis, of in each.items()}
     counts = {"size 0": "rows", "size 1": "columns"}
     return found | {op: Form(rf"\operatorname{{{{{word}}}}}\left({{}}\right)") for op, word in counts.items()}

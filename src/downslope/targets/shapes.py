@@ -147,7 +147,7 @@ def settled(program: Program, shape: Shape, decisions: tuple[bool | None, ...] =
             continue
         if e.op == "constant":
             known[e] = np.float64(e.number)
-        elif e.op == "size":
+        elif e.op == "size" and not e.over_all:
             known[e] = np.float64(_size(e, shape))
         elif e.args and e.from_arrays and all(arg in known for arg in e.args):
             known[e] = compute(e.op, [known[arg] for arg in e.args])

@@ -95,7 +95,7 @@ class Target:
             return self.write(e.args[0], known, top=False)
         if e.op == "called":
             return self.join("called", [Text(str(e.value)), self.write(e.args[1], known, top=False)])
-        op = e.op if e.value is None else f"{e.op} {float(e.value):.0f}"  # along an axis
+        op = e.op if e.value is None else f"{e.op} all" if e.over_all else f"{e.op} {float(e.value):.0f}"  # an axis
         return self.join(op, [self.write(arg, known, top=False) for arg in e.args])
 
     def join(self, op: str, operands: list[Text]) -> Text:

@@ -28,8 +28,8 @@ def step_in_backward(
         A stack whose `close` goes back to the ordinary loop; it also works as a context manager.
 
     Raises:
-        ValueError: The optimizer was made with `max_norm` or `nonfinite`, has step hooks, or gradients are averaged
-            over processes after they arrive.
+        ValueError: The optimizer was made with `max_norm` or `nonfinite`, has step hooks or a rule that sums up all
+            tensors of a group, or gradients are averaged over processes after they arrive.
 
     Example:
         >>> import torch, downslope.torch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +14,9 @@ from downslope.backends.launch import Numbered
 from downslope.backends.table import ALL, SOME
 from downslope.backends.triton_kernel import scale_column
 from downslope.language.expression import Expression
-from downslope.targets.arrays import interpret_body, interpret_scalars
+from downslope.language.program import Program
+from downslope.language.together import divided
+from downslope.targets.arrays import interpret_body, interpret_scalars, with_sums
 from downslope.targets.shapes import held_shape, matrix_shape
 from downslope.torch.device import runs_behind
 from downslope.torch.launch import Members, Storage, Together
@@ -39,7 +43,8 @@ class Interpreted:
         self.program, self.device, self.mesh = together.program, together.device, together.mesh
         self.which, self.held, self._groups = members.which, members.held, members.groups
         self._names, self._shared = ("x", *self.program.arrays[2:]), members.shared
-        self._clocked = bool(self.program.scalar_states) or "t" in self.program.scalars
+        self._rest = divided(self.program).rest
+        self._clocked = bool(self.program.scalar_states or self.program.over_all) or "t" in self.program.scalars
         self._settings: Sequence[Numbered] = ()
         self._pieces, self._scale = together.pieces, 1.0
         self._forget()
@@ -85,19 +90,17 @@ class Interpreted:
         if code != ALL:
             return code
         present = [s for s, gradient in enumerate(gradients) if gradient is not None]
-        rows = {s: self._row(s) for s in present}
+        rows = self._rows(present)
         alike: dict[tuple[Row, Shape, Sharing | None, torch.dtype], list[Mapping[str, Tensor]]] = {}
         for s in present:
-            arrays = {"dx": gradients[s], **dict(zip(self._names, self.held[s], strict=False))}
-            real = {name: torch.view_as_real(a) if a.is_complex() else a for name, a in arrays.items()}
-            for piece in self._pieces.over(real):
+            for piece in self._real(s):
                 shared = self._shared[s]
                 shape = tuple(piece["x"].shape) if shared is None else shared.shape
                 alike.setdefault((rows[s], shape, shared, piece["x"].dtype), []).append(piece)
         for (row, shape, shared, _), pieces in alike.items():
             if 0 in shape:
                 continue
-            if can_tape(self.program):
+            if can_tape(self._rest):
                 self._update(row, shape, pieces, shared)
             else:
                 self._one_by_one(row, pieces)
@@ -105,8 +108,10 @@ class Interpreted:
         if present:
             torch._foreach_add_([self.held[s][count] for s in present], 1)
         for s, row in rows.items():
+            if self.program.over_all:  # if it has missed steps, its clock goes on as that of its group
+                self.held[s][count].fill_(row[1] + 1)
             for name, clock in zip(self.program.scalar_states, self.held[s][count + 1 :], strict=True):
-                clock.fill_(float(self._coefficients(row)[self.program.scalar_outputs[name]]))
+                clock.fill_(float(self._coefficients(row)[self._rest.scalar_outputs[name]]))
         if self._clocked:
             self._forget()
         return ALL if len(present) == len(gradients) else SOME
@@ -116,15 +121,53 @@ class Interpreted:
         clocks = self.held[s][len(self._names) :] if self._clocked else ()
         return (self._groups[s], *(clock.item() for clock in clocks))
 
+    def _rows(self, present: Sequence[int]) -> dict[int, Row]:
+        """The rows of slots; those of a rule that sums up all tensors of a group have one, with the sums found.
+
+        Step count and scalar states are then those of a slot of the group that has missed no step.
+        """
+        if not self.program.over_all:
+            return {s: self._row(s) for s in present}
+        rows: dict[int, Row] = {}
+        for group in dict.fromkeys(self._groups[s] for s in present):
+            begun = [s for s, own in enumerate(self._groups) if own == group and self.held[s]]
+            row = max(map(self._row, begun), key=operator.itemgetter(1))
+            own = [s for s in present if self._groups[s] == group]
+            scalars = with_sums(functools.partial(self._working, own), self._scalars(row), torch)
+            self._known[row] = interpret_scalars(self._rest, scalars)
+            rows |= dict.fromkeys(own, row)
+        return rows
+
+    def _working(self, slots: Sequence[int]) -> Iterator[tuple[Program, Mapping[str, Tensor]]]:
+        """Slots piece by piece in the precision of the step, for `with_sums`; not all of them are there at a time."""
+        for s in slots:
+            for piece in self._real(s):
+                yield self.program, self._in_precision(piece)
+
+    def _real(self, s: int) -> Iterator[Mapping[str, Tensor]]:
+        """The tensors of a slot and its gradient, piece by piece, as real numbers that share their memory."""
+        arrays = {"dx": self._gradients[s], **dict(zip(self._names, self.held[s], strict=False))}
+        return self._pieces.over({n: torch.view_as_real(a) if a.is_complex() else a for n, a in arrays.items()})
+
+    def _in_precision(self, piece: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors in the precision of the step, the gradient scaled."""
+        arrays = {name: tensor.to(_body(piece["x"])) for name, tensor in piece.items()}
+        if isinstance(self._scale, Tensor):
+            arrays["dx"] = arrays["dx"] * self._scale
+        return arrays
+
+    def _scalars(self, row: Row) -> dict[str, Any]:
+        """The numbers that a step is given."""
+        program, clocks = self.program, dict(zip(("t", *self.program.scalar_states), row[1:], strict=False))
+        by = 1.0 if isinstance(self._scale, Tensor) else self._scale
+        scalars = {**self._settings[int(row[0])].numbers, "grad_scale": by}
+        scalars |= {name: clock + (name == "t") for name, clock in clocks.items()}
+        return scalars | {n: scalars[n.removesuffix(" next")] for n in program.scalars if n.endswith(" next")}
+
     def _coefficients(self, row: Row) -> Mapping[Expression, Any]:
         """What depends on no array."""
         if row not in self._known:
-            program, clocks = self.program, dict(zip(("t", *self.program.scalar_states), row[1:], strict=False))
-            by = 1.0 if isinstance(self._scale, Tensor) else self._scale
-            scalars = {**self._settings[int(row[0])].numbers, "grad_scale": by}
-            scalars |= {name: clock + (name == "t") for name, clock in clocks.items()}
-            scalars |= {name: scalars[name.removesuffix(" next")] for name in program.scalars if name.endswith(" next")}
-            self._known[row] = interpret_scalars(program, scalars)
+            self._known[row] = interpret_scalars(self._rest, self._scalars(row))
         return self._known[row]
 
     def _update(
@@ -132,7 +175,7 @@ class Interpreted:
     ) -> None:
         """Update tensors of one shape and with the same numbers, stacked as far as they are small."""
         taken = self._taken(shape)
-        tape = tape_of(self.program, taken, shared is not None)
+        tape = tape_of(self._rest, taken, shared is not None)
         if (row, tape) not in self._numbers:
             self._numbers[row, tape] = tape.numbers(self._coefficients(row))
         room = _STACKED.get(self.device.type, _STACKED_ELSEWHERE) if tape.stacked else 0
@@ -163,16 +206,13 @@ class Interpreted:
     def _one_by_one(self, row: Row, pieces: Sequence[Mapping[str, Tensor]]) -> None:
         """Update tensors by operations that no tape knows."""
         for piece in pieces:
-            body = _body(piece["x"])
-            arrays = {name: array.to(body) for name, array in piece.items()}
-            if isinstance(self._scale, Tensor):
-                arrays["dx"] = arrays["dx"] * self._scale
-            for name, new in interpret_body(self.program, arrays, self._coefficients(row), torch).items():
+            arrays = self._in_precision(piece)
+            for name, new in interpret_body(self._rest, arrays, self._coefficients(row), torch).items():
                 piece[name].copy_(new)
 
     def _taken(self, shape: Shape) -> Shape:
         """As what a tensor is taken."""
-        return matrix_shape(self.program, shape) or (1,)
+        return matrix_shape(self._rest, shape) or (1,)
 
     def _stack(self, name: str, tensors: Sequence[Tensor], shape: Shape, tape: Tape, body: torch.dtype) -> Tensor:
         """Tensors in the precision of the step, stacked if the tape wants them so."""

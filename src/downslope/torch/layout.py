@@ -46,7 +46,7 @@ from downslope.torch.state import (
     readable_dtypes,
     same_order,
 )
-from downslope.torch.whole import check_whole
+from downslope.torch.whole import check_together, check_whole
 
 Tensor = torch.Tensor
 _PARAMS, _GRAD = operator.itemgetter("params"), operator.attrgetter("grad")
@@ -344,6 +344,7 @@ def lay_out(
         members.groups.append(k)
         members.held.append(tensors)
         members.shared.append(shared)
+    check_together(launches)
     layout.launches = [_launch(together, members, storage, first) for together, members in launches.items()]
     layout.state_ids = identities(state, layout.sharded)
     _check_apart(layout)
@@ -410,6 +411,8 @@ def _together(
     states = [t.dtype for t in tensors[1:]] or [dtype for dtype, _ in kept(p, settings, storage).values()]
     stored = (own.dtype, gradient, *states[: len(program.states)])
     storages = tuple(CODED.get(dtype) or STORAGES[dtype][0] for dtype in stored)
+    if program.over_all:  # whatever tensors are kept as
+        return Together(kind, own.device, program, ("float64",) * 2, False, (), True, settings.pieces)
     mesh: tuple[Any, ...] = ()
     if is_distributed(p):
         mesh = tuple(p.device_mesh.get_group(d) for d, placement in enumerate(p.placements) if placement.is_shard())

@@ -38,7 +38,7 @@ from downslope.torch.settings import (
 )
 from downslope.torch.state import check_members, loaded, merged_groups
 from downslope.torch.step import Step
-from downslope.torch.whole import check_whole
+from downslope.torch.whole import check_whole, refuse_one_by_one
 from downslope.training.arguments import every_option, keywords, takes
 
 Tensor = torch.Tensor
@@ -301,6 +301,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @_disable_dynamo
     def step_in_backward(self) -> contextlib.ExitStack:  # noqa: D102
+        refuse_one_by_one(self._check_group(group).program for group in self.param_groups)
         return backward.step_in_backward(self, self._surveys, self._update_one)
 
     step_in_backward.__doc__ = backward.step_in_backward.__doc__

@@ -185,7 +185,9 @@ def sharing_refused(name: str, p: Any, program: Program, pieces: bool) -> str:
     from torch.distributed.tensor import Replicate, Shard
 
     why = ""
-    if not can_share(program):
+    if program.over_all:
+        why = f"{program.name} sums up all tensors of a group, of which each process would take its own shares for all"
+    elif not can_share(program):
         why = f"{program.name} factorises matrices, which is not done with shares"
     elif pieces:
         why = "it is divided into pieces, which may begin in one share and end in another"

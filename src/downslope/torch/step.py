@@ -17,6 +17,7 @@ from downslope.torch.points import follow
 from downslope.torch.progress import Progress
 from downslope.torch.scaling import Scaling
 from downslope.torch.settings import Group, Reader, Shared
+from downslope.torch.whole import refuse_one_by_one
 from downslope.training.groups import NonFiniteGradientError
 
 Tensor = torch.Tensor
@@ -120,6 +121,8 @@ class Step:
         readers = [Reader(group, self.choose, self.options, self.scaling.scaled) for group in groups]
         first = 0 if key is None else [id(p) for group in self.all_groups for p in group["params"]].index(id(key))
         layout = self.progress.layouts[key] = lay_out(groups, state, readers, self.scaling.scaled, self.storage, first)
+        if key is not None:
+            refuse_one_by_one(launch.program for launch in layout.launches)
         layout.settle(layout.settings, self.scaling.number)
         return layout
 

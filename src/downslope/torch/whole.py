@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from downslope.language.program import Program
 from downslope.targets.shapes import check_shapes
-from downslope.torch.launch import Storage
+from downslope.torch.launch import Members, Storage, Together
 from downslope.torch.pieces import WHOLE, Pieces
 from downslope.torch.sharing import sharing_refused
 
@@ -65,3 +65,34 @@ def _check_tensor(program: Program, name: Any, p: torch.Tensor, pieces: Pieces) 
         raise ValueError(refused)
     if p.is_complex() and program.of_matrices:
         raise ValueError(f"the parameter {name} is complex; {program.name} goes by rows and columns of real numbers")
+
+
+def check_together(launches: Mapping[Together, Members]) -> None:
+    """Refuse groups in several launches whose rule sums up all tensors of a group.
+
+    Raises:
+        ValueError: The tensors of one are on several devices.
+    """
+    devices: dict[int, torch.device] = {}
+    for together, members in launches.items():
+        for group in {*members.groups} if together.program.over_all else ():
+            first = devices.setdefault(group, together.device)
+            if first != together.device:
+                raise ValueError(
+                    f"the parameters of group {group} are on {first} and {together.device}; {together.program.name} "
+                    "sums up all tensors of a group; make a group of those on each device"
+                )
+
+
+def refuse_one_by_one(programs: Iterable[Program]) -> None:
+    """Refuse to update each parameter as soon as its gradient has arrived, by a rule that needs those of all.
+
+    Raises:
+        ValueError: One is such a rule.
+    """
+    for program in programs:
+        if program.over_all:
+            raise ValueError(
+                f"{program.name} sums up all tensors of a group, and step_in_backward updates each as soon as its "
+                "gradient has arrived; call step() after backward() instead"
+            )

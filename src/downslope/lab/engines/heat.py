@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from downslope.lab.engines.data import Scales, taken
 from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.evaluator import ONE_CORE, Evaluator
-from downslope.lab.engines.parts import parts_of
+from downslope.lab.engines.parts import parts_of, step_together
 from downslope.lab.engines.protocol import Entry, Progress, Run, Setting, Snapshot, batch_size_of
 from downslope.lab.engines.recorder import Losses, Recorder
 from downslope.lab.engines.schedule import CONSTANT, Schedule
@@ -252,7 +252,7 @@ class Trainer:
         point = tuple(part.ahead(arrays, its) for (part, its), arrays in zip(of, here, strict=True))
         batch = taken(rows, scales, x, y)
         loss, gradient = jax.value_and_grad(partial(mean_loss, self.evaluator.model))(point, *batch)
-        new = [part.step({**arrays, "dx": dx}, its) for (part, its), arrays, dx in zip(of, here, gradient, strict=True)]
+        new = step_together(of, [{**arrays, "dx": dx} for arrays, dx in zip(here, gradient, strict=True)])
         return Lanes(
             weights=tuple(result["x"] for result in new),
             states={name: tuple(result.get(name) for result in new) for name in lane.states},

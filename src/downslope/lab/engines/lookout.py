@@ -17,7 +17,7 @@ from downslope.lab.engines.evaluator import Evaluator
 from downslope.lab.engines.protocol import Entry, Setting, Snapshot, Surroundings, batch_size_of
 from downslope.lab.engines.terrain import Terrain
 from downslope.lab.problems.model import Weights
-from downslope.targets.arrays import interpret
+from downslope.targets.arrays import interpret, interpret_together
 from downslope.targets.stability import Stability, effective, limits
 
 
@@ -48,10 +48,8 @@ class Lookout:
         step = self._step(begun)
         program = self._of(begun.entry).settings.program
         with np.errstate(all="ignore"):
-            return [
-                tuple(interpret(program, arrays, {**step.numbers, "lr": lr})["x"] for arrays in step.before)
-                for lr in rates
-            ]
+            steps = (interpret_together(program, step.before, {**step.numbers, "lr": lr}) for lr in rates)
+            return [tuple(new["x"] for new in each) for each in steps]
 
     def around(self, snapshot: Snapshot) -> Surroundings | None:
         """What there is around a snapshot; None where its weights or those after the next step are not finite."""
@@ -106,7 +104,7 @@ class Lookout:
             point = tuple(arrays["x"] if ahead is None else interpret(ahead, arrays, numbers)["x"] for arrays in here)
             gradient = self.terrain.gradient(entry.seed, point, self._batch(snapshot))
             before = [{**arrays, "dx": dx} for arrays, dx in zip(here, gradient, strict=True)]
-            return _Step(numbers, before, [interpret(program, arrays, numbers) for arrays in before])
+            return _Step(numbers, before, interpret_together(program, before, numbers))
 
     def _batch(self, snapshot: Snapshot) -> NDArray[np.int32]:
         """The first batch of its next epoch."""

@@ -13,7 +13,8 @@ from downslope.lab.engines.entrant import REST_RATIO, Entrant
 from downslope.lab.engines.protocol import OPTIONS
 from downslope.lab.problems.model import Model, inner_of
 from downslope.language.program import Program
-from downslope.targets.arrays import interpret
+from downslope.language.together import divided
+from downslope.targets.arrays import interpret, with_sums
 from downslope.targets.shapes import held_shape
 
 
@@ -69,15 +70,52 @@ class Part:
         return interpret(self.program.lookahead, arrays, scalars, jnp)["x"]
 
     def step(self, arrays: Mapping[str, Any], scalars: Mapping[str, Any]) -> dict[str, Any]:
-        """New weights and states, and the new scalar states."""
+        """New weights and states, and the new scalar states; sums over all tensors are among the scalars."""
         import jax
         import jax.numpy as jnp
 
+        program = divided(self.program).rest
         if self.pieces == 1:
-            return interpret(self.program, arrays, scalars, jnp)
-        apart = {name: one.reshape(self.pieces, -1, *one.shape[1:]) for name, one in arrays.items()}
-        new = jax.vmap(lambda one: interpret(self.program, one, scalars, jnp))(apart)
+            return interpret(program, arrays, scalars, jnp)
+        new = jax.vmap(lambda one: interpret(program, one, scalars, jnp))(self._apart(arrays))
         return {name: one.reshape(arrays[name].shape) if name in arrays else one[0] for name, one in new.items()}
+
+    def _apart(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: one.reshape(self.pieces, -1, *one.shape[1:]) for name, one in arrays.items()}
+
+    def matrices(self, arrays: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The arrays of each piece."""
+        if self.pieces == 1:
+            return [arrays]
+        apart = self._apart(arrays)
+        return [{name: one[k] for name, one in apart.items()} for k in range(self.pieces)]
+
+
+def step_together(
+    of: Sequence[tuple[Part, Mapping[str, Any]]], tensors: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A step of all weights: what `Part.step` gives of each; a rule's sums are over all that it trains.
+
+    Args:
+        of: What trains each of the weights, and its scalars.
+        tensors: The arrays of each.
+    """
+    import jax.numpy as jnp
+
+    summed: dict[Program, Mapping[str, Any]] = {}
+    for part, scalars in of:
+        if part.program.over_all and part.program not in summed:
+            own = [
+                (part.program, matrix)
+                for (other, _), arrays in zip(of, tensors, strict=True)
+                if other.program is part.program
+                for matrix in other.matrices(arrays)
+            ]
+            summed[part.program] = with_sums(lambda own=own: own, scalars, jnp)  # type: ignore[misc]
+    return [
+        part.step(arrays, summed.get(part.program, scalars))
+        for (part, scalars), arrays in zip(of, tensors, strict=True)
+    ]
 
 
 def parts_of(entrant: Entrant, model: Model) -> tuple[Part, ...]:
