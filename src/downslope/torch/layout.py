@@ -388,8 +388,8 @@ def _kind_of(own: Tensor, settings: GroupSettings) -> Kind:
     """
     program = settings.program
     if program.over_tensors:
-        here = own.device.type == "cpu" and not is_wrapper(own) and settings.pieces == WHOLE and not own.is_complex()
-        ordered = not program.of_matrices or own.is_contiguous()
+        here = own.device.type == "cpu" and not is_wrapper(own)
+        ordered = settings.pieces == WHOLE and (not program.of_matrices or own.is_contiguous())
         return Compiled if here and ordered and compiles(program) else Interpreted
     if is_wrapper(own):
         _say_slow(type(own))
