@@ -323,6 +323,50 @@ def jitted(rule, x, dx):
     return np.asarray(x + updates)
 
 
+@pytest.mark.parametrize("rule", [downslope.lars, downslope.lamb])
+def test_of_a_length_that_is_no_number_no_share_is_made_up(rule):
+    """A nan is in all weights of its tensor, lest the others stride by a share of 1, 1,000 times that of LARS."""
+    dx = np.ones((2, 3))
+    dx[0, 0] = np.nan
+    arrays = {"bad": np.ones((2, 3)), "good": np.ones((2, 3))}
+    tensors = {name: torch.tensor(x, requires_grad=True) for name, x in arrays.items()}
+    Optimizer(arrays, rule).step({"bad": dx, "good": np.ones((2, 3))})
+    optimizer = downslope.torch.Optimizer(tensors.values(), rule)
+    tensors["bad"].grad, tensors["good"].grad = torch.tensor(dx), torch.ones(2, 3, dtype=torch.float64)
+    optimizer.step()
+    made = downslope.optax.optimizer(rule)
+    updates, _ = made.update(jnp.asarray(dx), made.init(jnp.ones((2, 3))), jnp.ones((2, 3)))
+    for bad in (arrays["bad"], tensors["bad"].detach().numpy(), np.asarray(updates)):
+        assert np.isnan(bad).all()
+    for good in (arrays["good"], tensors["good"].detach().numpy()):
+        assert (good < 1).all()
+
+
+def test_a_look_ahead_may_go_by_the_length_of_a_state():
+    @downslope.rule
+    def ball(x, dx, v=0, *, lr=0.1, mu=0.9):
+        v = mu * v - lr * dx
+        return x + v, v
+
+    longer = ball.lookahead(lambda *, v, mu: mu * v * downslope.norm(v))
+
+    def slope_at(point):
+        return np.cos(np.arange(6.0).reshape(2, 3) + point)
+
+    x, v = np.ones((2, 3)), np.zeros((2, 3))
+    array, tensor = x.copy(), torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+    optimizers = Optimizer(array, longer), downslope.torch.Optimizer([tensor], longer)
+    for _ in range(5):
+        v = 0.9 * v - 0.1 * slope_at(x + 0.9 * v * np.linalg.norm(v))
+        x = x + v
+        optimizers[0].step(slope_at(array))
+        tensor.grad = torch.tensor(slope_at(tensor.detach().numpy()))
+        optimizers[1].step()
+    for optimizer, at in zip(optimizers, (array, tensor.detach().numpy()), strict=True):
+        with optimizer.at_weights():
+            np.testing.assert_allclose(at, x, rtol=1e-13)
+
+
 def test_what_is_not_finite_stays_in_its_tensor():
     tensors = [torch.ones(3, 2, requires_grad=True) for _ in range(2)]
     optimizer = downslope.torch.Optimizer(tensors, downslope.muon)

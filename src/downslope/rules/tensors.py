@@ -25,7 +25,7 @@ def lars(x, dx, v=0, *, lr=0.1, mu=0.9, trust=1e-3, weight_decay=0.0):
     A layer that is 0 as a whole, or has no gradient, moves as if the share were 1.
     """
     steepness = norm(dx) + weight_decay * norm(x)
-    share = where((norm(x) > 0) & (steepness > 0), trust * norm(x) / steepness, 1)
+    share = where((norm(x) == 0) | (steepness == 0), 1, trust * norm(x) / steepness)  # nan comes through
     v = mu * v + lr * share * (dx + weight_decay * x)
     return x - v, v
 
@@ -41,7 +41,7 @@ def lamb(x, dx, m=0, v=0, *, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-6, weigh
     m = beta1 * m + (1 - beta1) * dx
     v = beta2 * v + (1 - beta2) * dx**2
     step = (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + eps) + weight_decay * x
-    share = where((norm(x) > 0) & (norm(step) > 0), norm(x) / norm(step), 1)
+    share = where((norm(x) == 0) | (norm(step) == 0), 1, norm(x) / norm(step))  # nan comes through
     return x - lr * share * step, m, v
 
 

@@ -47,10 +47,7 @@ def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
                 f"{program.name} is for vectors and matrices, and {what} is neither; put it into a group with its own "
                 "rule, such as downslope.adamw"
             )
-        raise ShapeError(
-            f"{program.name} multiplies matrices, and {what} is none; it is for a rule that takes any, such as "
-            "downslope.adamw"
-        )
+        raise ShapeError(f"{program.name} multiplies matrices, and {what} is none")
     return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
 
 
