@@ -276,7 +276,10 @@ def test_a_vector_given_to_muon_is_named_where_it_is_given():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"state_dtype": torch.uint8}, "lamb goes by whole tensors"),
+        (
+            {"state_dtype": torch.uint8},
+            "state_dtype=torch.uint8 is for rules.*lamb goes by whole tensors.*leave it out",
+        ),
         ({"rounding": "stochastic"}, "rounding='stochastic'"),
     ],
 )
@@ -284,6 +287,8 @@ def test_what_only_kernels_can_do_is_refused(settings, words):
     p = torch.zeros(300, dtype=torch.bfloat16, requires_grad=True)
     with pytest.raises((ValueError, TypeError), match=words):
         downslope.torch.Optimizer([p], downslope.lamb, **settings)
+    with pytest.raises(ValueError, match=r"state_dtype=uint8 is for rules.*lamb goes by whole tensors.*leave it out"):
+        Optimizer(np.zeros(300, np.float32), downslope.lamb, state_dtype=np.uint8)
 
 
 @pytest.mark.parametrize("rule", [downslope.adam_mini, downslope.normuon])

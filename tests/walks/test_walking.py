@@ -347,3 +347,22 @@ def test_what_cannot_be(given, problem):
 def test_who_is_no_rule(what):
     with pytest.raises(TypeError, match="expected rules"):
         downslope.walk("bowl", [what])
+
+
+def test_the_best_learning_rate_of_a_rule_over_tensors_is_looked_for_one_by_one():
+    """The columns of several learning rates are no tensor: its norm would be that of all of them."""
+    found = downslope.walk("valley", [downslope.lamb], steps=10)["lamb"]
+    assert found.is_best
+    for lr in RATES[20:80:12]:
+        other = downslope.walk("valley", [downslope.lamb], steps=10, lr=lr)["lamb"]
+        low, high = np.array([found.surface.ranges[name] for name in found.surface.variables]).T
+        if ((other.points >= low) & (other.points <= high)).all() and other.arrival is None:
+            assert found.losses[-1] <= other.losses[-1] or found.arrival is not None
+
+
+def test_a_state_by_rows_is_shown_at_each_weight_and_a_matrix_is_asked_for_by_name():
+    path = downslope.walk("valley", [downslope.adafactor], steps=3, lr=0.1)["adafactor"]
+    assert {name: values.shape for name, values in path.states.items()} == {"r": (4, 2), "c": (4, 2)}
+    assert (path.states["r"][:, 0] == path.states["r"][:, 1]).all()
+    with pytest.raises(ValueError, match=r"muon multiplies matrices, and a tensor of shape \(2,\) is none"):
+        downslope.walk("valley", [downslope.muon], steps=3)

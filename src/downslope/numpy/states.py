@@ -46,7 +46,11 @@ def codes_for(settings: Settings, dtype: np.dtype[Any], state_dtype: Any) -> Map
     if dtype != np.float32:
         raise ValueError(f"state_dtype=uint8 is for weights of float32; these are {dtype}; leave state_dtype out")
     program = settings.program
-    program.refuse_stages("a kernel that keeps states in eight bits")
+    if program.over_tensors:
+        raise ValueError(
+            f"state_dtype={wanted} is for rules that treat each weight by itself; {program.name} goes by whole "
+            "tensors, whose states are kept as they are; leave it out"
+        )
     codes = codes_of(program, None if settings.ahead is None else settings.ahead.to_point)
     if program.states and not codes:
         raise ValueError(f"state_dtype=uint8: {none_codable(settings.rule.name, program.states)}")

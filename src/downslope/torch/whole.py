@@ -54,10 +54,13 @@ def _check_storage(program: Program, storage: Storage) -> None:
     if storage.rounding != "nearest":
         raise ValueError(
             f"rounding={storage.rounding!r} is for rules that treat each weight by itself; {program.name} goes by "
-            "whole tensors, and is computed without a kernel; leave it out"
+            "whole tensors, whose weights are rounded to the nearest; leave it out"
         )
     if storage.state_dtype is torch.uint8:
-        program.refuse_stages("a kernel that keeps states in eight bits")
+        raise ValueError(
+            f"state_dtype={storage.state_dtype} is for rules that treat each weight by itself; {program.name} goes by "
+            "whole tensors, whose states are kept as they are; leave it out, or give torch.bfloat16"
+        )
 
 
 def _check_tensor(program: Program, name: Any, p: torch.Tensor, pieces: Pieces) -> None:

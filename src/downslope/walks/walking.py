@@ -19,6 +19,7 @@ from downslope.recipes.recipe import Recipe, written
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
 from downslope.targets.arrays import interpret
+from downslope.targets.shapes import held_shape
 from downslope.targets.stability import effective
 from downslope.walks.paths import Array, Path, Walk, arrivals
 from downslope.walks.surface import Surface
@@ -238,7 +239,10 @@ def _stepping(course: _Course, recipe: Recipe, lrs: Array | None = None) -> Iter
     x = np.array(course.begin)
     x = x if lrs is None else np.repeat(x[:, None], len(lrs), axis=1)
     starts = {name: program.initial(name, recipe.numbers) for name in program.states}
-    states = {name: x.copy() if value is None else np.full_like(x, value) for name, value in starts.items()}
+    states = {
+        name: x.copy() if value is None else np.full(held_shape(program, name, x.shape), value)
+        for name, value in starts.items()
+    }
     scalars: dict[str, Any] = {name: np.full(columns, value)[()] for name, value in program.scalar_states.items()}
     yield {"x": x, "states": states, "scalars": scalars}
     for t, gust in enumerate(course.wind, 1):
@@ -257,7 +261,10 @@ def _stepping(course: _Course, recipe: Recipe, lrs: Array | None = None) -> Iter
 def _path(course: _Course, name: str, given: Recipe, recipe: Recipe, *, searched: bool) -> Path:
     seen = list(_stepping(course, recipe))
     points = np.stack([each["x"] for each in seen])
-    states = {key: np.stack([each["states"][key] for each in seen]) for key in seen[0]["states"]}
+    states = {
+        key: np.stack([np.broadcast_to(each["states"][key], each["x"].shape) for each in seen])
+        for key in seen[0]["states"]
+    }
     scalars = {key: np.array([each["scalars"][key] for each in seen]) for key in seen[0]["scalars"]}
     gradients = np.stack([each["dx"] for each in seen[1:]])
     return Path(
@@ -294,7 +301,11 @@ def _effective(
 def _best(course: _Course, recipe: Recipe) -> float:
     """The learning rate with which a rule does best here."""
     if recipe not in course.tried:
-        course.tried[recipe] = np.stack([each["x"] for each in _stepping(course, recipe, np.array(RATES))])
+        if recipe.program.over_tensors:  # to which the columns of several learning rates would be one tensor
+            alone = [[each["x"] for each in _stepping(course, recipe.with_settings(lr=lr))] for lr in RATES]
+            course.tried[recipe] = np.moveaxis(np.array(alone), 0, -1)
+        else:
+            course.tried[recipe] = np.stack([each["x"] for each in _stepping(course, recipe, np.array(RATES))])
     points = course.tried[recipe][: len(course.wind) + 1]
     losses = np.asarray(course.place(*points.swapaxes(0, 1)))
     arrived = arrivals(losses, course.goal, course.is_bottomless)
