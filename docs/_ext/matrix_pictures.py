@@ -63,8 +63,9 @@ def best(rule):
 
 @functools.cache
 def directions(rule):
-    """How long the first step is in each of its directions, as a share of the longest."""
-    values = np.linalg.svd(descended(rule, 1e-3, steps=1)[1], compute_uv=False)
+    """How long the first step is in each of its directions, as a share of the longest; the first that moves."""
+    steps = (descended(rule, 1e-3, steps)[1] for steps in (1, 2))  # SOAP's first one only looks
+    values = np.linalg.svd(next(step for step in steps if step.any()), compute_uv=False)
     return values / values[0]
 
 

@@ -7,7 +7,7 @@ from shown import table, use
 
 import downslope
 from downslope.language.options import compose
-from downslope.language.spaces import COLUMN, ROW
+from downslope.language.spaces import COLUMN, PAIR_OF_COLUMNS, PAIR_OF_ROWS, ROW
 from downslope.targets.passes import compiles, planned
 
 
@@ -19,10 +19,14 @@ def turned(values, seed=0):
 
 
 def first_step(rule, x, dx, **settings):
-    """How far a rule goes in its first step, per unit of its learning rate."""
-    t = {"t": 1} if rule.uses_t else {}
-    found = rule(x, dx, lr=1.0, **t, **settings)
-    return x - (found[0] if isinstance(found, tuple) else found)
+    """How far a rule goes in its first step that moves, per unit of its learning rate."""
+    states = ()
+    for t in (1, 2):  # SOAP's first one only looks
+        found = rule(x, dx, *states, lr=1.0, **({"t": t} if rule.uses_t else {}), **settings)
+        new, *states = found if isinstance(found, tuple) else (found,)
+        if (new != x).any():
+            break
+    return x - new
 
 
 def directions(say):
@@ -99,6 +103,8 @@ def narrow(program, say):
     told = {
         ROW: say(", and 4 for each row of a matrix ({name})"),
         COLUMN: say(", and 4 for each column of a matrix ({name})"),
+        PAIR_OF_ROWS: say(", and 4 for each pair of rows of a matrix ({name})"),
+        PAIR_OF_COLUMNS: say(", and 4 for each pair of columns of a matrix ({name})"),
     }
     return "".join(told[program.spaces[name]].format(name=f"`{name}`") for name in program.narrow)
 

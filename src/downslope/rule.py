@@ -87,8 +87,20 @@ class Rule(Formula):
         settings = {**self.complete(keywords), **t}
         named = {"x": x, **settings}
         initial = {**self.scalar_states, **{k: named.get(str(v), v) for k, v in self.states.items()}}
+        initial |= {k: self._square(k, x) for k, space in self.spaces.items() if space.is_square and k not in given}
         ordered = [given.get(name, initial[name]) for name in self.signature_states]
         return self.function(x, dx, *ordered, **settings)
+
+    def _square(self, state: str, x: Any) -> Any:
+        """The initial value of a state that is a square matrix."""
+        shape = tuple(getattr(x, "shape", ()))
+        if len(shape) != 2:
+            raise ValueError(
+                f"{self.name} called with arrays takes matrices, and x has shape {shape}; reshape x, dx and the states "
+                "to two dimensions, a vector of n weights to (1, n)"
+            )
+        side = shape[self.spaces[state].first == "columns"]
+        return namespace([x]).full((side, side), self.states[state], dtype=x.dtype)
 
     def lookahead(self, function: Callable[..., Any]) -> Rule:
         """This rule with a look-ahead: how far from `x` the gradient is taken, by states and hyperparameters.

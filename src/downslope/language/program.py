@@ -214,7 +214,8 @@ class Program:
 
 def is_decided(e: Expression) -> bool:
     """Whether it is one of two arrays alike, and which of them depends on no array."""
-    return e.op == "where" and not e.args[0].from_arrays and e.args[1].space == e.args[2].space == e.space
+    alike = e.from_arrays and e.op == "where" and e.args[1].space == e.args[2].space == e.space
+    return alike and not e.args[0].from_arrays
 
 
 def _is_narrow(e: Expression) -> bool:

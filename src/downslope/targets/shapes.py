@@ -22,8 +22,9 @@ class ShapeError(ValueError):
 
 
 def multiplies(program: Program) -> bool:
-    """Whether a program multiplies matrices, so that it is for nothing else."""
-    return any(e.op == "product" for e in program.over_tensors)
+    """Whether a program multiplies matrices, so that it is for nothing else, unless it says that it is."""
+    said = program.least_dimensions
+    return any(e.op == "product" for e in program.over_tensors) and (said is None or said > 1)
 
 
 def matrix_shape(program: Program, shape: Sequence[int]) -> Shape:
