@@ -360,9 +360,11 @@ def test_the_best_learning_rate_of_a_rule_over_tensors_is_looked_for_one_by_one(
             assert found.losses[-1] <= other.losses[-1] or found.arrival is not None
 
 
-def test_a_state_by_rows_is_shown_at_each_weight_and_a_matrix_is_asked_for_by_name():
+def test_a_state_by_rows_is_shown_at_each_weight_and_a_matrix_is_asked_for_by_name(tmp_path):
     path = downslope.walk("valley", [downslope.adafactor], steps=3, lr=0.1)["adafactor"]
     assert {name: values.shape for name, values in path.states.items()} == {"r": (4, 2), "c": (4, 2)}
     assert (path.states["r"][:, 0] == path.states["r"][:, 1]).all()
+    with pytest.raises(ValueError, match=r"adafactor goes by whole tensors, and a film.*such as walk.gif"):
+        downslope.walk("valley", [downslope.adafactor], steps=3, lr=0.1).write(tmp_path / "walk.html")
     with pytest.raises(ValueError, match=r"muon multiplies matrices, and a tensor of shape \(2,\) is none"):
         downslope.walk("valley", [downslope.muon], steps=3)

@@ -83,6 +83,12 @@ def title_of(surface: Surface) -> str:
 
 def _codes(walk: Walk) -> str:
     """The surface and the rules in JavaScript, and what a step of each moves per unit of its gradient."""
+    for path in walk.paths:
+        if path.recipe.program.over_tensors:
+            raise ValueError(
+                f"{path.name} goes by whole tensors, and a film, which walks in the browser, treats each weight "
+                "by itself; write an animation or a picture of this walk, such as walk.gif or walk.svg"
+            )
     programs = [path.recipe.program for path in walk.paths]
     rules, responses = (",\n".join(map(write, programs)) for write in (javascript, response_code))
     numbers = json.dumps(dict(walk.surface.parameters))

@@ -35,7 +35,7 @@ def write(walk: Walk, path: str | Path) -> None:
         path: Where to write.
 
     Raises:
-        ValueError: The name ends otherwise.
+        ValueError: The name ends otherwise, or a rule over whole tensors is to walk in a film.
         ImportError: A picture is asked for and Matplotlib is missing.
         OSError: The file cannot be written, or there is something that is no file; see `downslope.files.write`.
     """
