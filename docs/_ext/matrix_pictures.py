@@ -10,7 +10,7 @@ import downslope
 from downslope.walks.pictures import COLOURS, INK, MARKERS, MUTED
 
 SIZE, STEPS = 8, 100
-RATES = np.geomspace(1e-5, 10, 61)
+RATES = np.geomspace(1e-3, 1e3, 61)
 
 
 @functools.cache
