@@ -170,6 +170,38 @@ def test_numbers_chosen_by_shape():
     np.testing.assert_allclose(params["square"], -0.2)
 
 
+def test_sizes_of_anything_and_sums_of_sizes_are_those_of_the_direct_call():
+    @rule
+    def sized(x, dx, r=rows(0), c=columns(1.0), *, lr=0.1):
+        r = r + mean(dx**2, axis=1)
+        wide, one = size(r) + 10 * size(c) + 100 * size(c, axis=0), 1000 * size(r, axis=1) + 10000 * size(norm(dx))
+        return x - lr * dx * (wide + one), r, c
+
+    @rule
+    def summed(x, dx, *, lr=0.1):
+        return x - lr * dx * mean(where(size(x) > 3, 1, 0.5)) / (total(size(x, axis=1)) + norm(-size(x, axis=0)))
+
+    @rule
+    def counted(x, dx, *, lr=0.1):
+        chosen = where(size(x) > 3, 2, dx)
+        return x - lr * dx * (total(chosen) + norm(chosen, axis=1) + largest(chosen) - 0.5 * norm(chosen))
+
+    x, dx = np.zeros((3, 4)), np.ones((3, 4))
+    for each in (sized, summed, counted):
+        program = compose(each)
+        states = {name: np.full(held_shape(program, name, x.shape), start) for name, start in program.states.items()}
+        direct = each(x, dx, *states.values())
+        direct = direct if not states and isinstance(direct, np.ndarray) else direct[0]
+        params = {"W": x.copy()}
+        Optimizer(params, each).step({"W": dx})
+        found = interpret(program, {"x": x, "dx": dx, **states}, program.hyperparameters)
+        np.testing.assert_allclose(found["x"], direct, rtol=1e-15)
+        np.testing.assert_allclose(params["W"], direct, rtol=1e-15)
+    assert compiles(compose(sized))
+    assert compiles(compose(summed))
+    assert not compiles(compose(counted))
+
+
 def test_a_sum_of_rows_or_of_weights_by_shape_is_no_kernel():
     @rule
     def either(x, dx, r=rows(0.5), *, lr=0.1):
@@ -282,3 +314,39 @@ def test_weights_that_take_another_shape_are_noticed():
     p.grad = torch.ones(4, 4)
     optimizer.step()
     assert kinds(optimizer) == {Interpreted}
+
+
+def test_what_is_one_for_each_column_is_read_in_the_order_of_its_memory():
+    """Of more than two dimensions it may come in another: put there by hand, or from a file."""
+    ways = ("as it is", "by hand", "loaded")
+    params = dict(zip(ways, parameters([(4, 2, 3, 3)] * 3), strict=True))
+    with torch.no_grad():
+        params["by hand"].copy_(params["as it is"])
+        params["loaded"].copy_(params["as it is"])
+    optimizers = {way: downslope.torch.Optimizer([p], downslope.adafactor) for way, p in params.items()}
+    for t in (1, 2):
+        for way, p in params.items():
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(t))
+            optimizers[way].step()
+        if t == 1:
+            state = optimizers["by hand"].state[params["by hand"]]
+            state["c"] = state["c"].to(memory_format=torch.channels_last)
+            assert not state["c"].is_contiguous()
+            optimizers["loaded"].load_state_dict(optimizers["by hand"].state_dict())
+    assert set.union(*map(kinds, optimizers.values())) == {Compiled}
+    for way in ways[1:]:
+        assert torch.equal(params[way], params["as it is"])
+
+
+def test_a_state_of_columns_whose_strides_change_in_place_is_put_in_order():
+    (p, q) = parameters([(4, 2, 3, 3)] * 2)
+    q.data.copy_(p.data)
+    optimizers = [downslope.torch.Optimizer([each], downslope.adafactor) for each in (p, q)]
+    for t in (1, 2):
+        for each, optimizer in zip((p, q), optimizers, strict=True):
+            each.grad = torch.randn(each.shape, generator=torch.Generator().manual_seed(t))
+            optimizer.step()
+        c = optimizers[1].state[q]["c"]
+        values = c.clone()
+        c.as_strided_(c.shape, (18, 1, 6, 2)).copy_(values)  # where it was, in the order of torch.channels_last
+    assert torch.equal(p, q)

@@ -11,6 +11,7 @@ from downslope.language.program import Program
 from downslope.language.spaces import COLUMN, ROW, TENSOR
 from downslope.targets.passes import REDUCTIONS, Pass, planned, unnamed
 from downslope.targets.python import kernel_target
+from downslope.targets.shapes import sides
 from downslope.targets.write import Scope, author_names
 
 PIECE = 1 << 16
@@ -200,8 +201,7 @@ class StagedText:
 
     def _of_shape(self, e: Expression) -> Iterator[str]:
         n = self._kept[e]
-        sizes = {"None": "float64(rows_ * columns_)", "0.0": "float64(rows_)", "1.0": "float64(columns_)"}
-        known = {one: sizes[str(one.value)] for one in self._program.expressions if one.op == "size"}
+        known = {one: _size(one) for one in self._program.expressions if one.op == "size"}
         text = self._double.write(e, known, top=False).text
         value = f"(1.0 if {text} else 0.0)" if e.is_condition else f"{self.scalar}({text})"
         yield f"store{n}_(at{n}_, 0, {value})"
@@ -311,6 +311,11 @@ class StagedText:
                 *after[TENSOR],
             ]
         )
+
+
+def _size(e: Expression) -> str:
+    """How many elements something has, as text."""
+    return f"float64({' * '.join(f'{side}_' for side in sides(e)) or '1'})"
 
 
 def _added(e: Expression, total: str, *, plain: bool = False) -> str:

@@ -161,15 +161,10 @@ def _alike(at: words, other: words) -> boolean:
 
 
 @_library.function()
-def _by_rows(at: words, rows: int64) -> boolean:
-    """Whether elements are in order, and their first dimension has so many; a vector has one row."""
+def _in_order(at: words) -> boolean:
+    """Whether the elements, in their order, fill the memory from the first to the last."""
     axes = at[KIND] & 0xFFFFFFFF
     shape, strides = words(at[SHAPE]), words(at[STRIDES])
-    if axes > 1:
-        if shape[0] != rows:
-            return False
-    elif rows != 1:
-        return False
     filled = 1
     for back in range(axes):
         axis = axes - 1 - back
@@ -177,6 +172,14 @@ def _by_rows(at: words, rows: int64) -> boolean:
             return False
         filled *= shape[axis]
     return True
+
+
+@_library.function()
+def _has_rows(at: words, rows: int64) -> boolean:
+    """Whether the first dimension has so many elements; a vector has one row."""
+    if at[KIND] & 0xFFFFFFFF > 1:
+        return words(at[SHAPE])[0] == rows
+    return rows == 1
 
 
 @_library.function()
@@ -244,7 +247,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
             return s + 1
         if _elements(x) * pair != size or not _fills(x) or (slot[FIRST] <= 0 and size > 0):
             return s + 1
-        if book[Head.matrices] != 0 and size > 0 and not _by_rows(x, slot[width + ROWS]):
+        if book[Head.matrices] != 0 and size > 0 and not (_has_rows(x, slot[width + ROWS]) and _in_order(x)):
             return s + 1
         lengths = slot + book[Head.lengths]
         for k in range(2, arrays):
@@ -255,7 +258,7 @@ def take(book: words, gradients: words, given: int64) -> int64:
                 return s + 1
             if k < apart and not _alike(x, other):
                 return s + 1
-            if k >= apart and (_elements(other) != lengths[k - apart] or not _fills(other)):
+            if k >= apart and (_elements(other) != lengths[k - apart] or not _in_order(other)):
                 return s + 1
         clocks = doubles(book[Head.clocks_at]) + slot[ROW] * book[Head.clocks]
         for j in range(own):

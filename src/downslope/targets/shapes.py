@@ -12,7 +12,7 @@ import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order, is_decided
-from downslope.targets.compute import compute
+from downslope.targets.compute import OPERATIONS, compute
 
 Shape = tuple[int, ...]
 
@@ -147,8 +147,10 @@ def settled(program: Program, shape: Shape, decisions: tuple[bool | None, ...] =
             known[e] = np.float64(e.number)
         elif e.op == "size" and not e.over_all:
             known[e] = np.float64(_size(e, shape))
-        elif e.args and e.from_arrays and all(arg in known for arg in e.args):
-            known[e] = compute(e.op, [known[arg] for arg in e.args])
+        elif e.from_arrays and e.args and all(arg in known for arg in e.args):
+            value = _folded(e, [known[arg] for arg in e.args], shape)
+            if value is not None:
+                known[e] = value
         if e in known and e.from_arrays and not e.is_condition:
             new[e] = Expression("constant", value=float(known[e]))
             continue
@@ -159,10 +161,29 @@ def settled(program: Program, shape: Shape, decisions: tuple[bool | None, ...] =
     return replace(program, outputs={name: new[e] for name, e in program.outputs.items()}, names=names)
 
 
+def sides(e: Expression) -> tuple[str, ...]:
+    """The sides of the weights along which a `size`, or another word over a whole tensor, counts: "rows", "columns".
+
+    Something that is the same for all rows, say, has one element along them.
+    """
+    of = e.args[0].space
+    along = (of.first, of.second) if e.value is None else ((of.first, of.second)[int(float(e.value))],)
+    return tuple(side for side in along if side)
+
+
 def _size(e: Expression, shape: Shape) -> int:
     """How many elements there are in something, or along one of its directions, with weights of this shape."""
-    if len(shape) != 2:
-        return math.prod(shape) if e.value is None else shape[int(float(e.value))]
-    of = e.args[0].space
-    sides = [{"rows": shape[0], "columns": shape[1]}.get(along, 1) for along in (of.first, of.second)]
-    return math.prod(sides) if e.value is None else sides[int(float(e.value))]
+    rows, columns = shape if len(shape) == 2 else (1, math.prod(shape))
+    return math.prod({"rows": rows, "columns": columns}[side] for side in sides(e))
+
+
+def _folded(e: Expression, values: Sequence[Any], shape: Shape) -> Any:
+    """The number that an operation makes of numbers, each of which may stand for many; None if it makes none."""
+    if e.op in OPERATIONS:
+        return compute(e.op, [*values])
+    value = values[0]
+    if e.op == "norm":
+        return abs(value) * np.sqrt(_size(e, shape))
+    if e.op == "sum":
+        return value * _size(e, shape)
+    return value if e.op in ("mean", "max", "called", "transpose") else None

@@ -147,7 +147,7 @@ def complete_state(
         fits = value.dtype in readable_dtypes(p) and value.device == p.device and value.layout is torch.strided
         fits = fits and not value.is_conj() and not value.is_neg()
         narrow = shape != p.shape
-        ordered = narrow or is_distributed(p) or same_order(value, p)
+        ordered = value.is_contiguous() if narrow else is_distributed(p) or same_order(value, p)
         if not fits or not ordered or not is_dense(local(value)):
             dtype = value.dtype if value.dtype in readable_dtypes(p) else p.dtype
             like = p.new_empty(shape, dtype=dtype) if narrow else torch.empty_like(p.detach(), dtype=dtype)
