@@ -16,10 +16,21 @@ slope and half the shoes, Adam is both. The formulas say less, and more:
   step's inertia.
 """
 
-from downslope.rules import adaptive, bases, descendants, edges, gradient, primal_averaging, schedule_free, tensors
+from downslope.rules import (
+    adaptive,
+    bases,
+    descendants,
+    distances,
+    edges,
+    gradient,
+    primal_averaging,
+    schedule_free,
+    tensors,
+)
 from downslope.rules.adaptive import *
 from downslope.rules.bases import *
 from downslope.rules.descendants import *
+from downslope.rules.distances import *
 from downslope.rules.edges import *
 from downslope.rules.gradient import *
 from downslope.rules.primal_averaging import *
@@ -35,6 +46,7 @@ __all__ += primal_averaging.__all__
 __all__ += tensors.__all__
 __all__ += edges.__all__
 __all__ += bases.__all__
+__all__ += distances.__all__
 
 TEXTBOOK = tuple(getattr(module, name) for module in (gradient, adaptive) for name in module.__all__)
 """The rules in the order in which they are best learned."""
@@ -48,8 +60,9 @@ SCHEDULE_FREE = tuple(getattr(schedule_free, name) for name in schedule_free.__a
 PRIMAL_AVERAGING = tuple(getattr(primal_averaging, name) for name in primal_averaging.__all__)
 """The rules that train between where their steps go and a fading average of that."""
 
-OVER_TENSORS = tuple(getattr(module, name) for module in (tensors, edges, bases) for name in module.__all__)
-"""The rules that go by a whole tensor; then those that remember its rows and columns, and pairs of these."""
+OVER_TENSORS = tuple(getattr(module, name) for module in (tensors, edges, bases, distances) for name in module.__all__)
+"""The rules that go by a whole tensor; then those that remember its rows and columns, and pairs of these; last those
+that go by all tensors of a group."""
 
 RULES = (*TEXTBOOK, *DESCENDANTS, *SCHEDULE_FREE, *PRIMAL_AVERAGING)
 """Every rule that treats each weight by itself."""

@@ -11,6 +11,7 @@ wider.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -188,12 +189,13 @@ def _inside(
 
     summed = any(isinstance(value, Interval) for value in scalars.values())
     known = enclose_scalars(program, scalars, precision if summed and coefficient_ulps > 0.5 else None)
-    scalar = {e: rounded(e, exact) for e, exact in known.items()}
+    with np.errstate(all="ignore"):
+        scalar = {e: rounded(e, exact) for e, exact in known.items()}
 
     def apply(e: Expression, args: list[Interval]) -> Interval:
         if e.op in OVER_TENSORS:
             return over_tensor(precision, e, args)
-        return OPERATIONS[e.op](precision, *args)
+        return _applied(precision, e.op, args)
 
     with np.errstate(all="ignore"):
         values = evaluate(program.outputs.values(), leaf, apply, known=scalar)
@@ -233,7 +235,7 @@ def enclose_scalars(
     def apply(e: Expression, args: list[Interval]) -> Interval:
         known = KNOWN[e.op]
         if not known.exact or any(arg.low != arg.high for arg in args):
-            return OPERATIONS[e.op](precision, *args)
+            return _applied(precision, e.op, args)
         points = [arg.low != 0 if kind == "truth" else arg.low for arg, kind in zip(args, known.takes, strict=True)]
         return _exactly(np.asarray(compute(e.op, points), np.float64))
 
@@ -337,10 +339,13 @@ def _exactly(point: Array) -> Interval:
     return Interval(np.where(np.isnan(point), -np.inf, point), np.where(np.isnan(point), np.inf, point))
 
 
-def _extreme(which: Callable[..., Array], a: Interval, b: Interval) -> Interval:
-    """The larger or smaller one: nan, if one is, which may be where anything can come out."""
-    anything = a.holds(np.asarray(np.nan)) | b.holds(np.asarray(np.nan))
-    return Interval(np.where(anything, -np.inf, which(a.low, b.low)), np.where(anything, np.inf, which(a.high, b.high)))
+def _applied(precision: Precision, op: str, args: list[Interval]) -> Interval:
+    """The interval of an operation on numbers: anything, where one of them can be anything, and so nan."""
+    found = OPERATIONS[op](precision, *args)
+    if "truth" in (KNOWN[op].gives, *KNOWN[op].takes):
+        return found
+    anything = functools.reduce(np.logical_or, (arg.holds(np.asarray(np.nan)) for arg in args))
+    return Interval(np.where(anything, -np.inf, found.low), np.where(anything, np.inf, found.high))
 
 
 OPERATIONS: dict[str, Callable[..., Interval]] = {
@@ -362,8 +367,8 @@ OPERATIONS: dict[str, Callable[..., Interval]] = {
     "tanh": _rising(np.tanh, FUNCTION_ULPS),
     "sin": _wave(np.sin, np.pi / 2),
     "cos": _wave(np.cos, 0),
-    "maximum": lambda _, a, b: _extreme(np.maximum, a, b),
-    "minimum": lambda _, a, b: _extreme(np.minimum, a, b),
+    "maximum": lambda _, a, b: Interval(np.maximum(a.low, b.low), np.maximum(a.high, b.high)),
+    "minimum": lambda _, a, b: Interval(np.minimum(a.low, b.low), np.minimum(a.high, b.high)),
     "where": _choice,
     "lt": _less,
     "le": _at_most,

@@ -1,0 +1,80 @@
+"""Rules that find out how far it is to go, and need no learning rate: their `lr` is a factor of what they find.
+
+They compare how far all weights of a group have come with how steep the way was. The guess of the distance never falls.
+"""
+
+from downslope.language.formula import scalar
+from downslope.language.operations import maximum, sqrt, where
+from downslope.language.whole import sum
+from downslope.rule import rule
+
+__all__ = ["d_adapt_adam", "prodigy"]
+"""In the order of publication."""
+
+
+@rule
+def d_adapt_adam(
+    x,
+    dx,
+    m=0,
+    v=0,
+    s=0,
+    r=scalar(0.0),
+    d=scalar(1e-6),
+    *,
+    lr=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+):
+    """Adam, who begins with tiny steps and takes longer ones as soon as slopes show that home is farther away.
+
+    Source: Defazio & Mishchenko, "Learning-rate-free learning by D-adaptation", 2023, Algorithm 5, with decoupled
+    decay.
+
+    `d` is the guess of the distance, `s` a fading sum of the slopes, and `r` how far they have led in common.
+    """
+    fading = sqrt(beta2)
+    m = beta1 * m + (1 - beta1) * d * lr * dx
+    v = beta2 * v + (1 - beta2) * dx**2
+    steep = sqrt(v) + eps
+    r = fading * r + (1 - fading) * d * lr * sum(dx * s / steep, over="all")
+    s = fading * s + (1 - fading) * d * lr * dx
+    length = (1 - fading) * sum(abs(s), over="all")
+    guess = where(length > 0, r / length, 0)
+    return x - m / steep - d * lr * weight_decay * x, m, v, s, r, maximum(d, guess)
+
+
+@rule
+def prodigy(
+    x,
+    dx,
+    m=0,
+    v=0,
+    s=0,
+    x0="x",
+    r=scalar(0.0),
+    d=scalar(1e-6),
+    *,
+    lr=1.0,
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+):
+    """Adam with a guess of the way home, by how far he has come from the door in the direction of the slopes.
+
+    Source: Mishchenko & Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", 2023, Algorithm 4, with
+    decoupled decay.
+
+    `d` is the guess of the distance, `x0` where the weights began, and `s` a fading sum of the slopes.
+    """
+    fading = sqrt(beta2)
+    m = beta1 * m + (1 - beta1) * d * dx
+    v = beta2 * v + (1 - beta2) * d**2 * dx**2
+    r = fading * r + (1 - fading) * lr * d**2 * sum(dx * (x0 - x), over="all")
+    s = fading * s + (1 - fading) * lr * d**2 * dx
+    length = sum(abs(s), over="all")
+    guess = where(length > 0, r / length, 0)
+    return x - lr * d * (m / (sqrt(v) + d * eps) + weight_decay * x), m, v, s, x0, r, maximum(d, guess)
