@@ -22,7 +22,7 @@ from downslope.cli import app
 from downslope.lab import Race
 from race_fixture import make_race
 
-COMMAND = [sys.executable, "-c", "from downslope.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "downslope"]
 QUICK = ["--rules", "sgd,adam", "--lrs", "0.01,0.1", "--tuning-seeds", "1", "--seeds", "2"]
 
 
