@@ -112,6 +112,17 @@ def test_matrices_of_one_shape_are_gathered_at_once_and_not_again(run_on, name, 
     assert run_on(2, trainings.gathered, name) == [times, times]
 
 
+@pytest.mark.parametrize("name", ["muon", "lamb"])
+def test_processes_that_disagree_on_who_has_a_gradient_are_all_told(run_on, name):
+    """A process that gathered another matrix than the others would mix two of them, or wait for ever."""
+    for said, steps, same in run_on(2, trainings.disagreeing, name):
+        for text, parameter in zip(said, ("first", "first", "second"), strict=False):
+            assert f"parameter {parameter} has a gradient on 1 of the 2 processes that share it" in text
+        assert said[3:] == ["", ""]
+        assert steps == [0, 1]
+        assert same
+
+
 def test_shares_that_cannot_be_made_whole_are_refused_with_the_reason(run_on):
     for said in run_on(2, trainings.refused_shards):
         assert "number 0 is shared out over processes" in said

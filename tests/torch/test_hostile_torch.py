@@ -507,3 +507,14 @@ def test_three_hundred_steps_leave_nothing_behind():
     steps(200)
     gc.collect()
     assert len(gc.get_objects()) < before + 50
+
+
+def test_a_parameter_that_has_a_name_is_called_by_it():
+    """In messages of a step as in those of the constructor; another by its number."""
+    for called, name in (("fc.weight", "fc.weight"), (None, "number 0")):
+        p = torch.ones(2, 3, requires_grad=True)
+        optimizer = downslope.torch.Optimizer([p] if called is None else [(called, p)], downslope.muon)
+        p.data = torch.ones(3)
+        p.grad = torch.ones(3)
+        with pytest.raises(ValueError, match=f"the parameter {name}: muon multiplies matrices"):
+            optimizer.step()

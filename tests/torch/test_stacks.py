@@ -211,3 +211,26 @@ def test_singular_values_of_steps_are_near_one(dtype, polar, low, high):
         slack = 0.02 if dtype is torch.bfloat16 else 1e-4
         assert low - slack < values[:rank].min()
         assert values[:rank].max() < high + slack
+
+
+@pytest.mark.parametrize("overlapping", ["weights", "states"])
+def test_tensors_that_share_memory_are_updated_one_after_another(overlapping):
+    """In one stack, all would be read before any is written."""
+    slope = torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
+    found = []
+    for together in (True, False):
+        memory = torch.zeros(4, 4)
+        shared, apart = [memory[:3], memory[1:]], [torch.ones(3, 4), torch.ones(3, 4)]
+        weights, states = (shared, apart) if overlapping == "weights" else (apart, shared)
+        params = [w.requires_grad_() for w in map(torch.Tensor.detach, weights)]
+        optimizers = [
+            Optimizer(each, downslope.muon, lr=1.0) for each in ([params] if together else [[p] for p in params])
+        ]
+        for k, p in enumerate(params):
+            optimizers[0 if together else k].state[p] = {"step": torch.tensor(0.0), "m": states[k]}
+            p.grad = slope.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+        found.append([memory, *params])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)

@@ -279,7 +279,25 @@ def gathered(name):
     optimizer.step()
     with CommDebugMode() as seen:
         optimizer.step()
-    return seen.get_total_counts()
+    return sum(count for operation, count in seen.get_comm_counts().items() if "reduce" not in str(operation))
+
+
+def disagreeing(name):
+    """What each process is told where it has no gradient that another one has, and whether anything has changed."""
+    mesh, rank = init_device_mesh("cpu", (2,)), dist.get_rank()
+    params = {key: nn.Parameter(distribute_tensor(torch.eye(4), mesh, [Shard(0)])) for key in ("first", "second")}
+    optimizer = downslope.torch.Optimizer(params.items(), getattr(downslope, name))
+    said = []
+    for has in ([("first",), ("second",)], [("first", "second"), ()], [(), ("second",)], [(), ()], [("second",)] * 2):
+        for key, p in params.items():
+            p.grad = torch.ones_like(p) if key in has[rank] else None
+        try:
+            optimizer.step()
+            said.append("")
+        except ValueError as error:
+            said.append(str(error))
+    steps = [float(optimizer.state[p].get("step", 0)) for p in params.values()]
+    return said, steps, torch.equal(params["first"].full_tensor(), torch.eye(4))
 
 
 def refused_shards():

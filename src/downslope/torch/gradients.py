@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ def describe_nonfinite(groups: Sequence[dict[str, Any]]) -> str:
     """Which gradients hold nan or infinity, and how many elements of them."""
     found = []
     for k, group in enumerate(groups):
-        names = group.get("param_names") or [f"parameter {i} of group {k}" for i in range(len(group["params"]))]
+        names = _names(group) or [f"parameter {i} of group {k}" for i in range(len(group["params"]))]
         for name, p in zip(names, group["params"], strict=True):
             if p.grad is not None:
                 gradient = local(p.grad).detach()
@@ -89,24 +89,71 @@ def describe_nonfinite(groups: Sequence[dict[str, Any]]) -> str:
     return ", ".join(found) or "a gradient of another process"
 
 
+def called(groups: Iterable[Mapping[str, Any]], first: int = 0) -> list[str]:
+    """What parameters are called in messages: by their names or, without any, by their numbers from `first` on."""
+    found: list[str] = []
+    for group in groups:
+        begin = first + len(found)
+        found += _names(group) or map(str, range(begin, begin + len(group["params"])))
+    return found
+
+
+def _names(group: Mapping[str, Any]) -> Sequence[str]:
+    """The names of a group's parameters, if they are known; not of one that is updated by itself."""
+    names = group.get("param_names") or ()
+    return names if len(names) == len(group["params"]) else ()
+
+
+def check_agreed(
+    gathered: Mapping[tuple[Any, ...], Sequence[int]], params: Sequence[torch.Tensor], names: Sequence[str]
+) -> None:
+    """Make sure that all processes have gradients of the same tensors, of those that are made whole in a step.
+
+    One without would take another tensor's share for that of this one, or keep the others waiting. Every process must
+    call this, whatever gradients it has, and those that share out a tensor raise together.
+
+    Args:
+        gathered: The numbers of these parameters, by the process groups that share them out.
+        params: All parameters.
+        names: What they are called.
+
+    Raises:
+        ValueError: Some have one that others do not have.
+    """
+    wrong = ""
+    for mesh, which in gathered.items():
+        own = [float(params[i].grad is not None) for i in which]
+        counts, processes = _over(mesh, params[which[0]].device, own, torch.distributed.ReduceOp.SUM), 1
+        for group in mesh:
+            processes *= group.size()
+        for i, count in zip(which, counts, strict=True):
+            if not wrong and count not in (0, processes):
+                wrong = f"parameter {names[i]} has a gradient on {count:.0f} of the {processes} processes that share it"
+    if wrong:
+        raise ValueError(
+            f"{wrong}, and its rule needs one on each of them or on none; nothing was changed. Give it one of zeros "
+            "where it has none, or set it to None everywhere"
+        )
+
+
 def _over_processes(launches: Sequence[Launch], norms: list[float], bad: int) -> tuple[list[float], int]:
     """Norms and counts over all processes that hold parts of the same tensors."""
     import torch.distributed as dist
 
     found = []
     for launch, norm in zip(launches, norms, strict=True):
-        largest = _over(launch, [norm], dist.ReduceOp.MAX)[0]
+        largest = _over(launch.mesh, launch.device, [norm], dist.ReduceOp.MAX)[0]
         unit = largest if 0 < largest < math.inf else 1.0  # or squares would overflow or vanish
-        squares, many = _over(launch, [(norm / unit) ** 2, float(bad)], dist.ReduceOp.SUM)
+        squares, many = _over(launch.mesh, launch.device, [(norm / unit) ** 2, float(bad)], dist.ReduceOp.SUM)
         found.append(math.sqrt(squares) * unit)
         bad = max(bad, math.ceil(many))
     return found, bad
 
 
-def _over(launch: Launch, numbers: list[float], how: Any) -> list[float]:
-    """Numbers taken together over the processes that share out a launch's tensors."""
-    for group in launch.mesh:
-        sent = torch.tensor(numbers, dtype=torch.float64, device=_reached(group, launch.device))
+def _over(mesh: Sequence[Any], device: torch.device, numbers: list[float], how: Any) -> list[float]:
+    """Numbers taken together over the processes that share out tensors on a device."""
+    for group in mesh:
+        sent = torch.tensor(numbers, dtype=torch.float64, device=_reached(group, device))
         torch.distributed.all_reduce(sent, how, group=group)
         numbers = sent.tolist()
     return numbers

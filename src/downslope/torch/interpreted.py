@@ -21,6 +21,7 @@ from downslope.targets.shapes import held_shape, matrix_shape
 from downslope.torch.device import runs_behind
 from downslope.torch.launch import Members, Storage, Together
 from downslope.torch.sharing import Sharing
+from downslope.torch.spans import overlap
 from downslope.torch.tape import Processes, Shape, Tape, can_tape, tape_of
 
 Tensor = torch.Tensor
@@ -44,6 +45,10 @@ class Interpreted:
         self.which, self.held, self._groups = members.which, members.held, members.groups
         self._names, self._shared = ("x", *self.program.arrays[2:]), members.shared
         self._rest = divided(self.program).rest
+        arrays = (tensor for tensors in self.held for tensor in tensors[: len(self._names)])
+        self._apart = overlap(
+            arrays
+        )  # of a stack, whose tensors are read at once, only what the last writes would stay
         self._clocked = bool(self.program.scalar_states or self.program.over_all) or "t" in self.program.scalars
         self._settings: Sequence[Numbered] = ()
         self._pieces, self._scale = together.pieces, 1.0
@@ -179,7 +184,7 @@ class Interpreted:
         if (row, tape) not in self._numbers:
             self._numbers[row, tape] = tape.numbers(self._coefficients(row))
         room = _STACKED.get(self.device.type, _STACKED_ELSEWHERE) if tape.stacked else 0
-        together = max(1, room // math.prod(taken))
+        together = 1 if self._apart else max(1, room // math.prod(taken))
         processes = None
         if shared is not None:
             local = tuple(pieces[0]["x"].shape)

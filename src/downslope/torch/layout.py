@@ -17,6 +17,7 @@ from downslope.backends.launch import Launch
 from downslope.backends.table import OTHER_CLOCKS
 from downslope.targets.passes import compiles
 from downslope.torch.device import has_addresses, has_kernels, refuse
+from downslope.torch.gradients import called
 from downslope.torch.interpreted import Interpreted
 from downslope.torch.launch import (
     CODED,
@@ -33,6 +34,7 @@ from downslope.torch.launch import (
 from downslope.torch.pieces import WHOLE
 from downslope.torch.settings import GroupSettings, Reader, outside
 from downslope.torch.sharing import Sharing
+from downslope.torch.spans import overlaps, span
 from downslope.torch.state import (
     all_local,
     check_storage,
@@ -84,6 +86,8 @@ class Layout:
         large: The numbers of parameters whose gradients are so long that reading beyond their memory would end the
             process, so that a look at it is worth its time.
         buffers: Copies of gradients that no kernel can read as they are, by the number of their parameter.
+        names: What each parameter is called in messages: by its name if it has one, else by its number.
+        gathered: The numbers of parameters that are made whole in a step, by the process groups that share them out.
     """
 
     params: list[Tensor]
@@ -101,6 +105,8 @@ class Layout:
     weights: list[Tensor] = field(default_factory=list)
     large: list[int] = field(default_factory=list)
     buffers: dict[int, Tensor] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    gathered: dict[tuple[Any, ...], list[int]] = field(default_factory=dict)
 
     def holds(self, groups: Sequence[dict[str, Any]], state: State, scaled: bool) -> bool:
         """Whether this is still the layout of these parameters and states: they are the very same, in their order."""
@@ -205,8 +211,8 @@ class Layout:
             g = found[i]
             if g is not None and g.layout is torch.strided and g.device.type == "cpu" and not is_backed(g):
                 raise ValueError(
-                    f"the memory of the gradient of parameter {i}, of shape {tuple(g.shape)}, has been released or cut "
-                    "short"
+                    f"the memory of the gradient of parameter {self.names[i]}, of shape {tuple(g.shape)}, has been "
+                    "released or cut short"
                 )
         for i in self.suspects:
             g = found[i]
@@ -217,16 +223,17 @@ class Layout:
     def ready(self, gradients: list[Tensor | None]) -> bool:
         """Put copies in the place of gradients that a kernel cannot read as they are; whether there were any."""
         found = False
-        spans = sorted(map(_span, chain(self.weights, *(launch_states(launch) for launch in self.launches))))
+        spans = sorted(map(span, chain(self.weights, *(launch_states(launch) for launch in self.launches))))
         for i, (g, x) in enumerate(zip(gradients, self.weights, strict=True)):
             if g is None:
                 continue
             if g.shape != x.shape:
                 raise ValueError(
-                    f"the gradient of parameter {i} has shape {tuple(g.shape)}, the parameter {tuple(x.shape)}"
+                    f"the gradient of parameter {self.names[i]} has shape {tuple(g.shape)}, the parameter "
+                    f"{tuple(x.shape)}"
                 )
             same = g.layout is torch.strided and g.device == x.device and g.dtype in readable_dtypes(x)
-            if not same or not same_order(g, x) or _overlaps(_span(g), spans):
+            if not same or not same_order(g, x) or overlaps(span(g), spans):
                 gradients[i] = self._copied(i, g)
                 found = True
         return found
@@ -266,21 +273,6 @@ def _placements(spec: Any) -> Any:
     return None if spec is None else spec.placements
 
 
-def _span(tensor: Tensor) -> tuple[int, int]:
-    known = tensor.layout is torch.strided and has_addresses(tensor.device) and not is_wrapper(tensor)
-    if not known or tensor.numel() == 0:
-        return (0, 0)
-    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (last + 1) * tensor.element_size()
-
-
-def _overlaps(span: tuple[int, int], spans: Sequence[tuple[int, int]]) -> bool:
-    import bisect
-
-    at = bisect.bisect_left(spans, (span[1], 0))
-    return any(begin < span[1] and span[0] < end for begin, end in spans[max(at - 2, 0) : at])
-
-
 def lay_out(
     groups: Sequence[dict[str, Any]],
     state: dict[Tensor, dict[str, Any]],
@@ -310,18 +302,19 @@ def lay_out(
     layout = Layout([p for group in groups for p in group["params"]], readers, settled, scaled)
     layout.param_ids = [*map(id, layout.params)]
     layout.placements = [*map(_placements, _specs(layout.params))]
+    layout.names = called(groups, first)
     numbered = [(k, p) for k, group in enumerate(groups) for p in group["params"]]
     launches: dict[Together, Members] = {}
     for i, (k, p) in enumerate(numbered):
-        _check_parameter(i, p)
-        settings = settled[k]
-        check_whole(settings.program, [p], storage, [f"number {i}"], settings.pieces)
+        name, settings = layout.names[i], settled[k]
+        _check_parameter(name, p)
+        check_whole(settings.program, [p], storage, [f"number {name}" if name.isdigit() else name], settings.pieces)
         own, tensors = local(p), []
         shared = Sharing.of(p) if settings.program.over_tensors else None
         kind = Interpreted if shared is not None else _kind_of(own, settings)
         if settings.capturable and (kind is Interpreted or settings.program.over_tensors):
             raise ValueError(
-                f"capturable=True is not possible for parameter {i} on {p.device}, which no kernel updates by "
+                f"capturable=True is not possible for parameter {name} on {p.device}, which no kernel updates by "
                 f"{settings.program.name}; leave it out"
             )
         if kind.dense and (not is_dense(own) or own.is_conj() or own.is_neg()):
@@ -339,6 +332,8 @@ def lay_out(
                 new, names = complete_state(p, state.get(p, {}), settings, storage)
             state[p] = new
             tensors = [own, *(local(new[name]) for name in (*names, "step", *program.scalar_states))]
+        if shared is not None:
+            layout.gathered.setdefault(_mesh(p), []).append(i)
         members = launches.setdefault(_together(kind, p, own, tensors, settings, storage), Members())
         members.which.append(i)
         members.groups.append(k)
@@ -372,8 +367,8 @@ def _check_apart(layout: Layout) -> None:
     if len(set(states)) < len(states):
         raise ValueError("one tensor is the state of two parameters; give each a tensor of its own")
     for original, _ in layout.staged:
-        spans = sorted(_span(local(p)) for p in layout.params if local(p) is not original)
-        if _overlaps(_span(original), spans):
+        spans = sorted(span(local(p)) for p in layout.params if local(p) is not original)
+        if overlaps(span(original), spans):
             raise ValueError(
                 f"a parameter of shape {tuple(original.shape)} is a view with gaps into memory of another parameter; "
                 "make it a tensor of its own, with clone()"
@@ -413,11 +408,14 @@ def _together(
     storages = tuple(CODED.get(dtype) or STORAGES[dtype][0] for dtype in stored)
     if program.over_all:  # whatever tensors are kept as
         return Together(kind, own.device, program, ("float64",) * 2, False, (), True, settings.pieces)
-    mesh: tuple[Any, ...] = ()
-    if is_distributed(p):
-        mesh = tuple(p.device_mesh.get_group(d) for d, placement in enumerate(p.placements) if placement.is_shard())
+    mesh = _mesh(p) if is_distributed(p) else ()
     counted = not settings.capturable
     return Together(kind, own.device, program, storages, own.is_complex(), mesh, counted, settings.pieces)
+
+
+def _mesh(p: Any) -> tuple[Any, ...]:
+    """The process groups over which a distributed tensor is shared out."""
+    return tuple(p.device_mesh.get_group(d) for d, placement in enumerate(p.placements) if placement.is_shard())
 
 
 @functools.cache
@@ -429,12 +427,12 @@ def _say_slow(kind: type) -> None:
     )
 
 
-def _check_parameter(i: int, p: Tensor) -> None:
+def _check_parameter(name: str, p: Tensor) -> None:
     if p.dtype not in STORAGES:
-        raise TypeError(f"parameter {i} has dtype {p.dtype}; expected one of {', '.join(map(str, STORAGES))}")
+        raise TypeError(f"parameter {name} has dtype {p.dtype}; expected one of {', '.join(map(str, STORAGES))}")
     if p.is_inference():
         raise RuntimeError(
-            f"parameter {i} was made inside torch.inference_mode(), where tensors cannot be trained; "
+            f"parameter {name} was made inside torch.inference_mode(), where tensors cannot be trained; "
             "make the model outside of it, or clone() its parameters"
         )
     if (
@@ -442,11 +440,11 @@ def _check_parameter(i: int, p: Tensor) -> None:
         and p.numel()
         and any(n > 1 and step == 0 for n, step in zip(p.shape, p.stride(), strict=True))
     ):
-        raise ValueError(f"parameter {i} is expanded: several elements are one in memory; make it with clone()")
+        raise ValueError(f"parameter {name} is expanded: several elements are one in memory; make it with clone()")
     if has_addresses(p.device) and p.layout is torch.strided and not is_backed(local(p)):
-        raise ValueError(f"the memory of parameter {i}, of shape {tuple(p.shape)}, has been released or cut short")
+        raise ValueError(f"the memory of parameter {name}, of shape {tuple(p.shape)}, has been released or cut short")
     if p.layout is not torch.strided:
-        raise TypeError(f"parameter {i} has the layout {p.layout}; only dense parameters can be trained")
+        raise TypeError(f"parameter {name} has the layout {p.layout}; only dense parameters can be trained")
 
 
 def _stand_in(p: Tensor, layout: Layout) -> Tensor:

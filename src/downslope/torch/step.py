@@ -10,7 +10,13 @@ import torch
 
 from downslope.backends.launch import Launch
 from downslope.rule import Rule
-from downslope.torch.gradients import describe_nonfinite, factor_within, norm_and_nonfinite, squares_on_device
+from downslope.torch.gradients import (
+    check_agreed,
+    describe_nonfinite,
+    factor_within,
+    norm_and_nonfinite,
+    squares_on_device,
+)
 from downslope.torch.launch import Storage
 from downslope.torch.layout import Layout, lay_out, worst_of
 from downslope.torch.points import follow
@@ -74,9 +80,12 @@ class Step:
 
         Raises:
             NonFiniteGradientError: A gradient holds nan or infinity, and `nonfinite` is "raise".
+            ValueError: Processes that share out a tensor which has to be whole do not all have a gradient of it.
             RuntimeError: Other threads changed something again and again.
         """
         layout = self._current(key, groups, state)
+        if key is None:  # else the gradient has just arrived, and others may have another that has
+            check_agreed(layout.gathered, layout.params, layout.names)
         gradients = layout.gradients()
         surveys = self.options.max_norm is not None or self.nonfinite != "keep"
         verdict = None if surveys else Verdict(self._scale_of(layout.launches), self.scaling.left_out)

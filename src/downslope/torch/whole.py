@@ -54,12 +54,12 @@ def _check_storage(program: Program, storage: Storage) -> None:
     if storage.rounding != "nearest":
         raise ValueError(
             f"rounding={storage.rounding!r} is for rules that treat each weight by itself; {program.name} goes by "
-            "whole tensors, whose weights are rounded to the nearest; leave it out"
+            "whole tensors, whose weights are rounded to the nearest; leave rounding out"
         )
     if storage.state_dtype is torch.uint8:
         raise ValueError(
             f"state_dtype={storage.state_dtype} is for rules that treat each weight by itself; {program.name} goes by "
-            "whole tensors, whose states are kept as they are; leave it out, or give torch.bfloat16"
+            "whole tensors, whose states are kept as they are; leave state_dtype out, or give torch.bfloat16"
         )
 
 
