@@ -123,6 +123,14 @@ def test_as_little_memory_as_possible_is_moved():
     assert moved == {"lamb": 10, "lars": 7, "adafactor": 6, "stable_adamw": 9, "mars": 11}
     assert planned(compose(downslope.lamb), ["x"]).moved == 11  # a state that is rounded is worked out twice
 
+    @rule
+    def by_its_norm(x, dx, m=0, *, lr=0.1):
+        m = 0.9 * m + dx
+        return x - lr * dx * norm(m), m
+
+    program = compose(by_its_norm)
+    assert [[*one.reads.values()] for one in planned(program, program.arrays).passes] == [["dx", "m"], ["dx", "x"]]
+
 
 def test_a_state_whose_old_value_is_needed_later_is_not_overwritten_before():
     @rule

@@ -171,7 +171,7 @@ class _Planner:
         roots = [*summed, *(e for _, e in stores)]
         used = self._made_of(roots, self._known)
         reads = {e: str(e.value) for e in used if e.op == "input" and self._spaces[e] == WEIGHT}
-        taken = {*roots, *(arg for e in used for arg in e.args)}
+        taken = {*roots, *(arg for e in used if self._spaces[e] == WEIGHT for arg in e.args)}
         reads |= {e: name for e, name in self._known.items() if e in taken}
         self._known |= {e: name for name, e in stores}
         worked_out = {e for e in used if e.args and self._spaces[e] == WEIGHT}
