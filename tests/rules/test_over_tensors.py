@@ -278,16 +278,18 @@ def test_a_vector_given_to_muon_is_named_where_it_is_given():
     [
         (
             {"state_dtype": torch.uint8},
-            "state_dtype=torch.uint8 is for rules.*lamb goes by whole tensors.*leave it out",
+            "state_dtype=torch.uint8 is for rules.*lamb goes by whole tensors.*leave state_dtype out",
         ),
-        ({"rounding": "stochastic"}, "rounding='stochastic'"),
+        ({"rounding": "stochastic"}, "rounding='stochastic'.*leave rounding out"),
     ],
 )
 def test_what_only_kernels_can_do_is_refused(settings, words):
     p = torch.zeros(300, dtype=torch.bfloat16, requires_grad=True)
     with pytest.raises((ValueError, TypeError), match=words):
         downslope.torch.Optimizer([p], downslope.lamb, **settings)
-    with pytest.raises(ValueError, match=r"state_dtype=uint8 is for rules.*lamb goes by whole tensors.*leave it out"):
+    with pytest.raises(
+        ValueError, match=r"state_dtype=uint8 is for rules.*lamb goes by whole tensors.*leave state_dtype out"
+    ):
         Optimizer(np.zeros(300, np.float32), downslope.lamb, state_dtype=np.uint8)
 
 

@@ -49,7 +49,7 @@ def codes_for(settings: Settings, dtype: np.dtype[Any], state_dtype: Any) -> Map
     if program.over_tensors:
         raise ValueError(
             f"state_dtype={wanted} is for rules that treat each weight by itself; {program.name} goes by whole "
-            "tensors, whose states are kept as they are; leave it out"
+            "tensors, whose states are kept as they are; leave state_dtype out"
         )
     codes = codes_of(program, None if settings.ahead is None else settings.ahead.to_point)
     if program.states and not codes:
