@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from each_backend import on
 
 import downslope
 import downslope.keras
@@ -31,3 +32,26 @@ def test_clipping_as_a_formula_is_the_option():
     option = _trained(downslope.keras.Optimizer(downslope.sgd, learning_rate=0.05, global_clipnorm=1.5))
     for name, array in trained(clipped, np.float32)[0].items():
         np.testing.assert_allclose(option[name], array, rtol=1e-5, atol=1e-6)
+
+
+@on("tensorflow")  # tf.distribute is its own
+def test_replicas_go_by_the_gradients_of_all():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        variable = keras.Variable(np.zeros(2, "float32"))
+        optimizer = downslope.keras.Optimizer(spread)
+        optimizer.build([variable])
+
+    def step():
+        here = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "float32")
+        optimizer.apply([tf.stack([3 * (1 - here), 4 * here])], [variable])  # together (3, 4)
+
+    strategy.run(step)
+    alone = {"x": np.zeros(2, np.float32)}
+    numpys = downslope.Optimizer(alone, spread)
+    numpys.step({"x": np.array([3, 4], np.float32)})
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), alone["x"], rtol=1e-5)
+    found = keras.ops.convert_to_numpy(optimizer._states.scalars["d"])
+    np.testing.assert_allclose(found, numpys._groups[0].scalar_states["d"], rtol=1e-5)

@@ -45,3 +45,12 @@ def test_what_has_no_gradient_is_not_among_all():
     updates, _ = transformation.update(given, transformation.init(params), params)
     np.testing.assert_allclose(updates["a"], -0.05 * 1.5 / 5 * given["a"], rtol=1e-6)
     assert updates["b"] is None
+
+
+@pytest.mark.parametrize("rule", [clipped, spread])
+def test_where_nothing_has_a_gradient_nothing_is_changed(rule):
+    transformation = optax.masked(downslope.optax.optimizer(rule), {"a": False})
+    given = {"a": jnp.ones(3)}
+    updates, state = transformation.update(given, transformation.init(given), given)
+    np.testing.assert_array_equal(updates["a"], given["a"])  # as Optax leaves what is not masked in
+    assert dict(state.inner_state.scalars) == {name: np.float32(v) for name, v in rule.scalar_states.items()}

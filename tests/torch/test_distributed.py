@@ -18,6 +18,8 @@ import torch  # noqa: E402
 import trainings  # noqa: E402
 from processes import Groups  # noqa: E402
 
+import downslope  # noqa: E402
+
 pytestmark = pytest.mark.slow
 
 STEPS = 4
@@ -274,3 +276,8 @@ def test_what_needs_all_gradients_is_refused_where_a_process_has_its_share(run_o
     """Each process would clip by the norm of its own part, and skip steps that the others take."""
     for said in run_on(2, trainings.sharing, options):
         assert ("clip_grad_norm_" in said) == refused, said
+
+
+def test_sums_over_all_tensors_are_refused_where_a_process_has_its_share(run_on):
+    for said in run_on(2, trainings.sharing, {}, downslope.prodigy):
+        assert "prodigy sums up all tensors of a group, which needs all gradients" in said

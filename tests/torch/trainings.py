@@ -452,14 +452,14 @@ def _finished(training, at, steps):
     return training.everything()
 
 
-def sharing(options):
-    """What `ZeroRedundancyOptimizer` says to these options; an empty text if it trains."""
+def sharing(options, rule=downslope.adamw):
+    """What `ZeroRedundancyOptimizer` says to this rule and these options; an empty text if it trains."""
     from torch.distributed.optim import ZeroRedundancyOptimizer  # warns of what it uses itself
 
     model = Network()
     try:
         optimizer = ZeroRedundancyOptimizer(
-            model.parameters(), optimizer_class=downslope.torch.AdamW, lr=0.1, **options
+            model.parameters(), optimizer_class=downslope.torch.Optimizer, rule=rule, lr=0.1, **options
         )
     except ValueError as error:
         return str(error)

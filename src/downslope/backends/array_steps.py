@@ -76,7 +76,7 @@ class ArrayStepper:
         ]
         for row in {*self._rows}:
             together = [(self.program, arrays) for k, arrays in zip(self._rows, tensors, strict=True) if k == row]
-            numbers[row] = {**with_sums(lambda given=together: given, numbers[row])}  # type: ignore[misc]
+            numbers[row] = {**with_sums(self.program, lambda given=together: given, numbers[row])}  # type: ignore[misc]
         after: dict[int, list[float]] = {}
         made: list[tuple[Any, Any]] = []
         for row, arrays in zip(self._rows, tensors, strict=True):

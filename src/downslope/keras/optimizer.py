@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Unpack, overload
 
@@ -311,12 +311,22 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             values = interpret_scalars(move, scalars, ops)
             ahead = (*(plain(values[e]) for e in move.coefficients), tensor(self._states.ahead, dtype))
         if program.over_all:
-            pairs = list(zip(grads, variables, strict=True))
-            scalars |= with_sums(lambda: ((program, self._arrays(g, v, ahead)) for g, v in pairs), scalars, ops)
+            pairs = self._over_replicas(zip(grads, variables, strict=True))
+            scalars |= with_sums(
+                program, lambda: ((program, self._arrays(g, v, ahead)) for g, v in pairs), scalars, ops
+            )
         rest = divided(program).rest
         values = interpret_scalars(rest, scalars, ops)
         new = {name: values[e] for name, e in rest.scalar_outputs.items()}
         return (*(plain(values[e]) for e in rest.coefficients), *ahead), new
+
+    def _over_replicas(self, pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+        """Gradients and their variables, the gradients added up over all replicas, as a step will take them."""
+        pairs = list(pairs)
+        if keras.backend.backend() != "tensorflow" or self._distribution_strategy.num_replicas_in_sync == 1:
+            return pairs
+        found: list[tuple[Any, Any]] = self._all_reduce_sum_gradients(pairs)
+        return found
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable and its states; in the place of the learning rate stand all coefficients of the step."""

@@ -261,7 +261,8 @@ def _update(computation: Computation, updates: Tree, state: RuleState, params: T
     update = divided(computation.update).rest
     if computation.update.over_all:
         known = computation.scalars(computation.update, state.count, others)
-        others |= with_sums(lambda: [(programs[k], arrays) for k, (arrays, _) in given.items()], known, jnp)
+        taken = [(programs[k], arrays) for k, (arrays, _) in given.items()]
+        others |= with_sums(computation.update, lambda: taken, known, jnp)
         programs = [divided(program).rest for program in programs]
     settled = {
         program: interpret_scalars(program, computation.scalars(program, state.count, others), jnp)

@@ -5,7 +5,6 @@ For frameworks that compile by themselves, for reference, and as the fallback wh
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
@@ -95,12 +94,13 @@ def interpret_together(
         [[-0.3], [0.4]]
     """
     if program.over_all:
-        scalars = with_sums(lambda: ((program, arrays) for arrays in tensors), scalars, xp)
+        scalars = with_sums(program, lambda: ((program, arrays) for arrays in tensors), scalars, xp)
     rest = divided(program).rest
     return [interpret(rest, arrays, scalars, xp) for arrays in tensors]
 
 
 def with_sums(
+    program: Program,
     tensors: Callable[[], Iterable[tuple[Program, Mapping[str, Any]]]],
     scalars: Mapping[str, Any],
     xp: ModuleType = np,
@@ -108,35 +108,33 @@ def with_sums(
     """The scalars of a step, with what a program sums up over all tensors: what `together.divided(program).rest` takes.
 
     Args:
-        tensors: Gives each tensor's program, which is of one rule, and its arrays, as for `interpret`. It is called
-            once for each round of sums.
+        program: The one whose sums are wanted.
+        tensors: Gives each tensor's program, which is this one or sums up as it does, and its arrays, as for
+            `interpret`. It is called once for each round of sums. Of no tensors all sums are 0.
         scalars: As for `interpret`.
         xp: The array library. With NumPy and PyTorch sums are numbers, for which the host waits; they do not depend on
             where the tensors are.
     """
     known = dict(scalars)
     with np.errstate(all="ignore"):
-        for k in itertools.count():
-            found = _round(k, tensors(), known, xp)
-            if found is None:
-                break
-            known |= found
+        for k, each in enumerate(divided(program).rounds):
+            known |= _round(k, each.words, tensors(), known, xp)
     return known
 
 
 def _round(
-    k: int, tensors: Iterable[tuple[Program, Mapping[str, Any]]], known: Mapping[str, Any], xp: ModuleType
-) -> dict[str, Any] | None:
-    """The sums of one round, given those before; None if there is no such round."""
-    words: dict[str, str] = {}
+    k: int,
+    words: Mapping[str, str],
+    tensors: Iterable[tuple[Program, Mapping[str, Any]]],
+    known: Mapping[str, Any],
+    xp: ModuleType,
+) -> dict[str, Any]:
+    """The sums of one round, given those before."""
     parts: dict[str, list[Any]] = {}
     counts: dict[str, int] = {}
     coefficients: dict[Program, dict[Expression, Any]] = {}
     for program, arrays in tensors:
-        rounds = divided(program).rounds
-        if k == len(rounds):
-            return None
-        own, words = rounds[k].program, {**words, **rounds[k].words}
+        own = divided(program).rounds[k].program
         if own not in coefficients:
             coefficients[own] = interpret_scalars(own, known, xp)
         if 0 in arrays["x"].shape:
@@ -144,10 +142,9 @@ def _round(
         for name, value in _summands(own, arrays, coefficients[own], xp).items():
             parts.setdefault(name, []).append(summed(words[name], value, xp))
             counts[name] = counts.get(name, 0) + math.prod(value.shape)
-    found = {
+    return {
         name: joined(word, _on_host(parts.get(name, []), xp), counts.get(name, 0), xp) for name, word in words.items()
     }
-    return found or None
 
 
 def _summands(

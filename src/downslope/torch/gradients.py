@@ -165,12 +165,12 @@ def _reached(group: Any, device: torch.device) -> torch.device:
     return device if device.type in kinds else torch.device(kinds[0])
 
 
-def refuse_a_share(max_norm: float | None, nonfinite: str) -> None:
+def refuse_a_share(what: str, instead: str) -> None:
     """Refuse what needs all gradients where a ZeroRedundancyOptimizer makes an optimizer of its process's share.
 
     Args:
-        max_norm: The option.
-        nonfinite: The option.
+        what: That which does, with its verb.
+        instead: What to do, as the end of a message.
 
     Raises:
         ValueError: One is making an optimizer.
@@ -180,9 +180,7 @@ def refuse_a_share(max_norm: float | None, nonfinite: str) -> None:
     while frame is not None:
         if module is not None and isinstance(frame.f_locals.get("self"), module.ZeroRedundancyOptimizer):
             raise ValueError(
-                f"max_norm={max_norm} and nonfinite={nonfinite!r} need all gradients, but inside a "
-                "ZeroRedundancyOptimizer every process has those of its own share only. Leave them out, and call "
-                "torch.nn.utils.clip_grad_norm_ before the step; or shard with FSDP2 (fully_shard), where max_norm is "
-                "the norm over all processes"
+                f"{what} all gradients, but inside a ZeroRedundancyOptimizer every process has those of its own share "
+                f"only. {instead}"
             )
         frame = frame.f_back

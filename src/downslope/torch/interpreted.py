@@ -138,7 +138,7 @@ class Interpreted:
             begun = [s for s, own in enumerate(self._groups) if own == group and self.held[s]]
             row = max(map(self._row, begun), key=operator.itemgetter(1))
             own = [s for s in present if self._groups[s] == group]
-            scalars = with_sums(functools.partial(self._working, own), self._scalars(row), torch)
+            scalars = with_sums(self.program, functools.partial(self._working, own), self._scalars(row), torch)
             self._known[row] = interpret_scalars(self._rest, scalars)
             rows |= dict.fromkeys(own, row)
         return rows

@@ -107,7 +107,11 @@ class Optimizer(torch.optim.Optimizer):
         self._options = Shared(chosen.options, chosen.max_norm, stored_ahead)
         self._storage, self._nonfinite, self._threads = chosen.storage, chosen.nonfinite, chosen.threads
         if chosen.max_norm is not None or chosen.nonfinite != "keep":
-            refuse_a_share(chosen.max_norm, chosen.nonfinite)
+            refuse_a_share(
+                f"max_norm={chosen.max_norm} and nonfinite={chosen.nonfinite!r} need",
+                "Leave them out, and call torch.nn.utils.clip_grad_norm_ before the step; or shard with FSDP2 "
+                "(fully_shard), where max_norm is the norm over all processes",
+            )
         if defaults.get("fused"):
             self._step_supports_amp_scaling = True  # a gradient scaler then leaves unscaling and skipping to the step
         self._ready(0)

@@ -9,6 +9,7 @@ import torch
 
 from downslope.language.program import Program
 from downslope.targets.shapes import check_shapes
+from downslope.torch.gradients import refuse_a_share
 from downslope.torch.launch import Members, Storage, Together
 from downslope.torch.pieces import WHOLE, Pieces
 from downslope.torch.sharing import sharing_refused
@@ -34,8 +35,14 @@ def check_whole(
 
     Raises:
         ValueError: One is a shard that cannot be made whole, has no shape for the rule, or is to be kept in a way that
-            only kernels know.
+            only kernels know; or they are the share of a ZeroRedundancyOptimizer and the rule sums up all tensors.
     """
+    if program.over_all:
+        refuse_a_share(
+            f"{program.name} sums up all tensors of a group, which needs",
+            "Train with plain data parallelism (DistributedDataParallel and this optimizer), or with a rule that goes "
+            "by one tensor at a time",
+        )
     if program.over_tensors:
         _check_storage(program, storage)
     elif program.most_dimensions is None:

@@ -111,7 +111,7 @@ def step_together(
                 if other.program is part.program
                 for matrix in other.matrices(arrays)
             ]
-            summed[part.program] = with_sums(lambda own=own: own, scalars, jnp)  # type: ignore[misc]
+            summed[part.program] = with_sums(part.program, lambda own=own: own, scalars, jnp)  # type: ignore[misc]
     return [
         part.step(arrays, summed.get(part.program, scalars))
         for (part, scalars), arrays in zip(of, tensors, strict=True)
