@@ -302,7 +302,8 @@ def _check_reading(rule: Rule, program: Program, settings: Mapping[str, float], 
             if not interval.holds(np.asarray(called)):
                 expected = f"{float(interval.low)!r} to {float(interval.high)!r}"
                 return Check(name, False, f"the formula gives {called!r} as the new {output}, expected {expected}")
-    return Check(name, True, "equal in double precision, within its rounding")
+    alone = '; of one tensor, which is all there is to over="all"' if program.over_all else ""
+    return Check(name, True, f"equal in double precision, within its rounding{alone}")
 
 
 @functools.lru_cache(maxsize=4)  # targets of one precision come one soon after the other

@@ -51,7 +51,7 @@ def test_a_sum_over_all_is_neither_a_number_nor_a_tensors():
         (lambda: norm(X, over="some"), "norm(over='some'): give \"all\""),
         (lambda: mean(X, axis=0, over="all"), "all tensors have no common axis"),
         (lambda: norm(LR, over="all"), "is of a number, the same for all weights"),
-        (lambda: norm(norm(X, over="all"), over="all"), "is of a number, the same for all weights"),
+        (lambda: norm(norm(X, over="all"), over="all"), 'norm(norm(x, over="all")) is of a number, the same'),
         (lambda: sum(X > 0, over="all"), "turn it into a number with where"),
         (lambda: X @ norm(X, over="all"), "a number multiplies with *"),
         (lambda: size(np.ones(3), over=0), "size(over=0)"),

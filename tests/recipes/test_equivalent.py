@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import downslope
-from downslope import Recipe, equivalent, rule, rules, scalar, sqrt
+from downslope import Recipe, equivalent, minimum, norm, rule, rules, scalar, sqrt
 from downslope.dialects import DIALECTS, keras, optax, tf1, torch
 from downslope.language.options import compose
 from downslope.recipes.training import MATRICES, START, Training, gradient, rate
-from downslope.targets.arrays import interpret
+from downslope.targets.arrays import interpret, interpret_together
 from downslope.targets.decimals import compute, forty_digits
 from downslope.targets.shapes import held_shape
 
@@ -204,8 +204,8 @@ def test_bad_input(arguments, settings, error, message):
 
 
 def in_double_precision(program, arrays, known):
-    """A step; of the two matrices that the weights are to a rule that goes by rows and columns."""
-    if not program.of_matrices:
+    """A step; of the two matrices that the weights are to a rule that goes by whole tensors."""
+    if not program.over_tensors:
         return interpret(program, arrays, known)
     parts, begun = [], dict.fromkeys(arrays, 0)
     for shape in MATRICES:
@@ -214,8 +214,22 @@ def in_double_precision(program, arrays, known):
             held = held_shape(program, key, shape)
             its[key] = array[begun[key] : begun[key] + math.prod(held)].reshape(held)
             begun[key] += its[key].size
-        parts.append(interpret(program, its, known))
-    return {key: np.concatenate([np.ravel(part[key]) for part in parts]) for key in program.outputs}
+        parts.append(its)
+    made = interpret_together(program, parts, known)
+    joined = {key: np.concatenate([np.ravel(new[key]) for new in made]) for key in program.outputs}
+    return {**joined, **{key: made[0][key] for key in program.scalar_outputs}}
+
+
+def test_the_norm_of_all_tensors_is_not_that_of_each():
+    @rule
+    def by_all(x, dx, *, lr=0.05):
+        return x - lr * dx * minimum(1, 0.5 / norm(dx, over="all"))
+
+    @rule
+    def by_each(x, dx, *, lr=0.05):
+        return x - lr * dx * minimum(1, 0.5 / norm(dx))
+
+    assert equivalent(by_all, by_each, steps=2).same == "never"
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS, ids=lambda v: getattr(v, "name", v))

@@ -83,7 +83,8 @@ class Expression:
         """The expression as text, down to so many levels."""
         if not self.args:
             return str(self.value)
-        return f"{self.op}({', '.join(arg.described(depth - 1) for arg in self.args)})" if depth else "..."
+        over = ', over="all"' if self.over_all else ""
+        return f"{self.op}({', '.join(arg.described(depth - 1) for arg in self.args)}{over})" if depth else "..."
 
     def __add__(self, other: Any) -> Expression:
         return apply("add", self, other)

@@ -5,7 +5,7 @@ of four kinds each. `steady` ones keep their sign, `flipping` ones do not, `rare
 `late` ones are zero until step 7. Where it is not zero, the gradient is `size * noise + pull * x`, taken where the rule
 wants it taken; the pull, 0.2 of the size but at most 0.2, leads what a rule did back into what it does.
 
-To a rule that goes by whole tensors they are one, and to one that goes by rows and columns two matrices.
+To a rule that goes by whole tensors they are two matrices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZES = tuple(Decimal(10) ** exponent for exponent in (-9, -6, -3, 0, 3))
 KINDS = ("steady", "flipping", "rare", "late")
 WEIGHTS = [(size, kind) for size in SIZES for kind in KINDS]
 MATRICES = ((4, 3), (2, 4))
-"""What the weights are to a rule that goes by rows and columns: a tall matrix and a wide one."""
+"""What the weights are to a rule that goes by whole tensors: a tall matrix and a wide one."""
 
 START: Numbers = [Decimal((-1) ** k * (5 + k)) / 10 for k in range(len(WEIGHTS))]
 

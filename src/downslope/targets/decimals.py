@@ -49,8 +49,8 @@ def compute(
         program: What the step computes.
         arrays: `x`, `dx` and the states; those that are one for each row or column have one number for each of these.
         scalars: Hyperparameters, scalar states, and `t` where the program takes it.
-        shapes: Of which matrices the lists are, one after the other, row by row, if the program goes by rows and
-            columns.
+        shapes: Of which matrices the lists are, one after the other, row by row, if the program goes by whole tensors.
+            Without any they are one vector.
 
     Raises:
         FormulaError: The program goes by rows and columns, and no shapes are given.
@@ -70,7 +70,7 @@ def compute(
         raise FormulaError(f"{program.name} goes by rows and columns; say of which matrices the lists are")
     tensors: list[tuple[Shape, dict[str, Any]]] = []
     begin = dict.fromkeys(arrays, 0)
-    for shape in shapes if program.of_matrices else [(1, len(arrays["x"]))]:
+    for shape in shapes if shapes and program.over_tensors else [(1, len(arrays["x"]))]:
         matrices = {}
         for name, values in arrays.items():
             own = held_shape(program, name, shape)
