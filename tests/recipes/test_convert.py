@@ -66,7 +66,13 @@ INEXACT = [
 ]
 
 ADAFACTOR = [
-    (Recipe(rules.adafactor), "torch", Recipe(torch.adafactor)),  # whose eps1 is squared in float32
+    (Recipe(rules.adafactor), "torch", Recipe(torch.adafactor, eps1=1e-15)),  # whose eps1 is squared
+    (Recipe(torch.adafactor), "keras", Recipe(keras.adafactor, lr=1e-2, epsilon_1=1.4210854715202e-14)),
+    (
+        Recipe(torch.adafactor, weight_decay=0.1, eps1=1e-8),
+        "optax",
+        Recipe(optax.adafactor, lr=1e-2, weight_decay_rate=1e-3, eps=1e-16),
+    ),
     (
         Recipe(keras.adafactor, beta_2_decay=-0.7, epsilon_1=1e-20, weight_decay=0.01, decoupled=True),
         "optax",

@@ -35,6 +35,9 @@ SAME_NUMBER = (
 )
 """Hyperparameters that are the same one in the rules of one name, and called otherwise."""
 
+SQUARED = ((torch.adafactor, "eps1"),)
+"""Hyperparameters whose square is what the rules of this name have under that name or another of `SAME_NUMBER`."""
+
 
 def dialect_of(rule: Rule) -> str | None:
     """The dialect that a rule is of; None for a rule of your own."""
@@ -57,6 +60,7 @@ __all__ = [
     "ALSO_CALLED",
     "DIALECTS",
     "SAME_NUMBER",
+    "SQUARED",
     "Dialect",
     "Spelling",
     "dialect_of",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from downslope.dialects import ALSO_CALLED, DIALECTS, SAME_NUMBER
+from downslope.dialects import ALSO_CALLED, DIALECTS, SAME_NUMBER, SQUARED
 from downslope.language.expression import Expression
 from downslope.language.formula import usual_range
 from downslope.recipes.equivalence import STEPS, Comparison, Path, apart, compared, one_formula, parted, path_of
@@ -32,13 +32,14 @@ def counterpart(recipe: Recipe, to: str) -> Comparison | None:
 
     The framework itself must have a call for it: a weight decay that it does not have makes no counterpart. Every rule
     of the dialect with a fitting name is tried. Hyperparameters and flags of the same name, or of names that mean the
-    same, keep their values; a decay that the learning rate has no part in is one that it has, times it. For each
-    of the others its default is tried, the values of the recipe's hyperparameters that the rule does not have, the
-    initial values of the recipe's states if it is the initial value of one, 0, 1, and the numbers in the recipe's
-    formula; for each flag both values. Of all with the same path the one that changes the fewest defaults is taken. If
-    there is none, the closest path after a few steps is taken, preferably with as many states; then what might come
-    close by chance is not tried: 0, 1, the formula's numbers, a weight decay under another name, a share of 1 in place
-    of a number that may be larger, or the other way round. The only share without a namesake is the only one there.
+    same, keep their values, or have their square or root where only one of the two squares it; a decay that the
+    learning rate has no part in is one that it has, times it. For each of the others its default is tried, the values
+    of the recipe's hyperparameters that the rule does not have, the initial values of the recipe's states if it is the
+    initial value of one, 0, 1, and the numbers in the recipe's formula; for each flag both values. Of all with the same
+    path the one that changes the fewest defaults is taken. If there is none, the closest path after a few steps is
+    taken, preferably with as many states; then what might come close by chance is not tried: 0, 1, the formula's
+    numbers, a weight decay under another name, a share of 1 in place of a number that may be larger, or the other way
+    round. The only share without a namesake is the only one there.
 
     Returns:
         The comparison of the two; None where the dialect has no rule that might be it.
@@ -87,7 +88,7 @@ def _recipes(recipe: Recipe, rule: Rule, every: bool) -> Iterator[Recipe]:
         source[DECAY_BY_ITSELF], around = float(f"{lr * decay:.15g}"), False
     tried: dict[str, list[float | bool]] = {}
     for name in rule.hyperparameters:
-        own = decay if name == "weight_decay" else _of_this_name(source, name)
+        own = decay if name == "weight_decay" else _of_this_name(source, recipe.rule, rule, name)
         fits = own is not None and own in rule.ranges[name]
         tried[name] = [own] if fits and own is not None else _worth_trying(recipe, rule, name, every)
     for name, choice in rule.flags.items():
@@ -105,10 +106,16 @@ def _recipes(recipe: Recipe, rule: Rule, every: bool) -> Iterator[Recipe]:
             yield found
 
 
-def _of_this_name(source: Mapping[str, float | bool], name: str) -> float | bool | None:
-    """The value of a setting, under this name or another that means the same."""
+def _of_this_name(source: Mapping[str, float | bool], theirs: Rule, rule: Rule, name: str) -> float | bool | None:
+    """The value of a setting, under this name or another that means the same; its square or root where one squares."""
     names = [name, *(other for group in SAME_NUMBER if name in group for other in sorted(group))]
-    return next((source[other] for other in names if other in source), None)
+    found = next((other for other in names if other in source), None)
+    if found is None:
+        return None
+    squared, squares = (theirs, found) in SQUARED, (rule, name) in SQUARED
+    if squared == squares:
+        return source[found]
+    return float(f"{source[found] ** (2 if squared else 0.5):.16g}")
 
 
 def _changes(values: Sequence[float | bool], tried: Mapping[str, Sequence[float | bool]]) -> int:

@@ -75,15 +75,25 @@ def refuse_another(k: int, saved: Mapping[str, Any], group: Group, usual: Rule |
             f"group {k} of the state_dict was trained by {theirs}, that of this optimizer is by {own.name}, which "
             "would take its states for something else; give it that rule, or load another state_dict"
         )
-    return _in_parts({name: value for name, value in saved.items() if name != "rule"}, group, own)
+    return _in_parts(k, {name: value for name, value in saved.items() if name != "rule"}, group, own)
 
 
-def _in_parts(saved: Group, group: Group, rule: Rule) -> Group:
-    """A saved group of `torch.optim`, its pairs under the names that the group here has for their parts."""
+def _in_parts(k: int, saved: Group, group: Group, rule: Rule) -> Group:
+    """A saved group of `torch.optim`, its pairs under the names that the group here has for their parts.
+
+    Raises:
+        ValueError: What is a pair here is none there.
+    """
     for pair, names in DIALECTS["torch"].pairs.items():
         here = all(name in group and name in rule.hyperparameters for name in names)
         if here and pair in saved and not any(name in saved for name in names):
-            numbers = zip(names, saved[pair], strict=True)
+            values = saved[pair]
+            if not isinstance(values, (tuple, list)) or len(values) != len(names):
+                raise ValueError(
+                    f"group {k} of the state_dict has {pair}={values!r:.60}; {rule.name} has {' and '.join(names)} in "
+                    "its place, and was not what trained it. Load it into an optimizer with the rule that did"
+                )
+            numbers = zip(names, values, strict=True)
             saved |= {name: rule.hyperparameters[name] if value is None else value for name, value in numbers}
             if pair not in group:
                 del saved[pair]

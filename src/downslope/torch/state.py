@@ -22,6 +22,8 @@ from downslope.torch.settings import Group, GroupSettings
 Tensor = torch.Tensor
 OF_TORCH = ("capturable", "differentiable")
 """What a saved group says of how `torch.optim` computed, and no longer matters."""
+OF_OPTIONS = ("average", COMPENSATION)
+"""The tensors that options keep, beside those of a rule."""
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -337,7 +339,7 @@ def loaded(
 
     Raises:
         TypeError: A state is not a floating-point tensor.
-        ValueError: A state has another shape than its parameter.
+        ValueError: A state has another shape than its parameter, or another rule has left it.
     """
     members: dict[Any, tuple[Tensor, GroupSettings]] = {}
     for group, saved, own in zip(groups, state_dict["param_groups"], settings, strict=True):
@@ -363,7 +365,7 @@ def _loaded_state(
 
     Raises:
         TypeError: A state is not a floating-point tensor.
-        ValueError: A state has another shape than the parameter.
+        ValueError: A state has another shape than the parameter, or another rule has left it.
     """
     own = {
         name: value if value is current.get(name) else _copied(value)
@@ -374,6 +376,7 @@ def _loaded_state(
         variance = torch.as_tensor(own.pop("variance"))  # of a vector in torch.optim.Adafactor
         own["col_var"] = variance.reshape(_shape(p, "col_var", settings))
         own["row_var"] = variance.mean().reshape(_shape(p, "row_var", settings))
+    _refuse_of_another(own, settings)
     own = coding.recoded(own, settings.program.states, coded(settings, storage))
     arrays = [name for name in settings.program.states if name in own or name + CODED in own]
     for name, value in own.items():
@@ -385,6 +388,32 @@ def _loaded_state(
         own["step"] = 1.0  # SGD of torch.optim does not count steps; what matters is that this is not the first
     with torch.no_grad(), torch.inference_mode(False):
         return complete_state(p, own, settings, storage)[0] if own else {}
+
+
+def _refuse_of_another(own: Mapping[str, Any], settings: GroupSettings) -> None:
+    """Refuse a saved state that another rule has left: with tensors that this one has not, or without some it has.
+
+    A state without any is the beginning, as when SGD is given a momentum; what options keep may begin later.
+
+    Raises:
+        ValueError: It is one.
+    """
+    rule, program = settings.rule, settings.program
+    found = {name.removesuffix(CODED).removesuffix(SCALES): value for name, value in own.items()}
+    own_names, used = [*rule.states, *rule.scalar_states], {**program.states, **program.scalar_states}
+    known = {*own_names, *used, *OF_OPTIONS, "step"}
+    foreign = [name for name, value in found.items() if name not in known and isinstance(value, Tensor)]
+    needed = [
+        name for name in (*rule.states, *rule.scalar_states) if name in {**program.states, **program.scalar_states}
+    ]
+    missing = [name for name in needed if name not in found]
+    if foreign or 0 < len(missing) < len(needed):
+        there = ", ".join(name for name in found if name != "step")
+        raise ValueError(
+            f"the state_dict has the states {there} of a parameter, {rule.name} has {', '.join(needed) or 'none'}: "
+            "another rule has left them. Load it into an optimizer with that rule (what torch.optim saved is for "
+            "downslope.torch.Adam and its like, or for Optimizer with a rule of downslope.dialects.torch)"
+        )
 
 
 def _as_kept(p: Tensor, name: str, value: Any, settings: GroupSettings, storage: Storage) -> Any:
