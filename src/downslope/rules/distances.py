@@ -33,7 +33,8 @@ def d_adapt_adam(
     Source: Defazio & Mishchenko, "Learning-rate-free learning by D-adaptation", 2023, Algorithm 5, with decoupled
     decay.
 
-    `d` is the guess of the distance, `s` a fading sum of the slopes, and `r` how far they have led in common.
+    `d` is the guess of the distance, `s` a fading sum of the slopes, and `r` how far they have led in common. At first
+    `m` and `s` are as small as `d`: beside weights in float16 keep the states in float32, or they vanish.
     """
     fading = sqrt(beta2)
     m = beta1 * m + (1 - beta1) * d * lr * dx
@@ -68,7 +69,8 @@ def prodigy(
     Source: Mishchenko & Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", 2023, Algorithm 4, with
     decoupled decay.
 
-    `d` is the guess of the distance, `x0` where the weights began, and `s` a fading sum of the slopes.
+    `d` is the guess of the distance, `x0` where the weights began, and `s` a fading sum of the slopes. At first `v` and
+    `s` are as small as the square of `d`: beside weights in float16 keep the states in float32, or they vanish.
     """
     fading = sqrt(beta2)
     m = beta1 * m + (1 - beta1) * d * dx
