@@ -83,7 +83,10 @@ def also_warm():
 W, B = X["W"], X["b"]
 FOREIGN = {
     "another rule": ({"formula": downslope.momentum}, "rule is 'momentum'", "'warm'"),
-    "another formula of the same name": ({"formula": also_warm()}, "the file's formula is"),
+    "another formula of the same name": (
+        {"formula": also_warm()},
+        "the file's warm is another formula",
+    ),
     "another option": ({"weight_decay": 0.1}, "the file's options"),
     "decoupled": ({"weight_decay": 0.1, "decoupled": True}, "the file's options"),
     "with an average": ({"averaging": 0.5}, "the file's options"),

@@ -139,7 +139,7 @@ def _turn(tensors: Tensors, record: Mapping[str, Any], axes: Mapping[str, Sequen
                     f"{', '.join(map(str, range(rank)))} in their new order"
                 )
             pieces = next(group for group in record["groups"] if name in group["names"]).get("pieces")
-            if isinstance(pieces, dict) and order[:2] != (0, 1):
+            if pieces and isinstance(pieces, dict) and order[:2] != (0, 1):
                 raise ValueError(
                     f"axes[{name!r}]={order}: {name!r} is divided into pieces along its axis {pieces.get('axis')}, "
                     "which would be another one then; keep axes 0 and 1 first"

@@ -122,6 +122,9 @@ def soap(
     As in their code the first step moves nothing: it only finds out in which directions to look. Every `every` steps
     these are brought up to date, by one multiplication and a QR factorisation, and `v` is put into their new order.
     Vectors, matrices of one row, and the side of a matrix that is longer than 10,000 are not turned.
+
+    Optax and Keras count the steps of all parameters together: there a matrix that is without a gradient at the first
+    finds its directions only when they are next brought up to date, and but for its decay stands still until then.
     """
     seen = turned(dx, left_basis, right_basis)
     mean = where(t == 1, m, beta1 * m + (1 - beta1) * dx)

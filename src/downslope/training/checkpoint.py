@@ -10,7 +10,7 @@ The record:
     groups: Per parameter group `names`, `hyperparameters` (None for a schedule) and `scalar_states`. What differs from
         the record's rule, flags, options or formula stands here too, and under `complex` the names of complex weights,
         under `pieces` how each is divided into matrices that the rule takes one by one: `sizes`, a list or how many
-        equal ones there are, along an `axis`.
+        equal ones there are, along an `axis`; empty for a rule over whole tensors that takes parameters as they are.
     t, skipped: The number of steps done, and of those left out.
     clocks: By name, `t` and `scalar_states` of the parameters that have others than their group.
     lookahead: Per group the scalars that stored points ahead depend on; None where they are not known.

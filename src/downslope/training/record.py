@@ -78,7 +78,7 @@ def described(groups: Sequence[Group]) -> tuple[dict[str, Any], list[dict[str, A
             "scalar_states": dict(group.scalar_states),
             **{key: own[key] for key in COMPUTED if own[key] != computed[0][key]},
             **({"complex": list(group.complex_names)} if group.complex_names else {}),
-            **({"pieces": dict(group.pieces)} if group.pieces else {}),
+            **({"pieces": dict(group.pieces)} if group.settings.program.over_tensors else {}),
         }
         for group, own in zip(groups, computed, strict=True)
     ]
@@ -102,10 +102,22 @@ def check_same(record: Mapping[str, Any], here: Mapping[str, Any], keys: Sequenc
     """
     for key in keys:
         if record.get(key) != here[key]:
+            if key == "formula":
+                raise _of_another_formula("the file's", record.get(key), here)
             raise CheckpointError(
                 f"the file's {key} is {record.get(key)!r}, this optimizer's {here[key]!r}; "
                 "load it into an optimizer made with the same rule, formula and options"
             )
+
+
+def _of_another_formula(where: str, theirs: Any, here: Mapping[str, Any]) -> CheckpointError:
+    """The error for a file of a rule that had the same name and another formula."""
+    return CheckpointError(
+        f"{where} {here['rule']} is another formula than this optimizer's (fingerprint {theirs!r:.60}, here "
+        f"{here['formula']!r}): it was written otherwise then, by you or by another version of downslope, and its "
+        "states may mean something else. Load the file into an optimizer with the formula of then, as a rule of your "
+        "own (the changelog tells which have changed); it goes on as before"
+    )
 
 
 def check_groups(
@@ -128,7 +140,11 @@ def check_groups(
         _check_names(k, saved.get("names") if isinstance(saved, dict) else saved, mine["names"])
         for key in (*COMPUTED, "complex", "pieces"):
             theirs, ours = saved.get(key, record.get(key)), mine.get(key, shared.get(key))
+            if key == "pieces" and (theirs is None or ours is None):  # not said, or of no matter for this rule
+                continue
             if theirs != ours:
+                if key == "formula":
+                    raise _of_another_formula(f"in the file's group {k}", theirs, {**shared, **mine})
                 raise CheckpointError(
                     f"the {key} of the file's group {k} is {theirs!r:.200}, here {ours!r:.200}; load it into an "
                     "optimizer whose groups are made in the same way"
