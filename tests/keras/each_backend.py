@@ -6,6 +6,7 @@ collected, if that has chosen it.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import sys
@@ -139,6 +140,14 @@ def chosen():
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     return keras.backend.backend()
+
+
+@functools.cache
+def mirrored():
+    """What keeps a copy of everything on both devices; one for all tests, since two of them confuse their exchanges."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 UNUSED = ("matplotlib", "pandas")

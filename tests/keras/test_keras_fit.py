@@ -9,7 +9,7 @@ import concurrent.futures
 import keras
 import numpy as np
 import pytest
-from each_backend import each_on, on, once
+from each_backend import each_on, mirrored, on, once
 from network import Rates, fit, network, values_of
 
 import downslope
@@ -458,12 +458,10 @@ def test_two_threads_take_every_step_once_with_a_whole_gradient():
 @on("tensorflow")  # tf.distribute is its own
 def test_mirrored_over_two_devices(data):
     """A rule that counts, looks ahead and has a state of one number."""
-    import tensorflow as tf
-
     formula = downslope.schedule_free_adamw
     settings = {"callbacks": [downslope.keras.AtWeights()]}
     alone = fit(network(downslope.keras.Optimizer(formula, lr=0.01)), data, 1, **settings)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with mirrored().scope():
         model = network(downslope.keras.Optimizer(formula, lr=0.01))
     assert differences(fit(model, data, 1, **settings), alone) < 1e-5
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from each_backend import on
+from each_backend import mirrored, on
 
 import downslope
 import downslope.keras
@@ -38,8 +38,7 @@ def test_clipping_as_a_formula_is_the_option():
 def test_replicas_go_by_the_gradients_of_all():
     import tensorflow as tf
 
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with mirrored().scope():
         variable = keras.Variable(np.zeros(2, "float32"))
         optimizer = downslope.keras.Optimizer(spread)
         optimizer.build([variable])
@@ -48,7 +47,7 @@ def test_replicas_go_by_the_gradients_of_all():
         here = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, "float32")
         optimizer.apply([tf.stack([3 * (1 - here), 4 * here])], [variable])  # together (3, 4)
 
-    strategy.run(step)
+    mirrored().run(step)
     alone = {"x": np.zeros(2, np.float32)}
     numpys = downslope.Optimizer(alone, spread)
     numpys.step({"x": np.array([3, 4], np.float32)})

@@ -93,3 +93,18 @@ def test_a_rule_with_the_same_states_goes_on_from_them_and_one_without_begins():
     optimizer.load_state_dict(trained(downslope.sgd)[1].state_dict())
     assert not optimizer.state[p]["m"].any()
     assert optimizer.state[p]["step"] == 0
+
+
+@pytest.mark.parametrize("kind", [downslope.torch.SGD, downslope.torch.RMSprop])
+def test_a_class_takes_what_any_of_its_rules_has_left(kind):
+    """A momentum may be given later, or taken away for a while."""
+    x = torch.ones(2, requires_grad=True)
+    for saved, kept in ((0.0, 0.9), (0.9, 0.0)):
+        before, after = (kind([x], lr=0.1, momentum=momentum) for momentum in (saved, kept))
+        x.grad = torch.ones(2)
+        before.step()
+        found = before.state_dict()
+        found["param_groups"][0]["momentum"] = kept
+        after.load_state_dict(found)
+        after.step()
+        assert after.state[x]["step"] >= 1

@@ -28,10 +28,12 @@ Number = float | torch.Tensor
 class _Classic(Optimizer):
     """An optimizer whose groups choose among the rules of the dialect."""
 
-    def __init_subclass__(cls, *, rule: Rule | None = None, more: str = ""):
-        """Say which rule a class is, and what else it takes; see `carried`."""
+    def __init_subclass__(cls, *, rule: Rule | None = None, family: tuple[Rule, ...] = (), more: str = ""):
+        """Say which rule a class is, or among which its groups choose, and what else it takes; see `carried`."""
         if rule is not None:
             cls.rule = rule
+        if family:
+            cls._family = family
         if more:
             cls.__init__ = takes(*carried(more), *EXTRAS)(cls.__init__)  # type: ignore[method-assign]
 
@@ -67,7 +69,7 @@ class _Classic(Optimizer):
         return saved
 
 
-class SGD(_Classic, more="*, maximize, foreach, differentiable, fused"):
+class SGD(_Classic, family=(dialect.sgd, dialect.sgd_momentum), more="*, maximize, foreach, differentiable, fused"):
     """Gradient descent, with momentum if wanted: `torch.optim.SGD`.
 
         dx = dx + weight_decay * x
@@ -170,7 +172,11 @@ class Adagrad(_Classic, rule=dialect.adagrad, more="foreach, *, maximize, differ
                 self.state[p]["sum"].share_memory_()
 
 
-class RMSprop(_Classic, more="capturable, foreach, maximize, differentiable"):
+class RMSprop(
+    _Classic,
+    family=(dialect.rmsprop, dialect.rmsprop_momentum),
+    more="capturable, foreach, maximize, differentiable",
+):
     """Gradients divided by their recent size: `torch.optim.RMSprop`.
 
         dx = dx + weight_decay * x

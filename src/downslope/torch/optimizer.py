@@ -84,6 +84,7 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     rule: Rule | None
+    _family: tuple[Rule, ...] = ()  # among which the settings of a group choose
 
     @overload
     def __init__(self, params: Any, rule: Rule | None = None, **settings: Unpack[Arguments]) -> None: ...
@@ -397,7 +398,7 @@ class Optimizer(torch.optim.Optimizer):
         for group in groups if options != self._options else ():
             group.setdefault("weight_decay", 0.0)
         settings = [self._check_group(group, options) for group in groups]
-        state = loaded(groups, settings, state_dict, self._storage, self.state)
+        state = loaded(groups, settings, state_dict, self._storage, self.state, self._family)
         self._admit(options)
         self.__setstate__({"state": state, "param_groups": groups})
         for after in self._optimizer_load_state_dict_post_hooks.values():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from downslope.backends.cpu import COMPENSATION, HALVES
+from downslope.rule import Rule
 from downslope.targets.codes import CODED, SCALES, blocks
 from downslope.torch import codes as coding
 from downslope.torch.codes import coded
@@ -326,6 +327,7 @@ def loaded(
     state_dict: Mapping[str, Any],
     storage: Storage,
     current: Mapping[Any, Mapping[str, Any]],
+    family: Sequence[Rule] = (),
 ) -> dict[Any, Any]:
     """The states of a state_dict, by parameter; what belongs to no parameter stays under its own key.
 
@@ -336,6 +338,8 @@ def loaded(
         storage: How states are kept.
         current: The states as they are; a state_dict may refer to the very same tensors, which then stay in place, so
             that it goes on describing them.
+        family: The rules among which a group's settings choose, so that a state of one may wait while another is used;
+            none where a group has one for good.
 
     Raises:
         TypeError: A state is not a floating-point tensor.
@@ -350,13 +354,18 @@ def loaded(
             state[key] = copy.deepcopy(values)
         else:
             p, own = members[key]
-            if own_state := _loaded_state(p, values, own, storage, current.get(p, {})):
+            if own_state := _loaded_state(p, values, own, storage, current.get(p, {}), family or (own.rule,)):
                 state[p] = own_state
     return state
 
 
 def _loaded_state(
-    p: Tensor, saved: Any, settings: GroupSettings, storage: Storage, current: Mapping[str, Any]
+    p: Tensor,
+    saved: Any,
+    settings: GroupSettings,
+    storage: Storage,
+    current: Mapping[str, Any],
+    family: Sequence[Rule],
 ) -> dict[str, Any]:
     """A parameter's state from a saved one, of downslope or of `torch.optim`, whatever its age.
 
@@ -376,7 +385,7 @@ def _loaded_state(
         variance = torch.as_tensor(own.pop("variance"))  # of a vector in torch.optim.Adafactor
         own["col_var"] = variance.reshape(_shape(p, "col_var", settings))
         own["row_var"] = variance.mean().reshape(_shape(p, "row_var", settings))
-    _refuse_of_another(own, settings)
+    _refuse_of_another(own, settings, family)
     own = coding.recoded(own, settings.program.states, coded(settings, storage))
     arrays = [name for name in settings.program.states if name in own or name + CODED in own]
     for name, value in own.items():
@@ -390,29 +399,29 @@ def _loaded_state(
         return complete_state(p, own, settings, storage)[0] if own else {}
 
 
-def _refuse_of_another(own: Mapping[str, Any], settings: GroupSettings) -> None:
-    """Refuse a saved state that another rule has left: with tensors that this one has not, or without some it has.
+def _refuse_of_another(own: Mapping[str, Any], settings: GroupSettings, family: Sequence[Rule]) -> None:
+    """Refuse a saved state that no rule of a family has left: with tensors that none has, or without some all have.
 
     A state without any is the beginning, as when SGD is given a momentum; what options keep may begin later.
 
     Raises:
         ValueError: It is one.
     """
-    rule, program = settings.rule, settings.program
+    program = settings.program
+    used = {**program.states, **program.scalar_states}
     found = {name.removesuffix(CODED).removesuffix(SCALES): value for name, value in own.items()}
-    own_names, used = [*rule.states, *rule.scalar_states], {**program.states, **program.scalar_states}
-    known = {*own_names, *used, *OF_OPTIONS, "step"}
+    each = [[*rule.states, *rule.scalar_states] for rule in family]
+    known = {*itertools.chain(*each), *used, *OF_OPTIONS, "step"}
     foreign = [name for name, value in found.items() if name not in known and isinstance(value, Tensor)]
-    needed = [
-        name for name in (*rule.states, *rule.scalar_states) if name in {**program.states, **program.scalar_states}
-    ]
+    needed = [name for name in each[0] if name in used and all(name in names for names in each)]
     missing = [name for name in needed if name not in found]
     if foreign or 0 < len(missing) < len(needed):
         there = ", ".join(name for name in found if name != "step")
         raise ValueError(
-            f"the state_dict has the states {there} of a parameter, {rule.name} has {', '.join(needed) or 'none'}: "
-            "another rule has left them. Load it into an optimizer with that rule (what torch.optim saved is for "
-            "downslope.torch.Adam and its like, or for Optimizer with a rule of downslope.dialects.torch)"
+            f"the state_dict has the states {there} of a parameter, {settings.rule.name} has "
+            f"{', '.join(needed) or 'none'}: another rule has left them. Load it into an optimizer with that rule "
+            "(what torch.optim saved is for downslope.torch.Adam and its like, or for Optimizer with a rule of "
+            "downslope.dialects.torch)"
         )
 
 
