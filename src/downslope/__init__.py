@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from downslope.numpy.optimizer import Optimizer
     from downslope.recipes.conversion import convert
     from downslope.recipes.equivalence import equivalent
+    from downslope.recipes.from_adamw import muon_from_adamw
     from downslope.recipes.recipe import Recipe
     from downslope.recipes.transfer import convert_file
     from downslope.splitting.models import split
@@ -40,6 +41,7 @@ _LATER = {
     "convert": "downslope.recipes.conversion",
     "convert_file": "downslope.recipes.transfer",
     "equivalent": "downslope.recipes.equivalence",
+    "muon_from_adamw": "downslope.recipes.from_adamw",
     "Surface": "downslope.walks.surface",
     "read_surface": "downslope.walks.surface",
     "split": "downslope.splitting.models",
@@ -65,6 +67,7 @@ __all__ = [
     "convert",
     "convert_file",
     "equivalent",
+    "muon_from_adamw",
     "read_rule",
     "read_surface",
     "rows",

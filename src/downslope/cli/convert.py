@@ -17,10 +17,11 @@ from rich.text import Text
 
 import downslope
 from downslope.cli.ending import refuse
-from downslope.cli.names import check_dialect, recipe_named, settings_typed
+from downslope.cli.names import check_dialect, recipe_named, settings_typed, with_dialect
 from downslope.dialects import DIALECTS
 from downslope.printable import printable
 from downslope.recipes.conversion import Conversion
+from downslope.recipes.from_adamw import MuonFromAdamW
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import title
 
@@ -29,6 +30,7 @@ MARKS = {
     "constant lr": ("≈", "exact while the learning rate is constant", "yellow"),
     "never": ("✗", "not exact", "red"),
     "none": ("✗", "no counterpart", "red"),
+    "thumb": ("≈", "a rule of thumb", "yellow"),
 }
 
 
@@ -46,7 +48,14 @@ def convert(
         typer.Argument(help="Its arguments, under the framework's names: lr=1e-3 rho=0.9.", show_default=False),
     ] = None,
     source: Annotated[str, typer.Option("--from", help="note, torch, keras, tf1 or optax.", show_default=False)] = "",
-    to: Annotated[str, typer.Option(help="note, torch, keras, tf1 or optax.", show_default=False)] = "",
+    to: Annotated[
+        str,
+        typer.Option(
+            help="note, torch, keras, tf1 or optax. Or torch.Muon (note.muon, keras.Muon, optax.muon): what Muon's "
+            "learning rate is where AdamW's is known.",
+            show_default=False,
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
     state: Annotated[
         Path | None, typer.Option(help="A training saved by downslope, to be written anew.", show_default=False)
@@ -68,7 +77,8 @@ def convert(
 
     For example: downslope convert --from keras --to torch RMSprop lr=1e-3 rho=0.9
 
-    With --state and --out a saved training is moved there.
+    With --state and --out a saved training is moved there. And for Muon in the place of AdamW:
+    downslope convert torch.AdamW lr=3e-4 weight_decay=0.1 --to torch.Muon
 
     Both optimizers are run on a small, hard training. Differences are shares of the distance that a weight has moved.
     """
@@ -77,7 +87,7 @@ def convert(
             _refuse(
                 "goes only with", {"--out": out, "--rename": rename, "--transpose": transpose, "--closest": closest}
             )
-            found: Sequence[Conversion] = [_converted(name, settings or [], source, to)]
+            found: Sequence[Conversion | MuonFromAdamW] = [_converted(name, settings or [], source, to)]
         else:
             given = [*([name] if "=" in name else []), *(settings or [])]
             _refuse("does not go with", {name: name and "=" not in name, "--from": source})
@@ -99,10 +109,15 @@ def _refuse(why: str, given: dict[str, Any]) -> None:
         raise ValueError(f"{used[0]} {why} --state")
 
 
-def _converted(name: str, settings: Iterable[str], source: str, to: str) -> Conversion:
+def _converted(name: str, settings: Iterable[str], source: str, to: str) -> Conversion | MuonFromAdamW:
     recipe = recipe_named(name, source, settings_typed(settings))
-    check_dialect("--to", to)
-    return downslope.convert(recipe, to)
+    dialect, rule = with_dialect(to)
+    check_dialect("--to", dialect or rule)
+    if not dialect or recipe.rule.name == "muon":
+        return downslope.convert(recipe, dialect or rule)
+    if rule.lower().rpartition(".")[2] != "muon":
+        raise ValueError(f"--to {to}: give a dialect, --to {dialect}; the only rule that may follow it is Muon")
+    return downslope.muon_from_adamw(recipe, dialect)
 
 
 def _moved(
@@ -147,8 +162,21 @@ def _pair(what: str, text: str) -> tuple[str, str]:
     return name, value
 
 
-def _data(conversion: Conversion) -> dict[str, Any]:
+def _data(conversion: Conversion | MuonFromAdamW) -> dict[str, Any]:
     """Everything about a conversion, for programs."""
+    if isinstance(conversion, MuonFromAdamW):
+        return {
+            "from": _recipe_data(conversion.own),
+            "to": conversion.to,
+            "muon": _recipe_data(conversion.muon),
+            "rest": _recipe_data(conversion.rest),
+            "by_shape": [
+                {"layer": list(layer), "lr": lr, "weight_decay": decay}
+                for layer, (lr, decay) in conversion.by_shape.items()
+            ],
+            "sentence": str(conversion),
+            "snippet": conversion.snippet(),
+        }
     comparison, recipe = conversion.comparison, conversion.recipe
     names = [] if recipe is None else list(recipe.program.states)
     return {
@@ -177,7 +205,7 @@ def _recipe_data(recipe: Recipe) -> dict[str, Any]:
     return {"dialect": recipe.dialect, "rule": recipe.rule.name, "settings": recipe.settings}
 
 
-def _show(conversion: Conversion, *, code: bool) -> None:
+def _show(conversion: Conversion | MuonFromAdamW, *, code: bool) -> None:
     """Print a conversion: on a terminal in colours, else as Python, the sentences as comments."""
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -185,8 +213,12 @@ def _show(conversion: Conversion, *, code: bool) -> None:
         if code:
             typer.echo(f"\n{conversion.snippet()}")
         return
-    mark, verdict, colour = MARKS["none" if conversion.comparison is None else conversion.comparison.same]
     there = DIALECTS[conversion.to].framework
+    if isinstance(conversion, MuonFromAdamW):
+        there, kind = title(conversion.muon), "thumb"
+    else:
+        kind = "none" if conversion.comparison is None else conversion.comparison.same
+    mark, verdict, colour = MARKS[kind]
     console.print(
         Text.assemble((f"{mark} {title(conversion.own)} → {there}", f"bold {colour}"), (f"  {verdict}", colour))
     )

@@ -86,7 +86,7 @@ def recipe_named(name: str, dialect: str, settings: Mapping[str, Any]) -> Recipe
             raise ValueError(f"--from {dialect} does not go with {name}, a rule of your own")
         return Recipe(own_rule(name, "NAME"), **settings)
     if not dialect:
-        dialect, name = _with_dialect(name)
+        dialect, name = with_dialect(name)
     check_dialect("--from", dialect)
     if not name:
         names = dict.fromkeys(spelling.name for spelling in DIALECTS[dialect].spellings)
@@ -94,7 +94,7 @@ def recipe_named(name: str, dialect: str, settings: Mapping[str, Any]) -> Recipe
     return read_recipe(dialect, name, settings)
 
 
-def _with_dialect(name: str) -> tuple[str, str]:
+def with_dialect(name: str) -> tuple[str, str]:
     """The dialect that a name says, and the rest of it; no dialect where it says none."""
     for dialect, spoken in DIALECTS.items():
         if name.lower() in (spelling.call.lower() for spelling in spoken.spellings):
