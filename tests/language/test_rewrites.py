@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 import downslope
-from downslope import exp, rule
+from downslope import exp, rule, size
 from downslope.language.options import compose
 from downslope.language.rewrites import accurate_coefficients
 from downslope.targets.arrays import interpret_scalars
 from downslope.targets.evaluate import evaluate
+from downslope.targets.shapes import settled
 
 
 def values_in_single_precision(program, scalars, roots):
@@ -65,3 +66,15 @@ def test_one_minus_an_exponential_loses_no_digits():
 def test_what_needs_no_rewriting_stays_the_same_object():
     program = compose(downslope.sgd)
     assert all(e is new for e, new in accurate_coefficients(program).items())
+
+
+def test_what_has_become_equal_is_one_and_what_stays_is_the_very_same():
+    @rule
+    def by_size(x, dx, *, t, lr=0.1):
+        return x - lr / t * dx * size(dx, axis=0) / size(dx, axis=1)
+
+    program = compose(by_size)
+    square = settled(program, (3, 3))
+    assert square.coefficients == program.coefficients  # so that numbers worked out for one are found for the other
+    assert sum(e.op == "constant" and e.value == 3.0 for e in square.expressions) == 1
+    assert not any(e.op == "size" for e in square.expressions)

@@ -55,6 +55,11 @@ class Expression:
         self.value = value
         self.space = join(*(arg.space for arg in args)) if space is None else space
 
+    def of(self, args: tuple[Expression, ...]) -> Expression:
+        """The same operation, in the same space, applied to these; the very expression if they are its own."""
+        same = all(a is b for a, b in zip(args, self.args, strict=True))
+        return self if same else Expression(self.op, args, self.value, self.space)
+
     @property
     def from_arrays(self) -> bool:
         """Whether it depends on an array; if not, it is worked out once per step."""

@@ -275,13 +275,13 @@ def in_order(
 def share(
     roots: Mapping[str, Expression], names: Mapping[Expression, str]
 ) -> tuple[dict[str, Expression], dict[Expression, str]]:
-    """Rebuild expressions so that equal ones are one object: the new roots, and the new names."""
+    """Have equal expressions be one object, the first of them: the new roots, and the new names."""
     canonical: dict[tuple[Any, ...], Expression] = {}
     new: dict[Expression, Expression] = {}
     for e in in_order(roots.values()):
         args = tuple(new[arg] for arg in e.args)
         key = (e.op, tuple(map(id, args)), e.value, e.space, str(e.value))  # str: -0.0 is not 0.0
-        new[e] = canonical.setdefault(key, Expression(e.op, args, e.value, e.space))
+        new[e] = canonical.setdefault(key, e.of(args))
     called = {new[e]: name for e, name in names.items() if e in new and new[e].op not in ("input", "constant")}
     return {name: new[e] for name, e in roots.items()}, called
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from downslope.language.expression import Expression
 from downslope.language.operations import OVER_TENSORS
-from downslope.language.program import Program, in_order, share
+from downslope.language.program import Program, share
+from downslope.language.rewrites import rewritten, with_rewritten
 from downslope.language.trace import number
 
 
@@ -62,7 +63,7 @@ def divided(program: Program) -> Divided:
     if not program.over_all:
         return Divided((), program)
     names = {e: f"all {k}" for k, e in enumerate(program.over_all)}
-    new = _rebuilt(program, lambda e, args: number(names[e]))
+    new = _with_sums(program, lambda e, args: number(names[e]))
     depth: dict[Expression, int] = {}
     for e in program.expressions:
         depth[e] = max((depth[arg] for arg in e.args), default=0) + e.over_all
@@ -72,7 +73,7 @@ def divided(program: Program) -> Divided:
         outputs, _ = share({names[e]: new[e.args[0]] for e in sums}, {})
         own = replace(program, outputs=outputs, scalar_outputs={}, names={}, lookahead=None)
         rounds.append(Round(own, {names[e]: e.op for e in sums}))
-    return Divided(tuple(rounds), _with(program, new))
+    return Divided(tuple(rounds), with_rewritten(program, new))
 
 
 @functools.lru_cache(maxsize=256)
@@ -91,35 +92,23 @@ def alone(program: Program) -> Program:
     """
     if not program.over_all:
         return program
-    return _with(program, _rebuilt(program, lambda e, args: Expression(e.op, args, None, args[0].space.without(None))))
+    new = _with_sums(program, lambda e, args: Expression(e.op, args, None, args[0].space.without(None)))
+    return with_rewritten(program, new)
 
 
-def _rebuilt(
-    program: Program, instead: Callable[[Expression, tuple[Expression, ...]], Expression]
+def _with_sums(
+    program: Program, sums: Callable[[Expression, tuple[Expression, ...]], Expression]
 ) -> dict[Expression, Expression]:
     """What becomes of every expression of a program when others stand in the place of sums over all tensors."""
-    new: dict[Expression, Expression] = {}
-    for e in in_order(program.expressions):
-        args = tuple(new[arg] for arg in e.args)
+
+    def instead(e: Expression, args: tuple[Expression, ...]) -> Expression | None:
         if e.over_all:
-            new[e] = instead(e, args)
-        elif all(a is b for a, b in zip(args, e.args, strict=True)):
-            new[e] = e
-        elif e.op == "called":
-            new[e] = Expression(e.op, args, e.value, args[0].space) if args[0].from_arrays else args[0]
-        else:  # what a sum has become decides where it lives
-            new[e] = Expression(e.op, args, e.value, e.space if e.op in OVER_TENSORS else None)
-    return new
+            return sums(e, args)
+        if e.of(args) is e or (e.op in OVER_TENSORS and e.op != "called"):
+            return None
+        if e.op == "called" and not args[0].from_arrays:
+            return args[0]
+        space = args[0].space if e.op == "called" else None  # what a sum has become decides where it lives
+        return Expression(e.op, args, e.value, space)
 
-
-def _with(program: Program, new: Mapping[Expression, Expression]) -> Program:
-    """The program with these expressions in the place of its own."""
-    names = {new[e]: name for e, name in program.names.items() if new[e].args}
-    results = (*program.outputs.items(), *program.scalar_outputs.items())
-    roots, names = share({name: new[e] for name, e in results}, names)
-    return replace(
-        program,
-        outputs={name: roots[name] for name in program.outputs},
-        scalar_outputs={name: roots[name] for name in program.scalar_outputs},
-        names=names,
-    )
+    return rewritten(program.expressions, instead)

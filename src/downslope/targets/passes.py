@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.program import Cost, Program, in_order
-from downslope.language.rewrites import rewritten
+from downslope.language.rewrites import rewritten, with_rewritten
 from downslope.language.spaces import COLUMN, NUMBER, ROW, TENSOR, WEIGHT, Space, join
 from downslope.targets.write import stored
 
@@ -96,9 +96,8 @@ class Plan:
 @functools.lru_cache(maxsize=256)
 def unnamed(program: Program) -> Program:
     """The program with what functions with a name have worked out in the place of their calls; see `language.parts`."""
-    made = rewritten(program.outputs.values(), lambda e: e.args[0] if e.op == "called" and e.from_arrays else None)
-    names = {made[e]: name for e, name in program.names.items() if e in made}
-    return replace(program, outputs={name: made[e] for name, e in program.outputs.items()}, names=names)
+    new = rewritten(program.expressions, lambda e, args: args[0] if e.op == "called" and e.from_arrays else None)
+    return with_rewritten(program, new)
 
 
 def planned(program: Program, exact: Collection[str]) -> Plan:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order, is_decided
+from downslope.language.rewrites import rewritten, with_rewritten
 from downslope.targets.compute import OPERATIONS, compute
 
 Shape = tuple[int, ...]
@@ -135,14 +135,13 @@ def settled(program: Program, shape: Shape, decisions: tuple[bool | None, ...] =
     known: dict[Expression, Any] = {
         e: value for e, value in zip(program.conditions, decisions, strict=False) if value is not None
     }
-    new: dict[Expression, Expression] = {}
-    for e in in_order([*program.outputs.values()]):
+
+    def instead(e: Expression, args: tuple[Expression, ...]) -> Expression | None:
         if e.op == "where" and e.args[0] in known and (e.args[0].from_arrays or is_decided(e)):
-            chosen = e.args[1] if known[e.args[0]] else e.args[2]
-            new[e] = new[chosen]
-            if chosen in known:
-                known[e] = known[chosen]
-            continue
+            chosen = 1 if known[e.args[0]] else 2
+            if e.args[chosen] in known:
+                known[e] = known[e.args[chosen]]
+            return args[chosen]
         if e.op == "constant":
             known[e] = np.float64(e.number)
         elif e.op == "size" and not e.over_all:
@@ -152,13 +151,10 @@ def settled(program: Program, shape: Shape, decisions: tuple[bool | None, ...] =
             if value is not None:
                 known[e] = value
         if e in known and e.from_arrays and not e.is_condition:
-            new[e] = Expression("constant", value=float(known[e]))
-            continue
-        args = tuple(new[arg] for arg in e.args)
-        same = all(a is b for a, b in zip(args, e.args, strict=True))
-        new[e] = e if same else Expression(e.op, args, e.value, e.space)
-    names: Mapping[Expression, str] = {new[e]: name for e, name in program.names.items() if e in new}
-    return replace(program, outputs={name: new[e] for name, e in program.outputs.items()}, names=names)
+            return Expression("constant", value=float(known[e]))
+        return None
+
+    return with_rewritten(program, rewritten(program.expressions, instead))
 
 
 def sides(e: Expression) -> tuple[str, ...]:
