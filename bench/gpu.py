@@ -71,6 +71,7 @@ from downslope.language.options import compose
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.targets.codes import BLOCK
+from downslope.targets.cost import cost
 from downslope.testing import Target, check_target, hard_values, on_device
 from downslope.torch.device import AHEAD
 
@@ -281,9 +282,9 @@ def elsewhere(contender: str, ends: dict[str, torch.Tensor]) -> float:
 def bytes_per_weight(name: str, dtype: torch.dtype, coded: bool = False) -> float:
     """What a step has to read and write for one weight, everything in this dtype, or states in eight bits."""
     program = compose(RULES[name][0])
-    cost = program.cost(np.float16 if dtype == torch.bfloat16 else np.float32)
+    moved = cost(program, np.float16 if dtype == torch.bfloat16 else np.float32)
     saved = 2 * (4 - 1 - 4 / BLOCK) * len(codes_of(program)) if coded else 0
-    return cost.read + cost.written - saved
+    return moved.read + moved.written - saved
 
 
 def clip(setting: Any) -> None:

@@ -17,11 +17,11 @@ from downslope.language.formula import Formula
 from downslope.language.lines import choices, parse_lines
 from downslope.language.operations import FormulaError, namespace
 from downslope.language.options import FIXED, compose
-from downslope.language.program import Cost, in_order
+from downslope.language.program import in_order
 from downslope.targets.compute import compute
+from downslope.targets.cost import Cost, cost
 from downslope.targets.evaluate import evaluate
 from downslope.targets.latex import latex
-from downslope.targets.passes import cost
 from downslope.targets.shapes import settled
 from downslope.targets.stability import Stability, stability
 

@@ -11,6 +11,7 @@ from downslope.language.options import compose
 from downslope.rule import Rule
 from downslope.rules import RULES
 from downslope.targets.arrays import interpret
+from downslope.targets.cost import cost
 
 DIALECTS = {"torch": torch, "keras": keras, "tf1": tf1, "optax": optax}
 CASES = {f"{rule.name}": rule for rule in RULES} | {
@@ -196,8 +197,8 @@ def test_it_is_right_whatever_the_formula(formula):
 def test_the_weights_are_not_needed_where_the_step_does_not_depend_on_them():
     for a_rule in (downslope.adam, downslope.lion, optax.radam, downslope.schedule_free_sgd):
         update = difference(compose(a_rule, cautious=True, stored_ahead=a_rule.ahead is not None))
-        assert update.cost().read == 4 * (1 + len(update.states))  # the gradient and the states
-    assert difference(compose(downslope.adam, averaging=True)).cost().read == 4 * (2 + 3)
+        assert cost(update).read == 4 * (1 + len(update.states))  # the gradient and the states
+    assert cost(difference(compose(downslope.adam, averaging=True))).read == 4 * (2 + 3)
 
 
 def test_a_weight_that_is_not_a_number_does_not_become_one():

@@ -5,6 +5,7 @@ import downslope
 from downslope import FormulaError, Optimizer, rule
 from downslope.language.options import AFTER, BEFORE, NAMES, compose, stored_point
 from downslope.targets.arrays import interpret
+from downslope.targets.cost import cost
 from downslope.targets.latex import latex
 from downslope.testing import check_target, targets
 
@@ -221,8 +222,8 @@ def test_clipping_comes_before_weight_decay():
 
 def test_options_share_one_pass_over_memory():
     program = compose(downslope.adam, max_norm=True, weight_decay=True, averaging=True)
-    cost = program.cost()
-    assert (cost.read, cost.written) == (20, 16)  # x, dx, m, v, average; all but dx written
+    found = cost(program)
+    assert (found.read, found.written) == (20, 16)  # x, dx, m, v, average; all but dx written
     assert {"grad_scale", "weight_decay", "averaging"} <= set(program.scalars)
 
 

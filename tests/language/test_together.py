@@ -14,6 +14,7 @@ from downslope.language.program import fingerprint
 from downslope.language.spaces import ALL, NUMBER, TENSOR, WEIGHT
 from downslope.language.together import alone, divided
 from downslope.targets.arrays import interpret, interpret_together
+from downslope.targets.cost import cost
 from downslope.targets.decimals import compute, forty_digits
 from downslope.targets.formula import formula
 from downslope.targets.javascript import moving
@@ -91,8 +92,8 @@ def test_a_program_is_divided_into_rounds():
     words = [sorted(each.words.values()) for each in parts.rounds]
     assert words == [["max", "norm", "size"], ["mean"], ["sum"]]
     assert not parts.rest.over_tensors
-    assert compose(by_rounds).cost().passes == 4
-    assert compose(clipped).cost().passes == 2
+    assert cost(compose(by_rounds)).passes == 4
+    assert cost(compose(clipped)).passes == 2
 
 
 def test_what_is_derived_of_them():

@@ -18,6 +18,7 @@ from downslope.targets.decimals import compute, forty_digits
 from downslope.targets.formula import formula
 from downslope.targets.intervals import enclose
 from downslope.targets.javascript import moving
+from downslope.targets.passes import planned
 from downslope.targets.shapes import ShapeError, settled
 
 X = Expression("input", value="x", space=WEIGHT)
@@ -131,14 +132,14 @@ def test_a_sum_of_single_precision_neither_overflows_nor_loses_its_small_terms()
     assert abs(float(sum(tensor)) - 2.0**25 - 0.1 * (2**20 - 1)) < 4
 
 
-def test_stages_end_at_what_has_to_be_complete():
+def test_passes_end_at_what_has_to_be_complete():
     cost = downslope.lamb.cost()
     assert (cost.passes, cost.read, cost.written) == (2, 28, 12)  # m and v are written by the first
     assert "in 2 passes" in str(cost)
     assert (downslope.adam.cost().passes, downslope.adam.cost().read) == (1, 16)
-    first, last = compose(downslope.lamb).stages
-    assert [e.op for e in first.results] == ["norm", "norm"]
-    assert len(last.results) == 3
+    first, last = planned(compose(downslope.lamb), ("m", "v")).passes
+    assert [e.op for e in first.sums] == ["norm", "norm"]
+    assert [[name for name, _ in one.stores] for one in (first, last)] == [["m", "v"], ["x"]]
     assert downslope.muon.cost().operations["product"] == 15
 
 

@@ -13,43 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from downslope.language.expression import Expression
 from downslope.language.formula import Range
 from downslope.language.operations import FACTORS, OVER_TENSORS, POWERS, TENSOR_WORDS, FormulaError
 from downslope.language.spaces import WEIGHT, Space
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one step costs per weight.
-
-    Attributes:
-        read: Bytes read from memory, in all passes.
-        written: Bytes written to memory.
-        operations: How often each operation is done. A product of matrices is one, of many multiplications a weight.
-        passes: How often memory is gone through: once, and once more for each norm, mean or product that another one,
-            or the new weights, have to wait for. Matrices between products are not counted among the bytes.
-    """
-
-    read: int
-    written: int
-    operations: Mapping[str, int]
-    passes: int = 1
-
-    @property
-    def arithmetic(self) -> int:
-        """All operations on one weight."""
-        return sum(self.operations.values())
-
-    def __str__(self) -> str:
-        done = ", ".join(f"{count} {op}" for op, count in self.operations.items())
-        passes = "" if self.passes == 1 else f" in {self.passes} passes"
-        return (
-            f"{self.read} bytes read, {self.written} bytes written{passes}, {self.arithmetic} operations ({done}) "
-            "per weight"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,21 +99,6 @@ class Program:
         start = self.states[state]
         return None if start == "x" else float(settings[start] if isinstance(start, str) else start)
 
-    def cost(self, dtype: Any = np.float32) -> Cost:
-        """Bytes read and written and operations done, per weight, with arrays of this dtype.
-
-        What is one for each row or column is not counted: of a large matrix it is next to nothing. What is one for each
-        pair of them counts as one a weight, as it is of a square matrix. All counts as if it were done at every step.
-        """
-        size = np.dtype(dtype).itemsize
-        read = sum(len(stage.inputs) for stage in self.stages)
-        large = [name for name in self.outputs if name not in self.spaces or self.spaces[name].is_square]
-        written = [name for name in large if self.outputs[name].value != name]
-        operations: dict[str, int] = {}
-        for e in (e for stage in self.stages for e in stage.body):
-            operations[e.op] = operations.get(e.op, 0) + 1
-        return Cost(size * read, size * len(written), operations, len(self.stages))
-
     @functools.cached_property
     def over_tensors(self) -> tuple[Expression, ...]:
         """What makes this a program over whole tensors: none in a rule that treats each weight by itself.
@@ -178,25 +130,6 @@ class Program:
         """What sums up all tensors that are updated together, so that none can be updated by itself."""
         return tuple(e for e in self.expressions if e.over_all)
 
-    @functools.cached_property
-    def stages(self) -> tuple[Stage, ...]:
-        """What one pass over memory each can do, in order; the last one gives the new weights and states.
-
-        A stage ends with what has to be complete before anything that depends on it can begin: norms and other sums,
-        and products of matrices. What only leads to these is worked out anew where it is needed again.
-        """
-        depth: dict[Expression, int] = {}
-        for e in self.expressions:
-            before = max((depth[arg] for arg in e.args), default=0)
-            depth[e] = before + (e.op in _ENDING)
-        last = max((depth[e] for e in (*self.outputs.values(), *self.scalar_outputs.values())), default=0)
-        found = []
-        for k in range(last):
-            ends = [e for e in self.expressions if e.op in _ENDING and depth[e] == k + 1]
-            known = [e for e in self.expressions if e.op in _ENDING and depth[e] <= k]
-            found.append(Stage(ends, known))
-        return (*found, Stage([*self.outputs.values()], [e for e in self.expressions if e.op in _ENDING]))
-
     def refuse_stages(self, target: str) -> None:
         """Refuse a program that does not treat each weight by itself, for a target that does.
 
@@ -221,26 +154,6 @@ def is_decided(e: Expression) -> bool:
 def _is_narrow(e: Expression) -> bool:
     """Whether it is a state that is not one per weight."""
     return e.op == "input" and e.from_arrays and e.space != WEIGHT
-
-
-_ENDING = frozenset(OVER_TENSORS) - {"size", "transpose", "called"}
-"""What has to be complete before anything that depends on it can begin."""
-
-
-class Stage:
-    """What one pass over memory can do.
-
-    Attributes:
-        results: What it gives: what the next stages need, or the new weights and states.
-        body: Its operations, each after what it is applied to.
-        inputs: The arrays of one value a weight that it reads, or of one for each pair of rows or columns.
-    """
-
-    def __init__(self, results: Collection[Expression], known: Collection[Expression]):
-        self.results = tuple(results)
-        made = in_order(results, known)
-        self.body = tuple(e for e in made if e.from_arrays and e.op not in ("input", "called"))
-        self.inputs = tuple(str(e.value) for e in made if e.op == "input" and (e.space == WEIGHT or e.space.is_square))
 
 
 def in_order(

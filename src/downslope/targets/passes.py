@@ -7,15 +7,11 @@ a row or a column are worked out, which takes next to no time, and the next pass
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from downslope.language.expression import Expression
-from downslope.language.program import Cost, Program, in_order
+from downslope.language.program import Program, in_order
 from downslope.language.rewrites import rewritten, with_rewritten
 from downslope.language.spaces import COLUMN, NUMBER, ROW, TENSOR, WEIGHT, Space, join
 from downslope.targets.write import stored
@@ -111,19 +107,6 @@ def planned(program: Program, exact: Collection[str]) -> Plan:
     program = unnamed(program)
     late, early = _Planner(program, ()).plan(), _Planner(program, exact).plan()
     return early if early.moved <= late.moved else late
-
-
-def cost(program: Program, dtype: Any = np.float32) -> Cost:
-    """What a step costs per weight; of a rule over whole tensors, in the passes of its kernel if it has one.
-
-    What is one for a tensor, a row or a column costs next to nothing, and is not counted.
-    """
-    if not program.over_tensors or not compiles(program):
-        return program.cost(dtype)
-    plan, size = planned(program, program.arrays), np.dtype(dtype).itemsize
-    operations = Counter(e.op for one in plan.passes for e in (*one.body, *one.sums))
-    read, written = (sum(map(len, arrays)) for arrays in zip(*((p.reads, p.stores) for p in plan.passes), strict=True))
-    return Cost(size * read, size * written, operations, len(plan.passes))
 
 
 class _Planner:
