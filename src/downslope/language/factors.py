@@ -8,6 +8,7 @@ positive, and the triangular factor that `qr` does not give has no negative numb
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from downslope.language.operations import namespace
+from downslope.language.vmapped import one_by_one
 
 __all__ = ["eigenvectors", "qr", "sort_by"]
 
@@ -114,7 +116,8 @@ def factored(op: str, arrays: list[Any], xp: ModuleType) -> Any:
     if own is not np and own.__name__ == "torch":
         xp = own  # Keras's functions on it are those of PyTorch, which raise where others give nan
     if xp is not np and xp.__name__ != "torch":
-        return _eigenvectors(arrays[0], xp) if op == "eigenvectors" else _orthogonal(arrays[0], xp)
+        function = functools.partial(_eigenvectors if op == "eigenvectors" else _orthogonal, xp=xp)
+        return (one_by_one(function) if xp.__name__ == "jax.numpy" else function)(arrays[0])
     if not bool(xp.isfinite(arrays[0]).all()):
         return xp.full_like(arrays[0], xp.nan)
     if op == "qr":

@@ -5,6 +5,7 @@ For frameworks that compile by themselves, for reference, and as the fallback wh
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from downslope.language import vmapped
 from downslope.language.expression import Expression
 from downslope.language.operations import FACTORS, OVER_TENSORS
 from downslope.language.program import Program, in_order, is_decided
@@ -346,8 +348,17 @@ def _evaluated(
         return values
 
     def chosen(e: Expression, known: Mapping[Expression, Any]) -> Any:
-        condition, a, b = e.args
-        return choose(known[condition], lambda: values_of([a], known)[a], lambda: values_of([b], known)[b])
+        condition, *both = e.args
+        inputs = [one for one in in_order(both, known) if one.op == "input"]
+        apart = {arg for one in (*both, *in_order(both, known)) for arg in (one, *one.args) if arg in known}
+        given = {**{one: leaf(one) for one in inputs}, **{one: known[one] for one in apart}}
+        traced = [one for one, value in given.items() if not isinstance(value, (bool, np.bool_, *_Number))]
+
+        def of(root: Expression, *operands: Any) -> Any:
+            return values_of([root], {**given, **dict(zip(traced, operands, strict=True))})[root]
+
+        a, b = (functools.partial(of, root) for root in both)
+        return choose(known[condition], a, b, [given[one] for one in traced])
 
     return values_of(program.outputs.values(), coefficients)
 
@@ -358,12 +369,12 @@ def _factorises(e: Expression) -> bool:
 
 
 def _cond(xp: ModuleType) -> Any:
-    """The function of an array library that computes one of two things; None where nothing is traced."""
+    """What computes one of two things of operands in an array library; None where nothing is traced."""
     if xp.__name__ == "jax.numpy":
-        import jax
-
-        return jax.lax.cond
-    return xp.cond if xp.__name__ == "keras.ops" else None
+        return vmapped.choose
+    if xp.__name__ != "keras.ops":
+        return None
+    return lambda condition, a, b, operands: xp.cond(condition, lambda: a(*operands), lambda: b(*operands))
 
 
 def interpret_coefficients(program: Program, scalars: Mapping[str, float]) -> tuple[float, ...]:

@@ -73,13 +73,6 @@ def test_which_of_the_weights_of_a_model_are_inner_matrices():
     assert Convolutional().inner == (0, 0, 1, 0, 0, 0)
 
 
-def test_a_rule_that_takes_vectors_too_trains_all_of_a_network():
-    """SOAP is for matrices and, as Adam, for what is none; Muon for matrices alone."""
-    soap = Entrant.of("soap", downslope.soap, {"every": 5})
-    assert (soap.rest, soap.numbers["every"]) == (None, 5.0)
-    assert MUON.rest is not None
-
-
 def test_a_network_without_an_inner_matrix_is_refused():
     with pytest.raises(ValueError, match=r"muon\+adamw: the 64-64-10 MLP, ReLU has no matrix between"):
         JaxEngine(load_problem("digits"), {"muon+adamw": MUON})

@@ -189,6 +189,16 @@ def test_a_dry_run_measures_and_trains_no_more():
     assert "10 fresh seeds" in whole.chosen
 
 
+def test_a_dry_run_that_is_stopped_foresees_nothing():
+    """A race answers Ctrl-C by ending with what it has."""
+
+    def training(run):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        foresee(training, RULES, steps=3)
+
+
 @pytest.mark.parametrize("varied", [False, True])
 @pytest.mark.parametrize("seeds", [6, 10, 20])
 def test_what_can_be_proved_is_what_simulated_races_prove(seeds, varied):
