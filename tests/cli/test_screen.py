@@ -7,12 +7,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from downslope.cli.screen import Screen, about, table
+from downslope.cli.about import about
+from downslope.cli.screen import show, table
 from downslope.lab.engines.protocol import Progress
 from downslope.lab.problems.builtin import load_problem
 from downslope.lab.races.forecast import Forecast
 from downslope.lab.races.notebook import medians
 from downslope.lab.races.stage import Stage
+from downslope.lab.ticker import Ticker
 from race_fixture import GRID, RULES, interrupt, make_race, with_why
 
 NAMES = ("sgd", "r" * 64, "価格最適化の規則", "🙂_rule", "e\x1b[31m_\u202erule")
@@ -92,12 +94,12 @@ def test_a_pipe_gets_a_line_at_every_tenth_and_one_bar_never_goes_back():
     out, clock = io.StringIO(), [0.0]
     rules = ["sgd", "momentum", "adagrad", "keras.adam"]
     console = Console(file=out, width=80)
-    screen = Screen(about(problem, len(rules)), rules, problem.epochs, console, clock=lambda: clock[0])
+    ticker = Ticker(about(problem, len(rules)), rules, problem.epochs, console, clock=lambda: clock[0])
     shares = []
-    with screen:
+    with ticker:
         for clock[0], event in staged(rules, problem.epochs):
-            screen.watch(event)
-            shares.append(screen.ticker.shown)
+            ticker.watch(event)
+            shares.append(ticker.shown)
     assert shares == sorted(shares)
     assert shares[-1] == 1
     lines = [line for line in out.getvalue().splitlines() if "%:" in line]
@@ -152,8 +154,7 @@ def test_runs_to_come_diverge_as_those_before_did():
 def test_what_explains_a_race_stands_below_its_verdict(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     race, out = with_why(make_race(("sgd", "adam"))), io.StringIO()
-    screen = Screen((), ["sgd", "adam"], 30, Console(file=out, width=80, highlight=False))
-    screen.show(race)
+    show(race, Console(file=out, width=80, highlight=False))
     shown = out.getvalue()
     places = [shown.index(sentence) for sentence in (race.verdict, *race.why.sentences, " in all.")]
     assert places == sorted(places)
@@ -162,12 +163,12 @@ def test_what_explains_a_race_stands_below_its_verdict(monkeypatch):
 def test_a_terminal_shows_the_canyon_as_it_is_known():
     race = make_race(("sgd", "adam"))
     out = io.StringIO()
-    screen = Screen((), ["sgd", "adam", "new"], 30, Console(file=out, width=100, height=40, highlight=False))
-    screen.watch(Stage("tuning", {}))
+    ticker = Ticker((), ["sgd", "adam", "new"], 30, Console(file=out, width=100, height=40, highlight=False))
+    ticker.watch(Stage("tuning", {}))
     for result in race.rules:
         for run in result.tuning:
-            screen.watch(Progress(run.rule, 1, 0, (run,), 0.1))
-    screen.console.print(screen.ticker.live.get_renderable())
+            ticker.watch(Progress(run.rule, 1, 0, (run,), 0.1))
+    ticker.console.print(ticker.live.get_renderable())
     lines = {line.split()[-1]: line for line in out.getvalue().splitlines() if " runs  " in line}
     everything = [loss for result in race.rules for loss in medians_of(result).values() if math.isfinite(loss)]
     for result in race.rules:
@@ -185,14 +186,14 @@ def test_a_terminal_shows_each_rule_in_its_best_setting_so_far():
     worse, better = (("mu", 0.5),), (("mu", 0.9),)
     (result,) = make_race(("momentum",)).rules
     out = io.StringIO()
-    screen = Screen((), ["momentum"], 30, Console(file=out, width=100, height=40, highlight=False))
-    screen.watch(Stage("tuning", {}))
+    ticker = Ticker((), ["momentum"], 30, Console(file=out, width=100, height=40, highlight=False))
+    ticker.watch(Stage("tuning", {}))
     for run in result.tuning:
         ends = {worse: 2.0, better: 2.0 if run.lr == GRID[3] else 1.0}
         for setting, loss in ends.items():
             one = dataclasses.replace(run, valid_loss=(3.0, loss), diverged_at=None, setting=setting)
-            screen.watch(Progress(run.rule, 1, 0, (one,), 0.1))
-    screen.console.print(screen.ticker.live.get_renderable())
+            ticker.watch(Progress(run.rule, 1, 0, (one,), 0.1))
+    ticker.console.print(ticker.live.get_renderable())
     (line,) = (line for line in out.getvalue().splitlines() if " runs  " in line)
     assert line.split()[-3:] == ["▁▁▁█" + "▁" * (len(GRID) - 4), "momentum", "mu=0.9"]
 

@@ -239,10 +239,11 @@ def race(
             chosen = raced_on(problem, about_table, epochs=epochs, data=data, loss=loss)
             # All that was typed is right; now what takes seconds to load: what is broken is said before training.
             require("A race", "lab", [*LAB, *chosen.needs, *(["polars"] if csv else [])], load=True)
-            from downslope.cli.screen import Screen
+            from downslope.cli.screen import show
             from downslope.lab.keeping.folder import Folder
             from downslope.lab.live import LivePage
             from downslope.lab.races.plan import NOW
+            from downslope.lab.ticker import Ticker
             from downslope.lab.workers.cluster import executor_at
             from downslope.lab.workers.pool import size_of
 
@@ -296,14 +297,14 @@ def race(
                         )
                     spread = around.enter_context(executor_at(scheduler))
                 threads = threads if spread is None else size_of(spread)
-                screen = Screen(lines, names, chosen.epochs, console, threads=threads)
+                ticker = Ticker(lines, names, chosen.epochs, console, threads=threads)
                 page = None
                 if not is_output(out) and not files.descriptor(out):
-                    page = around.enter_context(LivePage(out, lines[0], names, screen, screen.ticker.underway.unit))
-                watch = screen.watch if page is None else page.watch
-                with screen:
+                    page = around.enter_context(LivePage(out, lines[0], names, ticker, ticker.underway.unit))
+                watch = ticker.watch if page is None else page.watch
+                with ticker:
                     result = run_race(watch=watch, folder=place, mix=mix, workers=spread, **arguments)
-                screen.show(result)
+                show(result, console)
                 if page is not None:
                     page.over()
                 report = write_outputs(result, out, json, csv, console)

@@ -65,7 +65,7 @@ def raced_on(name: str, about_table: Mapping[str, Any], *, epochs: int | None, d
 
 def _training(name: str, about_table: Mapping[str, Any], epochs: int | None) -> Raced:
     """The training of the user's own that is named."""
-    from downslope.cli.screen import about_training
+    from downslope.cli.about import about_training
 
     if used := _used({**about_table, "epochs": epochs}):
         raise ValueError(
@@ -77,7 +77,7 @@ def _training(name: str, about_table: Mapping[str, Any], epochs: int | None) -> 
 
 def _model(name: str, data: str, loss: str, about_table: Mapping[str, Any], epochs: int | None) -> Raced:
     """The model of the user's own that is named, and its data."""
-    from downslope.cli.screen import about_model
+    from downslope.cli.about import about_model
     from downslope.lab.engines.model_engine import examples_for
 
     if about_table["hidden"]:
@@ -103,7 +103,7 @@ def _model(name: str, data: str, loss: str, about_table: Mapping[str, Any], epoc
 
 def _problem(name: str, about_table: Mapping[str, Any], epochs: int | None) -> Raced:
     """The built-in problem or the table that is named."""
-    from downslope.cli.screen import about
+    from downslope.cli.about import about
     from downslope.lab import PROBLEMS, load_problem
     from downslope.lab.problems.problem import check_sizes
     from downslope.lab.problems.sources import names_a_table

@@ -1,24 +1,18 @@
-"""A race in the terminal: its progress, and the table at its end."""
+"""What a race found, in the terminal: the table, the verdict, and what to use now."""
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from downslope.lab.engines.learner import Loss, described
-from downslope.lab.problems.baseline import NAMES, baseline_on
-from downslope.lab.problems.examples import Examples
-from downslope.lab.problems.problem import Problem
+from downslope.lab.problems.baseline import NAMES
 from downslope.lab.races.budget import duration
 from downslope.lab.races.comparison import Interval
 from downslope.lab.races.results import Race
@@ -27,171 +21,67 @@ from downslope.lab.races.settings import found
 from downslope.lab.races.summary import Row, Runs, rows_of, shown
 from downslope.lab.races.tries import best_after, few_tries
 from downslope.lab.report.code import batched, in_use, lines, scheduled
-from downslope.lab.ticker import Ticker
+from downslope.lab.ticker import paragraph
 from downslope.printable import printable
 
 UNLIMITED = 10_000  # columns of a file or pipe
 
 
-class Screen:
-    """What a race is about, its progress, and what it found; used as a context manager.
+def show(race: Race, console: Console) -> None:
+    """Print the table and the verdict."""
+    say = functools.partial(paragraph, console)
+    # A file or a pipe has no width, unless somebody says so.
+    limited = console.is_terminal or "COLUMNS" in os.environ
+    say("")
+    console.print(table(race, console.width if limited else UNLIMITED), soft_wrap=True)
+    say("")
+    if race.target_loss is not None:
+        say(f"Target: {race.loss_name} {race.target_loss:.3g}, {printable(race.target_note)}.", "dim")
+    say(
+        f"Safe: learning rates within {race.safe_factor:g} times the best loss. Losses: geometric means over "
+        f"{len(race.verdict_seeds)} fresh seeds{_level(race)}. Seconds: spent on all runs of the rule.",
+        "dim",
+    )
+    if race.interrupted:
+        say(f"\n{race.stopped}", "yellow")
+    say(f"\n{printable(race.verdict)}", "bold")
+    for caution in race.cautions:
+        say(printable(caution), "yellow")
+    for said in (found(race), holds_for(race), earlier(race)):
+        if said:
+            say(printable(said), "dim")
+    _show_use(race, console)
+    for explanation in [] if race.why is None else race.why.sentences:
+        say(f"\n{printable(explanation)}")
+    say(f"\n{duration(race.seconds)} in all.")
 
-    Args:
-        about: What the race is about, in lines of which the first is a title.
-        rules: What the rules are called.
-        epochs: The epochs of a run; None if the engine reports run by run.
-        console: Where to draw; by default the terminal.
-        threads: Trainings at a time; by default one per processor.
-        clock: Gives seconds.
-    """
 
-    def __init__(
-        self,
-        about: Sequence[str],
-        rules: Iterable[str],
-        epochs: int | None,
-        console: Console | None = None,
-        *,
-        threads: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        self.console = console or Console(file=sys.stdout, highlight=False)
-        self.ticker = Ticker(about, rules, epochs, self.console, threads=threads, clock=clock)
-        self.watch, self.times, self.say = self.ticker.watch, self.ticker.times, self.ticker.say
-
-    def __enter__(self) -> Screen:
-        self.ticker.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.ticker.__exit__(kind, error, traceback)
-
-    def show(self, race: Race) -> None:
-        """Print the table and the verdict."""
-        # A file or a pipe has no width, unless somebody says so.
-        limited = self.console.is_terminal or "COLUMNS" in os.environ
-        self.say("")
-        self.console.print(table(race, self.console.width if limited else UNLIMITED), soft_wrap=True)
-        self.say("")
-        if race.target_loss is not None:
-            self.say(f"Target: {race.loss_name} {race.target_loss:.3g}, {printable(race.target_note)}.", "dim")
-        self.say(
-            f"Safe: learning rates within {race.safe_factor:g} times the best loss. Losses: geometric means over "
-            f"{len(race.verdict_seeds)} fresh seeds{_level(race)}. Seconds: spent on all runs of the rule.",
-            "dim",
+def _show_use(race: Race, console: Console) -> None:
+    """Print what to use now, as a line to paste; and what is reached by somebody who tries less."""
+    say = functools.partial(paragraph, console)
+    result = race.advised
+    if result is not None and (advice := result.kept):
+        say(f"\n{printable(advice)}")
+    elif result is not None and (code := lines(result, in_use(race))):
+        say(f"\nTo use {printable(result.rule)}:")
+        for line in code:
+            console.print(Text(f"  {line}"), soft_wrap=True)  # to be copied whole
+        for said in filter(None, (batched(result), scheduled(race))):
+            say(printable(said))
+    shown, values = few_tries(race)
+    if result is None or len(shown) < 2:
+        return
+    what = "settings" if race.grid else "learning rates"
+    say(f"\nIf you can try k {what} of these, drawn at random: the median {race.loss_name} reached")
+    heads = _Line("k", [[str(k)] for k in shown], "bold")
+    rows = [
+        _Line(
+            printable(rule),
+            [[_number(best_after(values[rule], k)) if k <= len(values[rule]) else "-"] for k in shown],
         )
-        if race.interrupted:
-            self.say(f"\n{race.stopped}", "yellow")
-        self.say(f"\n{printable(race.verdict)}", "bold")
-        for caution in race.cautions:
-            self.say(printable(caution), "yellow")
-        for said in (found(race), holds_for(race), earlier(race)):
-            if said:
-                self.say(printable(said), "dim")
-        self._show_use(race)
-        for explanation in [] if race.why is None else race.why.sentences:
-            self.say(f"\n{printable(explanation)}")
-        self.say(f"\n{duration(race.seconds)} in all.")
-
-    def _show_use(self, race: Race) -> None:
-        """Print what to use now, as a line to paste; and what is reached by somebody who tries less."""
-        result = race.advised
-        if result is not None and (advice := result.kept):
-            self.say(f"\n{printable(advice)}")
-        elif result is not None and (code := lines(result, in_use(race))):
-            self.say(f"\nTo use {printable(result.rule)}:")
-            for line in code:
-                self.console.print(Text(f"  {line}"), soft_wrap=True)  # to be copied whole
-            for said in filter(None, (batched(result), scheduled(race))):
-                self.say(printable(said))
-        shown, values = few_tries(race)
-        if result is None or len(shown) < 2:
-            return
-        what = "settings" if race.grid else "learning rates"
-        self.say(f"\nIf you can try k {what} of these, drawn at random: the median {race.loss_name} reached")
-        heads = _Line("k", [[str(k)] for k in shown], "bold")
-        rows = [
-            _Line(
-                printable(rule),
-                [[_number(best_after(values[rule], k)) if k <= len(values[rule]) else "-"] for k in shown],
-            )
-            for rule in (result.rule for result in race.ranked if result.tuned)
-        ]
-        self.console.print(_laid_out([heads, *rows], names_above=False), soft_wrap=True)
-
-
-def about(problem: Problem, rules: int, splits: str = "varied") -> list[str]:
-    """What is raced, in lines: the title, the task and its rows, the model and its training, the loss, what is shown.
-
-    Args:
-        problem: What is raced on.
-        rules: How many rules take part.
-        splits: "varied" if every seed has a split of its own.
-    """
-    from downslope.lab.engines.network import model_of  # JAX takes a second to import
-
-    model = model_of(problem)
-    many = f"{rules} rule{'s' if rules != 1 else ''}"
-    title, shows = printable(problem.title), [f"A right implementation: {problem.shows}"] if problem.shows else []
-    if problem.task is None:
-        budget = f"{problem.epochs * (problem.draws or 1):,} steps from a start by the seed"
-        return [title, f"{problem.about}; {model.size:,} weights, {budget}; {many}", *shows]
-    parts = {"to train": problem.train, "to validate": problem.valid, "to test": problem.test}
-    rows = sum(len(part.x) for part in parts.values())
-    split = ", ".join(f"{len(part.x):,} {purpose}" for purpose, part in parts.items())
-    if problem.task == "classification":
-        loss = f"cross-entropy; {math.log(problem.outputs):.3g} is what guessing among {problem.outputs} classes gives"
-    else:
-        constant = baseline_on(problem, *problem.split()[:2])[0]
-        loss = f"mean squared error; {constant:.3g} is what predicting the mean gives"
-    return [
-        title,
-        f"{problem.task.capitalize()} of {rows:,} rows: {split}; "
-        + ("each seed has a split of its own" if splits == "varied" else "one split for all seeds"),
-        f"{model.name}, {model.size:,} weights, {problem.epochs} epochs in batches of {problem.batch_size}; {many}",
-        f"Loss: {loss}",
-        *shows,
+        for rule in (result.rule for result in race.ranked if result.tuned)
     ]
-
-
-def about_training(train: Callable[[Any], object], rules: int) -> tuple[str, str]:
-    """What is raced where that is a training of the user's own, in two lines.
-
-    Args:
-        train: Its function.
-        rules: How many rules take part.
-    """
-    many = f"{rules} rule{'s' if rules != 1 else ''}"
-    title = f"Your own training, {getattr(train, '__qualname__', type(train).__name__)}"
-    return printable(title), f"{many}; first a run of each at its default learning rate. Loss: as it is reported"
-
-
-def about_model(
-    make: Callable[[int], object], examples: Examples | Problem, loss: Loss | None, rules: int, splits: str
-) -> tuple[str, str, str]:
-    """What is raced where that is a model of the user's own, in three lines.
-
-    Args:
-        make: Its factory.
-        examples: What it learns from.
-        loss: What it minimises; None: as the targets say.
-        rules: How many rules take part.
-        splits: "varied" if every seed has a split of its own.
-    """
-    assert examples.task is not None  # data without are refused
-    parts = examples.split()
-    split = ", ".join(
-        f"{len(rows):,} {purpose}" for rows, purpose in zip(parts, ("to train", "to validate", "to test"), strict=True)
-    )
-    return (
-        printable(f"{described(make, loss, examples.task)}, on {examples.title}"),
-        f"{examples.task.capitalize()} of {sum(map(len, parts)):,} rows: {split}; "
-        + ("each seed has a split of its own" if splits == "varied" else "one split for all seeds"),
-        f"{examples.epochs} epochs in batches of {examples.batch_size}; {rules} rule{'s' if rules != 1 else ''}, first "
-        "a run of each at its default learning rate",
-    )
+    console.print(_laid_out([heads, *rows], names_above=False), soft_wrap=True)
 
 
 def table(race: Race, width: int = 120) -> Text:

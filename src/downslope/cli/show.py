@@ -51,7 +51,7 @@ def _read(folder: Path) -> tuple[Planned, Mapping[str, Kept], Race | None]:
 
 
 def _show_one(folder: Path, console: Console) -> None:
-    from downslope.cli.screen import Screen
+    from downslope.cli.screen import show as show_race
 
     planned, kept, race = _read(folder)
     for line in _about(planned, kept):
@@ -64,7 +64,7 @@ def _show_one(folder: Path, console: Console) -> None:
         else:
             say(console, "It has not ended; go on with race(..., folder=...) in Python.")
         return
-    Screen((), [result.rule for result in race.rules], race.epochs, console).show(race)
+    show_race(race, console)
 
 
 def _about(planned: Planned, kept: Mapping[str, Kept]) -> list[str]:

@@ -184,8 +184,13 @@ class Ticker:
         return Group(*lines)
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a paragraph: wrapped on a terminal, in one line elsewhere."""
-        self.console.print(Text(text, style=style), soft_wrap=not self.console.is_terminal)
+        """Print a paragraph."""
+        paragraph(self.console, text, style)
+
+
+def paragraph(console: Console, text: str, style: str = "") -> None:
+    """Print a paragraph: wrapped on a terminal, in one line elsewhere."""
+    console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
 
 
 def _valleys(known: Sequence[Mapping[float, float]]) -> list[str]:
