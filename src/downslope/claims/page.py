@@ -12,7 +12,7 @@ from downslope.claims.languages import ENGLISH, Language
 from downslope.claims.measuring import Measured
 from downslope.claims.shelf import PLAYGROUND
 from downslope.claims.words import ABOUT, FOLDER, command, ending, expected, missing, question, summary, surprises
-from downslope.pages import asset, policy, theme
+from downslope.pages import asset, document, policy, theme
 from downslope.printable import printable
 from downslope.version import __version__
 
@@ -46,32 +46,19 @@ def claims_page(
     stopped = f'<p class="missing">{html.escape(note)}</p>' if note else ""
     head = summary(kinds, say) if kinds else say("No claim has been measured yet.")
     made = say("Made by downslope {version} with {command}.", version=__version__, command="downslope claims")
-    title = html.escape(say("What everybody says about update rules, measured"))
-    return f"""<!doctype html>
-<html lang="{say.mark}">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{html.escape(policy(style))}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
+    title = say("What everybody says about update rules, measured")
+    body = f"""<main>
 <header>
 <p class="brand">downslope claims</p>
-<h1>{title}</h1>
+<h1>{html.escape(title)}</h1>
 <p class="found">{html.escape(head)}</p>
 <p class="lead">{say(ABOUT)}</p>
 {stopped}<ul class="contents">{contents}</ul>
 </header>
 {sections}<footer class="small">{html.escape(made)}
 {say("This page loads nothing from the network, and runs no script.")}</footer>
-</main>
-</body>
-</html>
-"""
+</main>"""
+    return document(title, body, style=style, policy=policy(style), language=say.mark)
 
 
 def _section(claim: Claim, measured: Measured, folder: Path, say: Language) -> str:

@@ -18,7 +18,7 @@ from downslope.lab.races.notebook import in_best_setting, shown
 from downslope.lab.races.sketch import curves
 from downslope.lab.races.stage import Stage
 from downslope.lab.underway import UnderWay
-from downslope.pages import policy, theme
+from downslope.pages import document, policy, theme
 
 EVERY = 5.0
 """Seconds between two pages, and until a page loads itself again."""
@@ -118,7 +118,6 @@ class LivePage:
     def _page(self, *, again: bool) -> str:
         link = f'<p><a href="{html.escape(quote(self.report))}">{html.escape(self.report)}</a></p>'
         sentence = f"Running: {self.screen.times()}." if again else self.end
-        refresh = f'<meta http-equiv="refresh" content="{EVERY:.0f}">\n' if again else ""
         tuned = {rule: [run for run in runs if run.phase == "tuning"] for rule, runs in self.runs.items()}
         best = {rule: in_best_setting(runs) for rule, runs in tuned.items()}
         finals = {_in(rule, setting): losses for rule, (setting, losses) in best.items()}
@@ -138,13 +137,12 @@ class LivePage:
             colours=[look.variable for look in looks],
             more=curves(self.underway.curves(), self.underway.unit, "loss", pens),
         )
-        return (
-            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy(None)}">\n{refresh}'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<meta name="color-scheme" content="light dark">\n'
-            f"<title>{html.escape(self.title)}</title>\n<style>{theme()}{STYLE}</style>\n</head>\n<body>\n"
-            f"<h1>{html.escape(self.title)}</h1>\n{link if self.report else ''}{body}\n</body>\n</html>\n"
+        return document(
+            self.title,
+            f"<h1>{html.escape(self.title)}</h1>\n{link if self.report else ''}{body}",
+            style=f"{theme()}{STYLE}",
+            policy=policy(None),
+            refresh=EVERY if again else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import zlib
 from importlib import resources
@@ -39,6 +40,37 @@ def policy(style: str | None, *scripts: str) -> str:
 
 def _hashed(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def document(
+    title: str, body: str, *, style: str, policy: str, language: str = "en", refresh: float | None = None
+) -> str:
+    """A page.
+
+    Args:
+        title: What it is called, as text.
+        body: What is in it, as HTML.
+        style: Its style sheet.
+        policy: What it may run and load, as `policy` makes it.
+        language: The mark of its language.
+        refresh: After how many seconds a browser is to load it again.
+    """
+    again = "" if refresh is None else f'<meta http-equiv="refresh" content="{refresh:.0f}">\n'
+    return f"""<!doctype html>
+<html lang="{language}">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">
+{again}<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{html.escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
 
 
 def packed(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
-from downslope.pages import asset, data_in_page, policy, theme
+from downslope.pages import asset, data_in_page, document, policy, theme
 from downslope.play.rules import every_rule, rules_code, sentence
 from downslope.rule import Rule
 from downslope.targets.dense import dense, without_blanks
@@ -88,16 +88,15 @@ def page(own: Mapping[str, Rule] | None = None, link: str = "") -> str:
         "link": link,
         "version": __version__,
     }
-    text = Template(asset("downslope.play", "page.html")).substitute(
-        policy=html.escape(policy(style, script)),
-        style=style,
+    body = Template(asset("downslope.play", "page.html")).substitute(
         script=script,
         data=data_in_page(data),
         version=__version__,
         picture=_picture(),
         **{f"noscript_{language}": html.escape(known["noscript"]) for language, known in words.items()},
     )
-    return re.sub(r'(data-say="([^"]+)"[^>]*>)(?=<)', lambda found: found[1] + html.escape(words["en"][found[2]]), text)
+    said = re.sub(r'(data-say="([^"]+)"[^>]*>)(?=<)', lambda found: found[1] + html.escape(words["en"][found[2]]), body)
+    return document("downslope playground", said.rstrip(), style=style, policy=policy(style, script))
 
 
 def _picture() -> str:

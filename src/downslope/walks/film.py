@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from downslope.pages import asset, data_in_page, policy, theme
+from downslope.pages import asset, data_in_page, document, policy, theme
 from downslope.pages.mathml import mathml
 from downslope.recipes.recipe import Recipe, literal
 from downslope.targets.javascript import LIBRARY, javascript
@@ -41,8 +41,6 @@ def film(walk: Walk) -> str:
     styles = [theme(), *(asset("downslope.walks", name) for name in STYLES)]
     style = "\n".join([*styles, f":root {{ --shape: {_shape(surface):.4f}; }}"])
     texts = {
-        "policy": policy(style, script),
-        "title": f"{', '.join(path.name for path in walk.paths)} on {title_of(surface)}",
         "surface": title_of(surface),
         "teaches": f"{surface.teaches}{_noisy(walk)}",
         "steps": str(walk.steps),
@@ -56,16 +54,17 @@ def film(walk: Walk) -> str:
         "unlimited": _unlimited(data["rules"]),
         "version": __version__,
     }
-    return Template(asset("downslope.walks", "film.html")).substitute(
+    body = Template(asset("downslope.walks", "film.html")).substitute(
         {name: html.escape(text) for name, text in texts.items()},
         start="".join(f'<label>{name} <input id="at-{name}" {NUMBER}></label>' for name in surface.variables),
         axes="".join(f'<th scope="col">step along {name}</th>' for name in surface.variables),
         now_count=str(3 + len(surface.variables)),
         formula=mathml(surface.latex()),
-        style=style,
         script=script,
         data=data_in_page(data),
     )
+    title = f"{', '.join(path.name for path in walk.paths)} on {title_of(surface)}"
+    return document(title, body.rstrip(), style=style, policy=policy(style, script))
 
 
 def title_of(surface: Surface) -> str:

@@ -20,7 +20,7 @@ from downslope.lab.report.plane import plane_picture, walked
 from downslope.lab.report.sections import first_view, sections
 from downslope.lab.report.target import time_to_target
 from downslope.lab.report.why import why_pictures
-from downslope.pages import asset, packed, policy, theme
+from downslope.pages import asset, document, packed, policy, theme
 from downslope.version import __version__
 
 MOST_NUMBERS = 80_000
@@ -78,27 +78,17 @@ def report_page(race: Race) -> str:
     script = asset("downslope.lab.report", "page.js")
     data = "".join(f'<script type="text/plain" id="{name}">{text}</script>\n' for name, text in blocks.items())
     itself = " The race itself is in it as JSON." if whole else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy(None, script, _library()[0])}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{html.escape(f"{race.title}: a race between update rules")}</title>
-<style>
-{theme()}
-{asset("downslope.lab.report", "page.css")}</style>
-</head>
-<body>
-<main>
+    body = f"""<main>
 {sections(race, look, pictures, whole=whole)}<footer class="small">Made by downslope {html.escape(_version(race))}.
 This page loads nothing from the network.{itself} Pictures: plotly.js, © Plotly, Inc., MIT licence.</footer>
 </main>
-{data}<script>{script}</script>
-</body>
-</html>
-"""
+{data}<script>{script}</script>"""
+    return document(
+        f"{race.title}: a race between update rules",
+        body,
+        style=f"{theme()}{asset('downslope.lab.report', 'page.css')}",
+        policy=policy(None, script, _library()[0]),
+    )
 
 
 @functools.cache
