@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 from test_claims import FIRST, VALLEY, claim_of
 from typer.testing import CliRunner
 
@@ -87,7 +88,16 @@ def test_stopped_it_goes_on_where_it_was(run, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:  # nor for a page in the other language
         patch.setattr(measuring.Bench, "measure", lambda *given: pytest.fail("what is finished is measured again"))
-        assert run("--folder", "my claims", "--language", "zh").exit_code == 0
+        told = run("--folder", "my claims", "--language", "zh")
+    assert told.exit_code == 0
+    lines = told.stdout.splitlines()
+    assert lines[1:4] == [
+        "  ◐ 有条件地成立：2 问中有 1 问；2 个里有 1 个与预期相符",
+        "  成立的情形",
+        "    看第一步",
+    ]
+    assert "，要求至少 2" in told.stdout
+    assert max(cell_len(line) for line in lines) <= 100  # a letter of Chinese takes two places
     chinese = (tmp_path / "my claims/claims.html").read_text()
     assert "2 个说法中，1 个有条件地成立" in chinese
     assert 'href="playground.html#lang=zh&amp;surface=bowl"' in chinese

@@ -27,6 +27,11 @@ b &= \operatorname{sign}\left(a\right)
     assert "the_note" in "".join(math.itertext())
 
 
+def test_a_word_is_one_element():
+    math = ElementTree.fromstring(mathml(r"\mathrm{weight\_decay} \, x + \mathrm{lr}_{t} \, \mathrm{a} x"))
+    assert [each.text for each in math.iter("mi")] == ["weight_decay", "x", "lr", "t", "a", "x"]
+
+
 @pytest.mark.parametrize(
     "latex",
     [

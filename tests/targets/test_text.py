@@ -187,6 +187,22 @@ def test_latex_has_a_form_for_every_word(part):
     assert part in wordy.latex()
 
 
+def test_a_state_that_stays_is_a_constant_in_latex():
+    lines = downslope.prodigy.latex()
+    assert "(x_0 - x_{t-1})" in lines
+    assert "x_{0" not in lines
+    assert latex_lines(_stays)["x_{t}"] == "x_{t-1}"
+
+
+@rule
+def _stays(x, dx, v=0):
+    return x, v + dx
+
+
+def test_the_name_of_a_part_is_words_in_latex():
+    assert r"\text{inverse fourth root}\left(\mathrm{left}_{t}\right)" in downslope.shampoo.latex()
+
+
 def test_latex_of_options():
     assert r"\mathrm{average}_{t} &=" in downslope.sgd.latex(averaging=True)
     assert r"\mathrm{weight\_decay} \, x_{t-1}" in downslope.sgd.latex(weight_decay=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +30,7 @@ def claims(
         "claims"
     ),
     language: Annotated[
-        str, typer.Option(help="The language of the page, and of `--list`: en, or zh for Chinese.")
+        str, typer.Option(help="The language of the page and of what is said: en, or zh for Chinese.")
     ] = "en",
     names: Annotated[bool, typer.Option("--list", help="List the claims and their names.")] = False,
 ) -> None:
@@ -62,20 +61,17 @@ def claims(
                 ):
                     known[claim.name] = one
                     done += 1
-                    _say(claim, one, console)
+                    _tell(claim, one, console, say)
         except KeyboardInterrupt:
             stopped = say("It was stopped after {done} of {wanted} claims.", done=done, wanted=len(wanted))
             _write(known, shelf, say, stopped)
             again = printable(command(only or [], folder, language))
-            refuse(
-                "claims",
-                f"stopped after {done} of {len(wanted)} claims; go on with: {again}",
-                stop.status,
-            )
+            told = say("stopped after {done} of {wanted} claims; go on with:", done=done, wanted=len(wanted))
+            refuse("claims", f"{told} {again}", stop.status)
         _write(known, shelf, say)
     except (ValueError, OSError) as error:
         refuse("claims", error)
-    console.print(f"Page: {printable(str(folder / PAGE))}", markup=False, soft_wrap=True)
+    console.print(f"{say('Page:')} {printable(str(folder / PAGE))}", markup=False, soft_wrap=True)
 
 
 def _begin(claim: Claim, console: Console) -> None:
@@ -83,33 +79,34 @@ def _begin(claim: Claim, console: Console) -> None:
         console.print(Text(f"{claim.name} …", style="dim"))
 
 
-def _say(claim: Claim, one: Measured, console: Console) -> None:
+def _tell(claim: Claim, one: Measured, console: Console, say: Language) -> None:
     """A claim's verdict, with its numbers."""
-    from downslope.claims.claim import SAID, kind, verdict
-    from downslope.claims.words import ending, missing, surprises
+    from downslope.claims.claim import kind, verdict
+    from downslope.claims.words import ending, expected, missing, surprises
 
     def line(text: str, indent: int, style: str = "") -> None:
-        _wrapped(console, text, " " * indent, " " * indent, style)
+        for each in Text(printable(text)).wrap(console, max(console.width - indent, 20)):
+            console.print(Text.assemble(" " * indent, (each.plain.rstrip(), style)))
 
-    line(f"{claim.name}: {claim.words}", 0, "bold")
-    told = ending(one.found)
-    line(told if kind(one.found) == "not measured" else f"{told}; {surprises(claim, one.found)}", 2)
+    line(f"{claim.name}: {say(claim.words)}", 0, "bold")
+    told = ending(one.found, say)
+    came = surprises(claim, one.found, say)
+    line(told if kind(one.found) == "not measured" else say("{ending}; {surprises}", ending=told, surprises=came), 2)
     for words, parts in verdict(claim, one.found):
-        line(f"{words}", 2)
+        line(say(words), 2)
         for part, found in parts:
-            line(part.when, 4)
+            line(say(part.when), 4)
             if found.quantity is not None:
-                behind = f" ({found.quantity.said})" if found.quantity.said else ""
-                other = "" if found.outcome == part.expected else f"; expected: {SAID[part.expected]}"
-                line(f"{part.measure.what}: {found.quantity}{behind}, {part.holds} asked{other}", 6, "dim")
+                number, behind = f"{found.quantity}", say(found.quantity.said)
+                number = say("{number} ({behind})", number=number, behind=behind) if behind else number
+                what, holds = say(part.measure.what), say(str(part.holds))
+                asked = say("{what}: {number}, {holds} asked", what=what, number=number, holds=holds)
+                if found.outcome != part.expected:
+                    asked = say("{asked}; expected: {expected}", asked=asked, expected=expected(part, say))
+                line(asked, 6, "dim")
     for said in dict.fromkeys([*missing(one.found), *(each.said for each in one.pictures if each.said)]):
         line(said, 2)
     console.print()
-
-
-def _wrapped(console: Console, text: str, first: str, later: str, style: str = "") -> None:
-    wide = textwrap.fill(text, console.width, initial_indent=first, subsequent_indent=later)
-    console.print(Text(printable(wide, keep="\n"), style=style))
 
 
 def _write(known: Mapping[str, Measured], shelf: Shelf, say: Language, note: str = "") -> None:

@@ -51,4 +51,21 @@ def mathml(latex: str) -> str:
             return source
         for name in [name for name in element.attrib if name.startswith("on") or name in ("href", "style", "src")]:
             del element.attrib[name]
+    for element in root.iter():
+        _spell(element)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _spell(row: ElementTree.Element) -> None:
+    """Make one element of the upright letters that stand beside each other: they are a word, and read out as one."""
+    kept: list[ElementTree.Element] = []
+    for element in row:
+        if kept and _is_upright(element) and _is_upright(kept[-1]):
+            kept[-1].text = f"{kept[-1].text}{element.text}"
+        else:
+            kept.append(element)
+    row[:] = kept
+
+
+def _is_upright(element: ElementTree.Element) -> bool:
+    return element.tag == "mi" and element.get("mathvariant") == "normal"

@@ -94,8 +94,9 @@ def mars(x, dx, m=0, v=0, g=0, *, t, lr=3e-3, beta1=0.95, beta2=0.99, eps=1e-8, 
 
     `g` is the gradient of the step before. The corrected gradient of a layer is no longer than 1.
     """
-    c = dx + gamma * beta1 / (1 - beta1) * where(t == 1, 0, dx - g)
-    c = c / maximum(1, norm(c))
+    changed = where(t == 1, 0, dx - g)
+    corrected = dx + gamma * beta1 / (1 - beta1) * changed
+    c = corrected / maximum(1, norm(corrected))
     m, v, m_hat, v_hat = _adam(c, m, v, t, beta1, beta2)
     return x - lr * (m_hat / (sqrt(v_hat) + eps) + weight_decay * x), m, v, dx
 

@@ -15,6 +15,8 @@ class _Latex(Target):
     """LaTeX, where a product is written without a sign: what follows must not look like a sum, or like more digits."""
 
     def joined(self, op: str, texts: list[Text]) -> Text:
+        if op == "called":
+            texts = [Text(texts[0].text.replace("_", " ")), texts[1]]
         if op in ("add", "sub", "mul"):
             if texts[1].first == "minus":
                 texts = [texts[0], self.bracketed(texts[1])]
@@ -100,7 +102,7 @@ LATEX = _Latex(
         "eigenvectors": Form(r"\operatorname{{eigenvectors}}\left({}\right)"),
         "qr": Form(r"\operatorname{{qr}}\left({}\right)"),
         "sort_by": Form(r"\operatorname{{sort}}\left({}\text{{ by }}{}\right)"),
-        "called": Form(r"\operatorname{{{}}}\left({}\right)"),
+        "called": Form(r"\text{{{}}}\left({}\right)"),
         **_over_tensors(),
     },
     _number,
@@ -121,11 +123,14 @@ def expression_latex(e: Expression) -> str:
 def latex(program: Program) -> str:
     """The program in LaTeX: one line for every value its author gave a name, new states before the new weights.
 
-    With a look-ahead, the first line says where the gradient is taken.
+    With a look-ahead, the first line says where the gradient is taken. A state that stays as it was is a constant.
     """
     lines, called = lines_of(program)
     roots = {**program.outputs, **program.scalar_outputs}
-    before = {"x", *program.states, *program.scalar_states}
+    states = (*program.states, *program.scalar_states)
+    constant = {name for name in states if roots[name].op == "input" and roots[name].value == name}
+    lines = [line for line in lines if line.name not in constant]
+    before = {"x", *states} - constant
     varying: set[Expression] = set()
     for e in in_order(roots.values()):
         if e.from_arrays or e.value in (*before, "t") or not varying.isdisjoint(e.args):
