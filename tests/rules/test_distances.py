@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from in_one_program import in_keras, in_optax
 
 import downslope
 import downslope.torch
@@ -78,6 +79,17 @@ def test_it_goes_the_published_way_for_200_steps(rule, by_hand):
         np.testing.assert_allclose(arrays[name], x, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(tensors[name].detach().numpy(), x, rtol=1e-9, atol=1e-12)
         assert float(trained.state[tensors[name]]["d"]) == pytest.approx(d, rel=1e-9)
+
+
+@pytest.mark.parametrize(("rule", "by_hand"), [(distances.prodigy, _prodigy), (distances.d_adapt_adam, _d_adapt_adam)])
+def test_optax_and_keras_go_the_published_way_for_200_steps(rule, by_hand):
+    begin, targets = _targets()
+    expected, d = by_hand(begin, targets)
+    for way, closeness in ((in_optax, 1e-9), (in_keras, 1e-6)):
+        found, scalars = way(rule, {"lr": 1.0, "weight_decay": 0.01}, begin, targets, STEPS)
+        assert scalars["d"] == pytest.approx(d, rel=closeness)
+        for name, x in expected.items():
+            np.testing.assert_allclose(found[name], x, rtol=closeness, atol=closeness, err_msg=name)
 
 
 def test_without_a_slope_the_guess_stays():
