@@ -349,9 +349,8 @@ def _evaluated(
 
     def chosen(e: Expression, known: Mapping[Expression, Any]) -> Any:
         condition, *both = e.args
-        inputs = [one for one in in_order(both, known) if one.op == "input"]
-        apart = {arg for one in (*both, *in_order(both, known)) for arg in (one, *one.args) if arg in known}
-        given = {**{one: leaf(one) for one in inputs}, **{one: known[one] for one in apart}}
+        needed = dict.fromkeys((*both, *(arg for inner in in_order(both, known) for arg in inner.args)))
+        given = {one: known[one] if one in known else leaf(one) for one in needed if one in known or one.op == "input"}
         traced = [one for one, value in given.items() if not isinstance(value, (bool, np.bool_, *_Number))]
 
         def of(root: Expression, *operands: Any) -> Any:
