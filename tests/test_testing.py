@@ -9,7 +9,8 @@ from downslope.language.options import compose
 from downslope.language.program import in_order
 from downslope.rules import __all__ as names
 from downslope.targets.arrays import compute, interpret, interpret_body, interpret_scalars
-from downslope.targets.intervals import Precision, enclose, enclose_scalars
+from downslope.targets.enclose import enclose, enclose_scalars
+from downslope.targets.intervals import Precision
 from downslope.testing import RuleCheckError, Target, check_target, hard_values, targets
 
 

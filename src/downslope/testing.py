@@ -20,7 +20,8 @@ from downslope.language.program import Program
 from downslope.numpy.optimizer import Optimizer
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
-from downslope.targets.intervals import Interval, enclose, enclose_scalars, enclose_sums
+from downslope.targets.enclose import enclose, enclose_scalars, enclose_sums
+from downslope.targets.intervals import Interval
 from downslope.targets.shapes import held_shape
 from downslope.training.settings import Settings
 

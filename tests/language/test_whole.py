@@ -15,8 +15,8 @@ from downslope.language.program import fingerprint
 from downslope.language.spaces import COLUMN, NUMBER, ROW, TENSOR, WEIGHT, Space
 from downslope.targets.arrays import interpret
 from downslope.targets.decimals import compute, forty_digits
+from downslope.targets.enclose import enclose
 from downslope.targets.formula import formula
-from downslope.targets.intervals import enclose
 from downslope.targets.javascript import moving
 from downslope.targets.passes import planned
 from downslope.targets.shapes import ShapeError, settled

@@ -22,8 +22,8 @@ from downslope.language.program import in_order
 from downslope.language.trace import number
 from downslope.recipes.catalogue import families
 from downslope.targets import arrays, decimals
+from downslope.targets.enclose import enclose, enclose_scalars
 from downslope.targets.evaluate import evaluate as work_out
-from downslope.targets.intervals import enclose, enclose_scalars
 from downslope.targets.javascript import JAVASCRIPT, LIBRARY, function, javascript
 from downslope.testing import situations
 from downslope.walks.surfaces import SURFACES
