@@ -4,9 +4,9 @@ On a loss with the constant curvature `c` the gradient is `c` times the weight a
 weights and states are sums of multiples of the old ones and of the gradient, which their derivatives say exactly, a
 step multiplies the weight and its states by a matrix. Errors shrink as long as its spectral radius is below 1.
 
-Rules that divide by what they remember of past gradients are not linear. They are looked at with these states held
-still, as they nearly are while the gradient is small against them: what remains is linear in the *preconditioned*
-curvature, that is the curvature times the factor in front of the gradient.
+Rules that divide by what they remember of past gradients are looked at with these states held still (`held_still`):
+what remains is linear in the *preconditioned* curvature, that is the curvature times the factor in front of the
+gradient.
 
 Source: Goh, "Why momentum really works", 2017, for momentum; Cohen et al., "Adaptive gradient methods at the edge of
 stability", 2022, for preconditioned curvature.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,9 @@ import numpy as np
 from downslope.language.derivative import gradient
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order
+from downslope.language.rewrites import rewritten
 from downslope.language.trace import array
-from downslope.targets.compute import compute
-from downslope.targets.evaluate import evaluate
+from downslope.targets.held_still import NotLinear, linear, mentions, values_of
 
 Array = np.ndarray[Any, Any]
 
@@ -36,10 +36,6 @@ LATE = 1e18
 
 SIZES = np.geomspace(1e-9, 1e9, 3601)
 """The products of learning rate and curvature among which limits are looked for first."""
-
-
-MOST_HELD = 4
-"""How many states are held still at most."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +70,6 @@ class Stability:
         return f"{stable}; fastest at {self.fastest:.4g}, where a step leaves {self.rate:.3g} of the error"
 
 
-class _NotLinear(Exception):  # noqa: N818 - it is no fault
-    """Why a program is no linear recurrence."""
-
-
 def stability(program: Program, settings: Mapping[str, float]) -> Stability:
     """The limit of a program on a quadratic, read off its expressions.
 
@@ -94,7 +86,7 @@ def stability(program: Program, settings: Mapping[str, float]) -> Stability:
     """
     try:
         found = _recurrence(program, settings)
-    except _NotLinear as why:
+    except NotLinear as why:
         return Stability(reason=str(why))
     limit = _limit(found.radius)
     fastest, rate = _fastest(found.radius, limit, found.blur) if limit else (None, None)
@@ -121,63 +113,9 @@ def limits(program: Program, settings: Mapping[str, float], rates: Sequence[floa
     """
     try:
         found = [_recurrence(program, {**settings, "lr": rate} if "lr" in settings else settings) for rate in rates]
-    except _NotLinear as why:
+    except NotLinear as why:
         return [Stability(reason=str(why)) for _ in rates]
     return [Stability(_limit(each.radius), held=each.held, gain=each.gain) for each in found]
-
-
-def response(program: Program) -> tuple[Expression, tuple[str, ...]] | None:
-    """How far a step moves a weight for each unit of its gradient, with what it divides by held still.
-
-    Args:
-        program: What a step computes.
-
-    Returns:
-        An expression of the program's inputs, and of the new value of each state that is held still as the input
-        `<name> still`; and the names of these states. None where the step is no multiple of the gradient.
-
-    Example:
-        >>> import downslope
-        >>> from downslope.language.options import compose
-        >>> from downslope.targets.formula import text
-        >>> e, held = response(compose(downslope.rmsprop))
-        >>> print(text(e), held)
-        lr / (sqrt(cache still) + eps) ('cache',)
-    """
-    try:
-        held, _ = _linear(program)
-    except _NotLinear:
-        return None
-    (slope,) = gradient(-_still(program, held)["x"], ["dx"])
-    return slope, held
-
-
-def effective(program: Program, before: Mapping[str, Any], after: Mapping[str, Any]) -> Array | None:
-    """How far a step moves each weight for each unit of its gradient: the value of `response`.
-
-    Args:
-        program: What a step computes.
-        before: What goes into the step, by name: weights, gradient, states, and all numbers.
-        after: The new states.
-
-    Returns:
-        As many values as there are weights, not finite where nothing is divided by; None where the step is no multiple
-        of the gradient.
-
-    Example:
-        >>> import downslope
-        >>> from downslope.language.options import compose
-        >>> before = {"lr": 0.1, "eps": 0.0, "dx": np.array([2.0, 5.0])}
-        >>> effective(compose(downslope.rmsprop), before, {"cache": np.array([4.0, 25.0])})
-        array([0.05, 0.02])
-    """
-    found = response(program)
-    if found is None:
-        return None
-    e, held = found
-    leaves = {**before, **{f"{name} still": after[name] for name in held}}
-    value = _values([e], {name: np.asarray(leaf)[()] for name, leaf in leaves.items()})[e]
-    return np.array(np.broadcast_to(value, np.shape(before["dx"])))
 
 
 def recurrence(program: Program) -> tuple[tuple[str, ...], int, tuple[Expression, ...]]:
@@ -206,95 +144,17 @@ def recurrence(program: Program) -> tuple[tuple[str, ...], int, tuple[Expression
     try:
         _recurrence(program, settings)
         held, size, roots = _derivatives(program)
-    except _NotLinear as why:
+    except NotLinear as why:
         raise ValueError(str(why)) from None
     one = Expression("constant", value=1.0)
-    new: dict[Expression, Expression] = {}
-    for e in in_order(roots):
-        if e.args:
-            new[e] = Expression(e.op, tuple(new[arg] for arg in e.args), e.value)
-        else:
-            new[e] = one if str(e.value).startswith("factor ") else e
+
+    def instead(e: Expression, args: tuple[Expression, ...]) -> Expression:
+        if args:
+            return Expression(e.op, args, e.value)
+        return one if str(e.value).startswith("factor ") else e
+
+    new = rewritten(roots, instead)
     return held, size, tuple(new[e] for e in roots)
-
-
-# Which states are held still
-
-
-@functools.lru_cache(maxsize=64)
-def _linear(program: Program) -> tuple[tuple[str, ...], dict[str, Expression]]:
-    """The states that are held still, as few as will do, and the new values of what moves, linear in what moves."""
-    if program.over_tensors:
-        raise _NotLinear("it goes by norms, means or products of whole tensors, and not by each weight alone")
-    for count in range(min(len(program.states), MOST_HELD) + 1):
-        for held in itertools.combinations(program.states, count):
-            outputs = _needed(_holding(program, held))
-            moving = {"x", "dx", *program.states} - {*held}
-            if _mentions(outputs.values(), ["dx"]) and all(_is_linear(e, moving) for e in outputs.values()):
-                return held, outputs
-    if any(part.op == "sign" for part in in_order([program.outputs["x"]])):
-        raise _NotLinear("it goes by the sign of something, and its steps do not shrink with the gradient")
-    raise _NotLinear("its step is no multiple of the gradient and of what it remembers")
-
-
-def _is_linear(e: Expression, moving: Collection[str]) -> bool:
-    """Whether an expression is a sum of multiples of these inputs, and perhaps of something constant."""
-    names = sorted(moving)
-    if _mentions(gradient(e, names), moving):
-        return False
-    return not any((part.op == "sign" or part.is_condition) and _mentions([part], moving) for part in in_order([e]))
-
-
-def _mentions(roots: Iterable[Expression], names: Collection[str]) -> bool:
-    return any(part.op == "input" and part.value in names for part in in_order(roots))
-
-
-def _needed(outputs: Mapping[str, Expression]) -> dict[str, Expression]:
-    """The new weights, and the new states that they depend on, directly or through others."""
-    found = ["x"]
-    for name in found:
-        inputs = {str(part.value) for part in in_order([outputs[name]]) if part.op == "input"}
-        found += [other for other in outputs if other in inputs and other not in found]
-    return {name: outputs[name] for name in found}
-
-
-def _still(program: Program, held: Collection[str]) -> dict[str, Expression]:
-    """The new values of the others; the new value of a state that is held still is an input `<name> still` in them."""
-    after = {program.outputs[name]: array(f"{name} still") for name in held if program.outputs[name].op != "input"}
-    new: dict[Expression, Expression] = {}
-    for e in in_order(program.outputs.values()):
-        args = tuple(new[arg] for arg in e.args)
-        new[e] = after[e] if e in after else Expression(e.op, args, e.value, e.space) if args else e
-    return {name: new[e] for name, e in program.outputs.items() if name not in held}
-
-
-def _holding(program: Program, held: Collection[str]) -> dict[str, Expression]:
-    """The new values with some states held still: every factor made of them alone is a symbol, `factor 0` and so on."""
-    outputs = _still(program, held)
-    stills = {*held, *(f"{name} still" for name in held)}
-    ordered = in_order(outputs.values())
-    alone = {e for e in ordered if _made_of(e, stills)}
-    factors: dict[Expression, Expression] = {}
-    new: dict[Expression, Expression] = {}
-    for e in ordered:
-        args = tuple(_factor(arg, factors) if arg in alone and e not in alone else new[arg] for arg in e.args)
-        new[e] = Expression(e.op, args, e.value, e.space) if args else e
-    return {name: _factor(e, factors) if e in alone else new[e] for name, e in outputs.items()}
-
-
-def _made_of(e: Expression, stills: Collection[Any]) -> bool:
-    """Whether an expression depends on what is held still, and else on parameters only; the learning rate is none."""
-    inputs = [part for part in in_order([e]) if part.op == "input"]
-    others = [part for part in inputs if part.value not in stills]
-    return len(others) < len(inputs) and not any(part.from_arrays or part.value == "lr" for part in others)
-
-
-def _factor(e: Expression, factors: dict[Expression, Expression]) -> Expression:
-    """The symbol of a factor; a condition is settled as where what is held still is 1."""
-    if e not in factors:
-        symbol = Expression("input", value=f"factor {len(factors)}")
-        factors[e] = symbol > 0 if e.is_condition else symbol
-    return factors[e]
 
 
 # The recurrence
@@ -338,23 +198,23 @@ class _Recurrence:
 def _recurrence(program: Program, settings: Mapping[str, float]) -> _Recurrence:
     """A program as a linear recurrence, with these settings."""
     if "lr" not in settings:
-        raise _NotLinear("a limit is one of lr times the curvature, and it has no lr")
+        raise NotLinear("a limit is one of lr times the curvature, and it has no lr")
     if not settings["lr"]:
-        raise _NotLinear("with a learning rate of 0 nothing moves")
+        raise NotLinear("with a learning rate of 0 nothing moves")
     held, count, roots = _derivatives(program)
     known = _settled(program, settings, roots)
     factors = sorted({str(part.value) for part in in_order(roots) if str(part.value).startswith("factor ")})
 
     def coefficients(values: Iterable[float]) -> tuple[Array, Array]:
         leaves = {**known, **dict(zip(factors, values, strict=True))}
-        found = _values(roots, leaves)
+        found = values_of(roots, leaves)
         table = np.array([found[e] for e in roots]).reshape(-1)
         width = count + 1
         return table[: width * count].reshape(count, width), table[width * count :]
 
     table, at = coefficients([1.0] * len(factors))
     if not np.isfinite(table).all() or not np.isfinite(at).all():
-        raise _NotLinear("its coefficients are not finite")
+        raise NotLinear("its coefficients are not finite")
     _check_common(table, [coefficients(values)[0] for values in itertools.islice(_others(len(factors)), 3)])
     return _Recurrence(settings["lr"], held, table[:, :-1], table[:, -1], at)
 
@@ -365,15 +225,15 @@ def _derivatives(program: Program) -> tuple[tuple[str, ...], int, tuple[Expressi
 
     The derivatives of each new value are by the old ones and by the gradient.
     """
-    held, outputs = _linear(program)
+    held, outputs = linear(program)
     names = list(outputs)
     rows = [gradient(e, [*names, "dx"]) for e in outputs.values()]
     point = program.lookahead.outputs["x"] if program.lookahead else array("x")
     where = gradient(point, names)
-    if _mentions(where, {*program.states, "x", "dx"}):
-        raise _NotLinear("its look-ahead is no multiple of what it remembers")
-    if _mentions([point], {*program.states} - {*names}):
-        raise _NotLinear("its look-ahead depends on what is held still")
+    if mentions(where, {*program.states, "x", "dx"}):
+        raise NotLinear("its look-ahead is no multiple of what it remembers")
+    if mentions([point], {*program.states} - {*names}):
+        raise NotLinear("its look-ahead depends on what is held still")
     return held, len(names), tuple(e for row in [*rows, where] for e in row)
 
 
@@ -389,7 +249,7 @@ def _check_common(table: Array, others: Iterable[Array]) -> None:
         changed = ~np.isclose(other, table, rtol=1e-12, atol=0)
         ratios = other[changed] / table[changed]
         if ratios.size and np.ptp(ratios) > 1e-9 * np.abs(ratios).max():
-            raise _NotLinear("it divides by several sizes, and there is no one preconditioned curvature")
+            raise NotLinear("it divides by several sizes, and there is no one preconditioned curvature")
 
 
 def _settled(program: Program, settings: Mapping[str, float], roots: Iterable[Expression]) -> dict[str, float]:
@@ -403,7 +263,7 @@ def _settled(program: Program, settings: Mapping[str, float], roots: Iterable[Ex
     slopes = [slope for e in outputs for slope in gradient(e, names)]
     now = np.array([program.scalar_states[name] for name in names])
     for _ in range(20):
-        found = _values([*outputs, *slopes], {**known, **dict(zip(names, now, strict=True))})
+        found = values_of([*outputs, *slopes], {**known, **dict(zip(names, now, strict=True))})
         change = np.array([found[e] for e in outputs]) - now
         jacobian = np.array([found[e] for e in slopes]).reshape(len(names), len(names))
         if np.abs(change).max() <= 1e-12 * max(1.0, np.abs(now).max()):
@@ -414,15 +274,7 @@ def _settled(program: Program, settings: Mapping[str, float], roots: Iterable[Ex
             break
         if not np.isfinite(now).all():
             break
-    raise _NotLinear(f"its step depends on {', '.join(names)}, which never settles")
-
-
-def _values(roots: Iterable[Expression], leaves: Mapping[str, Any]) -> dict[Expression, Any]:
-    def leaf(e: Expression) -> Any:
-        return np.float64(e.number if e.op == "constant" else leaves[str(e.value)])
-
-    with np.errstate(all="ignore"):
-        return evaluate(roots, leaf, lambda e, args: compute(e.op, args))
+    raise NotLinear(f"its step depends on {', '.join(names)}, which never settles")
 
 
 # The extremes

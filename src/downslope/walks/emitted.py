@@ -7,8 +7,9 @@ import json
 import numpy as np
 
 from downslope.language.program import Program, in_order
+from downslope.targets.held_still import response
 from downslope.targets.javascript import function
-from downslope.targets.stability import recurrence, response
+from downslope.targets.stability import recurrence
 from downslope.walks.surface import Surface
 
 

@@ -19,8 +19,8 @@ from downslope.recipes.recipe import Recipe, written
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
 from downslope.targets.arrays import interpret
+from downslope.targets.held_still import effective
 from downslope.targets.shapes import held_shape
-from downslope.targets.stability import effective
 from downslope.walks.paths import Array, Path, Walk, arrivals
 from downslope.walks.surface import Surface
 from downslope.walks.surfaces import surface_of

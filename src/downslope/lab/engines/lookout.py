@@ -18,7 +18,8 @@ from downslope.lab.engines.protocol import Entry, Setting, Snapshot, Surrounding
 from downslope.lab.engines.terrain import Terrain
 from downslope.lab.problems.model import Weights
 from downslope.targets.arrays import interpret, interpret_together
-from downslope.targets.stability import Stability, effective, limits
+from downslope.targets.held_still import effective
+from downslope.targets.stability import Stability, limits
 
 
 class Lookout:
