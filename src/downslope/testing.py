@@ -149,7 +149,8 @@ def _compiled(program: Program, arrays: Mapping[str, Array], scalars: Mapping[st
     from downslope.backends.array_steps import ArrayStepper
     from downslope.backends.describe import of_arrays
     from downslope.backends.stepping import Stepper
-    from downslope.backends.table import ALL, SlotTable
+    from downslope.backends.table import SlotTable
+    from downslope.backends.taking import ALL
     from downslope.targets.passes import compiles
 
     copies = {name: arrays[name].copy() for name in program.arrays}
@@ -197,7 +198,8 @@ def on_device(
     import torch
 
     from downslope.backends.stepping import Stepper
-    from downslope.backends.table import ALL, SlotTable
+    from downslope.backends.table import SlotTable
+    from downslope.backends.taking import ALL
     from downslope.torch.describe import describer
     from downslope.torch.device import DeviceMemory, described
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from downslope.backends.describe import of_arrays
 from downslope.backends.memory import FIRST, address
-from downslope.backends.table import Head, SlotTable
+from downslope.backends.table import SlotTable
+from downslope.backends.taking import Head
 from downslope.torch.describe import describer
 from forked import run_alone
 

@@ -18,7 +18,8 @@ from downslope.testing import Target, check_target, hard_values, on_device
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from downslope.backends.table import ALL, SOME, SlotTable  # noqa: E402
+from downslope.backends.table import SlotTable  # noqa: E402
+from downslope.backends.taking import ALL, SOME  # noqa: E402
 from downslope.torch.describe import describer  # noqa: E402
 from downslope.torch.device import DeviceMemory  # noqa: E402
 from random_formulas import evaluate, formulas  # noqa: E402

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from downslope.backends.table import ALL, SlotTable
+from downslope.backends.table import SlotTable
+from downslope.backends.taking import ALL
 from downslope.language.program import Program
 from downslope.language.together import divided
 from downslope.targets.arrays import interpret, with_sums

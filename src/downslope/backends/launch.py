@@ -76,7 +76,7 @@ class Launch(Protocol):
             gradients: Per slot its gradient, or None.
 
         Returns:
-            One of `ALL`, `SOME` and `OTHER_CLOCKS` of `backends.table`, or 1 + the number of a slot whose tensors
+            One of `ALL`, `SOME` and `OTHER_CLOCKS` of `backends.taking`, or 1 + the number of a slot whose tensors
             have to be laid out anew. Nothing has been changed in any case.
         """
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from downslope.backends import table as slot_table
+from downslope.backends import taking
 from downslope.backends.cpu import THREADED_FROM, Kernel, share_out, whereabouts
 from downslope.backends.device import OnDevice
 from downslope.backends.memory import address
@@ -151,8 +151,8 @@ class Stepper:
         if self.place.alone:  # and nothing else runs before gradients have been used, so that nobody needs to hold them
             table.head.gradient = table.describer.gradient
         # Called with the gradients themselves; compiled code gets the table, their identities and their number.
-        self._step = slot_table.step.bound(table.address)
-        self._begin = slot_table.begin.bound(table.address) if table.counted else table.take
+        self._step = taking.step.bound(table.address)
+        self._begin = taking.begin.bound(table.address) if table.counted else table.take
         self._scale_at = program.scalars.index("grad_scale") if "grad_scale" in program.scalars else -1
         self.group_rows([0] * len(table.held), np.zeros((1, 1 + len(program.scalar_states))))
 
@@ -205,5 +205,5 @@ class Stepper:
                 self.place.update(self._rows, workers, done)
             finally:  # a signal may have been raised before the work, or when all of it was done
                 if done.value and table.counted:
-                    slot_table.advance(table.address)
+                    taking.advance(table.address)
         return found

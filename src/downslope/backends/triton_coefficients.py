@@ -19,7 +19,8 @@ from downslope.backends import source_cache
 from downslope.backends.cpu import plain
 from downslope.backends.memory import ACTIVE, FIRST, KEY, LENGTH
 from downslope.backends.sending import Columns, Memory, Sheet
-from downslope.backends.table import MIX, MIX_AGAIN, OF_NUMBER, OF_SEED, OF_STEP, SlotTable
+from downslope.backends.table import SlotTable
+from downslope.backends.taking import MIX, MIX_AGAIN, OF_NUMBER, OF_SEED, OF_STEP
 from downslope.backends.triton import interpreted, launcher
 from downslope.language.program import Program
 from downslope.targets.triton import LIBRARY, RESERVED, TARGETS

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from downslope.backends.launch import Numbered
-from downslope.backends.table import ALL, SOME
+from downslope.backends.taking import ALL, SOME
 from downslope.backends.triton_kernel import scale_column
 from downslope.language.expression import Expression
 from downslope.language.program import Program

@@ -12,7 +12,8 @@ import torch
 
 from downslope.backends.launch import Launch, Numbered
 from downslope.backends.stepping import Stepper
-from downslope.backends.table import OTHER_CLOCKS, SlotTable
+from downslope.backends.table import SlotTable
+from downslope.backends.taking import OTHER_CLOCKS
 from downslope.backends.triton_kernel import scale_column
 from downslope.language.program import Program
 from downslope.targets.codes import CODES
@@ -195,11 +196,11 @@ class Compiled:
             self._stepper.leave_out(flag)
 
     def take(self, gradients: Sequence[Any]) -> int:
-        """Look whether all tensors are as they should be; see `backends.table.take`."""
+        """Look whether all tensors are as they should be; see `backends.taking.take`."""
         return self._mended(self._table.take(*gradients))
 
     def step(self, gradients: Sequence[Any], workers: int) -> int:
-        """Update all weights and states, unless something is not as it should be; see `backends.table.take`."""
+        """Update all weights and states, unless something is not as it should be; see `backends.taking.take`."""
         return self._mended(self._stepper.step(*gradients, workers=workers))
 
     def quick_step(self) -> Callable[..., int] | None:

@@ -14,7 +14,7 @@ import torch
 
 from downslope.backends.cpu import THREADED_FROM
 from downslope.backends.launch import Launch
-from downslope.backends.table import OTHER_CLOCKS
+from downslope.backends.taking import OTHER_CLOCKS
 from downslope.targets.passes import compiles
 from downslope.torch.device import has_addresses, has_kernels, refuse
 from downslope.torch.gradients import called

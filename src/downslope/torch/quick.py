@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from downslope.backends.launch import Launch
-from downslope.backends.table import ALL, OTHER_CLOCKS, SOME
+from downslope.backends.taking import ALL, OTHER_CLOCKS, SOME
 from downslope.backends.watch import Watch
 from downslope.torch.layout import Layout, State
 from downslope.torch.points import in_place
