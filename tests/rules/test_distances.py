@@ -84,9 +84,10 @@ def test_it_goes_the_published_way_for_200_steps(rule, by_hand):
 @pytest.mark.parametrize(("rule", "by_hand"), [(distances.prodigy, _prodigy), (distances.d_adapt_adam, _d_adapt_adam)])
 def test_optax_and_keras_go_the_published_way_for_200_steps(rule, by_hand):
     begin, targets = _targets()
-    expected, d = by_hand(begin, targets)
+    expected, d = by_hand(begin, targets, d=1e-4)
+    assert d > 2e-4  # it goes on from there
     for way, closeness in ((in_optax, 1e-9), (in_keras, 1e-6)):
-        found, scalars = way(rule, {"lr": 1.0, "weight_decay": 0.01}, begin, targets, STEPS)
+        found, scalars = way(rule, {"lr": 1.0, "weight_decay": 0.01, "d0": 1e-4}, begin, targets, STEPS)
         assert scalars["d"] == pytest.approx(d, rel=closeness)
         for name, x in expected.items():
             np.testing.assert_allclose(found[name], x, rtol=closeness, atol=closeness, err_msg=name)
@@ -98,3 +99,23 @@ def test_without_a_slope_the_guess_stays():
     optimizer.step(np.zeros(3))
     assert (x == 1).all()
     assert optimizer._groups[0].scalar_states == {"r": 0.0, "d": 1e-6}
+
+
+@pytest.mark.parametrize("rule", [distances.prodigy, distances.d_adapt_adam])
+def test_each_group_begins_with_its_own_guess(rule):
+    """The first step moves every weight by as much as the guess says, whatever its slope."""
+    arrays = [np.ones(3), np.ones(3)]
+    tensors = [torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in arrays]
+    given = [{"d0": 1e-3}, {"d0": 0.1}]
+    numpys = downslope.Optimizer([{"params": x, **its} for x, its in zip(arrays, given, strict=True)], rule)
+    torchs = downslope.torch.Optimizer([{"params": [x], **its} for x, its in zip(tensors, given, strict=True)], rule)
+    slopes = np.array([1.0, -20.0, 300.0])
+    numpys.step([slopes, slopes])
+    for tensor in tensors:
+        tensor.grad = torch.tensor(slopes)
+    torchs.step()
+    for x, tensor, its in zip(arrays, tensors, given, strict=True):
+        np.testing.assert_allclose(x, 1 - its["d0"] * 0.1 / np.sqrt(0.001) * np.sign(slopes), rtol=1e-6)
+        np.testing.assert_allclose(tensor.detach().numpy(), x, rtol=1e-12)
+    with pytest.raises(ValueError, match="d0=0"):
+        downslope.Optimizer(np.ones(3), rule, d0=0.0)

@@ -98,7 +98,8 @@ def columns(initial: float) -> Narrow:
 def _start(word: str, initial: Any) -> float:
     """The initial value of a state that is not one per weight."""
     if not _is_number(initial) or math.isnan(initial):
-        raise FormulaError(f"{word}({initial!r}): give the number that the state is at first, as in {word}(0)")
+        setting = "; a setting is taken in by the formula, as in d = maximum(d, d0)" if isinstance(initial, str) else ""
+        raise FormulaError(f"{word}({initial!r}): give the number that the state is at first, as in {word}(0){setting}")
     return float(initial)
 
 

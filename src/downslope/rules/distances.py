@@ -11,8 +11,11 @@ from downslope.rule import rule
 __all__ = ["d_adapt_adam", "prodigy"]
 """In the order of publication."""
 
+_FIRST = {"d0": (1e-308, 1e308)}
+"""The first guess: from one of 0 nothing would ever move."""
 
-@rule
+
+@rule(ranges=_FIRST)
 def d_adapt_adam(
     x,
     dx,
@@ -20,23 +23,25 @@ def d_adapt_adam(
     v=0,
     s=0,
     r=scalar(0.0),
-    d=scalar(1e-6),
+    d=scalar(0.0),
     *,
     lr=1.0,
     beta1=0.9,
     beta2=0.999,
     eps=1e-8,
     weight_decay=0.0,
+    d0=1e-6,
 ):
     """Adam, who begins with tiny steps and takes longer ones as soon as slopes show that home is farther away.
 
     Source: Defazio & Mishchenko, "Learning-rate-free learning by D-adaptation", 2023, Algorithm 5, with decoupled
     decay.
 
-    `d` is the guess of the distance, `s` a fading sum of the slopes, and `r` how far they have led in common. At first
-    `m` and `s` are as small as `d`: beside weights in float16 keep the states in float32, or they vanish.
+    `d` is the guess of the distance, which begins with `d0`, `s` a fading sum of the slopes, and `r` how far they have
+    led in common. At first `m` and `s` are as small as `d`: beside weights in float16 keep the states in float32, or
+    they vanish.
     """
-    fading = sqrt(beta2)
+    d, fading = maximum(d, d0), sqrt(beta2)
     m = beta1 * m + (1 - beta1) * d * lr * dx
     v = beta2 * v + (1 - beta2) * dx**2
     steep = sqrt(v) + eps
@@ -47,7 +52,7 @@ def d_adapt_adam(
     return x - m / steep - d * lr * weight_decay * x, m, v, s, r, maximum(d, guess)
 
 
-@rule
+@rule(ranges=_FIRST)
 def prodigy(
     x,
     dx,
@@ -56,23 +61,25 @@ def prodigy(
     s=0,
     x0="x",
     r=scalar(0.0),
-    d=scalar(1e-6),
+    d=scalar(0.0),
     *,
     lr=1.0,
     beta1=0.9,
     beta2=0.999,
     eps=1e-8,
     weight_decay=0.0,
+    d0=1e-6,
 ):
     """Adam with a guess of the way home, by how far he has come from the door in the direction of the slopes.
 
     Source: Mishchenko & Defazio, "Prodigy: an expeditiously adaptive parameter-free learner", 2023, Algorithm 4, with
     decoupled decay.
 
-    `d` is the guess of the distance, `x0` where the weights began, and `s` a fading sum of the slopes. At first `v` and
-    `s` are as small as the square of `d`: beside weights in float16 keep the states in float32, or they vanish.
+    `d` is the guess of the distance, which begins with `d0`, `x0` where the weights began, and `s` a fading sum of the
+    slopes. At first `v` and `s` are as small as the square of `d`: beside weights in float16 keep the states in
+    float32, or they vanish.
     """
-    fading = sqrt(beta2)
+    d, fading = maximum(d, d0), sqrt(beta2)
     m = beta1 * m + (1 - beta1) * d * dx
     v = beta2 * v + (1 - beta2) * d**2 * dx**2
     r = fading * r + (1 - fading) * lr * d**2 * sum(dx * (x0 - x), over="all")
