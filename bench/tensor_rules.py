@@ -1,6 +1,7 @@
-"""Steps of rules over whole tensors on the CPU: beside torch.optim, and beside the traffic of their passes over memory.
+"""Steps of rules over whole tensors: beside torch.optim, and beside the traffic of their passes over memory.
 
     python bench/tensor_rules.py [muon] [adafactor] [lamb] [lars] ... [--quick] [--rounds 9] [--threads 1]
+                                   [--device cuda]
 
 - `muon`: `downslope.dialects.torch.muon` against `torch.optim.Muon`, on the matrices of a perceptron with 4 tensors,
   of a transformer of 8 layers of width 64 (equal shapes repeat), of ResNet-50 with 3/4 of the channels (161 tensors;
@@ -12,7 +13,8 @@
 
 Every round times each contender once, in random order, after one untimed step of its own. Reported are the median and
 the quartiles, over the rounds, of the ratio to downslope within a round: above 1, downslope is faster. `--quick` takes
-one matrix of GPT-2, one stage of ResNet's shapes and 2.5 M weights.
+one matrix of GPT-2, one stage of ResNet's shapes and 2.5 M weights. Of a GPU the time is the clock's, from
+one moment in which it has nothing left to do to the next.
 """
 
 from __future__ import annotations
@@ -44,26 +46,26 @@ def matrices(shapes: Shapes) -> Shapes:
     return [(shape[0], math.prod(shape[1:])) for shape in shapes if len(shape) > 1]
 
 
-def parameters(shapes: Shapes) -> list[torch.nn.Parameter]:
+def parameters(shapes: Shapes, device: str) -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    made = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    made = [torch.nn.Parameter(torch.randn(shape, generator=generator).to(device)) for shape in shapes]
     for p in made:
-        p.grad = torch.randn(p.shape, generator=generator)
+        p.grad = torch.randn(p.shape, generator=generator).to(device)
     return made
 
 
-def beside_torch(name: str, shapes: Shapes) -> Contenders:
+def beside_torch(name: str, shapes: Shapes, device: str) -> Contenders:
     """Downslope's dialect of PyTorch and the class that it follows."""
     kind, rule = getattr(torch.optim, name), getattr(dialect, name.lower())
     return {
-        "downslope": downslope.torch.Optimizer(parameters(shapes), rule).step,
-        "torch": kind(parameters(shapes)).step,
+        "downslope": downslope.torch.Optimizer(parameters(shapes, device), rule).step,
+        "torch": kind(parameters(shapes, device)).step,
     }
 
 
-def beside_traffic(name: str, count: int) -> Contenders:
+def beside_traffic(name: str, count: int, device: str) -> Contenders:
     """A rule and copies of as many bytes as it must read and write, in blocks that fit no cache."""
-    held = [torch.ones(count) for _ in range(2)]
+    held = [torch.ones(count, device=device) for _ in range(2)]
     copies, rest = divmod(PASSES[name], 2)
 
     def traffic() -> None:
@@ -73,10 +75,10 @@ def beside_traffic(name: str, count: int) -> Contenders:
             held[0].sum()
 
     rule = getattr(downslope, name)
-    return {"downslope": downslope.torch.Optimizer(parameters([(count,)]), rule).step, "traffic": traffic}
+    return {"downslope": downslope.torch.Optimizer(parameters([(count,)], device), rule).step, "traffic": traffic}
 
 
-def race(contenders: Contenders, rounds: int) -> dict[str, list[float]]:
+def race(contenders: Contenders, rounds: int, device: str) -> dict[str, list[float]]:
     """Seconds a step, one entry a round."""
     order, seconds = list(contenders), {name: [] for name in contenders}
     shuffle = random.Random(0).shuffle
@@ -84,14 +86,24 @@ def race(contenders: Contenders, rounds: int) -> dict[str, list[float]]:
         shuffle(order)
         for name in order:
             step = contenders[name]
+            step()
+            done(device)
             begin = time.perf_counter()
             step()
+            done(device)
             times = max(1, min(200, int(0.05 / (time.perf_counter() - begin))))
             begin = time.perf_counter()
             for _ in range(times):
                 step()
+            done(device)
             seconds[name].append((time.perf_counter() - begin) / times)
     return seconds
+
+
+def done(device: str) -> None:
+    """Wait until the device has done all that it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def report(what: str, seconds: dict[str, list[float]]) -> None:
@@ -114,7 +126,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smaller models")
     parser.add_argument("--rounds", type=int, default=9, help="how often each contender is timed; at least 2")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--device", default="cpu", help="where the tensors are; cuda for a GPU")
     arguments = parser.parse_args()
+    device = arguments.device
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {device}: PyTorch finds no GPU here")
     if unknown := {*arguments.rules} - {"muon", "adafactor", *PASSES}:
         parser.error(
             f"no such rule here: {', '.join(sorted(unknown))}; give {', '.join(['muon', 'adafactor', *PASSES])}"
@@ -136,12 +152,13 @@ def main() -> None:
             for name, shapes in models.items():
                 chosen = matrices(shapes)
                 what = f"muon, {name}: {len(chosen)} matrices"
-                report(what, race(beside_torch("Muon", chosen), arguments.rounds))
+                report(what, race(beside_torch("Muon", chosen, device), arguments.rounds, device))
         elif rule == "adafactor":
             shapes = [*4 * [(512, 1024)], *8 * [(1024,)]]
-            report("adafactor, 4 matrices and 8 vectors", race(beside_torch("Adafactor", shapes), arguments.rounds))
+            found = race(beside_torch("Adafactor", shapes, device), arguments.rounds, device)
+            report("adafactor, 4 matrices and 8 vectors", found)
         else:
-            report(f"{rule}, {count:,} weights", race(beside_traffic(rule, count), arguments.rounds))
+            report(f"{rule}, {count:,} weights", race(beside_traffic(rule, count, device), arguments.rounds, device))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,15 @@ import pytest
 
 import downslope
 from downslope import cos, exp, expm1, log, maximum, minimum, rule, rules, sign, sin, sqrt, tanh
-from downslope.backends import source_cache, triton, triton_coefficients, triton_kernel
+from downslope.backends import (
+    source_cache,
+    triton,
+    triton_coefficients,
+    triton_functions,
+    triton_kernel,
+    triton_pieces,
+    triton_staged,
+)
 from downslope.backends.coded import codes_of
 from downslope.backends.cpu import SIZES
 from downslope.backends.triton_survey import survey_source
@@ -148,6 +156,54 @@ def test_a_survey_reads_whole_blocks_16_bytes_at_a_time_and_adds_up_in_a_fixed_o
     assert more["st.global.b64"] == 2
     assert more["sqrt.rn.f64"] == more["div.rn.f64"] == more["st.global.b32"] == 1
     assert not re.search(r"^\s*(@!?%p\d+\s+)?(atom|red)\.", text + last, re.MULTILINE)
+
+
+def staged(program, storages):
+    """The functions of a rule over whole tensors, and their module."""
+    functions = triton_staged.staged(program, storages)
+    return functions.turns, triton_staged.load(program, storages, functions)
+
+
+def staged_code(module, program, turn, tile, capability=90):
+    """The instructions of one, as `compiled`."""
+    constants = {"TALL_": tile[0], "WIDE_": tile[1], "FROM_": triton_kernel.GIVEN}
+    types = types_of(program, ["float32"])
+    instructions, text = compiled(getattr(module, turn), types, constants, capability)
+    assert f".target sm_{capability}" in text
+    assert not re.search(r"^\s*(@!?%p\d+\s+)?(atom|red)\.", text, re.MULTILINE)
+    assert set(re.findall(r"(?:ld|st)\.global\..*\[\s*(%[a-z]+)", text)) == {"%rd"}
+    assert not [name for name in instructions if name.startswith(("fma", "mad.f")) or "approx" in name]
+    return instructions
+
+
+@pytest.mark.parametrize(("capability", "tile"), [(80, triton_pieces.FLAT), (90, triton_pieces.WIDE)])
+def test_passes_read_whole_pieces_16_bytes_at_a_time(capability, tile):
+    """LAMB sums up squares while it writes its moments; Adafactor's last pass goes by rows and columns."""
+    program, name = (
+        (compose(downslope.lamb), "pass_0") if tile == triton_pieces.FLAT else (compose(downslope.adafactor), "pass_2")
+    )
+    turns, module = staged(program, ["float32"] * len(program.arrays))
+    assert name in [turn.name for turn in turns]
+    found = staged_code(module, program, name, tile, capability)
+    each = triton_pieces.TILE // THREADS // 4
+    arrays, stores = (4, 2) if name == "pass_0" else (2, 1)
+    assert found["ld.global.v4.b32"] == arrays * each
+    assert found["st.global.v4.b32"] == stores * each
+    if name == "pass_0":
+        assert found["div.rn.f32"] == 2 * 3 * triton_pieces.TILE // THREADS
+        assert found["mul.rn.f64"] == 2 * 2 * triton_pieces.TILE // THREADS  # squares, of what is in single precision
+        assert found["st.global.b64"] == 2  # a sum of each
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lars", "lamb", "adamp", "stable_adamw", "mars", "cautious_adamw", "adafactor"])
+def test_everything_of_rules_over_whole_tensors_compiles(name):
+    program = compose(getattr(downslope, name))
+    turns, module = staged(program, ["float32"] * len(program.arrays))
+    tiles = [triton_pieces.FLAT, *((triton_pieces.WIDE, triton_pieces.TALL) if program.of_matrices else ())]
+    for turn in turns:
+        for tile in tiles if turn.shared == triton_functions.PASSES else tiles[:1]:
+            assert staged_code(module, program, turn.name, tile)
 
 
 @pytest.mark.parametrize("capability", [80, 90])

@@ -6,7 +6,7 @@ import torch
 
 import downslope
 import downslope.torch
-from downslope import Optimizer, columns, mean, norm, part, rows, rule, size, sqrt, where
+from downslope import Optimizer, columns, mean, norm, rows, rule, size, where
 from downslope import max as largest
 from downslope import sum as total
 from downslope.backends.staged_text import pieces_of
@@ -17,6 +17,7 @@ from downslope.targets.passes import compiles, planned
 from downslope.targets.shapes import held_shape
 from downslope.torch.interpreted import Interpreted
 from downslope.torch.launch import Compiled
+from whole_formulas import every_word
 
 SHAPES = {
     "vector": (13,),
@@ -28,23 +29,6 @@ SHAPES = {
     "kernel": (4, 2, 3, 3),
 }
 PIECES = {"pieces": (70, 2053)}  # two below each other and three side by side
-
-
-@part
-def centered(a):
-    return a - mean(a)
-
-
-@rule
-def every_word(x, dx, m=0, r=rows(0.5), c=columns(0.25), w=rows(0), *, t, lr=1e-2, decay=0.9):
-    """Everything that passes can do, in one."""
-    r_old = r
-    r = decay * r + (1 - decay) * mean(dx**2, axis=1) + (norm(x, axis=1) + abs(total(x, axis=1))) / size(x, axis=1)
-    c = decay * c + (1 - decay) * largest(abs(dx), axis=0) + norm(dx, axis=0) / (1 + norm(r))
-    m = decay * m + centered(dx / (1 + sqrt(c) + r_old))
-    even = where((size(x, axis=0) > size(x, axis=1)) & (t > 2), r / largest(r), mean(r, axis=1) / (1 + total(c)))
-    w = w + mean(abs(m), axis=1) * norm(mean(c))
-    return x - lr * m * even * where(largest(m) > 1, 0.5, 1) * sqrt(size(x)), m, r, c, w
 
 
 def settings_of(program):

@@ -196,6 +196,7 @@ CASES = {
     "look-ahead": (lambda p, **on: A_RULE(p, downslope.schedule_free_adamw, cautious=True, **on), torch.float32),
     "random": (lambda p, **on: A_RULE(p, downslope.adam, rounding="stochastic", seed=3, **on), torch.bfloat16),
     "compensated": (lambda p, **on: A_RULE(p, downslope.momentum, rounding="compensated", **on), torch.bfloat16),
+    "whole tensors": (lambda p, **on: A_RULE(p, downslope.lamb, **on), torch.float32),
     "eight bits": (lambda p, **on: downslope.torch.Adam(p, state_dtype=torch.uint8, **on), torch.float32),
 }
 

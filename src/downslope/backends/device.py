@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from downslope.backends.triton_kernel import (
     shape_of,
     slot_columns,
 )
+from downslope.backends.triton_staged import StagedPasses, Work
 from downslope.backends.triton_survey import Survey
 from downslope.language.program import Program
 
@@ -48,15 +48,12 @@ class OnDevice:
         """
         storages = table.storages[: len(program.arrays)]
         self.dtype, self.width = np.dtype(body_scalar(storages)), len(program.coefficients)
-        self._table, self._memory, self._columns = table, memory, slot_columns(table.storages, rounding)
+        self._table, self._memory, count = table, memory, len(table.slots)
         self._factor, self._scaled_by = None, scale_column(program)
-        self._module, self._shape = load(program, storages, rounding), shape_of(storages)
-        self.work_out_at = self._module.work_out.address
-        count, listed = len(table.slots), blocks(table.slots[:, SIZE], self._shape.block)
-        held = memory.hold(listed)
-        ends_of_slots = np.searchsorted(listed >> 32, np.arange(count), "right")
-        parts = [0, *ends_of_slots] if table.shared else [0, len(listed)]  # to be done one after another
-        self._blocks = [held[begin:end] for begin, end in pairwise(parts) if begin < end]
+        kind = StagedPasses if program.over_tensors else OnePass
+        self._kernel = kind(memory, program, rounding, table)
+        self._columns, self.work_out_at = self._kernel.columns, self._kernel.module.work_out.address
+        self._works = [*_parted(memory, self._kernel.works, count, apart=table.shared)]
         self._nowhere, self._scale = (
             memory.hold(np.array([NOTHING])),
             memory.floats(memory.hold(np.zeros(1)), "float32", 1),
@@ -75,12 +72,19 @@ class OnDevice:
     def _launches_from(self, source: int) -> list[Callable[..., Any]]:
         """What launches the kernel, which has the coefficients from there."""
         if source not in self._launches:
-            constants = {"BLOCK_": self._shape.block, "FROM_": source}
             given = self._slots.copy, self._rows.numbers if source == TABLE else self._scale
             trial = self._nowhere, *given
             self._launches[source] = [
-                launcher(self._module.update, len(part), (part, *given), constants, self._shape, len(self._none), trial)
-                for part in self._blocks
+                launcher(
+                    work.function,
+                    len(work.blocks),
+                    (work.blocks, *given),
+                    {**work.constants, "FROM_": source},
+                    work.shape,
+                    len(self._none),
+                    trial,
+                )
+                for work in self._works
             ]
         return self._launches[source]
 
@@ -101,7 +105,7 @@ class OnDevice:
             for launch in launches:
                 launch(*(numbers or self._none))
             if memory.recording():
-                memory.keep(launches, self._rows.kept, self.__dict__.get("_survey"))
+                memory.keep(launches, self._kernel, self._rows.kept, self.__dict__.get("_survey"))
         done.value = 1
 
     def follow(self, tensors: Sequence[tuple[slice, int, Any]]) -> None:
@@ -143,6 +147,29 @@ class OnDevice:
         with self._memory.here():
             self._slots.send()
             return self._survey.within(limit)
+
+
+class OnePass:
+    """A program that treats each weight by itself, as its kernel is launched: what `StagedPasses` is for others."""
+
+    def __init__(self, memory: Memory, program: Program, rounding: str, table: SlotTable):
+        """Generate the module; the arguments are those of `OnDevice`."""
+        storages = table.storages[: len(program.arrays)]
+        self.columns, shape = slot_columns(table.storages, rounding), shape_of(storages)
+        self.module = load(program, storages, rounding)
+        listed = blocks(table.slots[:, SIZE], shape.block)
+        self.works = [Work(self.module.update, listed, {"BLOCK_": shape.block}, shape)]
+
+
+def _parted(memory: Memory, works: Sequence[Work], count: int, *, apart: bool) -> Iterator[Work]:
+    """What is launched, its blocks in the device's memory; for one of so many slots after the other if `apart`."""
+    held = [memory.hold(work.blocks) for work in works]
+    ends = [np.searchsorted(work.blocks >> 32, np.arange(count), "right") for work in works]
+    for slot in range(count) if apart else [count - 1]:
+        for work, blocks_, end in zip(works, held, ends, strict=True):
+            begin = end[slot - 1] if apart and slot else 0
+            if begin < end[slot]:
+                yield work._replace(blocks=blocks_[begin : end[slot]])
 
 
 class Sent:

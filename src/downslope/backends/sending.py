@@ -37,6 +37,9 @@ class Memory(Protocol):
     def hold(self, words: Array) -> Any:
         """A tensor with these integers of 64 bits."""
 
+    def address(self, words: Any) -> int:
+        """Where such a tensor is."""
+
     def page(self, count: int, *, repeated: bool = False) -> Page:
         """So many words, all of them 0.
 

@@ -130,7 +130,11 @@ PLAIN = Shape(BLOCK, WARPS, None)
 
 def blocks(sizes: Iterable[int], block: int = BLOCK) -> Array:
     """What each block of a launch works on: its slot in the upper half, its number in that slot in the lower one."""
-    counts = [-(-int(size) // block) for size in sizes]
+    return listed([-(-int(size) // block) for size in sizes])
+
+
+def listed(counts: Sequence[int]) -> Array:
+    """The same for slots with so many blocks each."""
     slots = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     numbers = np.arange(len(slots)) - np.repeat(np.cumsum([0, *counts])[:-1], counts)
     found: Array = (slots << 32) | numbers

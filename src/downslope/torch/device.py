@@ -73,6 +73,10 @@ class DeviceMemory:
         with torch.inference_mode(False):  # what a first step makes in that mode could not be written to outside of it
             return torch.from_numpy(words.astype(np.int64)).to(self._device)
 
+    def address(self, words: torch.Tensor) -> int:
+        """Where such a tensor is."""
+        return words.data_ptr()
+
     def page(self, count: int, *, repeated: bool = False) -> Page:
         """So many words, all of them 0; how they are sent can be recorded if it may be `repeated`."""
         with torch.inference_mode(False):

@@ -312,7 +312,7 @@ def lay_out(
         own, tensors = local(p), []
         shared = Sharing.of(p) if settings.program.over_tensors else None
         kind = Interpreted if shared is not None else _kind_of(own, settings)
-        if settings.capturable and (kind is Interpreted or settings.program.over_tensors):
+        if settings.capturable and kind is Interpreted:
             raise ValueError(
                 f"capturable=True is not possible for parameter {name} on {p.device}, which no kernel updates by "
                 f"{settings.program.name}; leave it out"
@@ -378,14 +378,14 @@ def _check_apart(layout: Layout) -> None:
 def _kind_of(own: Tensor, settings: GroupSettings) -> Kind:
     """What updates a tensor; nowhere else does its device decide how a step is done.
 
-    By a rule over whole tensors a kernel does so only on the CPU, and only where a tensor is one matrix in the order of
-    its memory, and no share of one.
+    By a rule over whole tensors a kernel does so only where a tensor is one matrix in the order of its memory, and no
+    share of one.
     """
     program = settings.program
     if program.over_tensors:
-        here = own.device.type == "cpu" and not is_wrapper(own)
         ordered = settings.pieces == WHOLE and (not program.of_matrices or own.is_contiguous())
-        return Compiled if here and ordered and compiles(program) else Interpreted
+        possible = ordered and compiles(program) and not is_wrapper(own)
+        return Compiled if possible and has_kernels(own.device) else Interpreted
     if is_wrapper(own):
         _say_slow(type(own))
         return Interpreted
