@@ -14,7 +14,6 @@ from downslope.language.formula import usual_range
 from downslope.recipes.equivalence import STEPS, Comparison, Path, apart, compared, one_formula, parted, path_of
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import can_be_said
-from downslope.recipes.training import Training
 from downslope.rule import Rule
 from downslope.targets.decimals import forty_digits
 
@@ -156,7 +155,7 @@ def _constants(recipe: Recipe) -> list[float]:
 def _paths(recipe: Recipe, candidate: Recipe) -> tuple[Path, Path]:
     at_points = (recipe.rule.ahead is None) != (candidate.rule.ahead is None)
     with forty_digits():
-        return path_of(recipe, SWITCH, at_points), Path(Training.begin(candidate), SWITCH, at_points)
+        return path_of(recipe, SWITCH, at_points), path_of(candidate, SWITCH, at_points)
 
 
 def _distance(a: Path, b: Path) -> tuple[int, float]:

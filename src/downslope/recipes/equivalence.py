@@ -282,7 +282,7 @@ class Path:
             return Place(training, x, [way + abs(b - a) for way, a, b in zip(place.way, place.x, x, strict=True)])
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def path_of(recipe: Recipe, switch: int, at_points: bool) -> Path:
     """The path of a recipe from the start; those last asked for are kept."""
     with forty_digits():

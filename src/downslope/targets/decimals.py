@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from downslope.language import operations
 from downslope.language.expression import Expression
 from downslope.language.operations import FACTORS, TENSOR_WORDS, FormulaError
 from downslope.language.program import Program, in_order
@@ -138,7 +139,7 @@ def _of_matrix(program: Program, matrices: Mapping[str, Any], scalars: Mapping[s
         if not e.from_arrays:
             return OPERATIONS[e.op](*args)
         if e.op not in TENSOR_WORDS:
-            return np.frompyfunc(OPERATIONS[e.op], len(args), 1)(*args)
+            return _for_each(e.op)(*args)
         if e.value is None:
             return _summed(e.op, np.ravel(args[0]).tolist())
         lines = args[0].T if float(e.value) == 0 else args[0]
@@ -147,6 +148,12 @@ def _of_matrix(program: Program, matrices: Mapping[str, Any], scalars: Mapping[s
 
     values = evaluate_in_order(program.expressions, leaf, apply)
     return {name: values[e] for name, e in {**program.outputs, **program.scalar_outputs}.items()}
+
+
+@functools.cache
+def _for_each(op: str) -> Any:
+    """An operation on each number of arrays."""
+    return np.frompyfunc(OPERATIONS[op], len(operations.OPERATIONS[op].takes), 1)
 
 
 def _summed(op: str, values: list[Decimal]) -> Decimal:

@@ -88,15 +88,15 @@ def lines_of(program: Program) -> tuple[list[Line], dict[Expression, str]]:
 
 def _read(roots: Iterable[Expression], called: Mapping[Expression, str]) -> frozenset[Expression]:
     """What has a name among the expressions and, where they have none, among what they are made of."""
-    found: set[Expression] = set()
+    seen: set[Expression] = set()
     waiting = list(roots)
     while waiting:
         e = waiting.pop()
-        if e in called:
-            found.add(e)
-        else:
-            waiting.extend(e.args[1:] if e.op == "called" else e.args)
-    return frozenset(found)
+        if e not in seen:
+            seen.add(e)
+            if e not in called:
+                waiting.extend(e.args[1:] if e.op == "called" else e.args)
+    return frozenset(seen & called.keys())
 
 
 def overwritten(line: Line, others: Iterable[Line], called: Mapping[Expression, str]) -> set[Expression]:

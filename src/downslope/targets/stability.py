@@ -325,5 +325,8 @@ def _least(function: Callable[[Any], Array], low: float, high: float) -> float:
     golden = (np.sqrt(5) - 1) / 2
     for _ in range(120):
         a, b = high - golden * (high - low), low + golden * (high - low)
-        low, high = (low, b) if function(a) <= function(b) else (a, high)
+        if not low < a < b < high:  # no numbers are left between them
+            break
+        at_a, at_b = function(np.array([a, b]))
+        low, high = (low, b) if at_a <= at_b else (a, high)
     return float(low + high) / 2
