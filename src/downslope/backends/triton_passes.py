@@ -59,6 +59,7 @@ class PassText:
         addresses = " | ".join(f"at_{name}_" for name in touched) or "length_"
         body = [
             *self._place(),
+            f"steps_ = tl.maximum(tl.minimum((lines_ - top_ + TALL_ - 1) // TALL_, {DEEP}), 0).to(tl.int32)",
             "one_ = tl.arange(0, 1)[:, None]",
             *fetched[TENSOR],
             *fetched[COLUMN],
@@ -92,14 +93,14 @@ class PassText:
     def _whole_piece(self) -> str:
         """Whether nothing has to be masked."""
         if not self._to.of_matrices:
-            return f"((top_ + {DEEP}) * WIDE_ <= length_)"
-        return f"(top_ + {DEEP} * TALL_ <= lines_) & ((here_ + 1) * WIDE_ <= columns_) & ((columns_ & 15) == 0)"
+            return "((top_ + steps_) * WIDE_ <= length_)"
+        even = "(((columns_ & 15) == 0) | (rows_ == 1))"  # every row begins at a multiple of 16 bytes if the first does
+        return f"(top_ + steps_ * TALL_ <= lines_) & ((here_ + 1) * WIDE_ <= columns_) & {even}"
 
     def _tiles(self, touched: Iterable[str], fetched: Sequence[str], work: Sequence[str], *, masked: bool) -> list[str]:
         """The loop over the tiles of a piece."""
         pointer = "{}" if masked else "tl.multiple_of({}, 16)"
         line = "WIDE_" if not self._to.of_matrices else "columns_" if masked else "columns_ // 16 * 16"
-        steps = f"tl.maximum(tl.minimum((lines_ - top_ + TALL_ - 1) // TALL_, {DEEP}), 0).to(tl.int32)"
         inside = ["inside_ = (q_ < lines_) & (j_ < columns_)"]
         if not self._to.of_matrices:
             inside = ["rest_ = tl.minimum(length_ - first_, WIDE_).to(tl.int32)", "inside_ = i_ < rest_"]
@@ -118,7 +119,7 @@ class PassText:
         return [
             f"line_ = {line}",
             "i_ = tl.arange(0, TALL_)[:, None] * line_ + tl.arange(0, WIDE_)[None, :]",
-            f"for step_ in range({steps if masked else DEEP}):",
+            "for step_ in range(steps_):",
             *indented(tile),
         ]
 
