@@ -34,6 +34,7 @@ from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars, with_sums
 from downslope.targets.shapes import check_shapes
 from downslope.training.arguments import every_option, keywords, takes
+from downslope.training.checks import check_rule
 
 Schedule = Callable[..., Any]
 
@@ -91,10 +92,7 @@ class Optimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     @takes(*keywords(DEFAULTS), *every_option(but=ELSEWHERE), *keywords({"lookahead": None}), rest="hyperparameters")
     def __init__(self, rule: Rule, learning_rate: float | Schedule | None = None, **settings: Any) -> None:
-        if not isinstance(rule, Rule):
-            raise TypeError(
-                f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule"
-            )
+        check_rule(rule)
         own = {*rule.hyperparameters, *rule.flags}
         base, lookahead = {name: settings.pop(name) for name in DEFAULTS}, settings.pop("lookahead")
         options = {name: settings.pop(name) for name in TAKEN if name not in own}

@@ -16,6 +16,7 @@ from downslope.language.formula import Range, check_number, usual_range
 from downslope.language.options import NAMES, NUMBERS, OwnOptions, option_range
 from downslope.language.program import Program
 from downslope.rule import Rule
+from downslope.training.checks import LOOKAHEADS, one_of
 from downslope.training.settings import Settings, wanted
 
 
@@ -181,8 +182,7 @@ def check_options(rule: Rule, lookahead: Any, base: Mapping[str, Any]) -> None:
         TypeError: A value is of the wrong kind, or the rule has no use for it.
         ValueError: A value is unknown, or two do not go together.
     """
-    if lookahead not in ("stored", "explicit"):
-        raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
+    one_of("lookahead", lookahead, LOOKAHEADS)
     for name in ("clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor"):
         value = base[name]  # of which Keras leaves those that make no sense out of account
         if value is not None and not check_number(name, value, Range(0.0, math.inf)) > 0:

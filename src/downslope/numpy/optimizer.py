@@ -29,8 +29,8 @@ from downslope.rule import Rule
 from downslope.targets.shapes import check_shapes
 from downslope.training import saving
 from downslope.training.arguments import every_option, keywords, takes
+from downslope.training.checks import LOOKAHEADS, check_seed, check_threads, one_of
 from downslope.training.groups import POLICIES, Array, Group, NonFiniteGradientError
-from downslope.training.record import is_seed
 from downslope.training.settings import Schedule, settle
 
 REMEDY = (
@@ -108,12 +108,9 @@ class Optimizer:
     def __init__(self, params: Any, rule: Rule, **settings: Any) -> None:
         nonfinite, lookahead, threads = (settings.pop(name) for name in ("nonfinite", "lookahead", "threads"))
         state_dtype, seed = settings.pop("state_dtype"), settings.pop("seed")
-        if nonfinite not in POLICIES:
-            raise ValueError(f"nonfinite={nonfinite!r} is unknown; choose one of {', '.join(POLICIES)}")
-        if lookahead not in ("stored", "explicit"):
-            raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
-        if not is_seed(seed):
-            raise TypeError(f"seed={seed!r}: give a whole number of at most 63 bits")
+        one_of("nonfinite", nonfinite, POLICIES)
+        one_of("lookahead", lookahead, LOOKAHEADS)
+        check_seed(seed)
         self._layout, arrays, own, names = lay_out(params)
         dtype = check_weights(arrays)
         self._settings, numbers = settle(rule, settings, own, stored_ahead=lookahead == "stored")
@@ -141,10 +138,7 @@ class Optimizer:
         from downslope.backends.table import SlotTable
         from downslope.targets.passes import compiles
 
-        whole = isinstance(threads, (int, np.integer)) and not isinstance(threads, bool)
-        if threads is not None and not (whole and threads >= 1):
-            raise ValueError(f"threads={threads!r} must be a whole number of at least 1")
-        self._workers = threads or pool.available()
+        self._workers = check_threads(threads) or pool.available()
         program = self._settings.program
         new = begun(self.params, self._groups, codes)
         self.state: Mapping[str, Mapping[str, Array]] = MappingProxyType(

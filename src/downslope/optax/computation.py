@@ -18,6 +18,7 @@ from downslope.language.formula import Range, check_number, usual_range
 from downslope.language.options import FIXED
 from downslope.language.program import Program
 from downslope.rule import Rule
+from downslope.training.checks import LOOKAHEADS, one_of
 from downslope.training.groups import Group
 from downslope.training.settings import Settings, settle
 
@@ -66,8 +67,7 @@ class Computation:
             ValueError: A value is out of range.
             FormulaError: The rule is not a formula, or an option does not fit it.
         """
-        if lookahead not in ("stored", "explicit"):
-            raise ValueError(f"lookahead={lookahead!r} is unknown; choose stored or explicit")
+        one_of("lookahead", lookahead, LOOKAHEADS)
         fixed = {name: given[name] for name in FIXED if name in given}
         if callable(max_norm := fixed.get("max_norm")):
             raise TypeError(f"max_norm={max_norm!r}: give a number; for a schedule, optax.inject_hyperparams")

@@ -20,6 +20,7 @@ from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars, with_sums
 from downslope.targets.shapes import check_shapes, held_shape
 from downslope.training.arguments import every_option, keywords, takes
+from downslope.training.checks import check_rule
 
 Tree = Any
 
@@ -156,9 +157,7 @@ def factory(rule: Rule) -> Callable[..., Transformation]:
         >>> transformation.update(jnp.ones(3), state)[0]
         Array([-0.2, -0.2, -0.2], dtype=float32)
     """
-    if not isinstance(rule, Rule):
-        raise TypeError(f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule")
-    return cast(Callable[..., Transformation], _Factory(rule))
+    return cast(Callable[..., Transformation], _Factory(check_rule(rule)))
 
 
 class _Factory:

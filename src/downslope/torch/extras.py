@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any, Literal
@@ -17,8 +17,8 @@ from downslope.language.options import NAMES, NUMBERS, OccasionalOptions, OwnOpt
 from downslope.rule import Rule
 from downslope.torch.launch import Storage
 from downslope.training.arguments import every_option, keywords
+from downslope.training.checks import LOOKAHEADS, check_seed, check_threads, one_of
 from downslope.training.groups import POLICIES
-from downslope.training.record import is_seed
 from downslope.training.settings import wanted
 
 
@@ -128,16 +128,14 @@ class Chosen:
             ValueError: A value is not one of those there are, or out of range.
         """
         chosen = wanted({name: value for name, value in given.items() if name in NAMES})
-        max_norm, threads = given["max_norm"], given["threads"]
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ValueError(f"threads={threads!r} must be a whole number of at least 1")
+        max_norm = given["max_norm"]
         return cls(
             options=frozenset(chosen - {"max_norm"}),
             numbers={name: given[name] for name in NUMBERS if name in chosen},
             max_norm=None if max_norm is None else check_number("max_norm", max_norm, Range(0.0, math.inf)),
-            nonfinite=_one_of("nonfinite", given["nonfinite"], POLICIES),
-            storage=_storage(given["state_dtype"], _one_of("rounding", given["rounding"], ROUNDINGS), given["seed"]),
-            threads=threads,
+            nonfinite=one_of("nonfinite", given["nonfinite"], POLICIES),
+            storage=_storage(given["state_dtype"], one_of("rounding", given["rounding"], ROUNDINGS), given["seed"]),
+            threads=check_threads(given["threads"]),
         )
 
 
@@ -169,18 +167,10 @@ def sort_out(rule: Rule | None, given: Mapping[str, Any]) -> tuple[dict[str, Any
     found = defaults | settings
     groups = {name: torch_optimizer.required if value is None else value for name, value in found.items()}
     groups |= {"maximize": maximize, **({"capturable": capturable} if capturable else {})}
-    return groups, extras, _one_of("lookahead", lookahead, ("stored", "explicit")) == "stored"
-
-
-def _one_of(name: str, value: Any, choices: Iterable[str]) -> str:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(choices)}")
-    return str(value)
+    return groups, extras, one_of("lookahead", lookahead, LOOKAHEADS) == "stored"
 
 
 def _storage(dtype: Any, rounding: str, seed: Any) -> Storage:
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"state_dtype={dtype!r}: give a torch.dtype, such as torch.bfloat16")
-    if not is_seed(seed):
-        raise TypeError(f"seed={seed!r}: give a whole number of at most 63 bits")
-    return Storage(dtype, rounding, seed)
+    return Storage(dtype, rounding, check_seed(seed))

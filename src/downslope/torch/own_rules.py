@@ -11,6 +11,7 @@ from downslope.dialects import DIALECTS
 from downslope.language.options import NUMBERS
 from downslope.rule import Rule
 from downslope.torch.settings import CARRIED, Group
+from downslope.training.checks import check_rule
 
 FOR_ALL = ("maximize", *CARRIED)
 """What groups have besides the hyperparameters of their rule, unless they say otherwise."""
@@ -28,9 +29,7 @@ def rule_of(group: Mapping[str, Any], usual: Rule | None) -> Rule:
             "a parameter group has no rule, and there is none for the whole optimizer; give the group one, such as "
             "{'params': ..., 'rule': downslope.adamw}, or the optimizer"
         )
-    if not isinstance(rule, Rule):
-        raise TypeError(f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule")
-    return rule
+    return check_rule(rule)
 
 
 def beginning(rule: Rule, usual: Rule | None, defaults: Group, options: Collection[str]) -> Group:

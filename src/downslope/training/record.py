@@ -11,13 +11,9 @@ from typing import Any, TypeGuard
 
 from downslope.language.program import fingerprint
 from downslope.training.checkpoint import CheckpointError
+from downslope.training.checks import is_seed
 from downslope.training.groups import Clock, Group
 from downslope.training.protocol import Training
-
-
-def is_seed(value: Any) -> TypeGuard[int]:
-    """Whether random numbers can begin with this."""
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def seed_of(record: Mapping[str, Any]) -> int:

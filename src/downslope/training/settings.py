@@ -14,6 +14,7 @@ from downslope.language.options import AFTER, BEFORE, CHOICES, FIXED, NAMES, NUM
 from downslope.language.program import Program
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
+from downslope.training.checks import check_rule
 
 Schedule = Callable[[int], float]
 """A hyperparameter that changes: called with the number of the step, from 1, it returns the value for that step."""
@@ -137,8 +138,7 @@ def settle(
         ValueError: A value is out of range.
         FormulaError: The rule cannot be compiled, or an option does not fit it.
     """
-    if not isinstance(rule, Rule):
-        raise TypeError(f"rule={rule!r} is not a rule; pass one such as downslope.adam, or decorate yours with @rule")
+    check_rule(rule)
     fixed = {name: shared[name] for name in FIXED if name in shared}
     flags = {name: shared[name] for name in rule.flags if name in shared}
     absent = {name for name in NUMBERS if name in shared and shared[name] is None}
