@@ -11,7 +11,7 @@ import torch
 from downslope import torch as front
 from downslope.keras.states import States
 from downslope.language.options import CHOICES
-from downslope.torch.state import is_dense, same_order
+from downslope.torch.tensors import is_dense, same_order
 
 Tensor = torch.Tensor
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch._compile import _disable_dynamo
 
-from downslope.torch.state import is_distributed
+from downslope.torch.tensors import is_distributed
 
 Tensor = torch.Tensor
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from downslope.backends.launch import Launch
-from downslope.torch.state import local
+from downslope.torch.tensors import local
 
 
 def norm_and_nonfinite(launches: Sequence[Launch], workers: int) -> tuple[float, int]:

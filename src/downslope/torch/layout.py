@@ -35,15 +35,13 @@ from downslope.torch.pieces import WHOLE
 from downslope.torch.settings import GroupSettings, Reader, outside
 from downslope.torch.sharing import Sharing
 from downslope.torch.spans import overlaps, span
-from downslope.torch.state import (
+from downslope.torch.state import check_storage, complete_state, kept
+from downslope.torch.tensors import (
     all_local,
-    check_storage,
-    complete_state,
     is_backed,
     is_dense,
     is_distributed,
     is_wrapper,
-    kept,
     local,
     readable_dtypes,
     same_order,

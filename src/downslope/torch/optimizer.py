@@ -21,6 +21,7 @@ from downslope.torch.extras import STORING, Arguments, Chosen, sort_out
 from downslope.torch.gradients import refuse_a_share
 from downslope.torch.groups import AliasedGroup, aliases, aliases_beside, cycled, refuse_contradiction
 from downslope.torch.layout import Layout
+from downslope.torch.loading import loaded, merged_groups
 from downslope.torch.own_rules import beginning, put_names, refuse_another, rule_of
 from downslope.torch.places import Places
 from downslope.torch.points import refuse_at_weights
@@ -36,7 +37,7 @@ from downslope.torch.settings import (
     settle,
     warn_of_misspelt,
 )
-from downslope.torch.state import check_members, loaded, merged_groups
+from downslope.torch.state import check_members
 from downslope.torch.step import Step
 from downslope.torch.whole import check_whole, refuse_one_by_one
 from downslope.training.arguments import every_option, keywords, takes

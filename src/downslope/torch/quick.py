@@ -14,7 +14,7 @@ from downslope.backends.taking import ALL, OTHER_CLOCKS, SOME
 from downslope.backends.watch import Watch
 from downslope.torch.layout import Layout, State
 from downslope.torch.points import in_place
-from downslope.torch.state import all_local, is_distributed
+from downslope.torch.tensors import all_local, is_distributed
 
 _GRAD, _LOCAL = attrgetter("grad"), attrgetter("_local_tensor")
 _RESTLESS = 255

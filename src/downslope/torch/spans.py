@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from downslope.torch.device import has_addresses
-from downslope.torch.state import is_wrapper
+from downslope.torch.tensors import is_wrapper
 
 Span = tuple[int, int]
 """The address of the first byte, and that after the last."""

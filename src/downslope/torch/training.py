@@ -12,7 +12,8 @@ import torch
 from downslope.torch.launch import STORAGES, Storage
 from downslope.torch.points import at_weights, placed, placing, point
 from downslope.torch.settings import PLACED, Group, GroupSettings
-from downslope.torch.state import complete_state, is_dense, is_distributed, kept, same_order
+from downslope.torch.state import complete_state, kept
+from downslope.torch.tensors import is_dense, is_distributed, same_order
 from downslope.training import groups as shared
 from downslope.training import saving
 from downslope.training.checkpoint import CheckpointError, Raw
