@@ -7,7 +7,6 @@ with different rules, so that while one compiles another trains.
 from __future__ import annotations
 
 import functools
-import math
 import queue
 import threading
 import time
@@ -34,6 +33,7 @@ from downslope.lab.engines.protocol import (
     Snapshot,
     Surroundings,
     batch_size_of,
+    check_entries,
     priced,
 )
 from downslope.lab.engines.schedule import CONSTANT, Schedule
@@ -150,11 +150,7 @@ class JaxEngine:
         Raises:
             ValueError: An entry names a rule that the engine does not have, or its learning rate is not positive.
         """
-        for entry in entries:
-            if entry.rule not in self._entrants:
-                raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._entrants)}")
-            if not (entry.lr > 0 and math.isfinite(entry.lr)):
-                raise ValueError(f"entries: learning rate {entry.lr!r} of {entry.rule}; expected a positive number")
+        check_entries(entries, self._entrants)
         schedule = _Schedule(entries, min(self.threads, len(entries)), self._trainer)
         reports: queue.SimpleQueue[Progress | BaseException | None] = queue.SimpleQueue()
         workers: list[tuple[threading.Thread, threading.Event]] = []

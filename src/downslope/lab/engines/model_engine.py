@@ -30,6 +30,7 @@ from downslope.lab.engines.protocol import (
     Setting,
     Snapshot,
     batch_size_of,
+    check_entries,
     priced,
 )
 from downslope.lab.engines.recorder import Losses, Recorder
@@ -210,11 +211,7 @@ class ModelEngine:
         Raises:
             ValueError: An entry names a rule that the engine does not have, or its learning rate is not positive.
         """
-        for entry in entries:
-            if entry.rule not in self._entrants:
-                raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._entrants)}")
-            if not (entry.lr > 0 and math.isfinite(entry.lr)):
-                raise ValueError(f"entries: learning rate {entry.lr!r} of {entry.rule}; expected a positive number")
+        check_entries(entries, self._entrants)
         for group in self.together(entries):
             if len(group) >= self.stacking.fewest:
                 yield from self._stacked(group)

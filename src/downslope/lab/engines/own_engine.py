@@ -15,7 +15,7 @@ import numpy as np
 from downslope.lab.engines.apart import Apart, RunError, check_limit
 from downslope.lab.engines.entrant import Entrant
 from downslope.lab.engines.own_run import OwnRun
-from downslope.lab.engines.protocol import Description, Entry, Progress, Run, priced
+from downslope.lab.engines.protocol import Description, Entry, Progress, Run, check_entries, priced
 from downslope.lab.engines.schedule import CONSTANT, Schedule
 
 HEARD = 0.25
@@ -113,11 +113,9 @@ class OwnEngine:
             entries: The runs.
 
         Raises:
-            ValueError: An entry names a rule that the engine does not have.
+            ValueError: An entry names a rule that the engine does not have, or its learning rate is not positive.
         """
-        for entry in entries:
-            if entry.rule not in self._entrants:
-                raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(self._entrants)}")
+        check_entries(entries, self._entrants)
         for entry in entries:
             start = self.clock()
             run = self.run(entry)

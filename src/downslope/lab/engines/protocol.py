@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -132,6 +132,19 @@ class Entry:
     phase: Phase = "tuning"
     observed: bool = False
     setting: Setting = ()
+
+
+def check_entries(entries: Iterable[Entry], entrants: Collection[str]) -> None:
+    """Refuse runs that an engine with these entrants cannot train, before any.
+
+    Raises:
+        ValueError: An entry names another rule, or its learning rate is not positive.
+    """
+    for entry in entries:
+        if entry.rule not in entrants:
+            raise ValueError(f"entries: rule {entry.rule!r} is not among {', '.join(entrants)}")
+        if not (entry.lr > 0 and math.isfinite(entry.lr)):
+            raise ValueError(f"entries: learning rate {entry.lr!r} of {entry.rule}; expected a positive number")
 
 
 @dataclass(frozen=True)
