@@ -6,6 +6,7 @@ parts of others. Numbers are multiplied and added as the decimals they are writt
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Algebra:
     def __init__(self) -> None:
         self._one: dict[tuple[object, ...], Expression] = {}
         self._sums: dict[Expression, list[_Product]] = {}
+        self._factors: dict[Expression, _Product] = {}
 
     def canonical(self, e: Expression) -> Expression:
         """The one object that says what an expression says."""
@@ -73,12 +75,8 @@ class Algebra:
 
     def product(self, *factors: Expression | float, over: Iterable[Expression | float] = ()) -> Expression:
         """The product of all factors, divided by others."""
-        result = _Product()
-        for factor in factors:
-            result = self._times(result, self._factored(factor))
-        for divisor in over:
-            result = self._times(result, _inverse(self._factored(divisor)))
-        return self._product(result)
+        parts = [*map(self._factored, factors), *(_inverse(self._factored(divisor)) for divisor in over)]
+        return self._product(functools.reduce(self._times, parts))
 
     def total(self, *terms: Expression | float) -> Expression:
         """The sum of all terms."""
@@ -92,6 +90,11 @@ class Algebra:
     def _factored(self, e: Expression | float) -> _Product:
         if not isinstance(e, Expression):
             e = self.number(e)
+        if e not in self._factors:
+            self._factors[e] = self._factorized(e)
+        return self._factors[e]
+
+    def _factorized(self, e: Expression) -> _Product:
         match e.op, e.args:
             case "constant", _ if math.isfinite(e.number):
                 return _Product(Fraction(repr(e.number)))

@@ -7,7 +7,7 @@ condition change nothing but where they jump; the derivative of what they choose
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from downslope.language.algebra import Algebra
 from downslope.language.expression import Expression
@@ -45,9 +45,14 @@ def gradient(e: Expression, by: Sequence[str]) -> tuple[Expression, ...]:
         >>> gradient(parse("x * y"), ("x", "y"))
         (y, x)
     """
+    return tuple(slopes(e, by))
+
+
+def slopes(e: Expression, by: Iterable[str]) -> Iterator[Expression]:
+    """The same, one after the other, for who may not need them all."""
     algebra = Algebra()
     canonical = algebra.canonical(e)
-    return tuple(_derivative(canonical, name, algebra) for name in by)
+    return (_derivative(canonical, name, algebra) for name in by)
 
 
 def _derivative(e: Expression, by: str, algebra: Algebra) -> Expression:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from downslope.language.derivative import gradient
+from downslope.language.derivative import gradient, slopes
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order
 from downslope.language.rewrites import rewritten
@@ -104,10 +104,8 @@ def linear(program: Program) -> tuple[tuple[str, ...], dict[str, Expression]]:
 
 def _is_linear(e: Expression, moving: Collection[str]) -> bool:
     """Whether an expression is a sum of multiples of these inputs, and perhaps of something constant."""
-    names = sorted(moving)
-    if mentions(gradient(e, names), moving):
-        return False
-    return not any((part.op == "sign" or part.is_condition) and mentions([part], moving) for part in in_order([e]))
+    jumps = [part for part in in_order([e]) if part.op == "sign" or part.is_condition]
+    return not mentions(jumps, moving) and not any(mentions([slope], moving) for slope in slopes(e, sorted(moving)))
 
 
 def mentions(roots: Iterable[Expression], names: Collection[str]) -> bool:
