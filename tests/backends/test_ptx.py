@@ -168,7 +168,8 @@ def staged_code(module, program, turn, tile, capability=90):
     """The instructions of one, as `compiled`."""
     constants = {"TALL_": tile[0], "WIDE_": tile[1], "FROM_": triton_kernel.GIVEN}
     types = types_of(program, ["float32"])
-    instructions, text = compiled(getattr(module, turn), types, constants, capability)
+    warps = triton_staged.shape_of_passes(["float32"]).warps if turn.startswith("pass") else triton.WARPS
+    instructions, text = compiled(getattr(module, turn), types, constants, capability, warps)
     assert f".target sm_{capability}" in text
     assert not re.search(r"^\s*(@!?%p\d+\s+)?(atom|red)\.", text, re.MULTILINE)
     assert set(re.findall(r"(?:ld|st)\.global\..*\[\s*(%[a-z]+)", text)) == {"%rd"}
@@ -185,13 +186,14 @@ def test_passes_read_whole_pieces_16_bytes_at_a_time(capability, tile):
     turns, module = staged(program, ["float32"] * len(program.arrays))
     assert name in [turn.name for turn in turns]
     found = staged_code(module, program, name, tile, capability)
-    each = triton_pieces.TILE // THREADS // 4
+    each = triton_pieces.TILE // (32 * triton_staged.shape_of_passes(["float32"]).warps)
+    assert each == 4
     arrays, stores = (4, 2) if name == "pass_0" else (2, 1)
-    assert found["ld.global.v4.b32"] == arrays * each
-    assert found["st.global.v4.b32"] == stores * each
+    assert found["ld.global.v4.b32"] == arrays
+    assert found["st.global.v4.b32"] == stores
     if name == "pass_0":
-        assert found["div.rn.f32"] == 2 * 3 * triton_pieces.TILE // THREADS
-        assert found["mul.rn.f64"] == 2 * 2 * triton_pieces.TILE // THREADS  # squares, of what is in single precision
+        assert found["div.rn.f32"] == 2 * 3 * each
+        assert found["mul.rn.f64"] == 2 * 2 * each  # squares, of what is in single precision
         assert found["st.global.b64"] == 2  # a sum of each
 
 

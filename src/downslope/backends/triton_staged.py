@@ -16,9 +16,9 @@ from downslope.backends.table import SlotTable
 from downslope.backends.triton import PLAIN, Shape, interpreted, listed, loaded
 from downslope.backends.triton_between import BetweenText
 from downslope.backends.triton_functions import ENTRIES, LIBRARY, PASSES, Functions, Turn
-from downslope.backends.triton_kernel import HEAD, STORING, slot_columns
+from downslope.backends.triton_kernel import HEAD, STORING, shape_of, slot_columns
 from downslope.backends.triton_passes import PassText
-from downslope.backends.triton_pieces import FLAT, SIDE, TALL, WIDE, pieces_of, tile_of
+from downslope.backends.triton_pieces import FLAT, SIDE, TALL, TILE, WIDE, pieces_of, tile_of
 from downslope.language.program import Program
 from downslope.targets import triton as target
 from downslope.targets.shapes import matrix_shape
@@ -70,12 +70,13 @@ class StagedPasses:
         self.scratch = memory.hold(np.concatenate([*parts, np.zeros(1)]).view(np.int64))
         offsets = np.cumsum([0, *map(len, parts)])[:-1]
         table.slots[:, SCRATCH] = memory.address(self.scratch) + 8 * offsets
+        self._passes = shape_of_passes(storages)
         self.works = [work for turn in self._functions.turns for work in self._works(turn)]
 
     def _works(self, turn: Turn) -> Iterator[Work]:
         """What is launched for a function: a pass is compiled for every kind of tile."""
         function = getattr(self.module, turn.name)
-        matrices = self._functions.of_matrices
+        matrices, shape = self._functions.of_matrices, self._passes if turn.shared == PASSES else PLAIN
         for tile in (FLAT, WIDE, TALL) if turn.shared == PASSES else (FLAT,):
             counts = []
             for rows, columns in self._shapes:
@@ -87,7 +88,13 @@ class StagedPasses:
                     count = turn.rows * -(-rows // SIDE) + turn.columns * -(-columns // SIDE)
                 counts.append(count if rows * columns else 0)
             if any(counts):
-                yield Work(function, listed(counts), {"TALL_": tile[0], "WIDE_": tile[1]}, PLAIN)
+                yield Work(function, listed(counts), {"TALL_": tile[0], "WIDE_": tile[1]}, shape)
+
+
+def shape_of_passes(storages: Sequence[str]) -> Shape:
+    """The shape of passes: a thread has as many weights of a tile as of a block in kernels of one pass."""
+    block, warps, _ = shape_of(storages)
+    return Shape(TILE, TILE * warps // block, None)
 
 
 def staged(program: Program, storages: Sequence[str]) -> Functions:
