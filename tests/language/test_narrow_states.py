@@ -21,8 +21,11 @@ from downslope import (
     rows,
     rule,
     scalar,
+    size,
     sqrt,
+    where,
 )
+from downslope import sum as total
 from downslope.language.options import compose
 from downslope.language.program import fingerprint
 from downslope.targets.arrays import interpret
@@ -336,3 +339,32 @@ def test_an_update_without_weights_is_as_precise_as_its_gradient():
     transformation = downslope.optax.optimizer(by_rows)
     dx = jnp.ones((4, 3), jnp.bfloat16)
     assert transformation.update(dx, transformation.init(dx))[0].dtype == jnp.bfloat16
+
+
+CHOSEN = {
+    "sum": lambda tall, r, c, dx: total(2 * where(tall, r, dx) + 1),
+    "norm": lambda tall, r, c, dx: norm(where(tall, norm(dx), dx)),
+    "of columns": lambda tall, r, c, dx: total(where(tall, c, dx), axis=0),
+    "of rows": lambda tall, r, c, dx: norm(where(tall, r, dx), axis=1) * mean(where(tall, r, dx), axis=0),
+    "first of a product": lambda tall, r, c, dx: where(tall, r, dx) @ dx.T @ dx,
+    "second of a product": lambda tall, r, c, dx: dx @ where(tall, c, dx).T @ dx,
+    "both of a product": lambda tall, r, c, dx: where(tall, r, dx) @ where(tall, r, dx).T @ dx,
+    "across": lambda tall, r, c, dx: where(tall, c, dx) @ where(tall, r, dx).T @ dx,
+    "number and row": lambda tall, r, c, dx: where(tall, 3, dx) @ where(tall, r, dx).T @ dx,
+    "numbers": lambda tall, r, c, dx: where(tall, 3, dx) @ where(tall, 2, dx).T @ dx,
+}
+
+
+@pytest.mark.parametrize("words", CHOSEN)
+def test_what_is_chosen_by_shape_stands_for_as_many_elements_as_it_might_have(words):
+    """Called with arrays, `where` makes one a weight of what is one a row; so does the formula for the other shape."""
+
+    @rule
+    def chosen(x, dx, r=rows(0.5), c=columns(0.25), *, lr=0.1):
+        return x - lr * CHOSEN[words](size(x, axis=0) > size(x, axis=1), r, c, dx), r, c
+
+    generator = np.random.default_rng(0)
+    for shape in ((5, 2), (2, 5)):
+        x, dx, r, c = (generator.normal(size=of) for of in (shape, shape, (shape[0], 1), (1, shape[1])))
+        found = interpret(compose(chosen), {"x": x, "dx": dx, "r": r, "c": c}, {"lr": 0.1})["x"]
+        np.testing.assert_allclose(found, np.broadcast_to(chosen(x, dx, r, c)[0], shape), rtol=1e-12)

@@ -186,12 +186,18 @@ def in_order(
 
 
 def share(
-    roots: Mapping[str, Expression], names: Mapping[Expression, str]
+    roots: Mapping[str, Expression], names: Mapping[Expression, str], kept: Iterable[Expression] = ()
 ) -> tuple[dict[str, Expression], dict[Expression, str]]:
-    """Have equal expressions be one object, the first of them: the new roots, and the new names."""
+    """Have equal expressions be one object, the first of them: the new roots, and the new names.
+
+    Args:
+        roots: What is to be computed.
+        names: What its author gave a name.
+        kept: Those that are to stand for what is equal to them; each after its arguments.
+    """
     canonical: dict[tuple[Any, ...], Expression] = {}
     new: dict[Expression, Expression] = {}
-    for e in in_order(roots.values()):
+    for e in dict.fromkeys((*kept, *in_order(roots.values()))):
         args = tuple(new[arg] for arg in e.args)
         key = (e.op, tuple(map(id, args)), e.value, e.space, str(e.value))  # str: -0.0 is not 0.0
         new[e] = canonical.setdefault(key, e.of(args))

@@ -31,7 +31,7 @@ def rewritten(
 
 
 def with_rewritten(program: Program, new: Mapping[Expression, Expression]) -> Program:
-    """The program with these in the place of its expressions, equal ones as one object.
+    """The program with these in the place of its expressions, equal ones as one object: its own where it has one.
 
     Args:
         program: What has been rewritten.
@@ -39,7 +39,8 @@ def with_rewritten(program: Program, new: Mapping[Expression, Expression]) -> Pr
     """
     results = (*program.outputs.items(), *program.scalar_outputs.items())
     named = {new[e]: name for e, name in program.names.items() if e in new}
-    roots, names = share({name: new[e] for name, e in results}, named)
+    own = [e for e in program.expressions if new.get(e) is e]
+    roots, names = share({name: new[e] for name, e in results}, named, own)
     outputs, scalar_outputs = ({name: roots[name] for name in of} for of in (program.outputs, program.scalar_outputs))
     return replace(program, outputs=outputs, scalar_outputs=scalar_outputs, names=names)
 

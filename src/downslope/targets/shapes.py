@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from downslope.language.expression import Expression
+from downslope.language.operations import TENSOR_WORDS
 from downslope.language.program import Program, in_order, is_decided
 from downslope.language.rewrites import rewritten, with_rewritten
+from downslope.language.spaces import NUMBER, Space, join
 from downslope.targets.compute import OPERATIONS, compute
 
 Shape = tuple[int, ...]
@@ -136,11 +138,15 @@ def settled(program: Program, shape: Shape, decisions: tuple[bool | None, ...] =
         e: value for e, value in zip(program.conditions, decisions, strict=False) if value is not None
     }
 
+    widths: dict[Expression, Space] = {}  # in which what has been chosen is
+
     def instead(e: Expression, args: tuple[Expression, ...]) -> Expression | None:
+        widths[e] = e.space if not e.args else NUMBER
         if e.op == "where" and e.args[0] in known and (e.args[0].from_arrays or is_decided(e)):
             chosen = 1 if known[e.args[0]] else 2
             if e.args[chosen] in known:
                 known[e] = known[e.args[chosen]]
+            widths[e] = widths[e.args[chosen]]
             return args[chosen]
         if e.op == "constant":
             known[e] = np.float64(e.number)
@@ -152,25 +158,69 @@ def settled(program: Program, shape: Shape, decisions: tuple[bool | None, ...] =
                 known[e] = value
         if e in known and e.from_arrays and not e.is_condition:
             return Expression("constant", value=float(known[e]))
-        return None
+        widths[e] = _narrow(e, [widths[arg] for arg in e.args])
+        return _of_all_it_stands_for(e, args, [widths[arg] for arg in e.args], shape)
 
     return with_rewritten(program, rewritten(program.expressions, instead))
 
 
-def sides(e: Expression) -> tuple[str, ...]:
+def _of_all_it_stands_for(
+    e: Expression, args: Sequence[Expression], narrow: Sequence[Space], shape: Shape
+) -> Expression | None:
+    """A sum, norm or product of what has been chosen to be narrower than it might be, as of all elements it stands for.
+
+    A choice between one number for each row and one for each weight is one for each weight, whatever is chosen.
+
+    Args:
+        e: A word over a whole tensor.
+        args: What has become of its arguments.
+        narrow: The spaces in which these are.
+        shape: That of the weights.
+    """
+    if e.op in ("sum", "norm") and not e.over_all:
+        times = _size(e, shape) / max(1, _size(e, shape, narrow[0]))
+        return None if times in (0, 1) else e.of(tuple(args)) * (times if e.op == "sum" else math.sqrt(times))
+    if e.op != "product" or not e.args[0].space.second or (narrow[0].second and narrow[1].first):
+        return None
+    a, b = args
+    if narrow[1].first:
+        b = b.__over_tensor__("sum", 0, None)
+    elif narrow[0].second:
+        a = a.__over_tensor__("sum", 1, None)
+    new = e.of((a, b)) if a.space.of_tensor and b.space.of_tensor else a * b
+    return new if narrow[0].second or narrow[1].first else new * _side(e.args[0].space.second, shape)
+
+
+def _narrow(e: Expression, narrow: Sequence[Space]) -> Space:
+    """The space in which the elements are that are worked out of arguments of these spaces."""
+    if e.op == "product":
+        return Space(True, narrow[0].first, narrow[1].second)
+    if e.op in TENSOR_WORDS:
+        return e.space if e.over_all else narrow[0].without(None if e.value is None else int(float(e.value)))
+    if e.op == "transpose":
+        return narrow[0].transposed
+    return join(*narrow) if e.op in OPERATIONS else e.space
+
+
+def sides(e: Expression, of: Space | None = None) -> tuple[str, ...]:
     """The sides of the weights along which a `size`, or another word over a whole tensor, counts: "rows", "columns".
 
-    Something that is the same for all rows, say, has one element along them.
+    Something that is the same for all rows, say, has one element along them. It is in this space, if one is given.
     """
-    of = e.args[0].space
+    of = e.args[0].space if of is None else of
     along = (of.first, of.second) if e.value is None else ((of.first, of.second)[int(float(e.value))],)
     return tuple(side for side in along if side)
 
 
-def _size(e: Expression, shape: Shape) -> int:
+def _size(e: Expression, shape: Shape, of: Space | None = None) -> int:
     """How many elements there are in something, or along one of its directions, with weights of this shape."""
+    return math.prod(_side(side, shape) for side in sides(e, of))
+
+
+def _side(side: str, shape: Shape) -> int:
+    """How many rows or columns there are; one along no side."""
     rows, columns = shape if len(shape) == 2 else (1, math.prod(shape))
-    return math.prod({"rows": rows, "columns": columns}[side] for side in sides(e))
+    return {"rows": rows, "columns": columns, "": 1}[side]
 
 
 def _folded(e: Expression, values: Sequence[Any], shape: Shape) -> Any:
@@ -182,4 +232,6 @@ def _folded(e: Expression, values: Sequence[Any], shape: Shape) -> Any:
         return abs(value) * np.sqrt(_size(e, shape))
     if e.op == "sum":
         return value * _size(e, shape)
+    if e.op == "product":
+        return value * values[1] * _side(e.args[0].space.second, shape)
     return value if e.op in ("mean", "max", "called", "transpose") else None
