@@ -10,13 +10,14 @@ from sybil import Sybil
 
 import downslope
 from downslope.recipes import catalogue
+from downslope.recipes.families import families
 from downslope.rules import OVER_TENSORS, RULES
 from reader import PARSERS
 
 FORMS = {
     f"{dialect}.{rule.name}": rule
     for name in (rule.name for rule in RULES)
-    for dialect, rule in catalogue.families()[name].items()
+    for dialect, rule in families()[name].items()
     if dialect != "note"
 }
 

@@ -10,12 +10,13 @@ import downslope
 from downslope import dialects, minimum, rule, where
 from downslope.dialects import DIALECTS
 from downslope.recipes import catalogue
+from downslope.recipes.families import families, find
 
-FORMS = [(name, dialect) for name, forms in catalogue.families().items() for dialect in forms]
+FORMS = [(name, dialect) for name, forms in families().items() for dialect in forms]
 
 
 def test_every_rule_of_every_dialect_is_there():
-    families = catalogue.families()
+    every = families()
     found = {form for forms in families.values() for form in forms.values()}
     modules = (dialects.torch, dialects.keras, dialects.tf1, dialects.optax)
     written = {value for module in modules for value in vars(module).values() if isinstance(value, downslope.Rule)}
@@ -52,7 +53,7 @@ KEYS = {
 
 @pytest.mark.parametrize(("name", "dialect"), FORMS)
 def test_facts_are_those_of_the_rule_and_fit_into_json(name, dialect):
-    form = catalogue.families()[name][dialect]
+    form = families()[name][dialect]
     facts = catalogue.facts(form)
     assert set(facts) == KEYS
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
@@ -277,7 +278,7 @@ def test_what_only_comes_close_does_not_stand_for_the_rule():
     ],
 )
 def test_a_name_is_found_as_people_write_it(text, found):
-    assert catalogue.find(text) == found if isinstance(found, str) else catalogue.find(text) is found
+    assert find(text) == found if isinstance(found, str) else find(text) is found
 
 
 @pytest.mark.parametrize(
@@ -293,7 +294,7 @@ def test_a_name_is_found_as_people_write_it(text, found):
 )
 def test_an_unknown_name_is_answered_with_the_closest_first(text, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        catalogue.find(text)
+        find(text)
 
 
 def test_entries_and_dialects_want_names_that_exist():

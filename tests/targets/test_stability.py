@@ -11,7 +11,7 @@ import pytest
 import downslope
 from downslope import dialects, rule, scalar, sign, sqrt, where
 from downslope.language.options import compose
-from downslope.recipes import catalogue
+from downslope.recipes.families import families
 from downslope.targets.stability import limits, stability
 
 # The textbooks
@@ -40,7 +40,7 @@ def test_nesterov_is_that_of_the_textbooks(mu):
 @pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9, 0.95])
 def test_adam_is_that_of_cohen_and_others(beta1):
     """Cohen et al., 2022, section 2: (2 + 2 beta1) / (1 - beta1), of the preconditioned curvature."""
-    for form in catalogue.families()["adam"].values():
+    for form in families()["adam"].values():
         found = form.stability(beta1=beta1)
         assert found.limit == pytest.approx((2 + 2 * beta1) / (1 - beta1), rel=1e-12)
         assert len(found.held) == 1
@@ -48,7 +48,7 @@ def test_adam_is_that_of_cohen_and_others(beta1):
 
 def test_gradient_descent_is_stable_up_to_two_and_fastest_at_one():
     for name in ("sgd", "adagrad", "rmsprop", "adadelta"):
-        for form in catalogue.families()[name].values():
+        for form in families()[name].values():
             found = form.stability()
             assert (found.limit, found.fastest) == (pytest.approx(2, rel=1e-12), pytest.approx(1, rel=1e-7))
             assert found.rate < 1e-7
@@ -128,7 +128,7 @@ UNKNOWN = {"lion", "grams", "adopt", "schedule_free_sgd", "schedule_free_adamw",
 
 FORMS = [
     pytest.param(form, dict(zip(form.flags, choice, strict=True)), id=f"{dialect}.{name}{choice or ''}")
-    for name, forms in catalogue.families().items()
+    for name, forms in families().items()
     for dialect, form in forms.items()
     for choice in itertools.product([False, True], repeat=len(form.flags))
     if not compose(form).over_tensors

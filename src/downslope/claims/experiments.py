@@ -9,7 +9,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from downslope.language.program import fingerprint
-from downslope.recipes import catalogue
+from downslope.recipes.families import find, first_form
 from downslope.recipes.recipe import Recipe
 from downslope.rule import Rule
 from downslope.walks.paths import Path, Walk
@@ -158,8 +158,7 @@ class Raced:
 
 def rule_of(label: str) -> Rule:
     """The rule of an entrant."""
-    found = catalogue.find(_rule_name(label))
-    return next(iter(catalogue.families()[found].values())) if isinstance(found, str) else found
+    return first_form(find(_rule_name(label)))
 
 
 def rules_of(experiment: Walked | Raced, entrants: Iterable[str]) -> list[str]:

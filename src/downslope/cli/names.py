@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from downslope.dialects import DIALECTS, full_name
-from downslope.recipes import catalogue
+from downslope.recipes.families import find, first_form
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import read_recipe
 from downslope.rule import Rule
@@ -33,7 +33,7 @@ def named(name: str, argument: str) -> str | Rule:
     if names_a_file(name):
         return own_rule(name, argument)
     try:
-        return catalogue.find(name)
+        return find(name)
     except ValueError as error:
         raise ValueError(f"{argument} {name}: {error}; your own are file.py:name") from None
 
@@ -44,8 +44,7 @@ def rule_named(name: str, argument: str) -> Rule:
     Raises:
         ValueError: There is none.
     """
-    found = named(name, argument)
-    return next(iter(catalogue.families()[found].values())) if isinstance(found, str) else found
+    return first_form(named(name, argument))
 
 
 def rules_named(text: str, argument: str) -> dict[str, Rule]:

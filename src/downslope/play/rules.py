@@ -17,7 +17,7 @@ from downslope.language.formula import Range, usual_range
 from downslope.language.options import compose
 from downslope.language.program import Program, in_order
 from downslope.pages import data_in_page
-from downslope.recipes import catalogue
+from downslope.recipes.families import families
 from downslope.rule import Rule
 from downslope.targets.formula import FORMULA, lines_of
 from downslope.targets.javascript import moving
@@ -35,7 +35,7 @@ USUAL = {"lr": 1.0}
 
 def every_rule() -> dict[str, Rule]:
     """All rules that treat each weight by itself, by the names they have beside each other, as `keras.adam`."""
-    every = (rule for family in catalogue.families().values() for rule in family.values())
+    every = (rule for family in families().values() for rule in family.values())
     return {full_name(rule): rule for rule in every if not compose(rule).over_tensors}
 
 
@@ -44,8 +44,8 @@ def rules_code(rules: Mapping[str, Rule]) -> str:
 
     Texts that would stand in it more than once stand before it.
     """
-    families = {rule: name for name, family in catalogue.families().items() for rule in family.values()}
-    entries = {name: _entry(name, rule, families.get(rule, rule.name)) for name, rule in rules.items()}
+    homes = {rule: name for name, family in families().items() for rule in family.values()}
+    entries = {name: _entry(name, rule, homes.get(rule, rule.name)) for name, rule in rules.items()}
     counts = Counter(text for _, forms in entries.values() for form in forms.values() for text in form.values())
     names = {text: f"${k}" for k, text in enumerate(t for t, count in counts.items() if count > 1 and len(t) > SHORT)}
     members = []

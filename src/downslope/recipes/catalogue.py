@@ -3,14 +3,13 @@
 Nothing is written down here a second time: names, defaults and sources are those of the rules, costs and formulas are
 read from them, and a rule that is added to `downslope.rules` or a dialect appears by itself.
 
-`families` has the rules themselves. `overview`, `entry` and `facts` give what JSON can hold: dicts with string keys,
-lists, strings, numbers, true, false, and null where something does not exist; a default of your own rule that is not
-finite is the string `inf`, `-inf` or `nan`. Keys may be added, but those described here stay.
+`families` has the rules themselves. What is given here JSON can hold: dicts with string keys, lists, strings, numbers,
+true, false, and null where something does not exist; a default of your own rule that is not finite is the string `inf`,
+`-inf` or `nan`. Keys may be added, but those described here stay.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from downslope.language.formula import Range
 from downslope.language.program import Program
 from downslope.recipes.counterpart import counterpart
 from downslope.recipes.equivalence import Comparison, equivalent
+from downslope.recipes.families import families, forms_of
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.strides import LAYERS, has_strides, rate_of_adamw
 from downslope.rule import Rule
@@ -34,23 +34,6 @@ from downslope.version import __version__
 
 UNBOUNDED = 1e308
 """From here on, the end of a range is no limit."""
-
-
-def families() -> dict[str, dict[str, Rule]]:
-    """All rules: by name, then by dialect; the textbook's first, in the order in which they are best learned.
-
-    Example:
-        >>> from downslope.recipes import catalogue
-        >>> list(catalogue.families()["adam"])
-        ['note', 'torch', 'keras', 'tf1', 'optax']
-        >>> catalogue.families()["adam"]["keras"].hyperparameters["eps"]
-        1e-07
-    """
-    found: dict[str, dict[str, Rule]] = {}
-    for dialect, spoken in DIALECTS.items():
-        for name, rule in spoken.rules.items():
-            found.setdefault(name, {})[dialect] = rule
-    return found
 
 
 def overview(*, stability: bool = True) -> dict[str, Any]:
@@ -88,7 +71,7 @@ def entry(name: str) -> dict[str, Any]:
         >>> [adam["forms"][dialect]["hyperparameters"]["eps"]["default"] for dialect in ("torch", "keras")]
         [1e-08, 1e-07]
     """
-    return {**_entry(name, _forms(name)), "differences": differences(name), "rates": rates(name)}
+    return {**_entry(name, forms_of(name)), "differences": differences(name), "rates": rates(name)}
 
 
 def rates(name: str) -> dict[str, Any] | None:
@@ -106,7 +89,7 @@ def rates(name: str) -> dict[str, Any] | None:
         >>> catalogue.rates("muon")["forms"]["keras"]
         [0.001, 0.001, 0.001]
     """
-    recipes = {dialect: _reference(rule) for dialect, rule in _forms(name).items()}
+    recipes = {dialect: _reference(rule) for dialect, rule in forms_of(name).items()}
     if not all(map(has_strides, recipes.values())):
         return None
     adamw = 1e-3
@@ -122,13 +105,6 @@ def _reference(rule: Rule) -> Recipe:
     missing = [key for key, value in rule.hyperparameters.items() if value is None]
     required: dict[str, Any] = {key: 1e-3 if key == "lr" else 0.9 for key in missing}
     return Recipe(rule, **required)
-
-
-def _forms(name: str) -> dict[str, Rule]:
-    known = families()
-    if name not in known:
-        raise ValueError(f"name={name!r}: {_missing(name, known)}")
-    return known[name]
 
 
 def _name_in(dialect: str, name: str) -> str | None:
@@ -339,55 +315,6 @@ def _step_from_zero(rule: Rule, program: Program, given: float) -> float | None:
     return float(f"{-new / settings['lr']:.12g}") if math.isfinite(new) else None
 
 
-def find(text: str) -> str | Rule:
-    """What a person means by the name of a rule: a family, or one dialect's form where the dialect is named.
-
-    Args:
-        text: A name such as `adam`, `keras.adam`, or a framework's own, `NAdam` or `torch.optim.NAdam`; in large or
-            small letters.
-
-    Returns:
-        The name of a family, or a rule.
-
-    Raises:
-        ValueError: There is no such dialect or rule; the error has what there is, the closest first.
-
-    Example:
-        >>> from downslope.recipes import catalogue
-        >>> catalogue.find("Adam"), catalogue.find("keras.Adam").hyperparameters["eps"]
-        ('adam', 1e-07)
-    """
-    text = text.strip().lower()
-    calls = {s.call.lower(): s.rule for spoken in DIALECTS.values() for s in reversed(spoken.spellings)}
-    if text in calls:
-        return calls[text]
-    dialect, dot, name = text.rpartition(".")
-    known = families()
-    if dot and dialect not in DIALECTS:
-        raise ValueError(f"there is no dialect {dialect}; there are {', '.join(closest(dialect, DIALECTS))}")
-    here = {name: rule for name, rule in known.items() if not dot or dialect in rule}
-    if name not in here:
-        spoken = [DIALECTS[dialect]] if dot else DIALECTS.values()
-        name = next((spelling.rule.name for each in spoken for spelling in each.named(name)), name)
-    if name not in here:
-        others = ", ".join(closest(name, here))
-        if dot and name in known:
-            raise ValueError(f"{dialect} has no {name}, which is in {', '.join(known[name])}; {dialect} has {others}")
-        raise ValueError(f"{dialect} has no rule {name}; there are {others}" if dot else _missing(name, here))
-    return known[name][dialect] if dot else name
-
-
-def _missing(name: str, known: Mapping[str, Any]) -> str:
-    """That there is nothing of a name here, and what there is."""
-    return f"there is no rule {name}; there are {', '.join(closest(name, known))}"
-
-
-def closest(name: str, known: Mapping[str, Any]) -> list[str]:
-    """The known names, those most like the one given first; the rest in their own order."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return [*near, *(other for other in known if other not in near)]
-
-
 def differences(name: str) -> dict[str, Any]:
     """In which dialects a rule gives the same path, with the same hyperparameters whatever each calls them.
 
@@ -431,7 +358,7 @@ def differences(name: str) -> dict[str, Any]:
 @functools.cache
 def _counterparts(name: str) -> tuple[Recipe, Mapping[str, Comparison | None]]:
     """The first form of a rule, with its defaults, and how its counterpart in every other dialect compares."""
-    dialect, rule = next(iter(_forms(name).items()))
+    dialect, rule = next(iter(forms_of(name).items()))
     reference = _reference(rule)
     found: dict[str, Comparison | None] = {}
     for other in DIALECTS:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from downslope.language.formula import Range, check_number
-from downslope.recipes import catalogue
+from downslope.recipes.families import find, first_form
 from downslope.recipes.recipe import Recipe, written
 from downslope.rule import Rule
 from downslope.rules import TEXTBOOK
@@ -160,8 +160,7 @@ def _recipe(what: Rule | Recipe | str) -> Recipe:
     if isinstance(what, Recipe):
         return what
     if isinstance(what, str):
-        found = catalogue.find(what)
-        what = next(iter(catalogue.families()[found].values())) if isinstance(found, str) else found
+        what = first_form(find(what))
     if not isinstance(what, Rule):
         raise TypeError(f"rules holds {what!r}; expected rules, such as downslope.adam, their names, or recipes")
     return Recipe(what, lr=1.0) if what.hyperparameters.get("lr", 0.0) is None else Recipe(what)
