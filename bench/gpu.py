@@ -67,12 +67,13 @@ import downslope
 import downslope.torch
 from downslope import rules
 from downslope.backends.coded import codes_of
+from downslope.installed import Target, on_device
 from downslope.language.options import compose
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.targets.codes import BLOCK
 from downslope.targets.cost import cost
-from downslope.testing import Target, check_target, hard_values, on_device
+from downslope.testing import check_target, hard_values
 from downslope.torch.device import AHEAD
 
 STEPS = 4  # that are given out together

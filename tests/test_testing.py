@@ -5,13 +5,14 @@ import pytest
 
 import downslope
 from downslope import exp, log, rule, scalar, sign, sqrt, tanh, where
+from downslope.installed import Target, targets
 from downslope.language.options import compose
 from downslope.language.program import in_order
 from downslope.rules import __all__ as names
 from downslope.targets.arrays import compute, interpret, interpret_body, interpret_scalars
 from downslope.targets.enclose import enclose, enclose_scalars
 from downslope.targets.intervals import Precision
-from downslope.testing import RuleCheckError, Target, check_target, hard_values, targets
+from downslope.testing import RuleCheckError, check_target, hard_values
 
 
 @pytest.mark.parametrize("name", names)

@@ -11,9 +11,10 @@ import downslope
 from downslope import cos, exp, expm1, log, maximum, minimum, rule, rules, scalar, sign, sin, sqrt, tanh, where
 from downslope.backends import cpu, triton, triton_kernel
 from downslope.backends.stepping import Stepper
+from downslope.installed import Target, on_device
 from downslope.language.options import NUMBERS, compose
 from downslope.targets.arrays import interpret
-from downslope.testing import Target, check_target, hard_values, on_device
+from downslope.testing import check_target, hard_values
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")

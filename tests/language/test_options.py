@@ -3,11 +3,12 @@ import pytest
 
 import downslope
 from downslope import FormulaError, Optimizer, rule
+from downslope.installed import targets
 from downslope.language.options import AFTER, BEFORE, NAMES, compose, stored_point
 from downslope.targets.arrays import interpret
 from downslope.targets.cost import cost
 from downslope.targets.latex import latex
-from downslope.testing import check_target, targets
+from downslope.testing import check_target
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal(40)

@@ -7,6 +7,7 @@ import pytest
 
 from downslope import FormulaError, equivalent, max, maximum, mean, minimum, norm, rule, scalar, size, sum, where
 from downslope.backends.cpu import Kernel
+from downslope.installed import Target
 from downslope.language.difference import difference
 from downslope.language.expression import Expression
 from downslope.language.options import compose
@@ -18,7 +19,7 @@ from downslope.targets.cost import cost
 from downslope.targets.decimals import compute, forty_digits
 from downslope.targets.formula import formula
 from downslope.targets.javascript import moving
-from downslope.testing import Target, check_target
+from downslope.testing import check_target
 
 X = Expression("input", value="x", space=WEIGHT)
 LR = Expression("input", value="lr")

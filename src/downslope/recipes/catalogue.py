@@ -22,7 +22,7 @@ from downslope.language.formula import Range
 from downslope.language.program import Program
 from downslope.recipes.counterpart import counterpart
 from downslope.recipes.equivalence import Comparison, equivalent
-from downslope.recipes.families import families, forms_of
+from downslope.recipes.families import families, forms_of, name_in
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.strides import LAYERS, has_strides, rate_of_adamw
 from downslope.rule import Rule
@@ -107,22 +107,9 @@ def _reference(rule: Rule) -> Recipe:
     return Recipe(rule, **required)
 
 
-def _name_in(dialect: str, name: str) -> str | None:
-    """What a dialect calls a rule: the same, or the name of a rule that has it as a choice, or None."""
-    spoken = DIALECTS[dialect]
-    if name in spoken.rules:
-        return name
-    called = {spelling.rule.name for spelling in spoken.spellings if spelling.name.lower() == name}
-    for other in sorted({other for group in ALSO_CALLED if name in group for other in group} & set(spoken.rules)):
-        same_word = name in other.split("_") or other in name.split("_")
-        if same_word or other in called or name in spoken.rules[other].flags:
-            return other
-    return None
-
-
 def _entry(name: str, forms: Mapping[str, Rule], *, stability: bool = True) -> dict[str, Any]:
     others = {other for group in ALSO_CALLED if name in group for other in group - {name}}
-    elsewhere = {dialect: _name_in(dialect, name) for dialect in DIALECTS if dialect not in forms}
+    elsewhere = {dialect: name_in(dialect, name) for dialect in DIALECTS if dialect not in forms}
     return {
         "name": name,
         "intuition": next(iter(forms.values())).intuition,
@@ -364,7 +351,7 @@ def _counterparts(name: str) -> tuple[Recipe, Mapping[str, Comparison | None]]:
     for other in DIALECTS:
         if other != dialect:
             nearest = counterpart(reference, other)
-            fits = nearest is not None and nearest.b.rule.name == _name_in(other, name)
+            fits = nearest is not None and nearest.b.rule.name == name_in(other, name)
             found[other] = nearest if fits else None
     return reference, found
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from downslope.dialects import DIALECTS
+from downslope.dialects import ALSO_CALLED, DIALECTS
 from downslope.rule import Rule
 
 
@@ -41,6 +41,19 @@ def forms_of(name: str) -> dict[str, Rule]:
 def first_form(found: str | Rule) -> Rule:
     """The rule itself, or of a family its first form: the textbook's where there is one."""
     return next(iter(forms_of(found).values())) if isinstance(found, str) else found
+
+
+def name_in(dialect: str, name: str) -> str | None:
+    """What a dialect calls a rule: the same, or the name of a rule that has it as a choice, or None."""
+    spoken = DIALECTS[dialect]
+    if name in spoken.rules:
+        return name
+    called = {spelling.rule.name for spelling in spoken.spellings if spelling.name.lower() == name}
+    for other in sorted({other for group in ALSO_CALLED if name in group for other in group} & set(spoken.rules)):
+        same_word = name in other.split("_") or other in name.split("_")
+        if same_word or other in called or name in spoken.rules[other].flags:
+            return other
+    return None
 
 
 def find(text: str) -> str | Rule:
