@@ -70,6 +70,7 @@ def _has_a_page(app, kind, name, thing, skip, options):
 def _for_keyboards(app, page, template, context, doctree):
     """What is wider than a phone can be scrolled by the keyboard too, and the menu's captions have a level."""
     body, menu = context.get("body", ""), context.get("furo_navigation_tree", "")
+    body = re.sub(r'(<span class="pre">[^<]*?\()(?=[^<)])', r"\1<wbr>", body)  # a call may be broken behind its bracket
     context["body"] = re.sub(r'<(pre|table class="docutils[^"]*"|div class="math")>', r'<\1 tabindex="0">', body)
     context["furo_navigation_tree"] = menu.replace('role="heading"', 'role="heading" aria-level="2"')
 
