@@ -16,6 +16,8 @@ import numpy as np
 import downslope
 
 STEPS = 20
+PLAIN = 5e-5
+"""How far frameworks may be that work out 1 - beta2**t in single precision: at t = 2 it is off by 2e-5."""
 TIMED = """
 import sys, time, numpy
 begun = time.process_time()
@@ -86,9 +88,9 @@ def in_keras(optimizer):
     return keras.ops.convert_to_numpy(x)
 
 
-def alike(mine, theirs):
+def alike(mine, theirs, within=1e-5):
     """Check that two trainings end alike, in single precision."""
-    np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(mine, theirs, rtol=within, atol=1e-6)
 
 
 def main():
@@ -107,13 +109,14 @@ def main():
 
         from downslope.optax import adam as own
 
-        alike(in_optax(own(0.1)), in_optax(adam(0.1)))
+        alike(in_optax(own(0.1)), in_optax(adam(0.1)), PLAIN)
+        alike(in_optax(own(0.1)), ended)
     if "keras" in there:
         from keras.optimizers import Adam as KerasAdam
 
         from downslope.keras import Adam as OursInKeras
 
-        alike(in_keras(OursInKeras(0.1)), in_keras(KerasAdam(0.1)))
+        alike(in_keras(OursInKeras(0.1)), in_keras(KerasAdam(0.1)), PLAIN)
     assert downslope.check_rule(downslope.adam).passed  # on every target that is installed
     timed = [subprocess.run([sys.executable, "-c", TIMED], capture_output=True, check=True).stdout for _ in range(5)]
     names = ["numpy", "llvmlite", "safetensors", "platformdirs", *there, *(["jax"] if "optax" in there else [])]
