@@ -121,7 +121,7 @@ def main():
     timed = [subprocess.run([sys.executable, "-c", TIMED], capture_output=True, check=True).stdout for _ in range(5)]
     names = ["numpy", "llvmlite", "safetensors", "platformdirs", *there, *(["jax"] if "optax" in there else [])]
     said = {"python": sys.version.split()[0], **{name: version(name) for name in names}}
-    print(json.dumps({**said, "import": min(map(float, timed))}))
+    print(json.dumps({**said, "import": round(min(map(float, timed)), 3)}))
 
 
 if __name__ == "__main__":
