@@ -34,7 +34,6 @@ class Conversion:
         comparison: How the path of the counterpart compares; None where there is no counterpart.
         handover: How going on with the converted states compares with going on without a change; None where no states
             were given.
-        origins: Where each of the counterpart's states comes from; those that are not here start anew.
         states: The converted states, as they were given: by name, each an array or arrays by name.
         scalar_states: The converted scalar states, by name.
     """
@@ -43,7 +42,6 @@ class Conversion:
     to: str
     comparison: Comparison | None
     handover: Comparison | None
-    origins: Mapping[str, Origin]
     states: Mapping[str, Any] | None
     scalar_states: Mapping[str, float] | None
 
@@ -51,6 +49,11 @@ class Conversion:
     def recipe(self) -> Recipe | None:
         """The counterpart: the recipe of the other dialect with the same path, or else the closest."""
         return None if self.comparison is None else self.comparison.b
+
+    @property
+    def origins(self) -> Mapping[str, Origin]:
+        """Where each of the counterpart's states comes from; those that are not here start anew."""
+        return {} if self.recipe is None else origins(self.own, self.recipe)
 
     @property
     def exact(self) -> bool:
@@ -179,16 +182,14 @@ def convert(
         _check_states(own, states, scalar_states, t)
     comparison = counterpart(own, to)
     if comparison is None:
-        return Conversion(own, to, None, None, {}, None, None)
-    found = origins(own, comparison.b)
+        return Conversion(own, to, None, None, None, None)
     if states is None or t is None:
-        return Conversion(own, to, comparison, None, found, None, None)
+        return Conversion(own, to, comparison, None, None, None)
     return Conversion(
         own=own,
         to=to,
         comparison=comparison,
         handover=_handover(own, comparison.b),
-        origins=found,
         states=carried(own, comparison.b, states, t),
         scalar_states=carried_scalars(own, comparison.b, scalar_states, t),
     )
