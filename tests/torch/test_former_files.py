@@ -25,6 +25,8 @@ def test_a_file_from_before_pieces_were_in_it_loads_and_one_that_is_divided_othe
         checkpoint.write(path, tensors, record)
         by(**said).load(path, model)
         by(**other).load(path, model)
+    by(pieces=2).save(path, model)
+    by(pieces=[3, 3]).load(path, model)  # the same, said otherwise
 
 
 def test_a_file_of_a_formula_that_was_written_otherwise_says_what_to_do(tmp_path):

@@ -68,6 +68,12 @@ def trained(rule):
         (downslope.soap, downslope.adamw, "left, right.* of a parameter, adamw has m, v: another rule has left them"),
         (torch.optim.Adam, downslope.adamw, "exp_avg, exp_avg_sq of .*for downslope.torch.Adam and its like"),
         (torch.optim.Adam, rules.nadam, "exp_avg, exp_avg_sq of a parameter, nadam has .*mu_product"),
+        (
+            torch.optim.Adafactor,
+            downslope.adamw,
+            r"eps=\(None, 0.001\), of .* eps1 and eps2; adamw has one eps",
+        ),
+        (torch.optim.Adafactor, downslope.torch.Adam, r"eps=\(None, 0.001\), of .*; adam has one eps"),
         (torch.optim.AdamW, downslope.adafactor, "group 0 .* has eps=1e-08; adafactor has eps1 and eps2 in its place"),
     ],
 )

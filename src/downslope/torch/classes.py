@@ -18,6 +18,7 @@ from downslope.rule import Rule
 from downslope.torch.extras import EXTRAS, ClassicOptions, Extras, carried
 from downslope.torch.launch import STORAGES
 from downslope.torch.optimizer import Optimizer
+from downslope.torch.own_rules import refuse_pairs
 from downslope.torch.settings import Group, checked
 from downslope.torch.state import complete_state
 from downslope.training.arguments import takes
@@ -65,7 +66,7 @@ class _Classic(Optimizer):
         return self.defaults
 
     def _unnamed(self, k: int, saved: Group, group: Group) -> Group:
-        self._choose(saved)  # which refuses the name of a rule
+        refuse_pairs(k, saved, self._choose(saved))  # which refuses the name of a rule
         return saved
 
 

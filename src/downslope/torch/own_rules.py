@@ -81,8 +81,9 @@ def _in_parts(k: int, saved: Group, group: Group, rule: Rule) -> Group:
     """A saved group of `torch.optim`, its pairs under the names that the group here has for their parts.
 
     Raises:
-        ValueError: What is a pair here is none there.
+        ValueError: What is a pair here is none there, or the other way round.
     """
+    refuse_pairs(k, saved, rule)
     for pair, names in DIALECTS["torch"].pairs.items():
         here = all(name in group and name in rule.hyperparameters for name in names)
         if here and pair in saved and not any(name in saved for name in names):
@@ -97,3 +98,18 @@ def _in_parts(k: int, saved: Group, group: Group, rule: Rule) -> Group:
             if pair not in group:
                 del saved[pair]
     return saved
+
+
+def refuse_pairs(k: int, saved: Mapping[str, Any], rule: Rule) -> None:
+    """Refuse a saved group in which a pair stands for what is one number in a rule.
+
+    Raises:
+        ValueError: It is such a group.
+    """
+    for pair, names in DIALECTS["torch"].pairs.items():
+        if pair in rule.hyperparameters and isinstance(saved.get(pair), (tuple, list)):
+            raise ValueError(
+                f"group {k} of the state_dict has {pair}={saved[pair]!r:.60}, of a rule with {' and '.join(names)}; "
+                f"{rule.name} has one {pair}, and was not what trained it. Load it into an optimizer with the rule "
+                "that did"
+            )

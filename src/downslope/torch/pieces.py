@@ -55,8 +55,9 @@ class Pieces:
         return cls(tuple(listed) if isinstance(sizes, (list, tuple)) else int(sizes), axis)
 
     def said(self) -> dict[str, Any]:
-        """The same as a file says it; nothing where every parameter is one."""
+        """The same as a file says it, equal sizes as how many there are; nothing where every parameter is one."""
         sizes = list(self.sizes) if isinstance(self.sizes, tuple) else self.sizes
+        sizes = len(sizes) if isinstance(sizes, list) and len(set(sizes)) == 1 else sizes
         return {} if self == WHOLE else {"sizes": sizes, "axis": self.axis}
 
     def check(self, name: str, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
