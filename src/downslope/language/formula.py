@@ -247,64 +247,28 @@ class Formula:
             raise FormulaError(
                 f"{name}: the first two parameters of a formula are x and dx, the weights and their gradient"
             )
-        states: dict[str, float | str] = {}
-        scalar_states: dict[str, float] = {}
-        spaces: dict[str, Space] = {}
-        hyperparameters: dict[str, float | None] = {}
-        flags: dict[str, bool] = {}
-        uses_t = False
+        declared = _Signature(name, taken)
         for parameter in parameters[2:]:
-            key, default = parameter.name, parameter.default
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise FormulaError(f"{name}: *{key} is not allowed; name every state and hyperparameter")
-            if key == "t" and parameter.kind is parameter.KEYWORD_ONLY and default is parameter.empty:
-                uses_t = True
-            elif key in RESERVED or key.startswith("_"):
-                raise FormulaError(
-                    f"{name}: {key!r} is reserved (t is keyword-only and has no default); choose another name"
-                )
-            elif parameter.kind is parameter.KEYWORD_ONLY and isinstance(default, (Scalar, Narrow)):
-                raise FormulaError(f"{name}: {key} is a state, and what stands after the * is a number; put it before")
-            elif parameter.kind is parameter.KEYWORD_ONLY:
-                if key in ARGUMENTS or key in taken:
-                    raise FormulaError(f"{name}: {key!r} is an argument of optimizers; choose another name")
-                if isinstance(default, bool):
-                    flags[key] = default
-                else:
-                    hyperparameters[key] = None if default is parameter.empty else _default(name, key, default)
-            elif isinstance(default, Scalar):
-                scalar_states[key] = default.initial
-            elif isinstance(default, Narrow):
-                states[key], spaces[key] = default.initial, default.space
-            elif isinstance(default, str):
-                states[key] = default
-            elif default is parameter.empty:
-                raise FormulaError(f"{name}: the state {key} needs an initial value, as in {key}=0")
-            else:
-                states[key] = _default(name, key, default)
-        for key, start in states.items():
-            if isinstance(start, str) and start not in ("x", *hyperparameters):
-                raise FormulaError(
-                    f"{name}: the default {key}={start!r} is not a number, 'x' or the name of a hyperparameter"
-                )
-        unknown = set(ranges) - set(hyperparameters)
+            declared.take(parameter)
+        declared.check_starts()
+        unknown = set(ranges) - set(declared.hyperparameters)
         if unknown:
             raise FormulaError(f"{name}: ranges names {sorted(unknown)}, which are not hyperparameters of the formula")
         doc = inspect.getdoc(function) or ""
         return cls(
             name=name,
             function=function,
-            states=MappingProxyType(states),
-            scalar_states=MappingProxyType(scalar_states),
-            hyperparameters=MappingProxyType(hyperparameters),
-            flags=MappingProxyType(flags),
+            states=MappingProxyType(declared.states),
+            scalar_states=MappingProxyType(declared.scalar_states),
+            hyperparameters=MappingProxyType(declared.hyperparameters),
+            flags=MappingProxyType(declared.flags),
             ranges=MappingProxyType(
-                {key: Range(*ranges[key]) if key in ranges else usual_range(key) for key in hyperparameters}
+                {key: Range(*ranges[key]) if key in ranges else usual_range(key) for key in declared.hyperparameters}
             ),
-            uses_t=uses_t,
+            uses_t=declared.uses_t,
             intuition=" ".join(doc.partition("\n\n")[0].split()),
             source=" ".join(doc.partition("Source:")[2].partition("\n\n")[0].split()),
-            spaces=MappingProxyType(spaces),
+            spaces=MappingProxyType(declared.spaces),
             most_dimensions=most_dimensions,
             least_dimensions=least_dimensions,
         )
@@ -341,6 +305,80 @@ class Formula:
         return check_number(name, value, self.ranges[name])
 
 
+class _Signature:
+    """What the parameters of a formula after `x` and `dx` declare; see `Formula`.
+
+    Args:
+        name: The name of the function.
+        taken: The names of options.
+    """
+
+    def __init__(self, name: str, taken: Collection[str]):
+        self.name, self.taken, self.uses_t = name, taken, False
+        self.states: dict[str, float | str] = {}
+        self.scalar_states: dict[str, float] = {}
+        self.spaces: dict[str, Space] = {}
+        self.hyperparameters: dict[str, float | None] = {}
+        self.flags: dict[str, bool] = {}
+
+    def take(self, parameter: inspect.Parameter) -> None:
+        """Take in one more parameter.
+
+        Raises:
+            FormulaError: No formula has such a one.
+        """
+        key, default, by_name = parameter.name, parameter.default, parameter.kind is parameter.KEYWORD_ONLY
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise FormulaError(f"{self.name}: *{key} is not allowed; name every state and hyperparameter")
+        if key == "t" and by_name and default is parameter.empty:
+            self.uses_t = True
+        elif key in RESERVED or key.startswith("_"):
+            raise FormulaError(
+                f"{self.name}: {key!r} is reserved (t is keyword-only and has no default); choose another name"
+            )
+        elif by_name:
+            self._take_number(key, default)
+        else:
+            self._take_state(key, default)
+
+    def _take_number(self, key: str, default: Any) -> None:
+        if isinstance(default, (Scalar, Narrow)):
+            raise FormulaError(f"{self.name}: {key} is a state, and what stands after the * is a number; put it before")
+        if key in ARGUMENTS or key in self.taken:
+            raise FormulaError(f"{self.name}: {key!r} is an argument of optimizers; choose another name")
+        if isinstance(default, bool):
+            self.flags[key] = default
+        else:
+            self.hyperparameters[key] = None if default is inspect.Parameter.empty else self._number(key, default)
+
+    def _take_state(self, key: str, default: Any) -> None:
+        if default is inspect.Parameter.empty:
+            raise FormulaError(f"{self.name}: the state {key} needs an initial value, as in {key}=0")
+        if isinstance(default, Scalar):
+            self.scalar_states[key] = default.initial
+        elif isinstance(default, Narrow):
+            self.states[key], self.spaces[key] = default.initial, default.space
+        else:
+            self.states[key] = default if isinstance(default, str) else self._number(key, default)
+
+    def _number(self, key: str, value: Any) -> float:
+        if not _is_number(value):
+            raise FormulaError(f"{self.name}: the default {key}={value!r} is not a number")
+        return float(value)
+
+    def check_starts(self) -> None:
+        """Make sure that states begin with what there is.
+
+        Raises:
+            FormulaError: One begins with a name that is neither `x` nor that of a hyperparameter.
+        """
+        for key, start in self.states.items():
+            if isinstance(start, str) and start not in ("x", *self.hyperparameters):
+                raise FormulaError(
+                    f"{self.name}: the default {key}={start!r} is not a number, 'x' or the name of a hyperparameter"
+                )
+
+
 def unknown(owner: str, name: str, valid: Sequence[str]) -> TypeError:
     """The error for a hyperparameter that does not exist, naming those that do."""
     import difflib  # an import of downslope need not wait for what only an error takes
@@ -367,9 +405,3 @@ def check_number(name: str, value: Any, allowed: Range) -> float:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _default(rule_name: str, key: str, value: Any) -> float:
-    if not _is_number(value):
-        raise FormulaError(f"{rule_name}: the default {key}={value!r} is not a number")
-    return float(value)
