@@ -27,8 +27,8 @@ from downslope.keras.settings import (
     rate_of,
 )
 from downslope.keras.states import States
-from downslope.language.formula import check_number, usual_range
 from downslope.language.options import CHOICES, NUMBERS
+from downslope.language.ranges import check_number, usual_range
 from downslope.language.together import divided
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret_body, interpret_scalars, with_sums

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from downslope.keras.precision import number
-from downslope.language.formula import Range, check_number, usual_range
 from downslope.language.options import NAMES, NUMBERS, OwnOptions, option_range
 from downslope.language.program import Program
+from downslope.language.ranges import Range, check_number, usual_range
 from downslope.rule import Rule
 from downslope.training.checks import LOOKAHEADS, one_of
 from downslope.training.settings import Settings, wanted

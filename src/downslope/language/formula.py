@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from downslope.language.operations import FormulaError
+from downslope.language.ranges import Range, check_number, is_number, usual_range
 from downslope.language.spaces import COLUMN, PAIR_OF_COLUMNS, PAIR_OF_ROWS, ROW, Space
 
 RESERVED = frozenset({"x", "dx", "t", "grad_scale", "average", "lookahead"})
@@ -97,7 +98,7 @@ def columns(initial: float) -> Narrow:
 
 def _start(word: str, initial: Any) -> float:
     """The initial value of a state that is not one per weight."""
-    if not _is_number(initial) or math.isnan(initial):
+    if not is_number(initial) or math.isnan(initial):
         setting = "; a setting is taken in by the formula, as in d = maximum(d, d0)" if isinstance(initial, str) else ""
         raise FormulaError(f"{word}({initial!r}): give the number that the state is at first, as in {word}(0){setting}")
     return float(initial)
@@ -136,45 +137,6 @@ def columns_by_columns(initial: float) -> Narrow:
     Of a vector it is one for each pair of weights, and of a kernel of a convolution for each pair of an output's.
     """
     return Narrow(float(initial), PAIR_OF_COLUMNS)
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values a hyperparameter may take: from `low` to `high`, the upper end included or not."""
-
-    low: float
-    high: float
-    closed: bool = True
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value and (value <= self.high if self.closed else value < self.high)
-
-    def __str__(self) -> str:
-        if self.low == -math.inf and self.high == math.inf:
-            return "a finite number"
-        if self.high == math.inf:
-            return f"a finite number of at least {self.low:g}"
-        return f"a number from {self.low:g} to {'' if self.closed else 'below '}{self.high:g}"
-
-
-FRACTION = Range(0.0, 1.0, closed=False)
-"""What a hyperparameter may be whose name begins with "beta"."""
-
-ANY = Range(-math.inf, math.inf)
-"""What one of any other name may be."""
-
-USUAL = {
-    **dict.fromkeys(("mu", "momentum", "rho", "decay_rate", "averaging"), FRACTION),
-    **dict.fromkeys(("lr", "eps", "weight_decay", "max_norm"), Range(0.0, math.inf)),
-}
-"""What hyperparameters of the literature's other names may be."""
-
-
-def usual_range(name: str) -> Range:
-    """The range that a hyperparameter of this name has throughout the literature."""
-    if name in USUAL:
-        return USUAL[name]
-    return FRACTION if name.startswith("beta") else ANY
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,7 +324,7 @@ class _Signature:
             self.states[key] = default if isinstance(default, str) else self._number(key, default)
 
     def _number(self, key: str, value: Any) -> float:
-        if not _is_number(value):
+        if not is_number(value):
             raise FormulaError(f"{self.name}: the default {key}={value!r} is not a number")
         return float(value)
 
@@ -386,22 +348,3 @@ def unknown(owner: str, name: str, valid: Sequence[str]) -> TypeError:
     close = difflib.get_close_matches(name, valid, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return TypeError(f"{owner} has no hyperparameter {name!r}; it has {', '.join(valid)}{hint}")
-
-
-def check_number(name: str, value: Any, allowed: Range) -> float:
-    """The value as a float, or an error that names the hyperparameter, shows the value and says what would do."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    if not _is_number(value):
-        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; expected {allowed}")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond any float
-        number = math.inf
-    if not math.isfinite(number) or number not in allowed:
-        raise ValueError(f"{name}={value!r} is out of range; expected {allowed}")
-    return number
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)

@@ -33,10 +33,11 @@ from typing import Any
 
 from downslope.language import grammar
 from downslope.language.expression import Expression, expression
-from downslope.language.formula import ARGUMENTS, RESERVED, usual_range
+from downslope.language.formula import ARGUMENTS, RESERVED
 from downslope.language.grammar import CALLED, GrammarError, Reader, Token, is_truth, tokens
 from downslope.language.options import FIXED
 from downslope.language.program import in_order
+from downslope.language.ranges import usual_range
 from downslope.language.trace import array, number
 
 LONGEST = 500

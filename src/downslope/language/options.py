@@ -15,9 +15,10 @@ from types import MappingProxyType
 from typing import Any, Generic, TypedDict, TypeVar
 
 from downslope.language.expression import Expression
-from downslope.language.formula import Formula, Range, usual_range
+from downslope.language.formula import Formula
 from downslope.language.operations import FormulaError, where
 from downslope.language.program import Program, in_order, share
+from downslope.language.ranges import Range, usual_range
 from downslope.language.spaces import WEIGHT
 from downslope.language.trace import array, number, trace
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from downslope.language.expression import Expression
-from downslope.language.formula import Range
 from downslope.language.operations import FACTORS, OVER_TENSORS, POWERS, TENSOR_WORDS, FormulaError
+from downslope.language.ranges import Range
 from downslope.language.spaces import WEIGHT, Space
 
 

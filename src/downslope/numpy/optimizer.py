@@ -13,8 +13,8 @@ from typing import Any, Literal, Unpack, overload
 import numpy as np
 from numpy.typing import DTypeLike
 
-from downslope.language.formula import Range, check_number
 from downslope.language.options import Options
+from downslope.language.ranges import Range, check_number
 from downslope.numpy.parameters import (
     check_gradients,
     check_separate,

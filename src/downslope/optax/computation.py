@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from downslope.language.difference import difference
-from downslope.language.formula import Range, check_number, usual_range
 from downslope.language.options import FIXED
 from downslope.language.program import Program
+from downslope.language.ranges import Range, check_number, usual_range
 from downslope.rule import Rule
 from downslope.training.checks import LOOKAHEADS, one_of
 from downslope.training.groups import Group

@@ -13,9 +13,9 @@ from typing import Any
 
 from downslope.dialects import dialect_of, full_name
 from downslope.language.expression import Expression
-from downslope.language.formula import Range, usual_range
 from downslope.language.options import compose
 from downslope.language.program import Program, in_order
+from downslope.language.ranges import Range, usual_range
 from downslope.pages import data_in_page
 from downslope.recipes.families import families
 from downslope.rule import Rule

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from downslope.dialects import ALSO_CALLED, DIALECTS, dialect_of
-from downslope.language.formula import Range
 from downslope.language.program import Program
+from downslope.language.ranges import Range
 from downslope.recipes.counterpart import counterpart
 from downslope.recipes.equivalence import Comparison, equivalent
 from downslope.recipes.families import families, forms_of, name_in

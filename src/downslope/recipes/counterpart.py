@@ -10,7 +10,7 @@ from typing import Any
 
 from downslope.dialects import ALSO_CALLED, DIALECTS, SAME_NUMBER, SQUARED
 from downslope.language.expression import Expression
-from downslope.language.formula import usual_range
+from downslope.language.ranges import usual_range
 from downslope.recipes.equivalence import STEPS, Comparison, Path, apart, compared, one_formula, parted, path_of
 from downslope.recipes.recipe import Recipe
 from downslope.recipes.spelled import can_be_said

@@ -19,9 +19,9 @@ from downslope.language import lines
 from downslope.language.algebra import Algebra
 from downslope.language.derivative import chain
 from downslope.language.expression import Expression
-from downslope.language.formula import ANY, FRACTION, USUAL, Range
 from downslope.language.grammar import BINARY, CALLED, DEEPEST, LONGEST, SIGNS
 from downslope.language.operations import OPERATIONS, POWERS
+from downslope.language.ranges import ANY, FRACTION, USUAL, Range
 from downslope.language.trace import number
 from downslope.targets.dense import dense
 from downslope.targets.javascript import JAVASCRIPT

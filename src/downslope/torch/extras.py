@@ -12,8 +12,8 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 
 from downslope.backends.cpu import ROUNDINGS
-from downslope.language.formula import Range, check_number
 from downslope.language.options import NAMES, NUMBERS, OccasionalOptions, OwnOptions, UsualOptions
+from downslope.language.ranges import Range, check_number
 from downslope.rule import Rule
 from downslope.torch.launch import Storage
 from downslope.training.arguments import every_option, keywords

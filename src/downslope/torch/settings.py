@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.optim import optimizer as torch_optimizer
 
-from downslope.language.formula import Range, check_number
 from downslope.language.program import Program
+from downslope.language.ranges import Range, check_number
 from downslope.rule import Rule
 from downslope.torch.pieces import WHOLE, Pieces
 from downslope.training.settings import Settings, without

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from downslope.language.formula import Range, check_number
 from downslope.language.program import Program
+from downslope.language.ranges import Range, check_number
 from downslope.training.settings import Schedule, Settings
 
 Array = np.ndarray[Any, Any]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from downslope.language.formula import check_number
+from downslope.language.ranges import check_number
 from downslope.training import checkpoint
 from downslope.training.checkpoint import CheckpointError, Raw
 from downslope.training.eight_bits import as_kept

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from downslope.language.formula import check_number, unknown
+from downslope.language.formula import unknown
 from downslope.language.options import AFTER, BEFORE, CHOICES, FIXED, NAMES, NUMBERS, compose, stored_point
 from downslope.language.program import Program
+from downslope.language.ranges import check_number
 from downslope.rule import Rule
 from downslope.targets.arrays import interpret
 from downslope.training.checks import check_rule

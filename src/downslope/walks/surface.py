@@ -18,10 +18,11 @@ import numpy as np
 
 from downslope.language.derivative import gradient
 from downslope.language.expression import Expression, apply, expression
-from downslope.language.formula import Range, check_number, unknown, usual_range
+from downslope.language.formula import unknown
 from downslope.language.grammar import parse
 from downslope.language.operations import FormulaError, namespace
 from downslope.language.program import Program, in_order, share
+from downslope.language.ranges import Range, check_number, usual_range
 from downslope.language.trace import array, number
 from downslope.targets.arrays import interpret
 from downslope.targets.latex import expression_latex

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from downslope.language.formula import Range, check_number
+from downslope.language.ranges import Range, check_number
 from downslope.recipes.families import find, first_form
 from downslope.recipes.recipe import Recipe, written
 from downslope.rule import Rule

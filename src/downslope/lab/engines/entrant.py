@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from downslope.lab.engines.protocol import BATCH_SIZE, OPTIONS, Setting
-from downslope.language.formula import check_number
 from downslope.language.operations import FormulaError
 from downslope.language.options import NUMBERS, option_range
+from downslope.language.ranges import check_number
 from downslope.rule import Rule
 from downslope.rules import adamw
 from downslope.targets.shapes import multiplies
