@@ -39,7 +39,7 @@ from downslope.torch.settings import (
 )
 from downslope.torch.state import check_members
 from downslope.torch.step import Step
-from downslope.torch.whole import check_whole, refuse_one_by_one
+from downslope.torch.whole import check_whole, refuse_one_by_one, refuse_parts
 from downslope.training.arguments import every_option, keywords, takes
 
 Tensor = torch.Tensor
@@ -218,6 +218,8 @@ class Optimizer(torch.optim.Optimizer):
         settings = settle(group, rule, options or self._options, self._options.max_norm is not None)
         params, names = group.get("params", ()), group.get("param_names", ())
         check_whole(settings.program, params, self._storage, names, settings.pieces)
+        if self._options.max_norm is not None or self._nonfinite != "keep":
+            refuse_parts(params, names, f"max_norm={self._options.max_norm} and nonfinite={self._nonfinite!r}")
         check_codable(settings, self._storage)
         return settings.looked_at()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,8 +34,8 @@ def check_whole(
         pieces: How they are divided into matrices.
 
     Raises:
-        ValueError: One is a shard that cannot be made whole, has no shape for the rule, or is to be kept in a way that
-            only kernels know; or they are the share of a ZeroRedundancyOptimizer and the rule sums up all tensors.
+        ValueError: One is a shard that cannot be made whole (as those of FSDP1), has no shape for the rule, or is to be
+            kept in a way that only kernels know; or they are the share of a ZeroRedundancyOptimizer and the rule sums up all tensors.
     """
     if program.over_all:
         refuse_a_share(
@@ -71,10 +71,44 @@ def _check_storage(program: Program, storage: Storage) -> None:
 
 
 def _check_tensor(program: Program, name: Any, p: torch.Tensor, pieces: Pieces) -> None:
+    _refuse_a_part(name, p, f"{program.name} goes by whole tensors", "or take a rule that treats each weight by itself")
     if refused := sharing_refused(str(name), p, program, pieces != WHOLE):
         raise ValueError(refused)
     if p.is_complex() and program.of_matrices:
         raise ValueError(f"the parameter {name} is complex; {program.name} goes by rows and columns of real numbers")
+
+
+def _refuse_a_part(name: Any, p: torch.Tensor, why: str, instead: str) -> None:
+    """Refuse a parameter of the first FSDP, which looks like an ordinary one and is a part of one or of several.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if getattr(p, "_fsdp_flattened", False):
+        raise ValueError(
+            f"the parameter {name} is in a FullyShardedDataParallel, which flattens parameters and gives each process "
+            f"a part of them, and {why}. Shard the model by torch.distributed.fsdp.fully_shard, {instead}"
+        )
+
+
+def refuse_parts(params: Iterable[Any], names: Sequence[str], what: str) -> None:
+    """Refuse parameters of the first FSDP where options need all gradients.
+
+    Args:
+        params: The parameters of a group.
+        names: What they are called; empty if that is not known.
+        what: The options.
+
+    Raises:
+        ValueError: One is of it.
+    """
+    for k, p in enumerate(params):
+        _refuse_a_part(
+            names[k] if names else f"number {k}",
+            p,
+            f"{what} go by all gradients",
+            "or leave them out and call the model's clip_grad_norm_ before the step",
+        )
 
 
 def check_together(launches: Mapping[Together, Members]) -> None:
