@@ -35,7 +35,8 @@ def check_whole(
 
     Raises:
         ValueError: One is a shard that cannot be made whole (as those of FSDP1), has no shape for the rule, or is to be
-            kept in a way that only kernels know; or they are the share of a ZeroRedundancyOptimizer and the rule sums up all tensors.
+            kept in a way that only kernels know; or they are the share of a ZeroRedundancyOptimizer and the rule sums
+            up all tensors.
     """
     if program.over_all:
         refuse_a_share(
