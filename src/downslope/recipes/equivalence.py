@@ -320,8 +320,11 @@ def _bounds_rate(recipe: Recipe) -> bool:
 
 def _with_rate(path: Path, lr: float) -> Path:
     """The path from the same start with another learning rate."""
+    recipe = path.recipe.with_settings(lr=lr)
+    if not path.begun:
+        return path_of(recipe, path.switch, path.at_points)
     start = path.after(0, changing=False).training
-    return Path(replace(start, recipe=path.recipe.with_settings(lr=lr)), path.switch, path.at_points)
+    return Path(replace(start, recipe=recipe), path.switch, path.at_points)
 
 
 def _beyond(a: Path, b: Path, steps: int) -> Comparison | None:

@@ -167,7 +167,18 @@ def _summed(op: str, values: list[Decimal]) -> Decimal:
 
 
 def _power(a: Decimal, b: Decimal) -> Decimal:
-    return Decimal(1) if not b else a**b
+    if not b:
+        return Decimal(1)
+    return _raised(a, b) if a else a**b
+
+
+@functools.lru_cache(maxsize=4096)
+def _raised(a: Decimal, b: Decimal) -> Decimal:
+    """A power, kept: those of the number of a step are the same in every training, and take as long as a whole step.
+
+    Of zeros there are two that are equal and have other powers, so that neither comes here.
+    """
+    return a**b
 
 
 def _sign(a: Decimal) -> Decimal:
