@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import operator
@@ -17,7 +18,7 @@ from downslope.language.formula import Formula
 from downslope.language.lines import choices, parse_lines
 from downslope.language.operations import FormulaError, namespace
 from downslope.language.options import FIXED, compose
-from downslope.language.program import in_order
+from downslope.language.program import Program, in_order
 from downslope.targets.compute import compute
 from downslope.targets.cost import Cost, cost
 from downslope.targets.evaluate import evaluate
@@ -174,10 +175,16 @@ class Rule(Formula):
         free = {"lr": 1.0} if self.hyperparameters.get("lr", 0.0) is None else {}
         numbers = self.complete({**free, **settings})
         flags = {name: numbers.pop(name) for name in self.flags}
-        return stability(compose(self, **flags), numbers)
+        return stability(_program(self, tuple(flags.items())), numbers)
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"
+
+
+@functools.lru_cache(maxsize=256)
+def _program(of: Rule, flags: tuple[tuple[str, bool], ...]) -> Program:
+    """What a rule with these flags computes, read once: limits are asked for at one setting after another."""
+    return compose(of, **dict(flags))
 
 
 def _named(module: str, name: str) -> Any:

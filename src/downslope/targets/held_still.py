@@ -86,7 +86,7 @@ def effective(program: Program, before: Mapping[str, Any], after: Mapping[str, A
     return np.array(np.broadcast_to(value, np.shape(before["dx"])))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def linear(program: Program) -> tuple[tuple[str, ...], dict[str, Expression]]:
     """The states that are held still, as few as will do, and the new values of what moves, linear in what moves."""
     if program.over_tensors:

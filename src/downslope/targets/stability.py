@@ -219,7 +219,7 @@ def _recurrence(program: Program, settings: Mapping[str, float]) -> _Recurrence:
     return _Recurrence(settings["lr"], held, table[:, :-1], table[:, -1], at)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _derivatives(program: Program) -> tuple[tuple[str, ...], int, tuple[Expression, ...]]:
     """What is held still, how many values move, and how the new ones, then the place of the gradient, depend on them.
 
