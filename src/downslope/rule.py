@@ -135,7 +135,7 @@ class Rule(Formula):
             >>> downslope.adam.cost().read, downslope.adam.cost().written
             (16, 12)
         """
-        program = compose(self, **flags_and_options)
+        program = _read(self, flags_and_options)
         return cost(settled(program, (1024, 1024)) if program.of_matrices else program, dtype)
 
     def latex(self, **flags_and_options: Any) -> str:
@@ -149,7 +149,7 @@ class Rule(Formula):
             x_{t} &= x_{t-1} + v_{t}
             \end{aligned}
         """
-        return latex(compose(self, **flags_and_options))
+        return latex(_read(self, flags_and_options))
 
     def stability(self, **settings: Any) -> Stability:
         """How large `lr` times the curvature may be, read off the formula as a linear recurrence on a quadratic.
@@ -175,15 +175,22 @@ class Rule(Formula):
         free = {"lr": 1.0} if self.hyperparameters.get("lr", 0.0) is None else {}
         numbers = self.complete({**free, **settings})
         flags = {name: numbers.pop(name) for name in self.flags}
-        return stability(_program(self, tuple(flags.items())), numbers)
+        return stability(_read(self, flags), numbers)
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex()}$"
 
 
+def _read(of: Rule, flags: Mapping[str, Any]) -> Program:
+    """What a rule computes with these flags and options."""
+    if all(isinstance(value, bool) for value in flags.values()):
+        return _program(of, tuple(flags.items()))
+    return compose(of, **flags)
+
+
 @functools.lru_cache(maxsize=256)
 def _program(of: Rule, flags: tuple[tuple[str, bool], ...]) -> Program:
-    """What a rule with these flags computes, read once: limits are asked for at one setting after another."""
+    """The same, read once: its facts are asked for one after the other, and limits at many settings."""
     return compose(of, **dict(flags))
 
 
