@@ -20,3 +20,12 @@ def every_word(x, dx, m=0, r=rows(0.5), c=columns(0.25), w=rows(0), *, t, lr=1e-
     even = where((size(x, axis=0) > size(x, axis=1)) & (t > 2), r / largest(r), mean(r, axis=1) / (1 + total(c)))
     w = w + mean(abs(m), axis=1) * norm(mean(c))
     return x - lr * m * even * where(largest(m) > 1, 0.5, 1) * sqrt(size(x)), m, r, c, w
+
+
+@rule
+def late(x, dx, r=rows(1.0), d=rows(0.0), c=columns(1.0), w=rows(0.0), v=columns(0.0), *, lr=0.01):
+    """New states that are known soon, while others still need what they were."""
+    slope, new = mean(dx, axis=1), 0.9 * r + 0.1 * mean(dx**2, axis=1)
+    lengths = 0.9 * c + 0.1 * norm(dx, axis=0)
+    w = 0.9 * w + r * norm(new) + d * norm(slope)
+    return x - lr * dx / sqrt(r), new, d + slope, lengths, w, 0.9 * v + c * norm(new) * mean(w)

@@ -17,7 +17,7 @@ from downslope.targets.passes import compiles, planned
 from downslope.targets.shapes import held_shape
 from downslope.torch.interpreted import Interpreted
 from downslope.torch.launch import Compiled
-from whole_formulas import every_word
+from whole_formulas import every_word, late
 
 SHAPES = {
     "vector": (13,),
@@ -52,7 +52,7 @@ def slopes(name, shape, t):
     return np.asarray(random.standard_normal(shape) * 10.0 ** (t % 3 - 1) + 0.1, np.float32)
 
 
-@pytest.mark.parametrize("chosen", [downslope.lamb, downslope.adafactor, every_word])
+@pytest.mark.parametrize("chosen", [downslope.lamb, downslope.adafactor, every_word, late])
 def test_kernels_are_near_double_precision(chosen):
     """After fifty steps; `tests/rules` has those in double precision of every rule."""
     program = compose(chosen)

@@ -16,7 +16,7 @@ from downslope.backends import triton_pieces  # noqa: E402
 from downslope.torch import device as devices  # noqa: E402
 from downslope.torch import launch  # noqa: E402
 from downslope.torch.launch import Compiled  # noqa: E402
-from whole_formulas import every_word  # noqa: E402
+from whole_formulas import every_word, late  # noqa: E402
 
 
 @pytest.fixture
@@ -77,6 +77,13 @@ def test_every_word_is_the_cpus_and_a_nan_stays_in_its_tensor(by_interpreter):
     assert_equal(ours, due)
     assert torch.isnan(ours.params[0]).all()
     assert torch.isfinite(ours.params[1]).all()
+
+
+def test_states_are_overwritten_when_nothing_needs_what_they_were(by_interpreter):
+    steps = [Step(late, [(2, 3)]) for _ in range(2)]
+    due = steps[0]()
+    by_interpreter()
+    assert_equal(steps[1](), due)
 
 
 def test_rows_and_columns_are_added_up_as_on_the_cpu(by_interpreter):

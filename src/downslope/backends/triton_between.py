@@ -36,11 +36,11 @@ class BetweenText:
             if e not in self._to.plan.by_shape:
                 phases[e] = phase(e, self._to.plan.spaces[e])
                 found.setdefault(phases[e], []).append(e)
+        last = max(phases.values(), default=0)  # after which nobody reads what a state was
         stores: dict[int, list[tuple[str, Expression]]] = {}
         for name, e in self._to.plan.stores if k == len(self._to.plan.passes) else ():
             space = self._to.program.spaces[name]
-            due = phases.get(e, 0)
-            stores.setdefault(due + ((due % 2 == 0) == (space == TENSOR)), []).append((name, e))
+            stores.setdefault(last + ((last % 2 == 0) == (space == TENSOR)), []).append((name, e))
         for number in sorted({*found, *stores}):
             body = self._tensors if number % 2 else self._entries
             body(f"between_{k}_{number}", found.get(number, []), stores.get(number, []))
