@@ -119,3 +119,20 @@ def test_each_group_begins_with_its_own_guess(rule):
         np.testing.assert_allclose(tensor.detach().numpy(), x, rtol=1e-12)
     with pytest.raises(ValueError, match="d0=0"):
         downslope.Optimizer(np.ones(3), rule, d0=0.0)
+
+
+@pytest.mark.parametrize("rule", [distances.prodigy, distances.d_adapt_adam])
+def test_the_least_first_guess_is_enough_in_single_precision(rule):
+    """For weights of 1; and for slopes as small as `eps`, of which states are kept as normal numbers."""
+    least = rule.ranges["d0"].low
+    x, targets = np.ones(2, np.float32), np.array([0, 2], np.float32)
+    optimizer = downslope.Optimizer(x, rule, d0=least)
+    for _ in range(150):
+        optimizer.step(2 * (x - targets))
+    assert optimizer._groups[0].scalar_states["d"] > 0.1
+    optimizer = downslope.Optimizer({"w": np.zeros(2, np.float32)}, rule, d0=least)
+    optimizer.step({"w": np.full(2, 1e-8, np.float32)})
+    for name in ("m", "v", "s"):
+        assert (optimizer.state[name]["w"] >= np.finfo(np.float32).tiny).all()
+    with pytest.raises(ValueError, match="d0="):
+        downslope.Optimizer(np.ones(2), rule, d0=least / 2)

@@ -11,11 +11,8 @@ from downslope.rule import rule
 __all__ = ["d_adapt_adam", "prodigy"]
 """In the order of publication."""
 
-_FIRST = {"d0": (1e-308, 1e308)}
-"""The first guess: from one of 0 nothing would ever move."""
 
-
-@rule(ranges=_FIRST)
+@rule(ranges={"d0": (1e-26, 1e308)})
 def d_adapt_adam(
     x,
     dx,
@@ -39,7 +36,8 @@ def d_adapt_adam(
 
     `d` is the guess of the distance, which begins with `d0`, `s` a fading sum of the slopes, and `r` how far they have
     led in common. At first `m` and `s` are as small as `d`: beside weights in float16 keep the states in float32, or
-    they vanish.
+    they vanish. From a `d0` of 1e-26, `s` is a normal number of float32 for slopes down to `eps`, where it is
+    `0.0005 * d0 * 1e-8`; from a much smaller one the guess might never grow.
     """
     d, fading = maximum(d, d0), sqrt(beta2)
     m = beta1 * m + (1 - beta1) * d * lr * dx
@@ -52,7 +50,7 @@ def d_adapt_adam(
     return x - m / steep - d * lr * weight_decay * x, m, v, s, r, maximum(d, guess)
 
 
-@rule(ranges=_FIRST)
+@rule(ranges={"d0": (1e-8, 1e308)})
 def prodigy(
     x,
     dx,
@@ -77,7 +75,10 @@ def prodigy(
 
     `d` is the guess of the distance, which begins with `d0`, `x0` where the weights began, and `s` a fading sum of the
     slopes. At first `v` and `s` are as small as the square of `d`: beside weights in float16 keep the states in
-    float32, or they vanish.
+    float32, or they vanish. From a `d0` of 4e-10, `v` is a normal number of float32 for slopes down to `eps`, where it
+    is `0.001 * d0**2 * 1e-16`. But while no weight has moved the guess does not grow, and the first steps grow to
+    about `6 * d0`: they move a weight of 1 in float32 if `d0` is at least 1e-8, which is the least that is taken;
+    larger weights need a `d0` that is larger by as much.
     """
     d, fading = maximum(d, d0), sqrt(beta2)
     m = beta1 * m + (1 - beta1) * d * dx
