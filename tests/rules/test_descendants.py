@@ -112,6 +112,32 @@ def test_the_choices_are_certified(name, flags):
     assert downslope.check_rule(getattr(downslope, name), **flags).passed
 
 
+NEWCOMERS = {
+    **{case: CASES[case] for case in ("laprop", "ademamix, warm-up", "adopt, short memory", "grams")},
+    "gpa_adamw": (downslope.gpa_adamw, papers.gpa_adamw, 0.02, {"mu_x": 0.9, "mu_y": 0.2, "weight_decay": 0.3}),
+}
+
+
+@pytest.mark.parametrize("case", NEWCOMERS)
+def test_two_hundred_steps_in_optax_and_keras_are_those_of_the_paper(case):
+    """Keras holds learning rates, and powers of `t`, in single precision."""
+    pytest.importorskip("keras")
+    from in_one_program import in_keras, in_optax
+
+    rule, paper, base, settings = NEWCOMERS[case]
+    target = np.linspace(-1, 1, START.size)
+
+    def shaken(x, t):
+        return (x - target) * (1 + 0.5 * np.sin(t))
+
+    expected = papers.walk(paper, START, shaken, [base] * STEPS, **settings)[0][-1]
+    given = {"lr": base, **settings}
+    for walk, room in ((in_optax, BOUNDS[np.float64]), (in_keras, 1e-5)):
+        found = walk(rule, given, {"x": START}, {"x": target}, STEPS)[0]["x"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=room, err_msg=walk.__name__)
+    assert np.abs(expected - START).max() > 0.3
+
+
 # Other implementations, where the forms agree: (rule, settings, theirs, their settings)
 
 TORCH = {
