@@ -42,6 +42,8 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_use_param = False  # `lr, eps: ...` is one entry, as it is written
+autodoc_inherit_docstrings = False  # what a method of a framework's does is for the framework's own pages
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!downslope\.).*"),  # what frameworks call their classes is for their own pages
     (
@@ -67,6 +69,14 @@ def _has_a_page(app, kind, name, thing, skip, options):
     return True if isinstance(thing, Rule) else None
 
 
+def _sentences(app, kind, name, thing, options, lines):
+    """Napoleon takes what stands before a colon, in a property and behind `Returns:`, for a type: a comment bars it."""
+    barred = [0] if kind == "property" else [k + 1 for k, line in enumerate(lines) if line.strip() == "Returns:"]
+    for k in reversed(barred):
+        indent = re.match(" *", lines[k])[0]
+        lines[k:k] = [f"{indent}.. a sentence", ""]
+
+
 def _for_keyboards(app, page, template, context, doctree):
     """What is wider than a phone can be scrolled by the keyboard too, and the menu's captions have a level."""
     body, menu = context.get("body", ""), context.get("furo_navigation_tree", "")
@@ -78,3 +88,4 @@ def _for_keyboards(app, page, template, context, doctree):
 def setup(app):
     app.connect("html-page-context", _for_keyboards, priority=900)  # after the theme's
     app.connect("autodoc-skip-member", _has_a_page)
+    app.connect("autodoc-process-docstring", _sentences, priority=100)  # before napoleon's

@@ -77,7 +77,7 @@ def load(states: States, path: str | Path, names: Any, own_names: Mapping[str, s
         CheckpointError: The file is damaged, not downslope's, or of another rule, other settings, names or shapes.
         ValueError: The optimizer has something that the format has no place for, or the names do not fit.
 
-        In every case nothing has been changed.
+    In every case nothing has been changed.
     """
     saving.load(KerasTraining(states, names, own_names), path)
 

@@ -208,7 +208,7 @@ class Optimizer:
             NonFiniteGradientError: A gradient holds nan or infinity, and `nonfinite` is "raise".
             RuntimeError: The arrays do not hold the point where gradients are taken (inside `at_weights` and such).
 
-            In every case nothing has been changed.
+        In every case nothing has been changed.
         """
         with self._lock:
             if self._moved:

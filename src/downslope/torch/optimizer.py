@@ -238,7 +238,7 @@ class Optimizer(torch.optim.Optimizer):
             RuntimeError: The parameters do not hold the point where gradients are taken (inside `at_weights` and such,
                 or after `eval`).
 
-            In every case no parameter and no state has been changed.
+        In every case no parameter and no state has been changed.
         """
         if _is_traced():
             return self._untraced_step(closure)
@@ -388,7 +388,7 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: There are other groups, one was trained by another rule, a state has another shape than its
                 parameter, or a setting is out of range.
 
-            In every case nothing has been changed.
+        In every case nothing has been changed.
         """
         self._progress.refuse_elsewhere("load_state_dict")
         state_dict = state_dict.copy()

@@ -91,7 +91,7 @@ def load(training: TorchTraining, path: str | Path) -> Loaded:  # noqa: D417
         RuntimeError: The parameters hold something else at the moment (inside `at_weights` and such), or one was made
             in inference mode.
 
-        In every case nothing has been changed.
+    In every case nothing has been changed.
     """
     with torch.inference_mode(False), torch.no_grad():
         return saving.load(training, path)

@@ -67,7 +67,7 @@ def load(training: Training, path: str | Path) -> Loaded:
         ValueError: An array cannot be written.
         RuntimeError: An array cannot be written at the moment.
 
-        In every case nothing has been changed.
+    In every case nothing has been changed.
     """
     tensors, record = checkpoint.read_raw(Path(path))
     loaded = _checked(training, tensors, record)
