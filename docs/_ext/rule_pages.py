@@ -42,7 +42,8 @@ def code(text):
 
 def played(rule, words):
     """A link into the playground, set to this rule. The page is built with the site."""
-    state = f"surface=rotated_valley&rules=sgd,{rule.name}&lr=best&look={rule.name}"
+    rules = ",".join(dict.fromkeys(("sgd", rule.name)))
+    state = f"surface=rotated_valley&rules={rules}&lr=best&look={rule.name}"
     return f'<a href="../../playground.html#{state.replace("&", "&amp;")}">{words}</a>'
 
 
@@ -134,9 +135,13 @@ def costs(facts, say):
     kept = {**facts["states"], **facts["scalar_states"]}
     starts = []
     for name, start in kept.items():
-        first = say("a copy of the weights") if start == "x" else number(start)
-        one = say("{name}, at first {start}", name=code(name), start=first)
-        starts.append(one + (say(" (one number for all weights)") if name in facts["scalar_states"] else ""))
+        first = {"name": code(name), "start": say("a copy of the weights") if start == "x" else number(start)}
+        alone = name in facts["scalar_states"]
+        starts.append(
+            say("{name} (one number for all weights, at first {start})", **first)
+            if alone
+            else say("{name} (at first {start})", **first)
+        )
     cost = facts["cost"]
     remembered = (
         say(
@@ -169,14 +174,18 @@ def limit(facts, say):
     if found["fastest"]:
         parts.append(
             say(
-                "On a parabola it is fastest at {lr}, where each step leaves {rate} of the error.",
+                "On a parabola it is fastest at {lr} divided by that curvature, where each step leaves {rate} of the"
+                " error.",
                 lr=f"{found['fastest']:.4g}",
                 rate=f"{found['rate']:.3g}",
             )
         )
     if facts["first_update"] is not None:
+        many = f"{facts['first_update']:.3g}"
         parts.append(
-            say("Its first step at a gradient of 1 is {many} learning rates long.", many=f"{facts['first_update']:.3g}")
+            say("Its first step at a gradient of 1 is one learning rate long.")
+            if many == "1"
+            else say("Its first step at a gradient of 1 is {many} times the learning rate.", many=many)
         )
     more = say("[More about limits](../../walk.md#how-large-may-the-learning-rate-be).")
     return f"## {title}\n{say.blank.join([*parts, more])}\n"
@@ -223,7 +232,7 @@ def elsewhere(entry, say):
     """What frameworks call by its name, and where their formulas part."""
     told = entry["differences"]
     rows = [
-        [FRAMEWORKS[other], code(f"{other}.{found['rule']}"), say.form(f"{other}.{found['rule']}", found["sentence"])]
+        [FRAMEWORKS[other], code(f"{other}.{found['rule']}"), said(other, found, say)]
         for other, found in told["elsewhere"].items()
         if found is not None
     ]
@@ -249,10 +258,21 @@ def elsewhere(entry, say):
 """
 
 
+def said(other, found, say):
+    """What is said of a form of a framework; the textbook's form has the name that it has in Python."""
+    return say.form(f"{other}.{found['rule']}", found["sentence"].replace("note.", "downslope."))
+
+
 def written(told, say):
     """The formulas of the frameworks, to be unfolded; those that are the textbook's line by line are not repeated."""
     blocks = [
-        f"{FRAMEWORKS[other]}, `{other}.{found['rule']}`{settings(found, say)}:\n\n```python\n"
+        say(
+            "{framework}, {form}{settings}:",
+            framework=FRAMEWORKS[other],
+            form=code(f"{other}.{found['rule']}"),
+            settings=settings(found, say),
+        )
+        + "\n\n```python\n"
         + "\n".join(found["formula"])
         + "\n```\n"
         for other, found in told["elsewhere"].items()

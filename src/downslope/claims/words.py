@@ -29,7 +29,7 @@ ABOUT = (
     "was chosen by, with the interval of the lab's paired comparison; of two rules at given learning rates, which "
     "nobody chose, it is that over the seeds for tuning. How high a learning rate may be is known to one step of the "
     "grid, and that is its interval. Of seconds the interval is that of the epochs: how long an epoch takes was "
-    "measured once, on one machine."
+    "measured once, on one machine. Who never arrives has taken steps without end, so that a ratio may be 0 or ∞."
 )
 """How the claims were measured."""
 
