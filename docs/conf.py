@@ -75,6 +75,12 @@ def _sentences(app, kind, name, thing, options, lines):
     for k in reversed(barred):
         indent = re.match(" *", lines[k])[0]
         lines[k:k] = [f"{indent}.. a sentence", ""]
+    said = ""  # the last line that is not empty
+    for k, line in enumerate(lines.copy()):
+        if line.startswith("    ") and said and said == lines[k - 2] and said[0] != " " and said[-1] != ":":
+            lines[k:k] = ["::", ""]  # a formula, which keeps its lines
+            break
+        said = line or said
 
 
 def _for_keyboards(app, page, template, context, doctree):
