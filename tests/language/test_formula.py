@@ -303,6 +303,8 @@ def test_the_cost_counts_operations():
     assert downslope.sgd.cost().operations == {"mul": 1, "sub": 1}
     assert downslope.momentum.cost().arithmetic == 4
     assert downslope.sgd.cost(averaging=True).written == 8
+    for each in (downslope.adam, downslope.lamb, downslope.muon):  # as they come in the formula
+        assert repr(each.cost().operations) == repr(dict(each.cost().operations))
 
 
 def test_a_notebook_shows_the_formula():

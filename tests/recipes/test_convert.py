@@ -1,5 +1,8 @@
 """From one framework's recipe to another's."""
 
+import importlib
+import inspect
+import operator
 import re
 
 import numpy as np
@@ -7,10 +10,11 @@ import pytest
 import torch as real_torch
 
 import downslope
+import downslope.torch
 from downslope import Recipe, convert, rules
 from downslope.dialects import DIALECTS, keras, optax, tf1, torch
 from downslope.language.options import compose
-from downslope.recipes.spelled import read_recipe
+from downslope.recipes.spelled import TORCH_CLASSES, read_recipe, with_downslope
 from downslope.targets.arrays import interpret
 
 EXACT = [
@@ -290,6 +294,35 @@ def test_the_same_dialect_changes_nothing():
     found = convert(torch.adam, "torch", lr=0.1)
     assert found.exact
     assert found.recipe == Recipe(torch.adam, lr=0.1)
+
+
+@pytest.mark.parametrize("dialect", ["note", "torch"])
+def test_every_name_in_the_code_exists(dialect):
+    """Of all that is converted to itself, of any rule as downslope runs it there, and the settings of the call."""
+    space = {} if dialect == "note" else {dialect: pytest.importorskip(dialect)}
+    space |= {"downslope": downslope, "dialects": downslope.dialects}
+    if dialect != "note":
+        importlib.import_module(f"downslope.{dialect}")
+    for spelling in DIALECTS[dialect].spellings:
+        words = {name: value for name, value in spelling.fixed.items() if name in spelling.rule.flags}
+        needed = {name: 0.5 for name, value in spelling.rule.hyperparameters.items() if value is None}
+        recipe = Recipe(spelling.rule, **words, **needed)
+        imports, call = with_downslope(recipe, dialect)
+        code = "\n".join([convert(recipe, dialect).snippet(), *imports, call])
+        names = set(re.findall(r"\b(?:torch|optax|keras|downslope|dialects)(?:\.\w+)+", code))
+        assert any(f".{spelling.rule.name}" in name for name in names), code
+        for name in names:
+            assert operator.attrgetter(name.partition(".")[2])(space[name.partition(".")[0]]) is not None
+        for call in re.findall(r"^optimizer = ((?:torch|optax|keras)[\w.]+)\(", code, re.M):
+            takes = inspect.signature(operator.attrgetter(call.partition(".")[2])(space[dialect])).parameters
+            assert set(re.findall(r"(\w+)=", code.partition("\n\n#")[0])) <= set(takes)
+
+
+def test_downslope_has_the_classes_of_pytorch_that_are_named():
+    assert set(downslope.torch.__all__) == {*TORCH_CLASSES, "Optimizer"}
+    assert "\n# downslope.torch.AdamW(" in convert(read_recipe("torch", "AdamW", {"lr": 0.1}), "torch").snippet()
+    muon = convert(torch.muon, "torch").snippet()
+    assert "#     model.parameters(), downslope.dialects.torch.muon, lr=0.001\n" in muon
 
 
 @pytest.mark.parametrize(

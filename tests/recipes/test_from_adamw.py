@@ -117,6 +117,58 @@ def test_what_the_rule_of_thumb_says_nothing_about_is_refused(recipe, to, messag
         muon_from_adamw(downslope.adamw, to)
 
 
+def test_options_are_carried_to_both_halves():
+    """Caution and the sign change no learning rate: how long steps are is measured without them."""
+    uphill = read_recipe("torch", "AdamW", {"lr": 3e-4, "maximize": True})
+    found = muon_from_adamw(uphill, "optax")
+    assert found.muon.options["maximize"]
+    assert found.rest.options["maximize"]
+    assert found.snippet().count("optax.chain(optax.scale(-1.0), ") == 2
+    plain = muon_from_adamw(ADAMW, "note")
+    for options in ({"maximize": True}, {"cautious": True}, {"cautious": True, "maximize": True}):
+        found = muon_from_adamw(ADAMW.with_settings(**options), "note")
+        assert found.muon.besides == found.rest.besides == options
+        assert found.by_shape == plain.by_shape
+    cautious = muon_from_adamw(Recipe(downslope.adam, weight_decay=0.1, cautious_decay=True), "note")
+    assert cautious.muon.besides == cautious.rest.besides == {"cautious_decay": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "to", "message"),
+    [
+        (
+            {"maximize": True},
+            "torch",
+            "maximize=True: PyTorch's Muon has no maximize; leave it out and train on the neg",
+        ),
+        ({"maximize": True}, "keras", "maximize=True: Keras's Muon has no maximize; leave it out and train on the neg"),
+        ({"cautious": True}, "torch", "cautious=True: PyTorch's Muon has no cautious; leave it out, or give to='note'"),
+        ({"cautious": True}, "optax", "cautious=True: Optax's Muon has no cautious"),
+        ({"lr": 0.0}, "torch", "with lr=0 nothing moves"),
+        ({"eps": 0.01}, "keras", "Keras has no AdamW that does the same for the rest .* Its closest is Keras's Adam"),
+    ],
+)
+def test_what_the_other_framework_lacks_is_refused_by_name(options, to, message):
+    with pytest.raises(ValueError, match=message):
+        muon_from_adamw(ADAMW.with_settings(**options), to)
+
+
+@pytest.mark.parametrize("to", ["note", "torch", "optax"])
+def test_a_decay_without_the_learning_rate_is_taken_times_it(to):
+    by_itself = Recipe(downslope.adamw, lr=0.001, weight_decay=1e-4, decay_with_lr=False)
+    found = muon_from_adamw(by_itself, to)
+    for half in (found.muon, found.rest):
+        assert half.numbers["lr"] * half.numbers["weight_decay"] == pytest.approx(1e-4)
+    assert all(lr * decay == pytest.approx(1e-4, rel=5e-3) for lr, decay in found.by_shape.values())
+    assert downslope.equivalent(by_itself, found.rest, steps=3).at_last_step < 1e-12  # but for 0.1 in binary
+    assert "lr=0.001 times weight_decay=0.1 here, as long as the learning rate is constant" in str(found)
+
+
+def test_where_the_rest_is_not_quite_the_same_it_is_said():
+    assert "This Keras's Adam is not quite PyTorch's AdamW: they part at step 1" in str(muon_from_adamw(ADAMW, "keras"))
+    assert muon_from_adamw(ADAMW, "torch").notes == ()
+
+
 def command(*arguments):
     return CliRunner().invoke(app, ["convert", "torch.AdamW", "lr=3e-4", "weight_decay=0.1", *arguments])
 
@@ -132,3 +184,16 @@ def test_the_command_names_the_form_of_muon():
     assert data["by_shape"][1] == {"layer": [256, 1024], "lr": 0.00096, "weight_decay": 0.03125}
     refused = command("--to", "keras.SGD")
     assert (refused.exit_code, "the only rule that may follow it is Muon" in refused.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("torch.AdamW", "the rule of thumb leads from AdamW to Muon only"),
+        ("torch.Nonsense", "--to torch.Nonsense: give a dialect, --to torch"),
+    ],
+)
+def test_from_muon_the_command_goes_to_muon_only(to, message):
+    refused = CliRunner().invoke(app, ["convert", "torch.Muon", "lr=0.02", "--to", to])
+    assert refused.exit_code == 2
+    assert message in refused.output

@@ -180,6 +180,7 @@ def test_what_a_framework_cannot_say_has_no_line():
     assert native(Recipe(dialects.tf1.adam, maximize=True)) is None
     assert native(Recipe(dialects.tf1.adam, weight_decay=0.1)) is None
     assert native(Recipe(rules.adam)) is None
+    assert native(Recipe(dialects.torch.muon, maximize=True)) is None  # the only one of PyTorch's without
     assert native(Recipe(dialects.torch.sgd, maximize=True)) == (
         "torch.optim.SGD(model.parameters(), lr=0.001, maximize=True)"
     )

@@ -178,6 +178,18 @@ def test_a_tree_of_arrays_says_what_cannot_be_known():
     assert sum(math.prod(entry.shape) for entry in split) == 36 + 16 + 4 + 8
 
 
+def test_where_no_optimizer_can_divide_a_matrix_the_model_has_to():
+    apart = "taken whole unless the model keeps each in an array of its own; or name it in rest="
+    fused = downslope.split({"qkv": np.zeros((6, 18)), "gate_up": np.zeros((8, 4))})
+    assert {entry.name: (entry.why, entry.pieces) for entry in fused} == {
+        "qkv": (f"a matrix by its shape, fused of matrices of unknown sizes; {apart}", 1),
+        "gate_up": (f"a matrix by its shape, 2 matrices one above another; {apart}", 1),
+    }
+    tensors = {entry.name: entry for entry in downslope.split(dict(Projections().named_parameters()))}
+    assert tensors["c_attn.weight"].why.endswith("taken whole unless pieces= says them")
+    assert tensors["qkv.weight"].pieces == 3
+
+
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [

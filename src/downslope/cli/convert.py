@@ -113,10 +113,18 @@ def _converted(name: str, settings: Iterable[str], source: str, to: str) -> Conv
     recipe = recipe_named(name, source, settings_typed(settings))
     dialect, rule = with_dialect(to)
     check_dialect("--to", dialect or rule)
-    if not dialect or recipe.rule.name == "muon":
-        return downslope.convert(recipe, dialect or rule)
-    if rule.lower().rpartition(".")[2] != "muon":
+    if not dialect:
+        return downslope.convert(recipe, rule)
+    wanted = rule.lower().rpartition(".")[2]
+    if wanted != "muon":
+        if recipe.rule.name == "muon" and wanted in ("adam", "adamw"):
+            raise ValueError(
+                f"--to {to}: the rule of thumb leads from AdamW to Muon only; convert an AdamW with a learning rate "
+                f"that you would try, and compare: torch.AdamW lr=3e-4 --to {dialect}.Muon"
+            )
         raise ValueError(f"--to {to}: give a dialect, --to {dialect}; the only rule that may follow it is Muon")
+    if recipe.rule.name == "muon":
+        return downslope.convert(recipe, dialect)
     return downslope.muon_from_adamw(recipe, dialect)
 
 

@@ -21,6 +21,7 @@ class Spelling:
         words: Arguments that are words, and settle what is fixed.
         decay: What the framework's argument `weight_decay` does; empty where there is none, or where it is a
             hyperparameter of the rule.
+        lacks: The options of the framework that this class has not.
     """
 
     call: str
@@ -29,6 +30,7 @@ class Spelling:
     fixed: Mapping[str, bool] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
     decay: Literal["", "coupled", "decoupled"] = ""
+    lacks: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:

@@ -308,6 +308,11 @@ def adafactor(
     return x * (1 - lr * weight_decay) - stride / surprise * step, row_var, col_var
 
 
+def _muon(word: str = "", **fixed: bool) -> Spelling:
+    words = {"adjust_lr_fn": word} if word else {}
+    return Spelling("torch.optim.Muon", muon, fixed=fixed, words=words, lacks=frozenset({"maximize"}))
+
+
 DIALECT = Dialect(
     framework="PyTorch",
     imports="import torch",
@@ -323,9 +328,9 @@ DIALECT = Dialect(
         Spelling("torch.optim.Adadelta", adadelta),
         Spelling("torch.optim.NAdam", nadam),
         Spelling("torch.optim.RAdam", radam),
-        Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": False}),
-        Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": False}, words={"adjust_lr_fn": "original"}),
-        Spelling("torch.optim.Muon", muon, fixed={"match_rms_adamw": True}, words={"adjust_lr_fn": "match_rms_adamw"}),
+        _muon(match_rms_adamw=False),
+        _muon("original", match_rms_adamw=False),
+        _muon("match_rms_adamw", match_rms_adamw=True),
         Spelling("torch.optim.Adafactor", adafactor),
     ),
     pairs={"betas": ("beta1", "beta2"), "eps": ("eps1", "eps2")},

@@ -16,7 +16,7 @@ from downslope.recipes.carrying import Origin, origins, scalar_states_after
 from downslope.recipes.counterpart import SWITCH, counterpart, moving
 from downslope.recipes.equivalence import NONE, STEPS, Comparison, Path, compared, share
 from downslope.recipes.recipe import Recipe
-from downslope.recipes.spelled import beside, checked_dialect, native, title, with_downslope
+from downslope.recipes.spelled import TORCH_CLASSES, beside, checked_dialect, native, title, with_downslope
 from downslope.recipes.strides import has_strides, in_words
 from downslope.recipes.training import Training, gradient
 from downslope.rule import Rule
@@ -111,8 +111,7 @@ class Conversion:
         if exact and line:
             lines = [dialect.imports, "", *_laid_out("optimizer = ", line)]
             if self.to == "torch":
-                other = _laid_out("", line.replace("torch.optim.", "downslope.torch."))
-                lines += ["", "# The same with downslope:", *(f"# {part}" for part in other)]
+                lines += ["", "# The same with downslope:", *(f"# {part}" for part in self._in_torch(line))]
             return "\n".join(lines)
         recipe = self.recipe if exact and self.recipe is not None else self.own
         imports, call = with_downslope(recipe, self.to)
@@ -122,6 +121,15 @@ class Conversion:
             how = "The same as long as the learning rate is constant" if constant else "The closest"
             lines += ["", f"# {how}:", *(f"# {part}" for part in _laid_out("", line))]
         return "\n".join(lines)
+
+    def _in_torch(self, line: str) -> list[str]:
+        """PyTorch's line with downslope's class in the place of PyTorch's; with `Optimizer` where there is no such."""
+        assert self.recipe is not None
+        name, _, _ = line.removeprefix("torch.optim.").partition("(")
+        if name in TORCH_CLASSES:
+            return _laid_out("", line.replace("torch.optim.", "downslope.torch."))
+        _, call = with_downslope(self.recipe, self.to)
+        return _laid_out("", call.replace(" dialects.", " downslope.dialects."))
 
 
 def _laid_out(before: str, call: str) -> list[str]:

@@ -13,9 +13,11 @@ from typing import Any
 
 from downslope.dialects import DIALECTS
 from downslope.recipes.counterpart import counterpart
+from downslope.recipes.equivalence import Comparison
 from downslope.recipes.recipe import Recipe, literal, written
-from downslope.recipes.spelled import checked_dialect, native, title
+from downslope.recipes.spelled import checked_dialect, native, sayable_options, title
 from downslope.recipes.strides import LAYERS, Layer, rate_of_adamw
+from downslope.rule import Rule
 
 AS_LONG: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -47,6 +49,10 @@ RULE_OF_THUMB = (
 )
 
 
+NEAR = 1e-4
+"""How far apart an AdamW may be that counts as the one given, where gradients are near 1; a usual epsilon is less."""
+
+
 @dataclass(frozen=True)
 class MuonFromAdamW:
     """What becomes of an AdamW where Muon is to train the matrices.
@@ -58,6 +64,7 @@ class MuonFromAdamW:
         rest: AdamW in this dialect, for everything else.
         by_shape: For some layers, by their inputs and outputs, the learning rate and weight decay of the author's form
             in this dialect, whose steps are as long only at another one in each layer; empty where there is none.
+        notes: What is not as it was in the AdamW that was given, in sentences; usually nothing.
     """
 
     own: Recipe
@@ -65,6 +72,7 @@ class MuonFromAdamW:
     muon: Recipe
     rest: Recipe
     by_shape: Mapping[Layer, tuple[float, float]]
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         lr, decay = self.muon.numbers["lr"], self.muon.numbers.get("weight_decay", 0.0)
@@ -76,7 +84,7 @@ class MuonFromAdamW:
                 for (inputs, outputs), (rate, fading) in self.by_shape.items()
             ]
             text += f" Without, they are at {', '.join(rates)}."
-        return f"{text} What is no inner matrix stays with AdamW."
+        return " ".join([text, "What is no inner matrix stays with AdamW.", *self.notes])
 
     def snippet(self) -> str:
         """Code for the other framework: both halves, and the two as one where the framework has that.
@@ -136,7 +144,8 @@ def muon_from_adamw(recipe: Recipe, to: str) -> MuonFromAdamW:
 
     Raises:
         TypeError: It is not a recipe.
-        ValueError: It is none of AdamW or Adam, its weight decay is coupled, or the dialect has no Muon.
+        ValueError: It is none of AdamW or Adam, its learning rate is 0, its weight decay is coupled, or the dialect has
+            no Muon, lacks one of the options, or has no AdamW that does the same.
 
     Source: Liu et al., "Muon is scalable for LLM training", 2025.
 
@@ -169,29 +178,71 @@ def muon_from_adamw(recipe: Recipe, to: str) -> MuonFromAdamW:
         )
     if to not in AS_LONG:
         raise ValueError(f"to={to!r}: {there.framework} has no Muon; choose one of {', '.join(AS_LONG)}")
-    decay = recipe.numbers.get("weight_decay", 0.0)
+    if recipe.numbers["lr"] == 0:
+        raise ValueError(f"recipe={recipe!r}: with lr=0 nothing moves; give the learning rate that AdamW trains with")
+    adamw, notes = _with_rate(recipe)
+    decay = adamw.numbers.get("weight_decay", 0.0)
     if decay and not _decoupled(recipe):
         raise ValueError(
             f"weight_decay={decay!r} of {title(recipe)} is added to the gradient, where Muon has no use for it; give "
             "AdamW, whose decay is decoupled"
         )
-    same = counterpart(recipe, to)
-    assert same is not None, to  # every dialect has an Adam
     rule, lr = there.rules["muon"], recipe.numbers["lr"]
+    _refuse_lost(recipe, to, rule)
+    same = _as_good(adamw, counterpart(adamw, to), there.framework)
+    if same.parting:
+        notes = [*notes, f"This {title(same.b)} is not quite {title(adamw)}: {same.parting}"]
     decayed: dict[str, Any] = {"weight_decay": decay}
     if "weight_decay" not in rule.hyperparameters:
         decayed = {**decayed, "decoupled": True} if decay else {}
-    muon = Recipe(rule, lr=lr, **AS_LONG[to], **decayed)
+    steps = Recipe(rule, lr=lr, **AS_LONG[to], **decayed)
     by_shape = {}
     if to in BY_SHAPE:
-        plain = muon.with_settings(**BY_SHAPE[to])
+        plain = steps.with_settings(**BY_SHAPE[to])
         for layer in LAYERS:
             times = rate_of_adamw(1.0, plain, layer)
             by_shape[layer] = float(f"{lr * times:.3g}"), float(f"{decay / times:.4g}")
-    return MuonFromAdamW(recipe, to, muon, same.b, MappingProxyType(by_shape))
+    muon = steps.with_settings(**recipe.besides)
+    return MuonFromAdamW(recipe, to, muon, same.b, MappingProxyType(by_shape), tuple(notes))
+
+
+def _with_rate(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The same AdamW with a decay times the learning rate, as Muon's is, and what there is to be said about that."""
+    decay = recipe.numbers.get("weight_decay", 0.0)
+    if recipe.flags.get("decay_with_lr", True) or not decay:
+        return recipe, []
+    lr = recipe.numbers["lr"]
+    found = recipe.with_settings(decay_with_lr=True, weight_decay=float(f"{decay / lr:.15g}"))
+    of = f"weight_decay={literal(decay)}, whatever the learning rate is"
+    times = f"lr={literal(lr)} times weight_decay={literal(found.numbers['weight_decay'])}"
+    return found, [f"The weights faded by {of}; that is {times} here, as long as the learning rate is constant."]
+
+
+def _refuse_lost(recipe: Recipe, to: str, rule: Rule) -> None:
+    """Refuse options that the other framework has not, for Muon or for AdamW."""
+    there = DIALECTS[to]
+    for own, name in ((rule, "Muon"), (there.rules.get("adamw") or there.rules["adam"], "AdamW")):
+        if lost := [option for option in recipe.besides if option not in sayable_options(to, own)]:
+            instead = " and train on the negative loss" if lost[0] == "maximize" else ""
+            raise ValueError(
+                f"{lost[0]}={recipe.besides[lost[0]]!r}: {there.framework}'s {name} has no {lost[0]}; leave it out"
+                f"{instead}, or give to='note', where downslope.muon has it"
+            )
+
+
+def _as_good(adamw: Recipe, same: Comparison | None, framework: str) -> Comparison:
+    """The AdamW of the other framework, if its path is that of this one but for where an epsilon stands."""
+    if same is not None and (same.same != "never" or same.by_size[1.0] < NEAR):
+        return same
+    closest = "" if same is None else f" Its closest is {title(same.b)}: {same.parting}"
+    raise ValueError(
+        f"recipe={adamw!r}: {framework} has no AdamW that does the same for the rest of a network.{closest} "
+        "Give one that it has, or to='note'"
+    )
 
 
 def _decoupled(recipe: Recipe) -> bool:
-    """Whether the weights fade by themselves: by the rule's own formula, its flag or the option."""
+    """Whether the weights fade by themselves: by the rule's own formula, its flag or an option."""
     flag = recipe.flags.get("decoupled_weight_decay")
-    return (not recipe.decayed and flag is not False) or recipe.options["decoupled"]
+    option = recipe.options["decoupled"] or recipe.options["cautious_decay"]
+    return (not recipe.decayed and flag is not False) or option

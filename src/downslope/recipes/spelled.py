@@ -9,6 +9,7 @@ from typing import Any
 from downslope.dialects import DIALECTS, Dialect, Spelling
 from downslope.language.formula import unknown
 from downslope.recipes.recipe import AROUND, Recipe, literal, written
+from downslope.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ FRONT_ENDS = {
     "optax": FrontEnd("downslope.optax", "downslope.optax.optimizer("),
 }
 """The front end for each dialect's framework."""
+
+TORCH_CLASSES = ("SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop")
+"""The optimizers of PyTorch that downslope.torch has under the same names."""
 
 
 def checked_dialect(name: str, argument: str) -> Dialect:
@@ -167,6 +171,15 @@ def can_be_said(recipe: Recipe) -> bool:
     return recipe.dialect == "note" or native(recipe) is not None
 
 
+def sayable_options(dialect: str, rule: Rule) -> frozenset[str]:
+    """The options besides a weight decay that a framework has for a rule of its dialect; downslope has all of them."""
+    if dialect == "note":
+        return frozenset(AROUND)
+    known = DIALECTS[dialect]
+    lacking = [spelling.lacks for spelling in known.spellings if spelling.rule is rule]
+    return known.options.union({"maximize"} if known.uphill else ()).difference(*lacking)
+
+
 def title(recipe: Recipe) -> str:
     """What people call a recipe, such as `Keras's RMSprop`, and the options that its framework does not have."""
     if recipe.dialect is None:
@@ -193,6 +206,8 @@ def _arguments(recipe: Recipe, dialect: Dialect, spelling: Spelling) -> dict[str
     if any(settings[name] != value for name, value in spelling.fixed.items()):
         return None
     on = set(recipe.besides) - ({"maximize"} if dialect.uphill else set())
+    if on & spelling.lacks:
+        return None
     kind = ("decoupled" if recipe.options["decoupled"] else "coupled") if recipe.decayed else ""
     if not on <= dialect.options or (kind and kind != spelling.decay and not (kind == "coupled" and dialect.coupled)):
         return None

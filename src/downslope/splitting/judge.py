@@ -16,6 +16,9 @@ from downslope.splitting.split import Entry
 _EMBEDDING = re.compile(r"embed|^(wte|wpe|tok|stem|patch|pos)(_|$)|(^|_)(position|codebook|cls_token|mask_token)")
 _HEAD = re.compile(r"^(\w+_)?(heads?|classifier|logits|score)$|^(embed_out|output_projection|unembed\w*|final_layer)$")
 _NORM = re.compile(r"norm|^ln(_|\d|$)|(^|_)(bn|gn)\d*$")
+APART = "unless the model keeps each in an array of its own; or name it in rest="
+"""What can be done where no optimizer can be told of which matrices a parameter is made."""
+
 _FUSED = ((re.compile(r"qkv|c_attn|query_key_value|in_proj_weight"), 3), (re.compile(r"gate_up|w12|(^|_)kv(_|$)"), 2))
 
 
@@ -34,6 +37,7 @@ class Seen:
         rows: Whether its first axis is one of channels, so that with all others it is a matrix.
         fused: Of how many matrices it is known to be made.
         turned: Whether these stand side by side rather than one above another.
+        divisible: Whether an optimizer can be told of which matrices it is made, which PyTorch's can.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Seen:
     rows: bool = True
     fused: int = 1
     turned: bool = False
+    divisible: bool = True
 
 
 def judged(found: Sequence[Seen], *, in_order: bool) -> list[Entry]:
@@ -106,6 +111,9 @@ def _fused(seen: Seen, entry: Callable[..., Entry], own: str, path: Sequence[str
     if count == 1 or len(seen.shape) > 2:
         return entry(layer, matrix=True)
     if long % count or (count == 3 and long != 3 * wide):
-        return entry(f"{layer}, fused of matrices of unknown sizes; taken whole unless pieces= says them", matrix=True)
+        unless = "unless pieces= says them" if seen.divisible else APART
+        return entry(f"{layer}, fused of matrices of unknown sizes; taken whole {unless}", matrix=True)
     beside = "side by side" if seen.turned else "one above another"
+    if not seen.divisible:
+        return entry(f"{layer}, {count} matrices {beside}; taken whole {APART}", matrix=True)
     return entry(f"{layer}, {count} matrices {beside}", matrix=True, pieces=count, axis=axis)

@@ -127,7 +127,8 @@ def _of_keras(model: Any) -> list[Seen]:
     for variable in model.trainable_variables:
         layer = type(owners.get(id(variable), model))
         # Kernels of convolutions begin with the axes of the kernel, projections out of attention with heads.
-        found.append(Seen(variable.path, variable, tuple(variable.shape), _called(layer), _kind(layer), rows=False))
+        shape, kind = tuple(variable.shape), _kind(layer)
+        found.append(Seen(variable.path, variable, shape, _called(layer), kind, rows=False, divisible=False))
     return found
 
 
@@ -137,6 +138,6 @@ def _of_tree(tree: Any, path: str) -> Iterator[Seen]:
         for _, value, name in below(tree, path):
             yield from _of_tree(value, name)
     elif hasattr(tree, "shape"):
-        yield Seen(path, tree, tuple(tree.shape))
+        yield Seen(path, tree, tuple(tree.shape), divisible=type(tree).__module__.partition(".")[0] == "torch")
     else:
         raise TypeError(f"{path}={tree!r:.60} is no array")

@@ -67,13 +67,13 @@ def cost(program: Program, dtype: Any = np.float32) -> Cost:
     size = np.dtype(dtype).itemsize
     if program.over_tensors and compiles(program):
         plan = planned(program, program.arrays)
-        operations = Counter(e.op for one in plan.passes for e in (*one.body, *one.sums))
+        operations = dict(Counter(e.op for one in plan.passes for e in (*one.body, *one.sums)))
         read, written = sum(len(one.reads) for one in plan.passes), sum(len(one.stores) for one in plan.passes)
         return Cost(size * read, size * written, operations, len(plan.passes))
     stages = _stages(program)
     large = [name for name in program.outputs if name not in program.spaces or program.spaces[name].is_square]
     written = sum(program.outputs[name].value != name for name in large)
-    operations = Counter(e.op for stage in stages for e in stage.body)
+    operations = dict(Counter(e.op for stage in stages for e in stage.body))
     return Cost(size * sum(len(stage.inputs) for stage in stages), size * written, operations, len(stages))
 
 
