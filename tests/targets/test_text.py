@@ -187,6 +187,15 @@ def test_latex_has_a_form_for_every_word(part):
     assert part in wordy.latex()
 
 
+def test_latex_tells_products_of_matrices_from_those_of_entries():
+    """Where there is no product of matrices there is nothing to tell apart."""
+    assert (
+        r"\mathrm{left\_basis}_{t-1} \odot (\mathrm{left}_{t} \, \mathrm{left\_basis}_{t-1})" in downslope.soap.latex()
+    )
+    assert r"\beta_1 \, m_{t-1}" in downslope.soap.latex()
+    assert not any(r"\odot" in rule.latex() for rule in downslope.rules.RULES)
+
+
 def test_a_state_that_stays_is_a_constant_in_latex():
     lines = downslope.prodigy.latex()
     assert "(x_0 - x_{t-1})" in lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from downslope.language.expression import Expression
 from downslope.language.program import Program, in_order
@@ -77,6 +78,7 @@ LATEX = _Latex(
         "sub": infix("-", 5),
         "mul": infix(r"\,", _PRODUCT),
         "times": infix(r"\cdot", _PRODUCT),
+        "by entries": infix(r"\odot", _PRODUCT),
         "neg": prefix("-", 7),
         "div": Form(r"\frac{{{}}}{{{}}}", 8, tall=True),
         "pow": Form("{}^{{{}}}", 9, (ATOM, 0)),
@@ -109,6 +111,18 @@ LATEX = _Latex(
 )
 
 
+class _OfMatrices(_Latex):
+    """The same beside products of matrices: what is multiplied entry by entry must not look like one."""
+
+    def write(self, e: Expression, known: Mapping[Expression, str], *, top: bool = True) -> Text:
+        if e.op == "mul" and (top or e not in known) and all(arg.space.first and arg.space.second for arg in e.args):
+            return self.join("by entries", [self.write(arg, known, top=False) for arg in e.args])
+        return super().write(e, known, top=top)
+
+
+_OF_MATRICES = _OfMatrices(LATEX.forms, LATEX.constant)
+
+
 def expression_latex(e: Expression) -> str:
     r"""One expression in LaTeX.
 
@@ -124,8 +138,10 @@ def latex(program: Program) -> str:
     """The program in LaTeX: one line for every value its author gave a name, new states before the new weights.
 
     With a look-ahead, the first line says where the gradient is taken. A state that stays as it was is a constant.
+    Beside a product of matrices, a circled dot is between those that are multiplied entry by entry.
     """
     lines, called = lines_of(program)
+    target = _OF_MATRICES if any(e.op == "product" for e in program.expressions) else LATEX
     roots = {**program.outputs, **program.scalar_outputs}
     states = (*program.states, *program.scalar_states)
     constant = {name for name in states if roots[name].op == "input" and roots[name].value == name}
@@ -147,11 +163,11 @@ def latex(program: Program) -> str:
     if program.lookahead:
         point = program.lookahead.outputs["x"]
         inputs = {e: symbol(str(e.value), e) for e in in_order([point]) if e.op == "input"}
-        texts.append(rf"dx_{{t}} &= \nabla L\left({LATEX.write(point, inputs).text}\right)")
+        texts.append(rf"dx_{{t}} &= \nabla L\left({target.write(point, inputs).text}\right)")
     for line in lines:
         is_definition = line.value.op != "input" and called.get(line.value) == line.name
         left = known[line.value] if is_definition else _latex_name(line.name, "t")
-        texts.append(f"{left} &= {LATEX.write(line.value, known, top=is_definition).text}")
+        texts.append(f"{left} &= {target.write(line.value, known, top=is_definition).text}")
     return "\\begin{aligned}\n" + " \\\\\n".join(texts) + "\n\\end{aligned}"
 
 
