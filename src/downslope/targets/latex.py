@@ -78,7 +78,7 @@ LATEX = _Latex(
         "sub": infix("-", 5),
         "mul": infix(r"\,", _PRODUCT),
         "times": infix(r"\cdot", _PRODUCT),
-        "by entries": infix(r"\odot", _PRODUCT),
+        "entries": infix(r"\odot", _PRODUCT),
         "neg": prefix("-", 7),
         "div": Form(r"\frac{{{}}}{{{}}}", 8, tall=True),
         "pow": Form("{}^{{{}}}", 9, (ATOM, 0)),
@@ -116,7 +116,7 @@ class _OfMatrices(_Latex):
 
     def write(self, e: Expression, known: Mapping[Expression, str], *, top: bool = True) -> Text:
         if e.op == "mul" and (top or e not in known) and all(arg.space.first and arg.space.second for arg in e.args):
-            return self.join("by entries", [self.write(arg, known, top=False) for arg in e.args])
+            return self.join("entries", [self.write(arg, known, top=False) for arg in e.args])
         return super().write(e, known, top=top)
 
 
