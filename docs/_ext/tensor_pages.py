@@ -178,9 +178,15 @@ def page(rule, prose, folder, say):
     rows += [[f"`{name}`", value] for name, value in rule.flags.items()]
     symbols = say(
         "`x` are the weights of one layer, as a matrix, `dx` the gradient of the loss at them; `norm` is the root of"
-        " the sum of all squares. Two matrices side by side, in Python with `@` between them, are multiplied as"
-        " matrices; ⊙, squares, roots and quotients are of each entry."
+        " the sum of all squares."
     )
+    if any(e.op == "product" for e in program.expressions):
+        symbols += say.blank + say(
+            "Two matrices side by side, in Python with `@` between them, are multiplied as matrices; ⊙, squares, roots"
+            " and quotients are of each entry."
+        )
+    else:
+        symbols += say.blank + say("Products, squares, roots and quotients are of each entry.")
     told = {"states": kept, "size": 4 * (len(program.states) - len(program.narrow)), "narrow": narrow(program, say)}
     if compiles(program):
         remembered = say(
