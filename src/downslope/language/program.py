@@ -130,7 +130,7 @@ class Program:
         """What sums up all tensors that are updated together, so that none can be updated by itself."""
         return tuple(e for e in self.expressions if e.over_all)
 
-    def refuse_stages(self, target: str) -> None:
+    def refuse_over_tensors(self, target: str) -> None:
         """Refuse a program that does not treat each weight by itself, for a target that does.
 
         Raises:

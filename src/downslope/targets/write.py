@@ -262,7 +262,7 @@ def body_lines(program: Program, scope: Scope) -> Iterator[tuple[str, str]]:
     Raises:
         FormulaError: It does not treat each weight by itself.
     """
-    program.refuse_stages("a kernel or script of one pass")
+    program.refuse_over_tensors("a kernel or script of one pass")
     return scope.lines(tuple(program.outputs.values()), author_names(program))
 
 
